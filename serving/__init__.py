@@ -1,0 +1,1 @@
+"""Serves the policies of an MLflow model registry over HTTP, on Ray Serve."""

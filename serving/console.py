@@ -1,0 +1,44 @@
+"""What a command shows when it fails: one line, or everything with `--traceback`."""
+
+import functools
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from serving.errors import ServingError
+
+R = TypeVar("R")
+
+
+def domain_errors(*expected: type[Exception]) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """Return a click command's decorator that shows ServingError, and the `expected` ones, in one red line.
+
+    The command exits with status 1. It gains the option `--traceback`, which shows where the error came from.
+    Use it below `@click.command`, anywhere among the options: `@domain_errors()`,
+    `@domain_errors(PipelineError)`.
+    """
+    shown: tuple[type[Exception], ...] = (ServingError, *expected)
+
+    def decorate(command: Callable[..., R]) -> Callable[..., R]:
+        @click.option("--traceback", "show_traceback", is_flag=True, help="Show the traceback of an error.")
+        @functools.wraps(command)
+        def wrapped(*args: Any, show_traceback: bool, **kwargs: Any) -> R:
+            try:
+                return command(*args, **kwargs)
+            except shown as error:
+                fail(error, show_traceback=show_traceback)
+
+        return wrapped
+
+    return decorate
+
+
+def fail(error: Exception, *, show_traceback: bool = False) -> NoReturn:
+    """Print the error on stderr in one red line, after its traceback if asked, and exit with status 1."""
+    if show_traceback:
+        traceback.print_exception(error)
+    click.secho(f"Error: {error}", fg="red", err=True)
+    sys.exit(1)

@@ -1,0 +1,390 @@
+"""Everything that can go wrong in serving, and what HTTP calls it.
+
+Each error is a dataclass: its fields are the facts, `__str__` is what a person reads. They survive pickling,
+because Ray carries them between processes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from http import HTTPStatus
+from typing import Any
+
+
+class ServingError(Exception):
+    """Base of the errors that serving raises on purpose; its text is fit to be shown to a user."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exception's own replays positional arguments only; the fields may have been given by name.
+        return type(self), tuple(getattr(self, field.name) for field in fields(self))  # type: ignore[arg-type]
+
+
+# --- requests --------------------------------------------------------------------------------------------
+
+
+class RequestError(ServingError):
+    """A request that cannot be answered as it stands."""
+
+
+@dataclass(eq=False)
+class BodyNotJson(RequestError):
+    """The body is not JSON; `reason` is the parser's."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f'the body is not JSON: {self.reason}; send {{"observation": [...]}}'
+
+
+@dataclass(eq=False)
+class BodyNotObject(RequestError):
+    """The body is JSON, but no object; `found` describes it."""
+
+    found: str
+
+    def __str__(self) -> str:
+        return f'the body is {self.found}, expected an object like {{"observation": [...]}}'
+
+
+@dataclass(eq=False)
+class BodyTooLarge(RequestError):
+    """The body exceeds `limit` bytes."""
+
+    limit: int
+
+    def __str__(self) -> str:
+        return f"the body is larger than {self.limit} bytes; send fewer observations per request"
+
+
+@dataclass(eq=False)
+class ObservationMissing(RequestError):
+    """Neither of the two keys is there; `keys` are those that are."""
+
+    keys: Sequence[str]
+
+    def __str__(self) -> str:
+        found = ", ".join(f'"{key}"' for key in self.keys) or "no key"
+        return f'the request has {found}, expected "observation" (one) or "observations" (a list of them)'
+
+
+@dataclass(eq=False)
+class ObservationAmbiguous(RequestError):
+    """Both `observation` and `observations` are there."""
+
+    def __str__(self) -> str:
+        return 'the request has both "observation" and "observations", expected one of them'
+
+
+@dataclass(eq=False)
+class KeyUnknown(RequestError):
+    """The request has a key that means nothing here."""
+
+    key: str
+
+    def __str__(self) -> str:
+        return f'the request has an unknown key "{self.key}", expected only "observation" or "observations"'
+
+
+@dataclass(eq=False)
+class ObservationShape(RequestError):
+    """The observation at `path` has another shape than the space; None stands for ragged lists."""
+
+    path: str
+    shape: tuple[int, ...] | None
+    expected: str
+
+    def __str__(self) -> str:
+        found = "lists of different lengths" if self.shape is None else f"shape {self.shape}"
+        return f"{self.path} has {found}, expected {self.expected}"
+
+
+@dataclass(eq=False)
+class ObservationType(RequestError):
+    """The value at `path` is no number of the space's type."""
+
+    path: str
+    found: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.path} is {self.found}, expected {self.expected}"
+
+
+@dataclass(eq=False)
+class ObservationNotFinite(RequestError):
+    """The value at `path` is NaN, infinite, or too large for the space's type."""
+
+    path: str
+    found: str
+    dtype: str
+
+    def __str__(self) -> str:
+        return f"{self.path} is {self.found}, expected a finite {self.dtype}"
+
+
+@dataclass(eq=False)
+class PathUnknown(RequestError):
+    """No such path under the route prefix."""
+
+    path: str
+    known: Sequence[str]
+
+    def __str__(self) -> str:
+        return f"no such path: {self.path}; there are {', '.join(self.known)}"
+
+
+@dataclass(eq=False)
+class MethodNotAllowed(RequestError):
+    """The path is there, the method is not."""
+
+    method: str
+    path: str
+    allowed: Sequence[str]
+
+    def __str__(self) -> str:
+        return f"{self.method} is not allowed on {self.path}, use {' or '.join(self.allowed)}"
+
+
+@dataclass(eq=False)
+class PolicyFailed(ServingError):
+    """The policy could not compute an action; `reason` goes to the log, not to the client."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return "the policy failed to compute an action; the server's log says why"
+
+
+RESPONSES: dict[type[ServingError], tuple[HTTPStatus, str]] = {
+    BodyNotJson: (HTTPStatus.BAD_REQUEST, "body_not_json"),
+    BodyNotObject: (HTTPStatus.UNPROCESSABLE_ENTITY, "body_not_object"),
+    BodyTooLarge: (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large"),
+    ObservationMissing: (HTTPStatus.UNPROCESSABLE_ENTITY, "observation_missing"),
+    ObservationAmbiguous: (HTTPStatus.UNPROCESSABLE_ENTITY, "observation_ambiguous"),
+    KeyUnknown: (HTTPStatus.UNPROCESSABLE_ENTITY, "key_unknown"),
+    ObservationShape: (HTTPStatus.UNPROCESSABLE_ENTITY, "observation_shape"),
+    ObservationType: (HTTPStatus.UNPROCESSABLE_ENTITY, "observation_type"),
+    ObservationNotFinite: (HTTPStatus.UNPROCESSABLE_ENTITY, "observation_not_finite"),
+    PathUnknown: (HTTPStatus.NOT_FOUND, "path_unknown"),
+    MethodNotAllowed: (HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed"),
+    PolicyFailed: (HTTPStatus.INTERNAL_SERVER_ERROR, "policy_failed"),
+}
+"""What HTTP answers to each error: the status, and the `code` in the body."""
+
+
+# --- bundles ---------------------------------------------------------------------------------------------
+
+
+class BundleError(ServingError):
+    """A bundle that will not be served."""
+
+
+@dataclass(eq=False)
+class SpaceUnsupported(BundleError):
+    """A space, or the JSON form of one, that is not known here."""
+
+    space: str
+
+    def __str__(self) -> str:
+        return f"space not supported: {self.space}; supported are Box and Discrete"
+
+
+@dataclass(eq=False)
+class BundleInvalid(BundleError):
+    """A file of the bundle does not hold what it should."""
+
+    file: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file} is not valid: {self.reason}"
+
+
+@dataclass(eq=False)
+class GraphRefused(BundleError):
+    """The graph refers to something beyond itself and the standard operators."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"model.onnx is refused: {self.reason}"
+
+
+@dataclass(eq=False)
+class BundleFileMissing(BundleError):
+    """The bundle lacks a file; `reason` says what was tried."""
+
+    file: str
+    where: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"cannot read {self.file} of {self.where}: {self.reason}"
+
+
+@dataclass(eq=False)
+class DigestMissing(BundleError):
+    """The registry does not vouch for the file, so it isn't one of ours."""
+
+    file: str
+    name: str
+    version: int
+
+    def __str__(self) -> str:
+        return (
+            f"version {self.version} of '{self.name}' has no tag 'sha256.{self.file}', so its files cannot "
+            f"be verified. Register it with: python -m pipeline train"
+        )
+
+
+@dataclass(eq=False)
+class DigestMismatch(BundleError):
+    """The file is not the one that was registered."""
+
+    file: str
+    name: str
+    version: int
+    expected: str
+    found: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.file} of version {self.version} of '{self.name}' was changed after it was registered: "
+            f"sha256 is {self.found[:12]}..., the registry says {self.expected[:12]}..."
+        )
+
+
+@dataclass(eq=False)
+class CacheUnwritable(ServingError):
+    """The bundle cache cannot be written."""
+
+    directory: str
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"cannot write the bundle cache {self.directory}: {self.reason}. Choose another with --cache-dir"
+        )
+
+
+# --- registry --------------------------------------------------------------------------------------------
+
+
+class RegistryError(ServingError):
+    """The registry has no answer, or not the one that was hoped for."""
+
+
+@dataclass(eq=False)
+class ModelUriInvalid(RegistryError):
+    """Not a URI of a registered model."""
+
+    uri: str
+
+    def __str__(self) -> str:
+        return (
+            f"'{self.uri}' names no registered model, expected models:/NAME/STAGE, models:/NAME@ALIAS, "
+            f"models:/NAME/NUMBER or models:/NAME/latest"
+        )
+
+
+@dataclass(eq=False)
+class TrackingServerUnreachable(RegistryError):
+    """Nothing healthy answers at the tracking URI."""
+
+    uri: str
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"no MLflow server answers at {self.uri} ({self.reason}). Start it, or set MLFLOW_TRACKING_URI "
+            f"to the one you mean"
+        )
+
+
+@dataclass(eq=False)
+class RegistryFailed(RegistryError):
+    """MLflow refused or failed; `reason` is its own."""
+
+    uri: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the model registry at {self.uri} failed: {self.reason}"
+
+
+@dataclass(eq=False)
+class ModelUnknown(RegistryError):
+    """No model of that name is registered."""
+
+    name: str
+    registry: str
+    registered: Sequence[str]
+
+    def __str__(self) -> str:
+        known = ", ".join(f"'{name}'" for name in self.registered) or "none yet"
+        return (
+            f"No model '{self.name}' is registered at {self.registry} (registered: {known}). Train one: "
+            f"python -m pipeline train"
+        )
+
+
+@dataclass(eq=False)
+class VersionMissing(RegistryError):
+    """The model is there, the version asked for is not; `asked` completes "No version of 'x' ..."."""
+
+    name: str
+    asked: str
+    remedy: str
+    versions: Sequence[str]
+
+    def __str__(self) -> str:
+        known = ", ".join(self.versions) or "none"
+        return f"No version of '{self.name}' {self.asked}. {self.remedy} Versions: {known}."
+
+
+# --- the server ------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class PortTaken(ServingError):
+    """Another process listens there."""
+
+    host: str
+    port: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"cannot listen on {self.host}:{self.port} ({self.reason}). Choose another port with --port"
+
+
+@dataclass(eq=False)
+class DeploymentFailed(ServingError):
+    """A replica did not come up; `details` holds what Ray Serve said."""
+
+    reason: str
+    details: str
+
+    def __str__(self) -> str:
+        return f"the policy could not be deployed: {self.reason}"
+
+
+@dataclass(eq=False)
+class ServerUnreachable(ServingError):
+    """The client reached no policy server."""
+
+    url: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"no policy server answers at {self.url} ({self.reason}). Start one: python -m serving run"
+
+
+@dataclass(eq=False)
+class RequestRefused(ServingError):
+    """The policy server refused the client's request."""
+
+    status: int
+    code: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"the server answered {self.status} {self.code}: {self.message}"

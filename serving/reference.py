@@ -1,0 +1,40 @@
+"""The `models:/` URIs, parsed."""
+
+import re
+from dataclasses import dataclass
+
+from serving.errors import ModelUriInvalid
+
+STAGES = {stage.lower(): stage for stage in ("None", "Staging", "Production", "Archived")}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A parsed `models:/` URI: a name and a number, an alias, a stage, or none of them for the latest."""
+
+    uri: str
+    name: str
+    number: int | None = None
+    alias: str | None = None
+    stage: str | None = None
+
+    @classmethod
+    def parse(cls, uri: str) -> "Reference":
+        """Parse `models:/NAME/NUMBER`, `.../STAGE`, `.../latest` or `models:/NAME@ALIAS`.
+
+        Raises:
+            ModelUriInvalid: it is none of these.
+        """
+        match = re.fullmatch(r"models:/(?P<name>[^/@:]+)(?:@(?P<alias>[^/@]+)|/(?P<which>[^/@]+))", uri)
+        if match is None:
+            raise ModelUriInvalid(uri)
+        name, alias, which = match["name"], match["alias"], match["which"]
+        if alias is not None:
+            return cls(uri, name, alias=alias)
+        if which.isdecimal():
+            return cls(uri, name, number=int(which))
+        if which.lower() == "latest":
+            return cls(uri, name)
+        if which.lower() in STAGES:
+            return cls(uri, name, stage=STAGES[which.lower()])
+        raise ModelUriInvalid(uri)

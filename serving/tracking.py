@@ -1,0 +1,62 @@
+"""The tracking server or store that MLflow talks to: which one, and whether it answers."""
+
+import os
+from pathlib import Path
+
+from serving.errors import TrackingServerUnreachable
+
+PROBE_TIMEOUT_S = 3.0
+
+
+def tracking_uri() -> str:
+    """Return MLflow's tracking URI, absolute: it names the same store from every working directory."""
+    import mlflow
+
+    uri = mlflow.get_tracking_uri()
+    return absolute_uri(uri)
+
+
+def set_tracking_uri(uri: str) -> None:
+    """Make `uri` the tracking store, and so the registry, of this process."""
+    import mlflow
+
+    mlflow.set_tracking_uri(uri)
+
+
+def absolute_uri(uri: str) -> str:
+    """Return a store's URI with its path absolute, where it is a path."""
+    scheme, separator, path = uri.partition(":///")
+    if scheme.startswith("sqlite") and separator and path and not path.startswith(("/", ":memory:")):
+        return f"{scheme}:///{Path(path).resolve()}"
+    return uri if "://" in uri or ":/" in uri else Path(uri).resolve().as_uri()
+
+
+def check_tracking_server() -> None:
+    """Probe the tracking server once, where the tracking URI names one.
+
+    MLflow's own retries would go on for minutes. A database or a folder is not probed.
+
+    Raises:
+        TrackingServerUnreachable: nothing healthy answers within about 3 seconds.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not uri.startswith(("http://", "https://")):
+        uri = tracking_uri()
+    if not uri.startswith(("http://", "https://")):
+        return
+    import requests
+
+    try:
+        answer = requests.get(f"{uri.rstrip('/')}/health", timeout=PROBE_TIMEOUT_S)
+    except requests.RequestException as error:
+        raise TrackingServerUnreachable(uri, _reason(error)) from error
+    if not answer.ok:
+        raise TrackingServerUnreachable(uri, f"its /health says {answer.status_code}")
+
+
+def _reason(error: Exception) -> str:
+    import requests
+
+    if isinstance(error, requests.Timeout):
+        return f"no answer within {PROBE_TIMEOUT_S:g} s"
+    return "connection refused" if "refused" in str(error) else type(error).__name__
