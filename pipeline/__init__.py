@@ -1,0 +1,1 @@
+"""Train PPO policies with RLlib and write them to MLflow's model registry."""

@@ -1,0 +1,154 @@
+"""The MLflow flavor `rllib`: what a registered version contains, and how it is written.
+
+The version is a standard MLflow model of three flavors. `python_function` and `onnx` are MLflow's own, for the graph
+that serves; `rllib` is ours, for the checkpoint that trains on.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow.onnx
+import numpy as np
+import onnx
+from mlflow.models import Model, ModelSignature
+from mlflow.types import Schema, TensorSpec
+from ray.rllib.core.rl_module.torch import TorchRLModule
+
+from pipeline import evaluation, export
+from pipeline.environments import Environment
+from pipeline.export import GreedyPolicy
+from serving.policy import GRAPH_FILE, POLICY_FILE, Bundle, Policy
+from serving.spaces import space_to_json
+
+CHECKPOINT_DIRECTORY = "checkpoint"
+
+#: Where RLlib's checkpoints keep the policy's module.
+_MODULE_IN_CHECKPOINT = "learner_group/learner/rl_module/default_policy"
+
+#: Observations from rollouts that graph and checkpoint must agree on.
+_PROOF_OBSERVATIONS = 1000
+
+_RECORDED_PACKAGES = ("ray", "torch", "gymnasium", "onnx", "onnxruntime", "numpy", "mlflow")
+
+
+@dataclass(frozen=True)
+class Logged:
+    """A bundle in the artifact store, not yet in the registry."""
+
+    model_id: str
+    digests: dict[str, str]
+
+
+def restore(checkpoint: Path, environment: Environment) -> GreedyPolicy:
+    """The policy of a checkpoint, in torch."""
+    module = TorchRLModule.from_checkpoint(checkpoint / _MODULE_IN_CHECKPOINT)
+    return GreedyPolicy(module, environment.action_space)
+
+
+def assemble(directory: Path, environment: Environment) -> Policy:
+    """Complete a directory that holds a checkpoint with the graph and its description, and prove the graph right.
+
+    Args:
+        directory: Holds `checkpoint/`; receives `model.onnx` and `policy.json`.
+        environment: What the policy was trained on.
+
+    Returns:
+        The policy as serving loads it.
+
+    Raises:
+        ExportFailed: If the module cannot be translated.
+        ExportDiffers: If the graph and the checkpoint disagree.
+    """
+    reference = restore(directory / CHECKPOINT_DIRECTORY, environment)
+    graph = export.to_onnx(reference, environment.observation_space)
+    observations = evaluation.observations(reference.act, environment, _PROOF_OBSERVATIONS, first_seed=0)
+    export.prove_equal(reference, graph, observations)
+    (directory / GRAPH_FILE).write_bytes(graph)
+    (directory / POLICY_FILE).write_text(json.dumps(describe(environment), indent=2))
+    return Policy.load(Bundle.read(directory))
+
+
+def describe(environment: Environment) -> dict[str, Any]:
+    """The content of `policy.json`."""
+    return {
+        "format": 1,
+        "environment": {"id": environment.id, "kwargs": {}},
+        "observation_space": space_to_json(environment.observation_space),
+        "action_space": space_to_json(environment.action_space),
+        "versions": {package: importlib.metadata.version(package) for package in _RECORDED_PACKAGES},
+    }
+
+
+def log(directory: Path, environment: Environment, run_id: str, step: int) -> Logged:
+    """Write an assembled bundle to the run's artifact store as an MLflow model, unregistered."""
+    import pipeline.bundle as flavor
+
+    info = Model.log(
+        artifact_path=None, name="policy", flavor=flavor, run_id=run_id, step=step, directory=directory, environment=environment
+    )
+    return Logged(info.model_id, {name: _sha256(directory / name) for name in (GRAPH_FILE, POLICY_FILE)})
+
+
+def register(logged: Logged, name: str, tags: dict[str, str]) -> int:
+    """Make a logged bundle a version of a registered model; its digests and tags are set in the same call.
+
+    Returns:
+        The number of the version.
+    """
+    digest_tags = {f"sha256.{file}": digest for file, digest in logged.digests.items()}
+    version = mlflow.register_model(f"models:/{logged.model_id}", name, tags=digest_tags | tags)
+    return int(version.version)
+
+
+def save_model(path: str, mlflow_model: Model, directory: Path, environment: Environment) -> None:
+    """Write the MLflow model (`mlflow.models.Model.log` calls this).
+
+    Args:
+        path: Where to.
+        mlflow_model: Receives the flavors.
+        directory: An assembled bundle.
+        environment: What the policy was trained on.
+    """
+    example = np.stack([environment.observation_space.sample()])
+    mlflow_model.add_flavor(
+        "rllib", checkpoint=CHECKPOINT_DIRECTORY, policy=POLICY_FILE, ray_version=importlib.metadata.version("ray")
+    )
+    mlflow.onnx.save_model(
+        onnx.load(directory / GRAPH_FILE),
+        path,
+        mlflow_model=mlflow_model,
+        signature=_signature(directory / GRAPH_FILE),
+        input_example=example,
+        metadata={"env_id": environment.id},
+        pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in ("mlflow", "onnx", "onnxruntime", "numpy")],
+        onnx_execution_providers=["CPUExecutionProvider"],
+        save_as_external_data=False,
+    )
+    for file in (GRAPH_FILE, POLICY_FILE):
+        shutil.copyfile(directory / file, Path(path, file))
+    shutil.copytree(directory / CHECKPOINT_DIRECTORY, Path(path, CHECKPOINT_DIRECTORY))
+
+
+def _signature(graph_file: Path) -> ModelSignature:
+    graph = onnx.load(graph_file).graph
+    observations, action, inputs = (_tensor(value) for value in (*graph.input, *graph.output))
+    # One unnamed input tensor, so that MLflow's clients may send a bare array.
+    return ModelSignature(
+        inputs=Schema([TensorSpec(*observations)]),
+        outputs=Schema([TensorSpec(*action, name=export.ACTION), TensorSpec(*inputs, name=export.ACTION_DIST_INPUTS)]),
+    )
+
+
+def _tensor(value: onnx.ValueInfoProto) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    tensor = value.type.tensor_type
+    shape = tuple(dimension.dim_value or -1 for dimension in tensor.shape.dim)
+    return onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type), shape
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()

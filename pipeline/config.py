@@ -1,0 +1,94 @@
+"""What a training run is told. Every default stands here, once."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from pipeline.errors import InvalidConfig
+
+
+def _setting(default: Any, about: str) -> Any:
+    return field(default=default, metadata={"help": about})
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of one training run; PPO's carry the names that RLlib gives them.
+
+    The help of each field is also that of its command-line option. The defaults solve CartPole-v1 in seconds.
+
+    Raises:
+        InvalidConfig: On a value outside its range.
+    """
+
+    registered_model_name: str = _setting("cartpole-ppo", "Name in the model registry.")
+    env_id: str = _setting("CartPole-v1", "Gymnasium environment id, or module:Id.")
+    seed: int = _setting(0, "Seed of training; evaluations use seeds of their own.")
+    max_env_steps: int = _setting(300_000, "Budget: environment steps after which training ends, solved or not.")
+    target_return: float | None = _setting(
+        None, "Mean greedy return at which training ends; the environment's own reward threshold if not given."
+    )
+    evaluation_interval: int = _setting(4096, "Environment steps between greedy evaluations.")
+    evaluation_episodes: int = _setting(100, "Episodes of each greedy evaluation.")
+    num_env_runners: int = _setting(0, "Remote processes that step environments; 0 steps them in this one.")
+    num_envs_per_env_runner: int = _setting(32, "Environments that each of those steps as one vector.")
+    train_batch_size_per_learner: int = _setting(1024, "Environment steps per PPO iteration.")
+    minibatch_size: int = _setting(512, "Environment steps per gradient step.")
+    num_epochs: int = _setting(8, "Passes over each batch.")
+    lr: float = _setting(3e-3, "Adam's learning rate at the start.")
+    lr_final: float = _setting(3e-4, "Learning rate that it falls to, linearly, over lr_decay_steps.")
+    lr_decay_steps: int = _setting(100_000, "Environment steps over which the learning rate falls.")
+    gamma: float = _setting(0.98, "Discount of future rewards.")
+    lambda_: float = _setting(0.8, "Lambda of generalized advantage estimation.")
+    clip_param: float = _setting(0.2, "PPO's clip of the probability ratio.")
+    vf_clip_param: float = _setting(float("inf"), "Clip of the squared value error.")
+    vf_loss_coeff: float = _setting(0.5, "Weight of the value loss.")
+    entropy_coeff: float = _setting(0.0, "Weight of the entropy bonus.")
+    grad_clip: float = _setting(0.5, "Largest global norm of a gradient.")
+    fcnet_hiddens: str = _setting("64,64", "Units of each hidden layer, separated by commas.")
+    fcnet_activation: str = _setting("tanh", "Activation of the hidden layers, as torch names it.")
+
+    def __post_init__(self) -> None:
+        for name, minimum in _MINIMA.items():
+            if not getattr(self, name) >= minimum:
+                raise InvalidConfig(name, getattr(self, name), f"at least {minimum}")
+        for name in ("lr", "lr_final", "grad_clip", "vf_clip_param"):
+            if not getattr(self, name) > 0:
+                raise InvalidConfig(name, getattr(self, name), "more than 0")
+        for name in ("gamma", "lambda_"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InvalidConfig(name, getattr(self, name), "between 0 and 1")
+        if self.minibatch_size > self.train_batch_size_per_learner:
+            expected = f"at most train_batch_size_per_learner ({self.train_batch_size_per_learner})"
+            raise InvalidConfig("minibatch_size", self.minibatch_size, expected)
+        if not all(units.strip().isdecimal() and int(units) > 0 for units in self.fcnet_hiddens.split(",")):
+            raise InvalidConfig("fcnet_hiddens", self.fcnet_hiddens, "whole numbers separated by commas, as 64,64")
+
+    @property
+    def hidden_units(self) -> list[int]:
+        """`fcnet_hiddens` as RLlib takes it."""
+        return [int(units) for units in self.fcnet_hiddens.split(",")]
+
+    def as_params(self) -> Mapping[str, Any]:
+        """The settings by name, as MLflow logs them."""
+        return asdict(self)
+
+
+#: The smallest value of each setting that has one.
+_MINIMA = {
+    "seed": 0,
+    "max_env_steps": 1,
+    "evaluation_interval": 1,
+    "evaluation_episodes": 1,
+    "num_env_runners": 0,
+    "num_envs_per_env_runner": 1,
+    "train_batch_size_per_learner": 1,
+    "minibatch_size": 1,
+    "num_epochs": 1,
+    "lr_decay_steps": 1,
+    "clip_param": 0,
+    "vf_loss_coeff": 0,
+    "entropy_coeff": 0,
+}
+
+SETTINGS = fields(TrainConfig)

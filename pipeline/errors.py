@@ -1,0 +1,94 @@
+"""What can go wrong in the pipeline. Each error keeps its data in fields and says what to do next."""
+
+from dataclasses import dataclass
+
+
+class PipelineError(Exception):
+    """A failure that a person can act on; its text is one line that says how."""
+
+
+@dataclass(eq=False)
+class InvalidConfig(PipelineError):
+    """A training setting is out of its range."""
+
+    setting: str
+    value: object
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.setting} is {self.value!r}, expected {self.expected}."
+
+
+@dataclass(eq=False)
+class EnvironmentNotFound(PipelineError):
+    """Gymnasium has no environment of this id, or could not build it."""
+
+    env_id: str
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"No environment '{self.env_id}': {self.reason} Give the id of a Gymnasium environment, as 'CartPole-v1', "
+            "or 'module:Id' for one that a module registers."
+        )
+
+
+@dataclass(eq=False)
+class UnsupportedSpace(PipelineError):
+    """PPO cannot train on a space of this kind, or its policy could not be exported."""
+
+    role: str
+    space: str
+    supported: str
+
+    def __str__(self) -> str:
+        return f"The {self.role} space {self.space} is not supported; expected {self.supported}."
+
+
+@dataclass(eq=False)
+class ExportFailed(PipelineError):
+    """The policy could not be turned into an ONNX graph."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"The policy cannot be exported to ONNX, so it could not be served: {self.reason}"
+
+
+@dataclass(eq=False)
+class ExportDiffers(PipelineError):
+    """The exported graph does not compute what the checkpoint computes; nothing was registered."""
+
+    quantity: str
+    difference: float
+    tolerance: float
+
+    def __str__(self) -> str:
+        return (
+            f"The exported graph and the checkpoint disagree: {self.quantity} differ by {self.difference:.3g}, "
+            f"more than {self.tolerance:.3g}. Nothing was registered."
+        )
+
+
+@dataclass(eq=False)
+class RelativeStore(PipelineError):
+    """`mlflow run` was given a relative SQLite URI, which means another file in the project's directory."""
+
+    uri: str
+    directory: str
+
+    def __str__(self) -> str:
+        return (
+            f"The tracking URI {self.uri} is relative, and the project runs in {self.directory}, where that file does not hold "
+            "this run. Give an absolute one: MLFLOW_TRACKING_URI=sqlite:////absolute/path/to/mlflow.db"
+        )
+
+
+@dataclass(eq=False)
+class Interrupted(PipelineError):
+    """SIGINT or SIGTERM ended the command."""
+
+    signal_name: str
+
+    def __str__(self) -> str:
+        return f"Interrupted by {self.signal_name}. Nothing was registered."

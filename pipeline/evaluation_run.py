@@ -1,0 +1,47 @@
+"""Evaluating a registered version, exactly as it will be served."""
+
+from dataclasses import dataclass
+
+import mlflow
+
+from pipeline import environments, evaluation, tracking
+from pipeline.evaluation import Evaluation
+from serving.policy import Policy
+from serving.registry import check_tracking_server, fetch, resolve
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """An evaluation, and where it is recorded."""
+
+    name: str
+    version: int
+    run_id: str
+    evaluation: Evaluation
+
+
+def evaluate(model_uri: str, episodes: int, seed: int) -> Evaluated:
+    """Play greedy episodes with a registered version and record them in MLflow, linked to the version.
+
+    Args:
+        model_uri: `models:/NAME/VERSION`, or a stage, an alias, `latest`.
+        episodes: How many.
+        seed: Episode i is reset with `seed + i`.
+
+    Raises:
+        ServingError: If the version cannot be resolved, fetched, verified or loaded.
+        EnvironmentNotFound: If the environment that it was trained on is not installed here.
+    """
+    check_tracking_server()
+    version = resolve(model_uri)
+    policy = Policy.load(fetch(version))
+    environment = environments.describe(policy.environment.id)
+    with tracking.run(f"evaluate {version.name} {version.version}") as run_id:
+        tracking.log_params(run_id, {"model_uri": model_uri, "episodes": episodes, "seed": seed})
+        result = evaluation.play(policy.act, environment, episodes, seed)
+        client = mlflow.MlflowClient()
+        model_id = client.get_model_version(version.name, str(version.version)).model_id
+        tracking.log_evaluation(run_id, result, model_id)
+        for key, value in tracking.version_tags(result).items():
+            client.set_model_version_tag(version.name, str(version.version), key, value)
+        return Evaluated(version.name, version.version, run_id, result)

@@ -1,0 +1,38 @@
+"""Pictures of a training run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from matplotlib.figure import Figure
+
+
+@dataclass
+class LearningCurve:
+    """Returns over environment steps, while training.
+
+    Attributes:
+        target_return: A line to reach, if there is one.
+        training: (environment steps, mean return of the last 100 training episodes).
+        evaluation: (environment steps, mean return of the greedy evaluation).
+    """
+
+    target_return: float | None
+    training: list[tuple[int, float]] = field(default_factory=list)
+    evaluation: list[tuple[int, float]] = field(default_factory=list)
+
+    def figure(self, title: str) -> Figure:
+        """The curves as a figure of 8 by 4.5 inches."""
+        figure = Figure(figsize=(8, 4.5), layout="constrained")
+        axes = figure.subplots()
+        axes.plot(*_columns(self.training), color="tab:blue", label="training, mean of the last 100 episodes")
+        axes.plot(*_columns(self.evaluation), color="tab:orange", marker="o", label="greedy evaluation, mean")
+        if self.target_return is not None:
+            axes.axhline(self.target_return, color="gray", linestyle="--", label=f"target {self.target_return:g}")
+        axes.set(title=title, xlabel="environment steps", ylabel="return")
+        axes.grid(alpha=0.3)
+        axes.legend()
+        return figure
+
+
+def _columns(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
+    return [step for step, _ in points], [value for _, value in points]

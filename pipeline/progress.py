@@ -1,0 +1,75 @@
+"""A training run as a person sees it in a terminal, or in a log."""
+
+import math
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from pipeline.evaluation import Evaluation
+from pipeline.training import Iteration
+
+
+class TrainingProgress:
+    """A line that is redrawn in a terminal; elsewhere a line per evaluation.
+
+    Args:
+        max_env_steps: The budget, which the time left is computed from.
+    """
+
+    def __init__(self, max_env_steps: int) -> None:
+        self._console = Console(highlight=False)
+        self._bar = Progress(
+            TextColumn("{task.completed:>9,.0f} steps"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[status]}"),
+            TextColumn("at most"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("left"),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._max_env_steps = max_env_steps
+        self._task: TaskID | None = None
+        self._status = ""
+
+    def __enter__(self) -> Self:
+        self._begun = time.monotonic()
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def stage(self, message: str) -> None:
+        """Say what begins now."""
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+            self._task = None
+        self._console.print(f"[{time.monotonic() - self._begun:5.1f} s] {message}", markup=False, soft_wrap=True)
+
+    def iteration(self, iteration: Iteration) -> None:
+        """Redraw the line: steps, return, speed and the time left of the budget."""
+        if self._task is None:
+            self._task = self._bar.add_task("", total=self._max_env_steps, status="")
+            self._training_begun = time.monotonic()
+        mean = "   -" if math.isnan(iteration.return_mean_100) else f"{iteration.return_mean_100:6.1f}"
+        speed = iteration.metrics["train/env_steps_per_second"]
+        self._status = f"return {mean} (last 100), {speed:,.0f} steps/s,"
+        self._bar.update(self._task, completed=iteration.env_steps, status=self._status)
+
+    def evaluated(self, env_steps: int, result: Evaluation) -> None:
+        """Leave a line that stays."""
+        left = self._seconds_left(env_steps)
+        self._console.print(
+            f"[{time.monotonic() - self._begun:5.1f} s] {env_steps:>9,} steps, {self._status} at most {left:.0f} s left; greedy return {result}",
+            markup=False,
+            soft_wrap=True,
+        )
+
+    def _seconds_left(self, env_steps: int) -> float:
+        seconds = time.monotonic() - self._training_begun
+        return max(0.0, seconds * (self._max_env_steps - env_steps) / env_steps)

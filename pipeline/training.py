@@ -1,0 +1,171 @@
+"""RLlib, and nothing else: a configuration becomes a stream of PPO iterations, and checkpoints."""
+
+import logging
+import math
+import shutil
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import ray
+from gymnasium.spaces import Discrete
+from ray.rllib.algorithms.ppo import PPO, PPOConfig
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+from ray.rllib.core.rl_module.torch import TorchRLModule
+
+from pipeline.config import TrainConfig
+from pipeline.environments import Environment
+
+#: Episodes in the running mean of training returns, the window that stable-baselines3 and the literature use.
+RETURN_WINDOW = 100
+
+_EPISODE_RETURNS = "episode_returns"
+
+#: RLlib's learner results that are worth a curve, and the metric that each becomes.
+_LEARNER_METRICS = {
+    "policy_loss": "train/policy_loss",
+    "vf_loss": "train/value_loss",
+    "vf_explained_var": "train/value_explained_variance",
+    "entropy": "train/entropy",
+    "default_optimizer_learning_rate": "train/learning_rate",
+    "gradients_default_optimizer_global_norm": "train/gradient_norm",
+}
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """What one PPO iteration did.
+
+    Attributes:
+        env_steps: Environment steps since training began.
+        return_mean_100: Mean return of the last 100 training episodes (fewer at the start; NaN before the first ends).
+        metrics: Finite numbers by metric name, as the README's table defines them.
+    """
+
+    env_steps: int
+    return_mean_100: float
+    metrics: Mapping[str, float]
+
+
+class Trainer:
+    """PPO on one environment; a context manager that starts Ray, or joins the cluster at RAY_ADDRESS.
+
+    Args:
+        config: How to train.
+        environment: What to train on; `config.env_id` described.
+    """
+
+    def __init__(self, config: TrainConfig, environment: Environment) -> None:
+        self._config = algorithm_config(config, environment)
+        self._returns: deque[float] = deque(maxlen=RETURN_WINDOW)
+
+    def __enter__(self) -> Self:
+        _start_ray()
+        self._algorithm: PPO = self._config.build_algo()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._algorithm.stop()
+        ray.shutdown()
+
+    @property
+    def module(self) -> TorchRLModule:
+        """The policy as the environment runners have it; it changes while training."""
+        return self._algorithm.get_module()
+
+    def iterations(self) -> Iterator[Iteration]:
+        """One PPO iteration after another, without end."""
+        while True:
+            begun = time.perf_counter()
+            result = self._algorithm.train()
+            yield self._iteration(result, time.perf_counter() - begun)
+
+    def save(self, directory: Path) -> Path:
+        """The whole RLlib checkpoint, optimizer and counters included, in `directory`."""
+        shutil.rmtree(directory, ignore_errors=True)
+        self._algorithm.save_to_path(directory)
+        return directory
+
+    def _iteration(self, result: Mapping[str, Any], seconds: float) -> Iteration:
+        runners = result["env_runners"]
+        returns = runners.get(_EPISODE_RETURNS)
+        if isinstance(returns, list):  # RLlib says NaN where no episode ended
+            self._returns.extend(map(float, returns))
+        return_mean_100 = sum(self._returns) / len(self._returns) if self._returns else math.nan
+        learner = result.get("learners", {}).get("default_policy", {})
+        metrics = {
+            "train/return_mean_100": return_mean_100,
+            "train/rllib_episode_return_mean": runners.get("episode_return_mean", math.nan),
+            "train/episode_length_mean": runners.get("episode_len_mean", math.nan),
+            "train/env_steps_per_second": runners.get("num_env_steps_sampled", 0) / seconds,
+            **{name: learner[key] for key, name in _LEARNER_METRICS.items() if key in learner},
+        }
+        return Iteration(
+            env_steps=int(result["num_env_steps_sampled_lifetime"]),
+            return_mean_100=return_mean_100,
+            metrics={name: float(value) for name, value in metrics.items() if math.isfinite(value)},
+        )
+
+
+def algorithm_config(config: TrainConfig, environment: Environment) -> PPOConfig:
+    """RLlib's form of a configuration."""
+    vectorize_mode = "vector_entry_point" if environment.has_vector_entry_point else "sync"
+    schedule = [[0, config.lr], [config.lr_decay_steps, config.lr_final]]
+    return (
+        PPOConfig()
+        # Unsquashing copies every action; a Discrete one has nothing to unsquash.
+        .environment(environment.id, normalize_actions=not isinstance(environment.action_space, Discrete))
+        .env_runners(
+            num_env_runners=config.num_env_runners,
+            num_envs_per_env_runner=config.num_envs_per_env_runner,
+            gym_env_vectorize_mode=vectorize_mode,
+        )
+        .training(
+            train_batch_size_per_learner=config.train_batch_size_per_learner,
+            minibatch_size=config.minibatch_size,
+            num_epochs=config.num_epochs,
+            lr=schedule if config.lr_final != config.lr else config.lr,
+            gamma=config.gamma,
+            lambda_=config.lambda_,
+            use_kl_loss=False,
+            clip_param=config.clip_param,
+            vf_clip_param=config.vf_clip_param,
+            vf_loss_coeff=config.vf_loss_coeff,
+            entropy_coeff=config.entropy_coeff,
+            grad_clip=config.grad_clip,
+        )
+        .rl_module(
+            model_config=DefaultModelConfig(
+                fcnet_hiddens=config.hidden_units, fcnet_activation=config.fcnet_activation, vf_share_layers=False
+            )
+        )
+        .callbacks(on_episode_end=_return_logger())
+        .debugging(seed=config.seed)
+    )
+
+
+def _return_logger() -> Callable[..., None]:
+    """A callback that records each episode's whole return.
+
+    It is a closure, so that a checkpoint carries it by value and opens where this package is not installed.
+    """
+    key = _EPISODE_RETURNS
+
+    def log_return(*, episode: Any, prev_episode_chunks: Any = None, metrics_logger: Any = None, **_: Any) -> None:
+        chunks = [*(prev_episode_chunks or ()), episode]
+        metrics_logger.log_value(key, sum(chunk.get_return() for chunk in chunks), reduce="item_series")
+
+    return log_return
+
+
+def _start_ray() -> None:
+    # RLlib warns at each start that it is itself; what matters to a person raises.
+    logging.getLogger("ray.rllib").setLevel(logging.ERROR)
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+    # ray.init has put a handler of its own in place, which would exit without a word.
+    signal.signal(signal.SIGTERM, on_sigterm)
