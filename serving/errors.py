@@ -388,3 +388,14 @@ class RequestRefused(ServingError):
 
     def __str__(self) -> str:
         return f"the server answered {self.status} {self.code}: {self.message}"
+
+
+@dataclass(eq=False)
+class EnvironmentUnknown(ServingError):
+    """Gymnasium cannot make the environment."""
+
+    env_id: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"cannot make the environment '{self.env_id}': {self.reason}"

@@ -1,8 +1,8 @@
 """What an ONNX graph may contain, read off its bytes.
 
-ONNX Runtime loads tensors from files (given bytes: of the working directory) when a graph says so, and custom
-operators where a library offers them. A graph of the registry may do neither. The check walks the few protobuf
-messages that matter (onnx.proto, ModelProto) and skips tensor contents: a replica needs no onnx package for it.
+ONNX Runtime loads tensors from files (given bytes: of the working directory) when a graph says so, and
+custom operators where a library offers them. A graph of the registry may do neither. The check walks the few
+protobuf messages that matter (onnx.proto, ModelProto) and skips tensor contents, without the onnx package.
 """
 
 from collections.abc import Iterator

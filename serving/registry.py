@@ -145,7 +145,7 @@ def _is_local_fault(error: Exception) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
 
 
-# --- MLflow's client ------------------------------------------------------------------------------------------
+# --- MLflow's client ----------------------------------------------------------------------------
 
 
 def _client() -> Any:

@@ -1,0 +1,87 @@
+"""The Serve deployment, and the builder for `serve run`, Serve config files and `python -m serving run`."""
+
+# No `from __future__ import annotations`: Serve reads the type of build's parameter.
+import asyncio
+
+from pydantic import BaseModel, ConfigDict, Field
+from ray import is_initialized, serve
+from ray.serve import Application
+
+from serving import engine, registry, tracking
+from serving.policy import Policy
+from serving.routes import MAX_BODY_BYTES, PolicyApp
+from serving.served import ServedPolicy
+
+DEPLOYMENT_NAME = "policy"
+
+
+class Arguments(BaseModel):
+    """What can be said about an application. Unknown names are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    model_uri: str = Field(
+        default="models:/cartpole-ppo/Production",
+        description="Which version to serve: stage, @alias, number or latest.",
+    )
+    tracking_uri: str | None = Field(
+        default=None,
+        description="MLflow's tracking URI. Default: what MLFLOW_TRACKING_URI says where this is built.",
+    )
+    cache_dir: str | None = Field(
+        default=None, description="Where each node keeps bundles. Default: the user's cache."
+    )
+    num_replicas: int = Field(default=1, ge=1, description="Processes that answer.")
+    num_threads: int = Field(default=1, ge=1, description="Threads that one replica computes one batch with.")
+    max_ongoing_requests: int = Field(
+        default=256, ge=1, description="Requests that one replica holds at a time."
+    )
+    max_body_bytes: int = Field(
+        default=MAX_BODY_BYTES, ge=1, description="Larger request bodies are refused (413)."
+    )
+    access_log: bool = Field(default=False, description="Log each request; costs most of the tail latency.")
+
+
+@serve.ingress()
+class PolicyReplica:
+    """One process that answers. It has a policy before it takes its first request."""
+
+    async def __init__(self, arguments: Arguments) -> None:  # type: ignore[misc]  # Serve awaits it
+        """Resolve, fetch, verify and load in a thread: the event loop goes on, for Serve's sake."""
+        engine.tune_replica()
+        served = await asyncio.to_thread(load, arguments)
+        self._app = PolicyApp(served, max_body_bytes=arguments.max_body_bytes)
+
+    def __serve_build_asgi_app__(self) -> PolicyApp:
+        """Return the application that Serve's ingress calls."""
+        return self._app
+
+
+def load(arguments: Arguments) -> ServedPolicy:
+    """Return the policy that the registry names now. Raises RegistryError and BundleError."""
+    if arguments.tracking_uri is not None:
+        tracking.set_tracking_uri(arguments.tracking_uri)
+    version = registry.resolve(arguments.model_uri)
+    bundle = registry.fetch(version, arguments.cache_dir)
+    return ServedPolicy(Policy.load(bundle, num_threads=arguments.num_threads), version)
+
+
+def build(arguments: Arguments) -> Application:
+    """Build the application: `serve run serving.app:build --route-prefix /cartpole-ppo model_uri=...`.
+
+    Where no Ray runs yet, the one that `serve run` is about to start gets the throughput settings.
+    """
+    if not is_initialized():
+        engine.configure()
+    # The replica's working directory is another's business: it gets a URI that means the same everywhere.
+    uri = tracking.absolute_uri(arguments.tracking_uri or tracking.tracking_uri())
+    pinned = arguments.model_copy(update={"tracking_uri": uri})
+    deployment = serve.deployment(
+        name=DEPLOYMENT_NAME,
+        num_replicas=arguments.num_replicas,
+        max_ongoing_requests=arguments.max_ongoing_requests,
+        # At the start only: once it ran, Serve retries for ever.
+        max_constructor_retry_count=2,
+        logging_config={"enable_access_log": arguments.access_log},
+    )
+    return deployment(PolicyReplica).bind(pinned)

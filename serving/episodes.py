@@ -1,0 +1,85 @@
+"""Environments played with a policy that is served over HTTP."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import gymnasium
+
+from serving.client import PolicyClient
+
+MakeEnvironment = Callable[[], gymnasium.Env[Any, Any]]
+
+
+class Step(NamedTuple):
+    """One exchange: what was observed, what the server answered, and whether the episode ended with it."""
+
+    number: int
+    observation: Any
+    action: Any
+    done: bool
+
+
+OnStep = Callable[[Step], None]
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A finished episode: its seed, its return (the sum of its rewards) and its number of steps."""
+
+    seed: int
+    episode_return: float
+    steps: int
+
+
+def play_one(
+    client: PolicyClient, environment: gymnasium.Env[Any, Any], seed: int, on_step: OnStep
+) -> Episode:
+    """Play one episode in a closed loop: a request for each step.
+
+    Raises:
+        RequestRefused, ServerUnreachable: as `PolicyClient.act`.
+    """
+    observation, _ = environment.reset(seed=seed)
+    total, steps, done = 0.0, 0, False
+    while not done:
+        action = client.act(observation)
+        steps += 1
+        following, reward, terminated, truncated, _ = environment.step(action)
+        done = terminated or truncated
+        on_step(Step(steps, observation, action, done))
+        total, observation = total + float(reward), following
+    return Episode(seed, total, steps)
+
+
+def play_together(client: PolicyClient, make: MakeEnvironment, seeds: range) -> Iterator[Episode]:
+    """Play all episodes at once, a request for each step of all of them; yield each when it ends.
+
+    Raises:
+        RequestRefused, ServerUnreachable: as `PolicyClient.act_batch`.
+    """
+    running = [_Running(make(), seed) for seed in seeds]
+    while running:
+        actions = client.act_batch([each.observation for each in running])
+        for each, action in zip(running, actions, strict=True):
+            each.step(action)
+        yield from (each.episode() for each in running if each.done)
+        running = [each for each in running if not each.done]
+
+
+class _Running:
+    def __init__(self, environment: gymnasium.Env[Any, Any], seed: int) -> None:
+        self.done = False
+        self.observation, _ = environment.reset(seed=seed)
+        self._environment, self._seed = environment, seed
+        self._return, self._steps = 0.0, 0
+
+    def step(self, action: Any) -> None:
+        self.observation, reward, terminated, truncated, _ = self._environment.step(action)
+        self._return, self._steps = self._return + float(reward), self._steps + 1
+        self.done = terminated or truncated
+        if self.done:
+            self._environment.close()  # type: ignore[no-untyped-call]
+
+    def episode(self) -> Episode:
+        return Episode(self._seed, self._return, self._steps)

@@ -1,0 +1,53 @@
+"""Runs HAProxy with the configuration that Ray Serve generated, less what Serve leaves open.
+
+Serve calls it in place of the haproxy binary (`RAY_SERVE_HAPROXY_BINARY_PATH`), as a script: it may import
+nothing but the standard library. It closes what has no setting:
+
+- statistics page and Prometheus exporter listen on all interfaces: here on sockets beside the configuration,
+- the admin socket is open to every user of the machine: here to this one,
+- each request is logged, by UDP, to whoever listens on port 514: here errors are,
+- a Serve that is killed leaves its haproxy behind, answering errors: here it goes with its parent.
+"""
+
+import ctypes
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+
+EDITS = (
+    (r"^(\s*stats socket \S+) mode \d+ ", r"\1 mode 600 "),
+    (r"^(frontend prometheus\n\s*bind) .+$", r"\1 unix@{directory}/prom.sock mode 600"),
+    (r"^(listen stats\n\s*bind) .+$", r"\1 unix@{directory}/stats.sock mode 600"),
+    (r"^(\s*log \S+ local0) \w+$", r"\1 err"),
+)
+
+
+def main(arguments: list[str]) -> None:
+    """Edit the configuration named by `-f`, then become `arguments[0]`, to die with this process's parent."""
+    configuration = Path(arguments[arguments.index("-f") + 1])
+    original = configuration.read_text()
+    configuration.write_text(edited(original, configuration.parent))
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    os.execv(arguments[0], arguments)  # noqa: S606 - Serve chose the binary and its arguments
+
+
+def edited(configuration: str, directory: Path) -> str:
+    """Return the configuration with nothing left open. Editing twice changes nothing more.
+
+    Raises:
+        SystemExit: a line to edit isn't there, so this Ray's template is not the one this was written for.
+    """
+    for pattern, replacement in EDITS:
+        target = replacement.replace("{directory}", str(directory))
+        configuration, count = re.subn(pattern, target, configuration, flags=re.MULTILINE)
+        if count == 0:
+            sys.exit(f"cannot make HAProxy private: its configuration has no line like {pattern}")
+    return configuration
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

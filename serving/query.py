@@ -1,0 +1,97 @@
+"""What `python -m serving query` does: play episodes through HTTP and show them."""
+
+import statistics
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+import gymnasium
+import numpy as np
+
+from serving.client import PolicyClient
+from serving.episodes import Episode, MakeEnvironment, Step, play_one, play_together
+from serving.errors import EnvironmentUnknown
+
+SHOWN_STEPS = 3
+TOGETHER_FROM = 20
+"""From this many episodes on they are played in lockstep, one request for all, unless asked otherwise."""
+
+
+def query(
+    url: str, *, episodes: int, env_id: str | None, seed: int, quiet: bool, together: bool | None
+) -> list[Episode]:
+    """Play episodes with the policy at `url`, seeded from `seed` on, and print steps, returns and their mean.
+
+    Raises:
+        ServerUnreachable, RequestRefused: as the client does.
+        EnvironmentUnknown: Gymnasium cannot make the environment.
+    """
+    with PolicyClient(url) as client:
+        model = client.model()
+        environment = env_id or model["environment"]["id"]
+        kwargs = {} if env_id else model["environment"]["kwargs"]
+        make = _maker(environment, kwargs)
+        click.echo(f"{model['name']} version {model['version']} plays {environment} through {client.url}")
+        in_lockstep = episodes >= TOGETHER_FROM if together is None else together
+        seeds = range(seed, seed + episodes)
+        playing = (
+            play_together(client, make, seeds) if in_lockstep else _one_by_one(client, make, seeds, quiet)
+        )
+        played = list(_shown(playing))
+    _summarize(played)
+    return played
+
+
+def _maker(env_id: str, kwargs: dict[str, Any]) -> MakeEnvironment:
+    """Return a function that makes the environment, after making it once to see that it can be made."""
+
+    def make() -> gymnasium.Env[Any, Any]:
+        return gymnasium.make(env_id, **kwargs)
+
+    try:
+        make().close()  # type: ignore[no-untyped-call]
+    except (gymnasium.error.Error, ImportError, TypeError) as error:
+        raise EnvironmentUnknown(env_id, str(error)) from error
+    return make
+
+
+def _one_by_one(client: PolicyClient, make: MakeEnvironment, seeds: range, quiet: bool) -> Iterator[Episode]:  # noqa: FBT001
+    environment = make()
+    on_step: Callable[[Step], None] = _ignore if quiet else _show
+    try:
+        for seed in seeds:
+            yield play_one(client, environment, seed, on_step)
+    finally:
+        environment.close()  # type: ignore[no-untyped-call]
+
+
+def _shown(episodes: Iterator[Episode]) -> Iterator[Episode]:
+    for episode in episodes:
+        click.echo(
+            f"episode with seed {episode.seed}: return {episode.episode_return:g} in {episode.steps} steps"
+        )
+        yield episode
+
+
+def _show(step: Step) -> None:
+    """Show the first few steps and the last."""
+    if step.number <= SHOWN_STEPS or step.done:
+        observation = np.array2string(
+            np.asarray(step.observation), precision=3, suppress_small=True, threshold=8, floatmode="fixed"
+        )
+        click.echo(f"  step {step.number:>4}   observation {observation}   action {step.action}")
+    elif step.number == SHOWN_STEPS + 1:
+        click.echo("  ...")
+
+
+def _ignore(step: Step) -> None:
+    pass
+
+
+def _summarize(episodes: list[Episode]) -> None:
+    returns = [episode.episode_return for episode in episodes]
+    mean, deviation = statistics.fmean(returns), statistics.pstdev(returns)
+    click.secho(
+        f"{len(returns)} episodes: mean return {mean:.2f}, std {deviation:.2f}, min {min(returns):g}",
+        bold=True,
+    )

@@ -1,0 +1,158 @@
+"""The HTTP API: paths, methods and status codes, as a bare ASGI application.
+
+A framework's router and request objects would take longer than the policy does.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+
+from serving.errors import (
+    RESPONSES,
+    BodyTooLarge,
+    MethodNotAllowed,
+    PathUnknown,
+    PolicyFailed,
+    RequestError,
+)
+from serving.served import ServedPolicy
+
+logger = logging.getLogger(__name__)
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Handler = Callable[[ServedPolicy, Receive], Awaitable[bytes]]
+
+MAX_BODY_BYTES = 1 << 20
+DRAIN_FACTOR = 16
+"""A body too large is read, and dropped, up to this many times the limit: a client that is still sending does
+not see an answer before its connection breaks."""
+
+
+class ClientGoneError(Exception):
+    """The client hung up before its request was complete; nobody is there to answer."""
+
+
+class PolicyApp:
+    """Answers observations with the actions of `served`, which may be replaced at any time.
+
+    Each request takes the reference once, so it is answered and labelled by one version.
+    """
+
+    def __init__(self, served: ServedPolicy, *, max_body_bytes: int = MAX_BODY_BYTES) -> None:
+        self.served = served
+        self._max_body_bytes = max_body_bytes
+        self._routes: dict[str, tuple[tuple[str, ...], Handler]] = {
+            "/": (("GET", "POST"), self._act),
+            "/model": (("GET", "HEAD"), self._model),
+            "/health": (("GET", "HEAD"), self._health),
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection's scope (asgi.readthedocs.io/en/latest/specs/main.html)."""
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+        else:
+            await _refuse_websocket(receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        served = self.served
+        try:
+            body = await self._route(scope)(served, receive)
+        except ClientGoneError:
+            return
+        except Exception as error:  # whatever it is, the client gets JSON and the log the rest
+            await _respond_error(send, served, error)
+            return
+        await _respond(send, HTTPStatus.OK, served, body)
+
+    def _route(self, scope: Scope) -> Handler:
+        path = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/") or "/"
+        if path not in self._routes:
+            raise PathUnknown(path, tuple(self._routes))
+        allowed, handler = self._routes[path]
+        if scope["method"] not in allowed:
+            raise MethodNotAllowed(scope["method"], path, allowed)
+        return handler
+
+    async def _act(self, served: ServedPolicy, receive: Receive) -> bytes:
+        return served.answer(await _read_body(receive, self._max_body_bytes))
+
+    async def _model(self, served: ServedPolicy, receive: Receive) -> bytes:  # noqa: ARG002
+        return served.model_answer
+
+    async def _health(self, served: ServedPolicy, receive: Receive) -> bytes:  # noqa: ARG002
+        return served.health_answer
+
+
+async def _read_body(receive: Receive, limit: int) -> bytes:
+    """Return the whole body. Raises BodyTooLarge beyond `limit` bytes, ClientGoneError."""
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if message["type"] != "http.request":
+        raise ClientGoneError
+    if message.get("more_body", False):
+        body = await _read_rest(receive, body, limit)
+    if len(body) > limit:
+        raise BodyTooLarge(limit)
+    return body
+
+
+async def _read_rest(receive: Receive, start: bytes, limit: int) -> bytes:
+    chunks, length, more = [start], len(start), True
+    while more and length <= limit * DRAIN_FACTOR:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise ClientGoneError
+        chunk, more = message.get("body", b""), message.get("more_body", False)
+        length += len(chunk)
+        if length <= limit:
+            chunks.append(chunk)
+    if length > limit:
+        raise BodyTooLarge(limit)
+    return b"".join(chunks)
+
+
+async def _respond(send: Send, status: HTTPStatus, served: ServedPolicy, body: bytes, *more: Any) -> None:
+    headers = [*served.headers, (b"content-length", b"%d" % len(body)), *more]
+    await send({"type": "http.response.start", "status": status.value, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _respond_error(send: Send, served: ServedPolicy, error: Exception) -> None:
+    status, code = HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error"
+    message = "the server failed; its log says why"
+    if isinstance(error, (RequestError, PolicyFailed)):
+        status, code = RESPONSES[type(error)]
+        message = str(error)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        reason = error.reason if isinstance(error, PolicyFailed) else repr(error)
+        logger.error("%s: %s", code, reason, exc_info=error)
+    allow = [(b"allow", ", ".join(error.allowed).encode())] if isinstance(error, MethodNotAllowed) else []
+    await _respond(send, status, served, _error_body(code, message), *allow)
+
+
+def _error_body(code: str, message: str) -> bytes:
+    # A request may hold half a surrogate pair, which UTF-8 has no form for.
+    printable = message.encode(errors="replace").decode()
+    return orjson.dumps({"error": {"code": code, "message": printable}})
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
+async def _refuse_websocket(receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "websocket.close", "code": 1008, "reason": "this API is plain HTTP"})

@@ -1,0 +1,58 @@
+"""What a replica answers with: a policy, the version it came from, all that is computed beforehand."""
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from urllib.parse import quote
+
+import orjson
+
+from serving.json_codec import JsonCodec
+from serving.policy import Policy
+from serving.registry import ModelVersion
+from serving.spaces import Json, space_to_json
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class ServedPolicy:
+    """A policy with its codec and its prepared answers. Immutable: a promotion replaces the whole of it."""
+
+    def __init__(self, policy: Policy, version: ModelVersion, *, loaded_at: float | None = None) -> None:
+        self.policy = policy
+        self.version = version
+        self.codec = JsonCodec(policy.observation_space, policy.action_space)
+        self.loaded_at = datetime.fromtimestamp(time.time() if loaded_at is None else loaded_at, UTC)
+        self.headers = _headers(version)
+        self.model_answer = orjson.dumps(self._description())
+        self.health_answer = orjson.dumps({"status": "ok", "name": version.name, "version": version.version})
+
+    def answer(self, body: bytes) -> bytes:
+        """Return the body that answers a request's. Raises RequestError and PolicyFailed."""
+        observations, batched = self.codec.decode(body)
+        actions = self.policy.act(observations) if len(observations) else observations
+        return self.codec.encode(actions, batched=batched)
+
+    def _description(self) -> Mapping[str, Json]:
+        policy, version = self.policy, self.version
+        return {
+            "name": version.name,
+            "version": version.version,
+            "model_uri": version.uri,
+            "stage": version.stage,
+            "run_id": version.run_id,
+            "environment": {"id": policy.environment.id, "kwargs": policy.environment.kwargs},
+            "observation_space": space_to_json(policy.observation_space),
+            "action_space": space_to_json(policy.action_space),
+            "evaluation": version.evaluation,
+            "loaded_at": self.loaded_at.isoformat(timespec="seconds"),
+        }
+
+
+def _headers(version: ModelVersion) -> Headers:
+    return [
+        (b"content-type", b"application/json"),
+        # Header values are ASCII; model names need not be.
+        (b"x-model-name", quote(version.name, safe=" !#$&'()*+,;=?[]").encode("ascii")),
+        (b"x-model-version", b"%d" % version.version),
+    ]

@@ -1,0 +1,131 @@
+"""What `python -m serving run` does, from the first check to the last process gone."""
+
+import json
+import math
+import os
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from serving import engine, registry
+from serving.cluster import Cluster, check_port
+from serving.policy import Policy
+from serving.registry import ModelVersion
+from serving.spaces import Json
+from serving.stopping import Stop, ignore_signals, signals_restored, stop_on_signals
+
+MAX_EXAMPLE_NUMBERS = 64
+"""A larger observation makes no readable example."""
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """How to serve, as the command line says it."""
+
+    model_uri: str
+    host: str
+    port: int
+    route_prefix: str | None
+    """None for the model's name."""
+    num_replicas: int
+    num_threads: int
+    cache_dir: str | None
+    access_log: bool
+    address: str | None
+    """The Ray to join, None to start one."""
+    startup_timeout_s: float
+
+
+def run(options: ServerOptions) -> None:
+    """Serve until SIGINT or SIGTERM, then leave nothing behind.
+
+    Raises:
+        ServingError: whatever stands in the way, most of it found before Ray is started.
+    """
+    with signals_restored():
+        stop_on_signals()
+        try:
+            _serve(options)
+        except Stop as stop:
+            click.echo("Interrupted.", err=True)
+            sys.exit(128 + stop.signum)
+
+
+def _serve(options: ServerOptions) -> None:
+    version, policy = _check(options)
+    prefix = options.route_prefix or f"/{version.name}"
+    engine.configure()  # before ray is imported
+    click.echo(f"Starting to serve {version.name} version {version.version} ...")
+    with _cluster(options) as cluster:
+        stop_on_signals()
+        try:
+            cluster.deploy(_application(options), version.name, prefix)
+            url = f"http://{_reachable(cluster.host)}:{cluster.port}{prefix.rstrip('/')}"
+            cluster.wait(version.name, f"{url}/health", options.startup_timeout_s)
+            _announce(url, version, policy)
+            _stay()
+        finally:
+            ignore_signals()
+
+
+def _check(options: ServerOptions) -> tuple[ModelVersion, Policy]:
+    """Find in seconds what would otherwise fail after Ray has started: registry, version, bundle, port."""
+    registry.check_tracking_server()
+    version = registry.resolve(options.model_uri)
+    if options.address is None:
+        check_port(options.host, options.port)
+    return version, Policy.load(registry.fetch(version, options.cache_dir))
+
+
+def _cluster(options: ServerOptions) -> Cluster:
+    cpus = max(os.cpu_count() or 1, options.num_replicas)
+    return Cluster(options.host, options.port, address=options.address, cpus=cpus)
+
+
+def _application(options: ServerOptions) -> Any:
+    from serving.app import Arguments, build
+
+    arguments = Arguments(
+        model_uri=options.model_uri,
+        cache_dir=options.cache_dir,
+        num_replicas=options.num_replicas,
+        num_threads=options.num_threads,
+        access_log=options.access_log,
+    )
+    return build(arguments)
+
+
+def _stay() -> None:
+    """Sleep until a signal comes."""
+    try:
+        while True:
+            time.sleep(3600)
+    except Stop:
+        click.echo("Stopping: requests under way are answered first ...")
+
+
+def _announce(url: str, version: ModelVersion, policy: Policy) -> None:
+    click.echo(f"Serving {version.name} version {version.version} ({version.uri}) at {url}")
+    click.echo(f"Try it:   {_example(url, policy)}")
+    click.echo(f"Play:     python -m serving query --url {url} --episodes 5")
+    click.echo("Stop it:  Ctrl-C")
+
+
+def _example(url: str, policy: Policy) -> str:
+    shape = policy.observation_space.shape or ()
+    if math.prod(shape) > MAX_EXAMPLE_NUMBERS:
+        return f"curl -s {url}/model"
+    return f"curl -s {url} -d '{json.dumps({'observation': _zeros(shape)})}'"
+
+
+def _zeros(shape: tuple[int, ...]) -> Json:
+    return [_zeros(shape[1:]) for _ in range(shape[0])] if shape else 0
+
+
+def _reachable(host: str) -> str:
+    """Return a host to connect to for one to listen on."""
+    host = {"0.0.0.0": "127.0.0.1", "*": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"[{host}]" if ":" in host else host
