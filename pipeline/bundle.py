@@ -8,6 +8,7 @@ import hashlib
 import importlib.metadata
 import json
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,10 @@ _MODULE_IN_CHECKPOINT = "learner_group/learner/rl_module/default_policy"
 #: Observations from rollouts that graph and checkpoint must agree on.
 _PROOF_OBSERVATIONS = 1000
 
-_RECORDED_PACKAGES = ("ray", "torch", "gymnasium", "onnx", "onnxruntime", "numpy", "mlflow")
+#: What MLflow's own flavors need to run the graph.
+_PYFUNC_PACKAGES = ("mlflow", "numpy", "onnx", "onnxruntime")
+
+_RECORDED_PACKAGES = (*_PYFUNC_PACKAGES, "gymnasium", "ray", "torch")
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def assemble(directory: Path, environment: Environment) -> Policy:
     reference = restore(directory / CHECKPOINT_DIRECTORY, environment)
     graph = export.to_onnx(reference, environment.observation_space)
     observations = evaluation.observations(reference.act, environment, _PROOF_OBSERVATIONS, first_seed=0)
-    export.prove_equal(reference, graph, observations)
+    export.prove_equal(reference, graph, observations, environment.action_space)
     (directory / GRAPH_FILE).write_bytes(graph)
     (directory / POLICY_FILE).write_text(json.dumps(describe(environment), indent=2))
     return Policy.load(Bundle.read(directory))
@@ -86,10 +90,14 @@ def describe(environment: Environment) -> dict[str, Any]:
 
 def log(directory: Path, environment: Environment, run_id: str, step: int) -> Logged:
     """Write an assembled bundle to the run's artifact store as an MLflow model, unregistered."""
-    import pipeline.bundle as flavor
-
     info = Model.log(
-        artifact_path=None, name="policy", flavor=flavor, run_id=run_id, step=step, directory=directory, environment=environment
+        artifact_path=None,
+        name="policy",
+        flavor=sys.modules[__name__],
+        run_id=run_id,
+        step=step,
+        directory=directory,
+        environment=environment,
     )
     return Logged(info.model_id, {name: _sha256(directory / name) for name in (GRAPH_FILE, POLICY_FILE)})
 
@@ -125,7 +133,7 @@ def save_model(path: str, mlflow_model: Model, directory: Path, environment: Env
         signature=_signature(directory / GRAPH_FILE),
         input_example=example,
         metadata={"env_id": environment.id},
-        pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in ("mlflow", "onnx", "onnxruntime", "numpy")],
+        pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in _PYFUNC_PACKAGES],
         onnx_execution_providers=["CPUExecutionProvider"],
         save_as_external_data=False,
     )

@@ -22,7 +22,7 @@ def cli() -> None:
     """Train policies, judge them, and decide in MLflow's registry which of them is served."""
 
 
-class _OptionalFloat(click.ParamType):
+class _OptionalFloat(click.ParamType["float | None"]):
     """A number, or `auto` for None: MLproject cannot leave a parameter out."""
 
     name = "float|auto"
@@ -93,7 +93,13 @@ def evaluate(model_uri: str, episodes: int, seed: int) -> None:
 
 @cli.command()
 @click.argument("version", type=click.IntRange(1))
-@click.option("--stage", type=click.Choice(["Staging", "Production", "Archived"]), default="Production", show_default=True)
+@click.option(
+    "--stage",
+    type=click.Choice(["Staging", "Production", "Archived"]),
+    default="Production",
+    show_default=True,
+    help="Where to.",
+)
 @name_option
 @domain_errors(PipelineError)
 def promote(version: int, stage: str, name: str) -> None:
@@ -103,8 +109,7 @@ def promote(version: int, stage: str, name: str) -> None:
     promote(name, version, stage)
     click.echo(f"Version {version} of '{name}' is in stage '{stage}'.")
     if stage != "Archived":
-        uri = "" if (name, stage) == (TrainConfig.registered_model_name, "Production") else f" --model-uri models:/{name}/{stage}"
-        click.echo(f"Next, unless a server runs already: python -m serving run{uri}")
+        click.echo(f"Next, unless a server runs already: python -m serving run --model-uri models:/{name}/{stage}")
 
 
 @cli.command()
@@ -116,6 +121,20 @@ def versions(name: str) -> None:
     from pipeline.tables import versions_table
 
     versions_table(versions(name))
+
+
+@cli.command()
+@click.option("--mlflow-port", default=5000, show_default=True, help="Of the MLflow server.")
+@click.option("--serving-port", default=8000, show_default=True, help="Of the policy server.")
+@click.option("--episodes", default=100, show_default=True, help="Episodes to play through HTTP.")
+@domain_errors(PipelineError)
+def journey(mlflow_port: int, serving_port: int, episodes: int) -> None:
+    """Everything on this machine: MLflow, a promoted policy, a server, and a first query (`make run`)."""
+    from pipeline.interruption import interruptible
+    from pipeline.journey import journey
+
+    with interruptible():
+        journey(mlflow_port, serving_port, episodes)
 
 
 def _name_argument(name: str) -> str:

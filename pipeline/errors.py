@@ -79,8 +79,8 @@ class RelativeStore(PipelineError):
 
     def __str__(self) -> str:
         return (
-            f"The tracking URI {self.uri} is relative, and the project runs in {self.directory}, where that file does not hold "
-            "this run. Give an absolute one: MLFLOW_TRACKING_URI=sqlite:////absolute/path/to/mlflow.db"
+            f"The tracking URI {self.uri} is relative, and the project runs in {self.directory}, where that file does "
+            "not hold this run. Give an absolute one: MLFLOW_TRACKING_URI=sqlite:////absolute/path/to/mlflow.db"
         )
 
 
@@ -91,4 +91,37 @@ class Interrupted(PipelineError):
     signal_name: str
 
     def __str__(self) -> str:
-        return f"Interrupted by {self.signal_name}. Nothing was registered."
+        return f"Interrupted by {self.signal_name}."
+
+
+@dataclass(eq=False)
+class PortTaken(PipelineError):
+    """Something listens on a port that `make run` needs."""
+
+    port: int
+    setting: str
+
+    def __str__(self) -> str:
+        return f"Port {self.port} is taken. Choose another: make run {self.setting}=PORT"
+
+
+@dataclass(eq=False)
+class CommandFailed(PipelineError):
+    """A command of the journey ended with an exit status other than 0, or a server ended at all."""
+
+    command: str
+    status: int
+
+    def __str__(self) -> str:
+        return f"`{self.command}` ended with exit status {self.status}."
+
+
+@dataclass(eq=False)
+class NotReady(PipelineError):
+    """A server was started, and did not answer."""
+
+    url: str
+    timeout_s: float
+
+    def __str__(self) -> str:
+        return f"Nothing answered at {self.url} within {self.timeout_s:.0f} s."

@@ -34,14 +34,7 @@ class GreedyPolicy(torch.nn.Module):
     def __init__(self, module: TorchRLModule, action_space: spaces.Space[Any]) -> None:
         super().__init__()
         self._module = module
-        self._action_space = action_space
-        self._to_action = _Argmax() if isinstance(action_space, spaces.Discrete) else _Unsquash(action_space)
-
-    @property
-    def action_range(self) -> np.ndarray:
-        """The width of each component of a continuous action; 1 where it has no bounds."""
-        width = self._action_space.high - self._action_space.low
-        return np.where(np.isfinite(width), width, 1.0)
+        self._to_action = _Unsquash(action_space) if isinstance(action_space, spaces.Box) else _Argmax()
 
     def forward(self, observations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """`[batch, *shape]` -> actions `[batch, ...]` and `[batch, k]` distribution inputs."""
@@ -51,7 +44,8 @@ class GreedyPolicy(torch.nn.Module):
     def act(self, observations: np.ndarray) -> np.ndarray:
         """Actions for a batch of observations, both as numpy arrays."""
         with torch.inference_mode():
-            return self(torch.from_numpy(observations))[0].numpy()
+            action, _ = self.forward(torch.from_numpy(observations))
+        return np.asarray(action)
 
 
 class _Argmax(torch.nn.Module):
@@ -61,6 +55,9 @@ class _Argmax(torch.nn.Module):
 
 class _Unsquash(torch.nn.Module):
     """The Gaussian's mean, from RLlib's [-1, 1] to the bounds of the space (as `unsquash_action` does)."""
+
+    _low: torch.Tensor
+    _high: torch.Tensor
 
     def __init__(self, space: spaces.Box) -> None:
         super().__init__()
@@ -95,18 +92,19 @@ def to_onnx(policy: GreedyPolicy, observation_space: spaces.Space[Any]) -> bytes
             )
     except torch.onnx.OnnxExporterError as error:
         raise ExportFailed(str(error.__cause__ or error).splitlines()[0]) from error
-    return _standard(program.model_proto).SerializeToString()
+    assert program is not None  # noqa: S101  # it is None with the deprecated exporter only
+    graph: bytes = _standard(program.model_proto).SerializeToString()
+    return graph
 
 
 def _standard(graph: onnx.ModelProto) -> onnx.ModelProto:
     """The graph without the exporter's notes (they hold stack traces), if it uses ONNX's own operators only."""
-    foreign = sorted({f"{node.domain}::{node.op_type}" for node in graph.graph.node if node.domain not in ("", "ai.onnx")})
+    nodes = graph.graph.node
+    foreign = sorted({f"{node.domain}::{node.op_type}" for node in nodes if node.domain not in ("", "ai.onnx")})
     if foreign or graph.functions:
         raise ExportFailed(f"it needs the operators {', '.join(foreign)}, which are not ONNX's own.")
-    for part in (graph.graph, *graph.graph.node, *graph.graph.input, *graph.graph.output, *graph.graph.value_info):
-        del part.metadata_props[:]
-    for node in graph.graph.node:
-        node.doc_string = ""
+    for part in (graph.graph, *nodes, *graph.graph.input, *graph.graph.output, *graph.graph.value_info):
+        part.ClearField("metadata_props")
     return graph
 
 
@@ -124,7 +122,7 @@ def _quiet() -> Iterator[None]:
         exporter.setLevel(level)
 
 
-def prove_equal(policy: GreedyPolicy, graph: bytes, observations: np.ndarray) -> None:
+def prove_equal(policy: GreedyPolicy, graph: bytes, observations: np.ndarray, action_space: spaces.Space[Any]) -> None:
     """Show that a graph computes what the policy computes.
 
     Distribution inputs must agree within 1e-5 of their scale (at least 1), discrete actions wherever the two best
@@ -134,22 +132,24 @@ def prove_equal(policy: GreedyPolicy, graph: bytes, observations: np.ndarray) ->
         policy: Restored from the checkpoint that will be registered.
         graph: The serialized graph that will be registered.
         observations: `[batch, *shape]`, from rollouts.
+        action_space: That of the policy.
 
     Raises:
         ExportDiffers: With the quantity and by how much.
     """
     with torch.inference_mode():
-        expected_action, expected_inputs = (output.numpy() for output in policy(torch.from_numpy(observations)))
+        expected_action, expected_inputs = map(np.asarray, policy.forward(torch.from_numpy(observations)))
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     action, inputs = session.run([ACTION, ACTION_DIST_INPUTS], {OBSERVATIONS: observations})
     tolerance = _RELATIVE_TOLERANCE * max(1.0, float(np.abs(expected_inputs).max()))
     _require("distribution inputs", np.abs(inputs - expected_inputs), tolerance)
-    if np.issubdtype(expected_action.dtype, np.integer):
+    if isinstance(action_space, spaces.Box):
+        width = np.where(action_space.high - action_space.low < np.inf, action_space.high - action_space.low, 1.0)
+        _require("actions", np.abs(action - expected_action) / width, _RELATIVE_TOLERANCE)
+    else:
         best_two = np.sort(expected_inputs, axis=-1)[:, -2:]
         clear = best_two[:, 1] - best_two[:, 0] > 2 * tolerance
-        _require("actions", (action != expected_action)[clear], 0.0)
-    else:
-        _require("actions", np.abs(action - expected_action) / policy.action_range, _RELATIVE_TOLERANCE)
+        _require("actions", (action != expected_action)[clear].astype(float), 0.0)
 
 
 def _require(quantity: str, differences: np.ndarray, tolerance: float) -> None:

@@ -16,8 +16,8 @@ _PARENT_POLL_S = 0.5
 def interruptible() -> Iterator[None]:
     """Within, the first SIGINT or SIGTERM raises Interrupted in the main thread.
 
-    A later SIGTERM is ignored, since `mlflow run` sends one after the terminal's Ctrl-C and what follows is cleaning up;
-    a second Ctrl-C ends the process at once. Under `mlflow run`, whose own death by SIGTERM tells its child nothing, the
+    A later SIGTERM is ignored, since `mlflow run` sends one after the terminal's Ctrl-C and what follows is cleaning
+    up; a second Ctrl-C ends the process at once. `mlflow run`, killed by SIGTERM, tells its child nothing: there, the
     loss of the parent process counts as a SIGTERM.
     """
     before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -2,7 +2,6 @@
 
 import math
 import time
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
@@ -49,7 +48,7 @@ class TrainingProgress:
         if self._task is not None:
             self._bar.remove_task(self._task)
             self._task = None
-        self._console.print(f"[{time.monotonic() - self._begun:5.1f} s] {message}", markup=False, soft_wrap=True)
+        self._say(message)
 
     def iteration(self, iteration: Iteration) -> None:
         """Redraw the line: steps, return, speed and the time left of the budget."""
@@ -63,12 +62,11 @@ class TrainingProgress:
 
     def evaluated(self, env_steps: int, result: Evaluation) -> None:
         """Leave a line that stays."""
-        left = self._seconds_left(env_steps)
-        self._console.print(
-            f"[{time.monotonic() - self._begun:5.1f} s] {env_steps:>9,} steps, {self._status} at most {left:.0f} s left; greedy return {result}",
-            markup=False,
-            soft_wrap=True,
-        )
+        left = f"at most {self._seconds_left(env_steps):.0f} s left"
+        self._say(f"{env_steps:>9,} steps, {self._status} {left}; greedy return {result}")
+
+    def _say(self, message: str) -> None:
+        self._console.print(f"[{time.monotonic() - self._begun:5.1f} s] {message}", markup=False, soft_wrap=True)
 
     def _seconds_left(self, env_steps: int) -> float:
         seconds = time.monotonic() - self._training_begun

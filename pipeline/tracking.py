@@ -54,7 +54,7 @@ def run(name: str) -> Iterator[str]:
 def _require_store_of(run_id: str) -> None:
     uri = mlflow.get_tracking_uri()
     path = uri.removeprefix(_SQLITE)
-    if not uri.startswith(_SQLITE) or os.path.isabs(path):
+    if not uri.startswith(_SQLITE) or Path(path).is_absolute():
         return
     with contextlib.suppress(MlflowException):
         if Path(path).exists() and mlflow.get_run(run_id):
@@ -83,7 +83,7 @@ def log_config(config: Mapping[str, Any]) -> None:
     mlflow.log_dict(dict(config), "config.yaml")
 
 
-def log_evaluation(run_id: str, evaluation: Evaluation, model_id: str) -> None:
+def log_evaluation(run_id: str, evaluation: Evaluation, model_id: str | None) -> None:
     """Log the statistics of an evaluation and each return (step = episode), linked to the model that played."""
     mlflow.log_metrics(statistics(evaluation), model_id=model_id)
     now = int(time.time() * 1000)

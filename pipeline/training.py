@@ -75,7 +75,8 @@ class Trainer:
     @property
     def module(self) -> TorchRLModule:
         """The policy as the environment runners have it; it changes while training."""
-        return self._algorithm.get_module()
+        module: TorchRLModule = self._algorithm.get_module()
+        return module
 
     def iterations(self) -> Iterator[Iteration]:
         """One PPO iteration after another, without end."""

@@ -143,7 +143,9 @@ class _Search:
     def _judge(self, env_steps: int) -> Evaluation:
         """The evaluation on the fixed seeds; if that reaches the target, the worse of it and one on fresh seeds."""
         fixed = self._play(_FIXED_SEED)
-        return min(fixed, self._play(_FRESH_SEED + env_steps), key=lambda each: each.mean) if self._reached(fixed) else fixed
+        if not self._reached(fixed):
+            return fixed
+        return min(fixed, self._play(_FRESH_SEED + env_steps), key=lambda each: each.mean)
 
     def _play(self, first_seed: int) -> Evaluation:
         return evaluation.play(self._policy().act, self._environment, self._config.evaluation_episodes, first_seed)

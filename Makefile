@@ -1,0 +1,42 @@
+# Needs Python 3.11, make and git; everything else is installed into .venv.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+MLFLOW_PORT ?= 5000
+SERVING_PORT ?= 8000
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-unit lint types clean
+
+help: ## List the targets.
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+setup: .venv/installed ## Install everything into .venv.
+
+.venv/installed: conda.yaml pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \
+		echo "Python 3.11 is needed, $(PYTHON) is $$($(PYTHON) --version). Name one: make setup PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "Installing into .venv (about 2 GB, some minutes the first time) ..."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@sed -n 's/^ *- \(.*==.*\)$$/\1/p' conda.yaml > .venv/requirements.txt
+	@$(BIN)/python -m pip install --quiet --requirement .venv/requirements.txt --group dev
+	@touch .venv/installed
+
+run: setup ## MLflow, a trained and promoted policy, a server, and a first query. Ctrl-C ends it.
+	@$(BIN)/python -m pipeline journey --mlflow-port $(MLFLOW_PORT) --serving-port $(SERVING_PORT)
+
+test: setup ## All tests.
+	@$(BIN)/python -m pytest
+
+test-unit: setup ## The tests that take seconds.
+	@$(BIN)/python -m pytest -m 'not e2e'
+
+lint: setup ## ruff: rules and format.
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: setup ## mypy, strict, on both packages.
+	@$(BIN)/mypy
+
+clean: ## Remove what setup, tests and `make run` made here, registered models included.
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache mlflow.db* mlartifacts mlruns mlflow-server.log

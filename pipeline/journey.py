@@ -1,0 +1,135 @@
+"""The whole journey on one machine: an MLflow server, a trained and promoted policy, and a server that answers with it.
+
+Each step is a command that a person could have typed, shown before it runs as a process of its own.
+"""
+
+import contextlib
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import requests
+
+from pipeline.config import TrainConfig
+from pipeline.errors import CommandFailed, NotReady, PortTaken
+from pipeline.promotion import versions
+from serving.errors import ModelUnknown
+
+MODEL = TrainConfig.registered_model_name
+
+_LOOPBACK = "127.0.0.1"
+_READY_TIMEOUT_S = 120.0
+_MLFLOW_LOG = Path("mlflow-server.log")
+
+
+def journey(mlflow_port: int, serving_port: int, episodes: int) -> None:
+    """Train and promote a policy unless one stands in Production, serve it, query it, and stay up until interrupted.
+
+    Args:
+        mlflow_port: Of the MLflow server, which keeps `mlflow.db` and `mlartifacts/` in this directory.
+        serving_port: Of the policy server. Both listen on loopback.
+        episodes: How many to play through HTTP.
+
+    Raises:
+        PortTaken: Before anything starts.
+        CommandFailed: If a command fails, or a server ends.
+        NotReady: If a server does not answer in time.
+        Interrupted: When a person ends it. Every process that it started has ended then.
+    """
+    for name, port in (("MLFLOW_PORT", mlflow_port), ("SERVING_PORT", serving_port)):
+        _require_free(port, name)
+    mlflow_url = f"http://{_LOOPBACK}:{mlflow_port}"
+    policy_url = f"http://{_LOOPBACK}:{serving_port}/{MODEL}"
+    os.environ |= {"MLFLOW_TRACKING_URI": mlflow_url, "MLFLOW_EXPERIMENT_NAME": MODEL}
+    with contextlib.ExitStack() as stack:
+        mlflow_server = stack.enter_context(_mlflow_server(mlflow_port))
+        _await_ready(mlflow_server, f"{mlflow_url}/health")
+        _promote_a_policy()
+        server = stack.enter_context(_background(_python("serving", "run", "--port", str(serving_port))))
+        _await_ready(server, f"{policy_url}/health")
+        _run(_python("serving", "query", "--url", policy_url, "--episodes", str(episodes), "--quiet"))
+        click.secho(f"\nThe policy answers at {policy_url}; MLflow's UI is at {mlflow_url}", bold=True)
+        click.echo(f"In another terminal: export MLFLOW_TRACKING_URI={mlflow_url}\nCtrl-C ends both.")
+        raise CommandFailed(_shown(server), server.wait())
+
+
+def _promote_a_policy() -> None:
+    try:
+        rows = versions(MODEL)
+    except ModelUnknown:
+        rows = []
+    if any(row.stage == "Production" for row in rows):
+        click.echo(f"A version of '{MODEL}' is in Production already.")
+        return
+    if not rows:
+        _run(_python("pipeline", "train"))
+        rows = versions(MODEL)
+    newest = str(rows[0].version)
+    _run(_python("pipeline", "evaluate", f"models:/{MODEL}/{newest}"))
+    _run(_python("pipeline", "promote", newest))
+
+
+def _mlflow_server(port: int) -> contextlib.AbstractContextManager["subprocess.Popen[bytes]"]:
+    command = [sys.executable, "-m", "mlflow", "server", "--host", _LOOPBACK, "--port", str(port), "--workers", "1"]
+    store = ["--backend-store-uri", "sqlite:///mlflow.db", "--artifacts-destination", "./mlartifacts"]
+    # The job executor is eight processes that nothing here uses.
+    return _background([*command, *store], log=_MLFLOW_LOG, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
+
+
+@contextlib.contextmanager
+def _background(command: list[str], log: Path | None = None, **environment: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process in a group of its own, so that the terminal's Ctrl-C reaches it through us, in order."""
+    click.secho(f"\n$ {shlex.join(['python', *command[1:]])}", fg="cyan")
+    with contextlib.ExitStack() as stack:
+        output = stack.enter_context(log.open("ab")) if log else None
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, env=os.environ | environment, start_new_session=True
+        )
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
+
+
+def _run(command: list[str]) -> None:
+    with _background(command) as process:
+        if process.wait():
+            raise CommandFailed(_shown(process), process.returncode)
+
+
+def _await_ready(process: "subprocess.Popen[bytes]", url: str) -> None:
+    deadline = time.monotonic() + _READY_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise CommandFailed(_shown(process), process.returncode)
+        with contextlib.suppress(requests.RequestException):
+            if requests.get(url, timeout=2).ok:
+                return
+        time.sleep(0.2)
+    raise NotReady(url, _READY_TIMEOUT_S)
+
+
+def _require_free(port: int, setting: str) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_LOOPBACK, port))
+        except OSError as error:
+            raise PortTaken(port, setting) from error
+
+
+def _python(module: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", module, *arguments]
+
+
+def _shown(process: "subprocess.Popen[bytes]") -> str:
+    return shlex.join(["python", *process.args[1:]])  # type: ignore[index]  # a list: _background was given one
