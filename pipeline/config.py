@@ -52,6 +52,8 @@ class TrainConfig:
         for name, minimum in _MINIMA.items():
             if not getattr(self, name) >= minimum:
                 raise InvalidConfig(name, getattr(self, name), f"at least {minimum}")
+        if not self.registered_model_name or set(self.registered_model_name) & set("/:@'"):
+            raise InvalidConfig("registered_model_name", self.registered_model_name, "a name without / : @ and '")
         for name in ("lr", "lr_final", "grad_clip", "vf_clip_param"):
             if not getattr(self, name) > 0:
                 raise InvalidConfig(name, getattr(self, name), "more than 0")

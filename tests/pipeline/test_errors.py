@@ -1,0 +1,32 @@
+"""Errors keep their facts when they cross a process boundary."""
+
+import pickle
+
+import pytest
+
+from pipeline import errors
+
+ERRORS = [
+    errors.InvalidConfig("lr", 0.0, "more than 0"),
+    errors.EnvironmentNotFound("Cart", "Environment `Cart` doesn't exist."),
+    errors.UnsupportedSpace("action", "Text(1, 2)", "a Discrete space"),
+    errors.ExportFailed("it needs the operators x::y"),
+    errors.ExportDiffers("actions", 1.0, 0.0),
+    errors.RelativeStore("sqlite:///a.db", "here"),
+    errors.Interrupted("SIGTERM"),
+    errors.PortTaken(5000, "MLFLOW_PORT"),
+    errors.CommandFailed("python -m pipeline train", 1),
+    errors.NotReady("http://127.0.0.1:1", 3.0),
+]
+
+
+def test_every_error_is_in_this_table():
+    assert {type(error) for error in ERRORS} == set(errors.PipelineError.__subclasses__())
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_an_error_survives_pickling_and_is_one_line(error):
+    copy = pickle.loads(pickle.dumps(error))
+    assert str(copy) == str(error)
+    assert vars(copy) == vars(error)
+    assert "\n" not in str(error)

@@ -1,0 +1,55 @@
+"""An evaluation is the same for the same policy and seeds, and plays every episode to its end."""
+
+import numpy as np
+import pytest
+
+from pipeline import environments, evaluation
+from pipeline.evaluation import Evaluation
+
+
+@pytest.fixture(scope="module")
+def cartpole():
+    return environments.describe("CartPole-v1")
+
+
+def balance(observations):
+    """A linear policy that holds the pole up for good."""
+    return (observations @ np.array([0.1, 0.2, 3.0, 1.0]) > 0).astype(np.int64)
+
+
+def push_left(observations):
+    return np.zeros(len(observations), np.int64)
+
+
+def test_episodes_are_repeatable_and_differ_by_seed(cartpole):
+    first, again, others = (evaluation.play(push_left, cartpole, 20, seed) for seed in (7, 7, 100))
+    assert first == again
+    assert first.returns != others.returns
+
+
+def test_episode_i_does_not_depend_on_how_many_are_played(cartpole):
+    assert evaluation.play(push_left, cartpole, 20, 7).returns[:5] == evaluation.play(push_left, cartpole, 5, 7).returns
+
+
+def test_a_good_policy_reaches_the_time_limit(cartpole):
+    assert evaluation.play(balance, cartpole, 10, 0).returns == (500.0,) * 10
+
+
+def test_continuous_actions_reach_the_environment_as_they_are():
+    pendulum = environments.describe("Pendulum-v1")
+    result = evaluation.play(lambda batch: np.zeros((len(batch), 1), np.float32), pendulum, 3, 0)
+    assert all(-2000 < value < 0 for value in result.returns)
+
+
+def test_statistics_are_those_of_the_returns():
+    result = Evaluation((1.0, 2.0, 6.0), first_seed=0)
+    assert (result.mean, result.minimum) == (3.0, 1.0)
+    assert result.std == pytest.approx(np.std([1, 2, 6]))
+    assert str(result) == "3.0 +- 2.2 (minimum 1.0) over 3 episodes"
+
+
+def test_observations_come_from_rollouts(cartpole):
+    observations = evaluation.observations(balance, cartpole, 1000, 0)
+    assert len(observations) >= 1000
+    assert observations.dtype == np.float32
+    assert len(np.unique(observations, axis=0)) > 900

@@ -1,0 +1,105 @@
+"""Commands run for real: in a directory of their own, every process accounted for."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import requests
+
+PROJECT = Path(__file__).parent.parent
+
+#: Set in the environment of every process that a Workshop starts, and so in those of its descendants.
+MARK = "POLICY_TEST_MARK"
+
+
+def free_port() -> int:
+    """A port that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def await_true(condition: Callable[[], object], what: str, timeout_s: float = 60) -> None:
+    """Wait until a condition holds; it fails the test by name if it never does."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
+        time.sleep(0.1)
+
+
+@dataclass
+class Workshop:
+    """A directory to run commands in, with no MLflow setting but its own, and every process in it marked."""
+
+    directory: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    mark: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def variables(self) -> dict[str, str]:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "RAY_"))}
+        scripts = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return inherited | {"PATH": scripts, "PYTHONPATH": str(PROJECT), MARK: self.mark} | self.environment
+
+    def start(self, *command: str, log: str = "log") -> "subprocess.Popen[str]":
+        """Start a command in a process group of its own; its output goes to a file."""
+        with (self.directory / log).open("w") as output:
+            return subprocess.Popen(
+                command,
+                cwd=self.directory,
+                env=self.variables(),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+
+    def run(self, *command: str, timeout_s: float = 240) -> "subprocess.CompletedProcess[str]":
+        """Run a command to its end; stdout and stderr come as text."""
+        return subprocess.run(
+            command,
+            cwd=self.directory,
+            env=self.variables(),
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+
+    def python(self, *arguments: str, timeout_s: float = 240) -> "subprocess.CompletedProcess[str]":
+        """Run `python -m ...` to its end."""
+        return self.run(sys.executable, "-m", *arguments, timeout_s=timeout_s)
+
+    def output(self, log: str = "log") -> str:
+        return (self.directory / log).read_text()
+
+    def processes(self) -> list[psutil.Process]:
+        """Whatever still lives of what was started here, orphans included."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get(MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
+
+    def end(self) -> None:
+        """Kill what is left."""
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                process.send_signal(signal.SIGKILL)
+
+
+def answers(url: str) -> bool:
+    """Whether a URL answers with a success."""
+    try:
+        return requests.get(url, timeout=2).ok
+    except requests.RequestException:
+        return False
