@@ -28,17 +28,11 @@ class Arguments(BaseModel):
         default=None,
         description="MLflow's tracking URI. Default: what MLFLOW_TRACKING_URI says where this is built.",
     )
-    cache_dir: str | None = Field(
-        default=None, description="Where each node keeps bundles. Default: the user's cache."
-    )
+    cache_dir: str | None = Field(default=None, description="Where each node keeps bundles. Default: the user's cache.")
     num_replicas: int = Field(default=1, ge=1, description="Processes that answer.")
     num_threads: int = Field(default=1, ge=1, description="Threads that one replica computes one batch with.")
-    max_ongoing_requests: int = Field(
-        default=256, ge=1, description="Requests that one replica holds at a time."
-    )
-    max_body_bytes: int = Field(
-        default=MAX_BODY_BYTES, ge=1, description="Larger request bodies are refused (413)."
-    )
+    max_ongoing_requests: int = Field(default=256, ge=1, description="Requests that one replica holds at a time.")
+    max_body_bytes: int = Field(default=MAX_BODY_BYTES, ge=1, description="Larger request bodies are refused (413).")
     access_log: bool = Field(default=False, description="Log each request; costs most of the tail latency.")
 
 

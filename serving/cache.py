@@ -20,9 +20,7 @@ class BundleCache:
         self._root = directory / hashlib.sha256(registry.encode()).hexdigest()[:12]
         self._key = key
 
-    def bundle(
-        self, name: str, version: int, digests: Mapping[str, str], download: Callable[[Path], None]
-    ) -> Bundle:
+    def bundle(self, name: str, version: int, digests: Mapping[str, str], download: Callable[[Path], None]) -> Bundle:
         """Return the verified bundle; `download` puts its files into a directory when they aren't here.
 
         Each file is read once: the bytes that were verified are the bytes returned.

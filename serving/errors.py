@@ -261,9 +261,7 @@ class CacheUnwritable(ServingError):
     reason: str
 
     def __str__(self) -> str:
-        return (
-            f"cannot write the bundle cache {self.directory}: {self.reason}. Choose another with --cache-dir"
-        )
+        return f"cannot write the bundle cache {self.directory}: {self.reason}. Choose another with --cache-dir"
 
 
 # --- registry --------------------------------------------------------------------------------------------

@@ -15,6 +15,8 @@ MAX_DEPTH = 64
 """Subgraphs nested deeper than this are refused; exporters reach 3."""
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+MAX_VARINT_BITS = 70
+CONTINUES = 0x80
 
 
 class Field(NamedTuple):
@@ -82,9 +84,7 @@ def _check_field(field: Field, kind: str) -> None:
     if DOMAIN_FIELD.get(kind) == field.number and isinstance(field.value, memoryview):
         domain = bytes(field.value).decode(errors="replace")
         if domain not in STANDARD_DOMAINS:
-            raise GraphRefused(
-                f"it uses operators of the domain '{domain}', only standard ONNX operators are served"
-            )
+            raise GraphRefused(f"it uses operators of the domain '{domain}', only standard ONNX operators are served")
 
 
 def _fields(message: memoryview) -> Iterator[Field]:
@@ -117,10 +117,10 @@ def _length(message: memoryview, position: int, wire_type: int) -> tuple[int, in
 def _varint(message: memoryview, position: int) -> tuple[int, int]:
     value = shift = 0
     while True:
-        if position >= len(message) or shift > 63:
+        if position >= len(message) or shift >= MAX_VARINT_BITS:
             raise BundleInvalid("model.onnx", "it is truncated")
         byte = message[position]
         value |= (byte & 0x7F) << shift
         position, shift = position + 1, shift + 7
-        if byte < 0x80:
+        if not byte & CONTINUES:
             return value, position

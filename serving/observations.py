@@ -43,9 +43,7 @@ class BoxReader:
     def read_batch(self, values: Json) -> NDArray[Any]:
         """Return a list of observations, `[batch, *shape]` in the space's dtype. Raises as `read`."""
         if type(values) is not list:
-            raise ObservationType(
-                "observations", describe(values), f"a list of observations of {self.expected}"
-            )
+            raise ObservationType("observations", describe(values), f"a list of observations of {self.expected}")
         if not values:
             return np.empty((0, *self.shape), self.dtype)
         array = self._convert(values, len(self.shape) + 1)

@@ -101,8 +101,7 @@ class Policy:
             raise PolicyFailed(f"{type(error).__name__}: {error}") from error
 
     def _warm_up(self) -> None:
-        shape = self.observation_space.shape
-        assert shape is not None  # _check_signature has seen a Box
+        shape = self.observation_space.shape or ()
         for batch in (1, 2):
             try:
                 actions = self.act(np.zeros((batch, *shape), self.observation_space.dtype))
@@ -129,7 +128,7 @@ def _parse(policy: bytes) -> dict[str, Any]:
 
 
 def _start_session(graph: bytes, num_threads: int) -> Any:
-    import onnxruntime  # type: ignore[import-untyped]  # here: spaces and errors do without it
+    import onnxruntime  # here: spaces and errors do without it
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
@@ -145,9 +144,7 @@ def _start_session(graph: bytes, num_threads: int) -> Any:
 
 def _check_signature(session: Any, space: Space[Any]) -> None:
     if not isinstance(space, spaces.Box):
-        raise BundleInvalid(
-            POLICY_FILE, f"observations of {space} need more than the one input this release feeds"
-        )
+        raise BundleInvalid(POLICY_FILE, f"observations of {space} need more than the one input this release feeds")
     inputs = {node.name: node for node in session.get_inputs()}
     if set(inputs) != {INPUT}:
         raise BundleInvalid(GRAPH_FILE, f"its inputs are {sorted(inputs)}, expected only '{INPUT}'")
@@ -158,10 +155,6 @@ def _check_signature(session: Any, space: Space[Any]) -> None:
 def _check_actions(actions: NDArray[Any], batch: int, space: Space[Any]) -> None:
     expected = (batch, *(space.shape or ()))
     if actions.shape != expected:
-        raise BundleInvalid(
-            GRAPH_FILE, f"its actions have shape {actions.shape}, expected {expected} for {space}"
-        )
+        raise BundleInvalid(GRAPH_FILE, f"its actions have shape {actions.shape}, expected {expected} for {space}")
     if not np.can_cast(actions.dtype, space.dtype or actions.dtype, casting="same_kind"):
-        raise BundleInvalid(
-            GRAPH_FILE, f"its actions are {actions.dtype.name}, expected {space.dtype} for {space}"
-        )
+        raise BundleInvalid(GRAPH_FILE, f"its actions are {actions.dtype.name}, expected {space.dtype} for {space}")

@@ -34,9 +34,7 @@ def query(
         click.echo(f"{model['name']} version {model['version']} plays {environment} through {client.url}")
         in_lockstep = episodes >= TOGETHER_FROM if together is None else together
         seeds = range(seed, seed + episodes)
-        playing = (
-            play_together(client, make, seeds) if in_lockstep else _one_by_one(client, make, seeds, quiet)
-        )
+        playing = play_together(client, make, seeds) if in_lockstep else _one_by_one(client, make, seeds, quiet)
         played = list(_shown(playing))
     _summarize(played)
     return played
@@ -67,9 +65,7 @@ def _one_by_one(client: PolicyClient, make: MakeEnvironment, seeds: range, quiet
 
 def _shown(episodes: Iterator[Episode]) -> Iterator[Episode]:
     for episode in episodes:
-        click.echo(
-            f"episode with seed {episode.seed}: return {episode.episode_return:g} in {episode.steps} steps"
-        )
+        click.echo(f"episode with seed {episode.seed}: return {episode.episode_return:g} in {episode.steps} steps")
         yield episode
 
 

@@ -54,9 +54,7 @@ class ModelVersion:
     @property
     def digests(self) -> dict[str, str]:
         """The sha256 of each file, by file name, as the registry keeps them."""
-        return {
-            key.removeprefix(DIGEST_TAG): tag for key, tag in self.tags.items() if key.startswith(DIGEST_TAG)
-        }
+        return {key.removeprefix(DIGEST_TAG): tag for key, tag in self.tags.items() if key.startswith(DIGEST_TAG)}
 
     @property
     def evaluation(self) -> dict[str, float]:
@@ -116,9 +114,7 @@ def fetch(version: ModelVersion, cache_dir: str | Path | None = None) -> Bundle:
     """
     key = f"{quote(version.name, safe='')}/{version.version}"
     cache = BundleCache(Path(cache_dir or default_cache_dir()), version.registry, key)
-    return cache.bundle(
-        version.name, version.version, version.digests, lambda directory: _download(version, directory)
-    )
+    return cache.bundle(version.name, version.version, version.digests, lambda directory: _download(version, directory))
 
 
 def default_cache_dir() -> Path:
@@ -192,9 +188,7 @@ def _versions(name: str) -> list[Any]:
 
 def _warn_if_several(reference: Reference, chosen: int) -> None:
     numbers = [
-        int(version.version)
-        for version in _versions(reference.name)
-        if version.current_stage == reference.stage
+        int(version.version) for version in _versions(reference.name) if version.current_stage == reference.stage
     ]
     if len(numbers) > 1:
         logger.warning(

@@ -68,7 +68,7 @@ class PolicyApp:
             body = await self._route(scope)(served, receive)
         except ClientGoneError:
             return
-        except Exception as error:  # whatever it is, the client gets JSON and the log the rest
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets JSON and the log the rest
             await _respond_error(send, served, error)
             return
         await _respond(send, HTTPStatus.OK, served, body)

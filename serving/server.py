@@ -90,7 +90,7 @@ def _application(options: ServerOptions) -> Any:
 
     arguments = Arguments(
         model_uri=options.model_uri,
-        cache_dir=options.cache_dir,
+        cache_dir=options.cache_dir and os.path.abspath(options.cache_dir),  # noqa: PTH100 - None stays None
         num_replicas=options.num_replicas,
         num_threads=options.num_threads,
         access_log=options.access_log,

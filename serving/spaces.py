@@ -46,8 +46,7 @@ def space_from_json(description: Json) -> Space[Any]:
 def _box_from_json(description: dict[str, Json]) -> spaces.Box:
     shape, dtype = tuple(description["shape"]), np.dtype(description["dtype"])
     low, high = (
-        np.broadcast_to(np.array(_numbers(description[bound]), dtype=dtype), shape)
-        for bound in ("low", "high")
+        np.broadcast_to(np.array(_numbers(description[bound]), dtype=dtype), shape) for bound in ("low", "high")
     )
     return spaces.Box(low=low, high=high, shape=shape, dtype=dtype.type)
 

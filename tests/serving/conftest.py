@@ -1,0 +1,71 @@
+"""Fixtures around tiny real policies: a registry that holds them, a server that answers with them."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import uvicorn
+
+from serving.policy import Policy
+from serving.routes import PolicyApp
+from tests.serving.policies import CARTPOLE_BUNDLE, Store, served
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # MLflow's and Ray's own debts.
+    config.addinivalue_line("filterwarnings", "ignore::sqlalchemy.exc.SADeprecationWarning")
+    config.addinivalue_line("filterwarnings", "ignore::pydantic.warnings.PydanticDeprecatedSince20")
+
+
+@pytest.fixture(scope="session")
+def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    directory = tmp_path_factory.mktemp("store")
+    return Store(f"sqlite:///{directory}/mlflow.db", directory)
+
+
+@pytest.fixture
+def store(shared_store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """The registry that MLFLOW_TRACKING_URI names. Tests share it: each takes model names of its own."""
+    import mlflow
+
+    mlflow.set_tracking_uri(None)
+    mlflow.set_registry_uri(None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", shared_store.uri)
+    yield shared_store
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture(scope="session")
+def policy() -> Policy:
+    return Policy.load(CARTPOLE_BUNDLE)
+
+
+@pytest.fixture
+def app() -> PolicyApp:
+    return PolicyApp(served(), max_body_bytes=1000)
+
+
+@pytest.fixture
+def serve_http() -> Iterator[Callable[[Any], str]]:
+    """Serve an ASGI application over real HTTP, in this process; returns its URL."""
+    stops: list[Callable[[], None]] = []
+
+    def start(app: Any) -> str:
+        listener = socket.create_server(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+
+        def stop() -> None:
+            server.should_exit = True
+            thread.join()
+            listener.close()
+
+        stops.append(stop)
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    yield start
+    for stop in stops:
+        stop()

@@ -1,0 +1,178 @@
+"""Tiny real policies, the registry they stand in, and the application that serves them."""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import socket
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+import pytest
+from gymnasium import spaces
+from onnx import TensorProto, helper
+
+from serving.policy import Bundle, Policy
+from serving.registry import ModelVersion
+from serving.routes import PolicyApp
+from serving.served import ServedPolicy
+from serving.spaces import space_to_json
+
+CARTPOLE = spaces.Box(
+    np.array([-4.8, -np.inf, -0.42, -np.inf], np.float32), np.array([4.8, np.inf, 0.42, np.inf], np.float32)
+)
+# Pushes the cart to where the pole falls: good for a return of 500.
+WEIGHTS = np.array([[0, 0.1], [0, 0.5], [0, 5], [0, 1]], np.float32)
+
+
+def cartpole_graph(**changes: Any) -> onnx.ModelProto:
+    """A linear policy for CartPole: logits = observations @ WEIGHTS, action = their argmax."""
+    nodes = changes.get("nodes") or [
+        helper.make_node("MatMul", ["observations", "weights"], ["action_dist_inputs"]),
+        helper.make_node("ArgMax", ["action_dist_inputs"], ["action"], axis=1, keepdims=0),
+    ]
+    inputs = [helper.make_tensor_value_info(changes.get("input", "observations"), TensorProto.FLOAT, ["batch", 4])]
+    outputs = [
+        helper.make_tensor_value_info("action", TensorProto.INT64, ["batch"]),
+        helper.make_tensor_value_info("action_dist_inputs", TensorProto.FLOAT, ["batch", 2]),
+    ]
+    weights = onnx.numpy_helper.from_array(WEIGHTS, "weights")
+    graph = helper.make_graph(nodes, "policy", inputs, outputs, [weights])
+    return helper.make_model(graph, opset_imports=changes.get("opsets") or [helper.make_opsetid("", 17)], ir_version=8)
+
+
+def steering_graph() -> onnx.ModelProto:
+    """A continuous policy: action = 2 * tanh(observation), `[batch, 1]`; NaN where the observation is 7."""
+    nodes = [
+        helper.make_node("Tanh", ["observations"], ["squashed"]),
+        helper.make_node("Mul", ["squashed", "two"], ["scaled"]),
+        helper.make_node("Equal", ["observations", "seven"], ["is_seven"]),
+        helper.make_node("Where", ["is_seven", "nan", "scaled"], ["action"]),
+    ]
+    constants = {"two": 2.0, "seven": 7.0, "nan": np.nan}
+    return helper.make_model(
+        helper.make_graph(
+            nodes,
+            "policy",
+            [helper.make_tensor_value_info("observations", TensorProto.FLOAT, ["batch", 1])],
+            [helper.make_tensor_value_info("action", TensorProto.FLOAT, ["batch", 1])],
+            [onnx.numpy_helper.from_array(np.array([value], np.float32), name) for name, value in constants.items()],
+        ),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+
+
+def policy_json(observation_space: Any = CARTPOLE, action_space: Any = None, env_id: str = "CartPole-v1") -> bytes:
+    description = {
+        "format": 1,
+        "environment": {"id": env_id, "kwargs": {}},
+        "observation_space": space_to_json(observation_space),
+        "action_space": space_to_json(action_space or spaces.Discrete(2)),
+        "versions": {"ray": "2.60.0"},
+    }
+    return json.dumps(description).encode()
+
+
+CARTPOLE_BUNDLE = Bundle(cartpole_graph().SerializeToString(), policy_json())
+STEERING_BUNDLE = Bundle(
+    steering_graph().SerializeToString(),
+    policy_json(spaces.Box(-10, 10, (1,)), spaces.Box(-2, 2, (1,)), "Pendulum-v1"),
+)
+
+
+def digest_tags(bundle: Bundle) -> dict[str, str]:
+    files = {"model.onnx": bundle.graph, "policy.json": bundle.policy}
+    return {f"sha256.{file}": hashlib.sha256(content).hexdigest() for file, content in files.items()}
+
+
+class Store(NamedTuple):
+    """A SQLite registry in a temporary directory."""
+
+    uri: str
+    directory: Path
+
+    def register(
+        self,
+        name: str,
+        bundle: Bundle = CARTPOLE_BUNDLE,
+        *,
+        stage: str | None = None,
+        alias: str | None = None,
+        tags: dict[str, str] | None = None,
+    ) -> int:
+        """Register the bundle's next version and return its number."""
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        client = MlflowClient(self.uri)
+        with contextlib.suppress(MlflowException):
+            client.create_registered_model(name)
+        tags = {**digest_tags(bundle), "evaluation.return_mean": "500.0"} if tags is None else tags
+        source = self.directory / "artifacts" / name / str(len(client.search_model_versions(f"name='{name}'")) + 1)
+        source.mkdir(parents=True)
+        (source / "model.onnx").write_bytes(bundle.graph)
+        (source / "policy.json").write_bytes(bundle.policy)
+        version = client.create_model_version(name, source.as_uri(), tags=tags)
+        if stage:
+            with pytest.warns(FutureWarning):
+                client.transition_model_version_stage(name, version.version, stage)
+        if alias:
+            client.set_registered_model_alias(name, alias, version.version)
+        return int(version.version)
+
+    def file(self, name: str, version: int, file: str) -> Path:
+        """The artifact store's own copy of a version's file."""
+        return self.directory / "artifacts" / name / str(version) / file
+
+
+def served(bundle: Bundle = CARTPOLE_BUNDLE, name: str = "cartpole-ppo", version: int = 3) -> ServedPolicy:
+    model_version = ModelVersion(
+        uri=f"models:/{name}/Production",
+        name=name,
+        version=version,
+        run_id="0123",
+        stage="Production",
+        tags={**digest_tags(bundle), "evaluation.return_mean": "498.5"},
+        registry="sqlite:////nowhere.db",
+    )
+    return ServedPolicy(Policy.load(bundle), model_version, loaded_at=1_700_000_000)
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def ask(
+    app: PolicyApp, method: str = "POST", path: str = "/", body: bytes = b"", chunks: list[bytes] | None = None
+) -> Answer:
+    """Send one request through the ASGI interface."""
+    parts = [body] if chunks is None else chunks
+    incoming = [
+        {"type": "http.request", "body": part, "more_body": index < len(parts) - 1} for index, part in enumerate(parts)
+    ]
+    incoming.append({"type": "http.disconnect"})
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return incoming.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": method, "path": f"/prefix{path}", "root_path": "/prefix", "headers": []}
+    asyncio.run(app(scope, receive, send))
+    headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    return Answer(sent[0]["status"], headers, b"".join(message["body"] for message in sent[1:]))
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])

@@ -1,0 +1,61 @@
+import inspect
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from ray import serve
+
+from serving import app, engine
+from serving.app import Arguments, build, load
+from tests.serving.policies import Store
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "configure", lambda: None)
+
+
+def deployment_of(application: Any) -> Any:
+    return application._bound_deployment
+
+
+def test_unknown_arguments_are_refused() -> None:
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+        Arguments.model_validate({"model_url": "models:/m/1"})
+
+
+def test_arguments_are_typed_and_described() -> None:
+    assert Arguments.model_validate({"num_replicas": "2"}).num_replicas == 2
+    assert all(field.description for field in Arguments.model_fields.values())
+    assert inspect.signature(build).parameters["arguments"].annotation is Arguments, "Serve reads it"
+
+
+@pytest.mark.usefixtures("store")
+def test_arguments_become_the_deployments_settings() -> None:
+    deployment = deployment_of(build(Arguments(num_replicas=3, max_ongoing_requests=7)))
+    assert isinstance(deployment, serve.Deployment)
+    assert (deployment.name, deployment.num_replicas, deployment.max_ongoing_requests) == ("policy", 3, 7)
+    assert deployment.logging_config["enable_access_log"] is False
+
+
+def test_the_replica_gets_a_tracking_uri_that_means_the_same_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    (arguments,) = deployment_of(build(Arguments())).init_args
+    assert arguments.tracking_uri == f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def test_a_replica_loads_what_the_registry_names(store: Store, tmp_path: Path) -> None:
+    version = store.register("loading", stage="Staging")
+    served = load(Arguments(model_uri="models:/loading/Staging", tracking_uri=store.uri, cache_dir=str(tmp_path)))
+    assert (served.version.name, served.version.version) == ("loading", version)
+    assert served.answer(b'{"observation": [0, 0, 1, 0]}') == b'{"action":1}'
+
+
+def test_arguments_survive_the_way_to_the_replica() -> None:
+    assert pickle.loads(pickle.dumps(Arguments(num_threads=2))) == Arguments(num_threads=2)
+    assert app.DEPLOYMENT_NAME == "policy"

@@ -1,0 +1,84 @@
+import socket
+import subprocess
+import sys
+import time
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from serving.cli import main
+from tests.serving.policies import CARTPOLE_BUNDLE, Store, free_port
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["query"]])
+def test_help_answers_within_a_second(command: list[str]) -> None:
+    start = time.monotonic()
+    subprocess.run([sys.executable, "-m", "serving", *command, "--help"], capture_output=True, check=True)
+    assert time.monotonic() - start < 1
+
+
+@pytest.mark.parametrize("command", main.commands.values(), ids=main.commands)
+def test_every_command_and_option_has_help(command: click.Command) -> None:
+    assert command.help
+    assert all(option.help for option in command.params if isinstance(option, click.Option))
+
+
+def refused(*arguments: str) -> str:
+    """Run a command that must fail, and return the one line it prints."""
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1, result.output
+    assert "ray" not in result.output
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_an_empty_stage_stops_the_start(store: Store) -> None:
+    store.register("waiting")
+    assert refused("run", "--model-uri", "models:/waiting/Production") == (
+        "Error: No version of 'waiting' is in stage 'Production'. Promote one: python -m pipeline promote VERSION, or "
+        "in the MLflow UI. Versions: 1 (None)."
+    )
+
+
+@pytest.mark.usefixtures("store")
+def test_an_unknown_model_stops_the_start() -> None:
+    assert refused("run", "--model-uri", "models:/nope/Production").startswith(
+        "Error: No model 'nope' is registered at"
+    )
+
+
+@pytest.mark.usefixtures("store")
+def test_a_wrong_uri_stops_the_start() -> None:
+    assert refused("run", "--model-uri", "nope").startswith(
+        "Error: 'nope' names no registered model, expected models:/"
+    )
+
+
+def test_a_server_that_is_down_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    assert refused("run").startswith("Error: no MLflow server answers at http://127.0.0.1:1 (connection refused)")
+
+
+def test_a_taken_port_stops_the_start(store: Store) -> None:
+    version = store.register("blocked")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        line = refused("run", "--model-uri", f"models:/blocked/{version}", "--port", str(port))
+    assert line == f"Error: cannot listen on 127.0.0.1:{port} (Address already in use). Choose another port with --port"
+
+
+def test_a_tampered_graph_stops_the_start(store: Store, tmp_path: object) -> None:
+    version = store.register("forged")
+    store.file("forged", version, "model.onnx").write_bytes(CARTPOLE_BUNDLE.graph + b"\0")
+    line = refused(
+        "run", "--model-uri", f"models:/forged/{version}", "--cache-dir", str(tmp_path), "--port", free_port()
+    )
+    assert line.startswith("Error: model.onnx of version 1 of 'forged' was changed after it was registered: sha256 is ")
+
+
+def test_a_query_without_a_server_is_one_line() -> None:
+    assert refused("query", "--url", "http://127.0.0.1:1/x") == (
+        "Error: no policy server answers at http://127.0.0.1:1/x (connection refused). Start one: python -m serving run"
+    )

@@ -1,0 +1,46 @@
+import pickle
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from serving import errors
+from serving.errors import RESPONSES, RequestError, ServingError
+
+
+def all_errors(base: type[ServingError] = ServingError) -> list[type[ServingError]]:
+    return [each for child in base.__subclasses__() for each in (child, *all_errors(child))]
+
+
+CONCRETE = [each for each in all_errors() if not each.__subclasses__()]
+SAMPLES: dict[Any, Any] = {str: "x", int: 1, "tuple[int, ...] | None": (1,)}
+
+
+def sample(kind: type[ServingError]) -> ServingError:
+    values = {field.name: SAMPLES.get(field.type, ("a", "b")) for field in fields(kind)}  # type: ignore[arg-type]
+    return kind(**values)
+
+
+@pytest.mark.parametrize("kind", CONCRETE)
+def test_an_error_survives_pickling_with_its_text_and_its_fields(kind: type[ServingError]) -> None:
+    error = sample(kind)
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is kind
+    assert str(copy) == str(error) != ""
+    assert vars(copy) == vars(error)
+
+
+def test_every_request_error_has_its_answer() -> None:
+    requests = {kind for kind in CONCRETE if issubclass(kind, RequestError)}
+    assert requests <= RESPONSES.keys()
+    assert all(400 <= RESPONSES[kind][0] < 500 for kind in requests)
+
+
+def test_codes_are_distinct() -> None:
+    codes = [code for _, code in RESPONSES.values()]
+    assert len(set(codes)) == len(codes)
+
+
+def test_every_error_is_documented() -> None:
+    assert all(kind.__doc__ for kind in CONCRETE)
+    assert errors.__doc__

@@ -1,0 +1,45 @@
+from pathlib import Path
+
+import pytest
+
+from serving.haproxy import edited
+
+GENERATED = """global
+    log 127.0.0.1:514 local0 info
+    stats socket /run/admin.sock mode 666 level admin expose-fd listeners
+frontend prometheus
+    bind :9101
+    mode http
+frontend http_frontend
+    bind 127.0.0.1:8000
+listen stats
+  bind *:8404
+  stats enable
+"""
+
+
+def test_what_serve_leaves_open_is_closed_and_the_rest_untouched() -> None:
+    lines = edited(GENERATED, Path("/run")).splitlines()
+    assert lines == [
+        "global",
+        "    log 127.0.0.1:514 local0 err",
+        "    stats socket /run/admin.sock mode 600 level admin expose-fd listeners",
+        "frontend prometheus",
+        "    bind unix@/run/prom.sock mode 600",
+        "    mode http",
+        "frontend http_frontend",
+        "    bind 127.0.0.1:8000",
+        "listen stats",
+        "  bind unix@/run/stats.sock mode 600",
+        "  stats enable",
+    ]
+
+
+def test_editing_twice_changes_nothing_more() -> None:
+    once = edited(GENERATED, Path("/run"))
+    assert edited(once, Path("/run")) == once
+
+
+def test_a_configuration_that_cannot_be_closed_is_not_run() -> None:
+    with pytest.raises(SystemExit, match="cannot make HAProxy private"):
+        edited(GENERATED.replace("listen stats", "listen something"), Path("/run"))

@@ -1,0 +1,63 @@
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from serving.errors import RequestError
+from serving.json_codec import JsonCodec
+from tests.serving.policies import CARTPOLE
+
+
+@pytest.fixture
+def codec() -> JsonCodec:
+    return JsonCodec(CARTPOLE, spaces.Discrete(2))
+
+
+def test_one_observation_gets_one_action(codec: JsonCodec) -> None:
+    decoded = codec.decode(b'{"observation": [1, 2, 3, 4]}')
+    assert decoded.observations.shape == (1, 4)
+    assert codec.encode(np.array([1]), batched=decoded.batched) == b'{"action":1}'
+
+
+def test_a_list_of_observations_gets_a_list_of_actions(codec: JsonCodec) -> None:
+    decoded = codec.decode(b'{"observations": [[1, 2, 3, 4], [5, 6, 7, 8]]}')
+    assert decoded.observations.shape == (2, 4)
+    assert codec.encode(np.array([1, 0]), batched=decoded.batched) == b'{"actions":[1,0]}'
+
+
+BAD: list[tuple[Any, str]] = [
+    (b"", 'the body is not JSON: it is empty; send {"observation": [...]}'),
+    (
+        b"hello",
+        (
+            "the body is not JSON: unexpected character, expected a JSON value: line 1 column 1 (char 0); "
+            'send {"observation": [...]}'
+        ),
+    ),
+    (b"[" * 3000, 'the body is not JSON: it is nested too deeply; send {"observation": [...]}'),
+    (b"[1, 2, 3, 4]", 'the body is a list, expected an object like {"observation": [...]}'),
+    (b"null", 'the body is null, expected an object like {"observation": [...]}'),
+    (b'"x"', 'the body is the string "x", expected an object like {"observation": [...]}'),
+    (b"{}", 'the request has no key, expected "observation" (one) or "observations" (a list of them)'),
+    (b'{"obs": []}', 'the request has "obs", expected "observation" (one) or "observations" (a list of them)'),
+    (
+        b'{"observation": [], "observations": []}',
+        'the request has both "observation" and "observations", expected one of them',
+    ),
+    (
+        b'{"observation": [1,2,3,4], "explore": true}',
+        'the request has an unknown key "explore", expected only "observation" or "observations"',
+    ),
+    (b'{"observation": [NaN, 2, 3, 4]}', "observation[0] is NaN, expected a finite float32"),
+    (b'{"observation": [1, Infinity, 3, 4]}', "observation[1] is Infinity, expected a finite float32"),
+    (b'{"observation": [1, 1e999, 3, 4]}', "observation[1] is Infinity, expected a finite float32"),
+    (b'{"observations": [[1, 2, 3]]}', "observations[0] has shape (3,), expected (4,) float32"),
+]
+
+
+@pytest.mark.parametrize(("body", "message"), BAD, ids=[str(body[:30]) for body, _ in BAD])
+def test_a_bad_body_is_named_exactly(codec: JsonCodec, body: bytes, message: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        codec.decode(body)
+    assert str(caught.value) == message

@@ -1,0 +1,243 @@
+import asyncio
+import json
+import logging
+from typing import Any
+
+import pytest
+
+from serving.routes import PolicyApp
+from tests.serving.policies import STEERING_BUNDLE, ask, served
+
+ONE = b'{"observation": [0.1, 0.2, 0.3, 0.4]}'
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("path", ["", "/"])
+def test_an_observation_gets_its_action_on_either_method_and_path(app: PolicyApp, method: str, path: str) -> None:
+    answer = ask(app, method, path, ONE)
+    assert (answer.status, answer.body) == (200, b'{"action":1}')
+    assert answer.headers == {
+        "content-type": "application/json",
+        "content-length": "12",
+        "x-model-name": "cartpole-ppo",
+        "x-model-version": "3",
+    }
+
+
+def test_observations_get_their_actions_in_order(app: PolicyApp) -> None:
+    answer = ask(app, body=b'{"observations": [[0, 0, 1, 0], [0, 0, -1, 0]]}')
+    assert answer.json() == {"actions": [1, 0]}
+
+
+def test_a_body_may_come_in_pieces(app: PolicyApp) -> None:
+    assert ask(app, chunks=[ONE[:10], ONE[10:20], ONE[20:], b""]).json() == {"action": 1}
+
+
+def test_the_model_is_described(app: PolicyApp) -> None:
+    answer = ask(app, "GET", "/model")
+    assert answer.status == 200
+    assert answer.json()["version"] == 3
+
+
+def test_health_is_ok_once_there_is_a_policy(app: PolicyApp) -> None:
+    answer = ask(app, "GET", "/health")
+    assert (answer.status, answer.json()) == (200, {"status": "ok", "name": "cartpole-ppo", "version": 3})
+
+
+BAD: list[tuple[str, str, bytes, int, str, str]] = [
+    (
+        "POST",
+        "/",
+        b"hello",
+        400,
+        "body_not_json",
+        (
+            "the body is not JSON: unexpected character, expected a JSON value: line 1 column 1 (char 0); "
+            'send {"observation": [...]}'
+        ),
+    ),
+    ("POST", "/", b"[]", 422, "body_not_object", 'the body is a list, expected an object like {"observation": [...]}'),
+    (
+        "POST",
+        "/",
+        b"{}",
+        422,
+        "observation_missing",
+        'the request has no key, expected "observation" (one) or "observations" (a list of them)',
+    ),
+    (
+        "POST",
+        "/",
+        b'{"observation": [], "observations": []}',
+        422,
+        "observation_ambiguous",
+        'the request has both "observation" and "observations", expected one of them',
+    ),
+    (
+        "POST",
+        "/",
+        b'{"observation": [1, 2, 3]}',
+        422,
+        "observation_shape",
+        "observation has shape (3,), expected (4,) float32",
+    ),
+    (
+        "POST",
+        "/",
+        b'{"observation": [1, 2, 3, 4, 5]}',
+        422,
+        "observation_shape",
+        "observation has shape (5,), expected (4,) float32",
+    ),
+    (
+        "POST",
+        "/",
+        b'{"observation": [[1, 2, 3, 4]]}',
+        422,
+        "observation_shape",
+        "observation has shape (1, 4), expected (4,) float32",
+    ),
+    (
+        "POST",
+        "/",
+        b'{"observation": "abc"}',
+        422,
+        "observation_type",
+        'observation is the string "abc", expected (4,) float32',
+    ),
+    (
+        "POST",
+        "/",
+        b'{"observation": [1, 2, 3, NaN]}',
+        422,
+        "observation_not_finite",
+        "observation[3] is NaN, expected a finite float32",
+    ),
+    (
+        "POST",
+        "/",
+        b'{"observation": ["\\ud800", 2, 3, 4]}',
+        422,
+        "observation_type",
+        'observation[0] is the string "?", expected a number',
+    ),
+    (
+        "POST",
+        "/",
+        b" " * 1001,
+        413,
+        "body_too_large",
+        "the body is larger than 1000 bytes; send fewer observations per request",
+    ),
+    ("GET", "/nowhere", b"", 404, "path_unknown", "no such path: /nowhere; there are /, /model, /health"),
+    ("PUT", "/", ONE, 405, "method_not_allowed", "PUT is not allowed on /, use GET or POST"),
+    ("POST", "/model", ONE, 405, "method_not_allowed", "POST is not allowed on /model, use GET or HEAD"),
+]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "code", "message"), BAD, ids=[case[5][:50] for case in BAD]
+)
+def test_a_bad_request_gets_its_exact_answer(
+    app: PolicyApp, method: str, path: str, body: bytes, status: int, code: str, message: str
+) -> None:
+    answer = ask(app, method, path, body)
+    assert (answer.status, answer.json()) == (status, {"error": {"code": code, "message": message}})
+    assert answer.headers["x-model-version"] == "3"
+    assert answer.headers["content-length"] == str(len(answer.body))
+
+
+def test_a_wrong_method_names_the_right_ones_in_a_header(app: PolicyApp) -> None:
+    assert ask(app, "DELETE").headers["allow"] == "GET, POST"
+
+
+def test_an_oversized_body_in_pieces_is_read_to_its_end_then_refused(app: PolicyApp) -> None:
+    answer = ask(app, chunks=[b" " * 600] * 5)
+    assert answer.status == 413
+
+
+def test_an_endless_body_is_cut_off(app: PolicyApp) -> None:
+    asked = 0
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        nonlocal asked
+        asked += 1
+        return {"type": "http.request", "body": b" " * 1000, "more_body": True}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/", "root_path": "", "headers": []}
+    asyncio.run(app(scope, receive, send))
+    assert sent[0]["status"] == 413
+    assert asked < 20
+
+
+def test_a_failing_policy_is_logged_and_not_told(app: PolicyApp, caplog: pytest.LogCaptureFixture) -> None:
+    app.served.policy._session = None
+    with caplog.at_level(logging.ERROR):
+        answer = ask(app, body=ONE)
+    assert answer.status == 500
+    assert answer.json()["error"] == {
+        "code": "policy_failed",
+        "message": "the policy failed to compute an action; the server's log says why",
+    }
+    assert "'NoneType' object has no attribute 'run'" in caplog.text
+
+
+def test_an_action_that_is_not_finite_is_a_failure() -> None:
+    answer = ask(PolicyApp(served(STEERING_BUNDLE)), body=b'{"observation": [7]}')
+    assert (answer.status, answer.json()["error"]["code"]) == (500, "policy_failed")
+
+
+def test_whatever_else_fails_is_no_traceback(app: PolicyApp, caplog: pytest.LogCaptureFixture) -> None:
+    app.served.codec = None  # type: ignore[assignment]
+    with caplog.at_level(logging.ERROR):
+        answer = ask(app, body=ONE)
+    assert answer.json() == {"error": {"code": "internal_error", "message": "the server failed; its log says why"}}
+    assert "AttributeError" in caplog.text
+
+
+def test_a_client_that_hangs_up_gets_nothing(app: PolicyApp) -> None:
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(app({"type": "http", "method": "POST", "path": "/", "root_path": ""}, receive, send))
+    assert sent == []
+
+
+def test_a_replaced_policy_answers_from_the_next_request_on(app: PolicyApp) -> None:
+    app.served = served(version=4)
+    assert ask(app, body=ONE).headers["x-model-version"] == "4"
+
+
+def test_lifespan_is_answered_and_websockets_are_refused(app: PolicyApp) -> None:
+    assert exchange(app, "lifespan", ["lifespan.startup", "lifespan.shutdown"]) == [
+        "lifespan.startup.complete",
+        "lifespan.shutdown.complete",
+    ]
+    assert exchange(app, "websocket", ["websocket.connect"]) == ["websocket.close"]
+
+
+def exchange(app: PolicyApp, kind: str, types: list[str]) -> list[str]:
+    sent: list[str] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": types.pop(0)}
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    asyncio.run(app({"type": kind}, receive, send))
+    return sent
+
+
+def test_every_answer_is_json(app: PolicyApp) -> None:
+    for path in ("/", "/model", "/health", "/x"):
+        json.loads(ask(app, "GET", path).body)

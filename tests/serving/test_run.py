@@ -1,0 +1,286 @@
+"""`python -m serving run` and `serve run`, for real: Ray, HAProxy, HTTP, signals."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import requests
+
+from tests.serving.policies import Store, free_port
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[2]
+UP_WITHIN_S, DOWN_WITHIN_S = 90, 30
+
+
+class Server:
+    """A command that serves, in a session of its own, as from a terminal."""
+
+    def __init__(self, command: list[str], environment: dict[str, str], port: int, prefix: str) -> None:
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}{prefix}"
+        self.directory = Path(tempfile.mkdtemp(prefix="r-", dir="/tmp"))  # short, for Ray's sockets
+        self.log = self.directory / "output"
+        with self.log.open("w") as output:
+            self.process = subprocess.Popen(
+                command,
+                env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": str(self.directory), **environment},
+                cwd=self.directory,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.seen: dict[int, psutil.Process] = {}
+
+    def wait_up(self) -> "Server":
+        await_true(lambda: self._answers() or self.process.poll() is not None, UP_WITHIN_S)
+        assert self._answers(), self.output()
+        self.look()
+        return self
+
+    def look(self) -> list[psutil.Process]:
+        """Remember which processes there are: orphans would be found no other way."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        self.seen.update({child.pid: child for child in children})
+        return children
+
+    def stop(self, *signals: signal.Signals, group: bool = False) -> int:
+        """Send the signals, wait for the end, and return the exit status."""
+        self.look()
+        for signum in signals:
+            os.killpg(self.process.pid, signum) if group else self.process.send_signal(signum)
+            time.sleep(0.2)  # two signals that wait for delivery together become one
+        return self.process.wait(DOWN_WITHIN_S)
+
+    def assert_nothing_left(self) -> None:
+        await_true(lambda: not self.alive(), DOWN_WITHIN_S, lambda: f"still there: {self.alive()}")
+        assert not self._listening()
+
+    def alive(self) -> list[str]:
+        return [" ".join(each.cmdline())[:80] for each in self.seen.values() if running(each)]
+
+    def output(self) -> str:
+        return self.log.read_text()
+
+    def clean(self) -> None:
+        """End whatever a failed test has left."""
+        for each in [*self.seen.values(), psutil.Process(self.process.pid)] if self.process.poll() is None else []:
+            if running(each):
+                each.kill()
+        self.process.wait()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _answers(self) -> bool:
+        try:
+            return requests.get(f"{self.url}/health", timeout=1).status_code == 200
+        except requests.RequestException:
+            return False
+
+    def _listening(self) -> bool:
+        try:
+            requests.get(self.url, timeout=1)
+        except requests.ConnectionError:
+            return False
+        return True
+
+
+def running(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def await_true(condition: Callable[[], Any], timeout_s: float, otherwise: Callable[[], str] = lambda: "") -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, otherwise()
+        time.sleep(0.1)
+
+
+def start_run(store: Store, model_uri: str, *options: str) -> Server:
+    port = free_port()
+    command = [sys.executable, "-m", "serving", "run", "--model-uri", model_uri, "--port", str(port)]
+    directory = ["--cache-dir", str(store.directory / "cache")]
+    name = model_uri.removeprefix("models:/").split("/")[0]
+    environment = {"MLFLOW_TRACKING_URI": store.uri}
+    return Server([*command, *directory, *options], environment, port, f"/{name}")
+
+
+@pytest.fixture(scope="module")
+def server(shared_store: Store) -> Iterator[Server]:
+    shared_store.register("running", stage="Production")
+    server = start_run(shared_store, "models:/running/Production", "--num-replicas", "2")
+    try:
+        yield server.wait_up()
+    finally:
+        server.clean()
+
+
+def test_the_tutorials_client_is_answered_on_localhost(server: Server) -> None:
+    observation = np.array([0, 0, 1, 0], np.float32)
+    url = server.url.replace("127.0.0.1", "localhost")
+    answer = requests.get(url, json={"observation": observation.tolist()}, timeout=5)
+    assert answer.json() == {"action": 1}
+    assert (answer.headers["X-Model-Name"], answer.headers["X-Model-Version"]) == ("running", "1")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "content", "status", "code"),
+    [
+        ("POST", "/", b"hello", 400, "body_not_json"),
+        ("POST", "/", b'{"observation": [1]}', 422, "observation_shape"),
+        ("POST", "/", b'{"observation": [NaN, 1, 1, 1]}', 422, "observation_not_finite"),
+        ("POST", "", b" " * 5_000_000, 413, "body_too_large"),
+        ("GET", "/nowhere", b"", 404, "path_unknown"),
+        ("PATCH", "/", b"", 405, "method_not_allowed"),
+    ],
+)
+def test_bad_requests_get_json_through_the_proxy(
+    server: Server, method: str, path: str, content: bytes, status: int, code: str
+) -> None:
+    answer = requests.request(method, server.url + path, data=content, timeout=5)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    assert answer.headers["X-Model-Version"] == "1"
+
+
+def test_the_terminal_says_where_and_what(server: Server) -> None:
+    await_true(lambda: "Stop it:" in server.output(), 10)
+    lines = server.output().splitlines()
+    assert lines[0] == "Starting to serve running version 1 ..."
+    assert lines[1] == f"Serving running version 1 (models:/running/Production) at {server.url}"
+    assert lines[2] == f"""Try it:   curl -s {server.url} -d '{{"observation": [0, 0, 0, 0]}}'"""
+    assert len(lines) == 5, "and nothing else: no notices of Ray's or MLflow's"
+
+
+def test_the_printed_curl_line_works(server: Server) -> None:
+    await_true(lambda: "Try it:" in server.output(), 10)
+    line = next(line for line in server.output().splitlines() if line.startswith("Try it:"))
+    command = line.removeprefix("Try it:").strip()
+    assert subprocess.run(command, shell=True, capture_output=True, check=True).stdout == b'{"action":0}'
+
+
+def test_a_hundred_episodes_are_played_through_http(server: Server) -> None:
+    command = [sys.executable, "-m", "serving", "query", "--url", server.url, "--episodes", "100", "--quiet"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines()[-1].startswith("100 episodes: mean return ")
+
+
+def test_a_replica_holds_neither_torch_nor_rllib(server: Server) -> None:
+    replicas = [child for child in server.look() if "ServeReplica" in " ".join(child.cmdline())]
+    assert len(replicas) == 2
+    for replica in replicas:
+        maps = Path(f"/proc/{replica.pid}/maps").read_text()
+        assert "onnxruntime" in maps
+        assert "libtorch" not in maps
+
+
+def test_only_rays_own_ports_listen_beyond_loopback(server: Server) -> None:
+    beyond = {"*", "0.0.0.0", "::"}
+    for process in server.look():
+        name = " ".join(process.cmdline())
+        for connection in process.net_connections("inet"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.ip in beyond:
+                assert "haproxy" not in name
+                assert connection.laddr.port not in {server.port, 8404, 9101, 9500}
+                assert not 30000 <= connection.laddr.port <= 31000 or "Serve" not in name
+
+
+def test_ctrl_c_twice_leaves_nothing(server: Server) -> None:
+    """Last of the module: it takes the server down."""
+    private = [path for path in Path("/tmp").glob("serving-*") if str(path) in " ".join(server.alive())]
+    assert server.stop(signal.SIGINT, signal.SIGINT, group=True) == 0
+    server.assert_nothing_left()
+    assert server.output().splitlines()[-1] == "Stopping: requests under way are answered first ..."
+    assert private
+    assert not any(path.exists() for path in private)
+
+
+def test_sigterm_leaves_nothing(store: Store) -> None:
+    version = store.register("terminated")
+    server = start_run(store, f"models:/terminated/{version}")
+    try:
+        server.wait_up()
+        assert server.stop(signal.SIGTERM) == 0
+        server.assert_nothing_left()
+    finally:
+        server.clean()
+
+
+def test_an_interrupted_start_leaves_nothing(store: Store) -> None:
+    version = store.register("hasty")
+    server = start_run(store, f"models:/hasty/{version}")
+    try:
+        await_true(lambda: any("raylet" in " ".join(child.cmdline()) for child in server.look()), 60)
+        assert server.stop(signal.SIGTERM) == 128 + signal.SIGTERM
+        server.assert_nothing_left()
+    finally:
+        server.clean()
+
+
+def test_a_server_that_is_killed_outright_takes_its_processes_along(store: Store) -> None:
+    version = store.register("killed")
+    server = start_run(store, f"models:/killed/{version}")
+    try:
+        server.wait_up()
+        server.stop(signal.SIGKILL)
+        server.assert_nothing_left()
+    finally:
+        server.clean()
+
+
+def test_serve_run_deploys_the_same_application(store: Store, tmp_path: Path) -> None:
+    store.register("served", stage="Staging")
+    command = [
+        *(str(Path(sys.executable).with_name("serve")), "run", "serving.app:build", "--app-dir", str(ROOT)),
+        *("--route-prefix", "/served", "model_uri=models:/served/Staging", f"cache_dir={tmp_path}"),
+    ]
+    server = Server(command, {"MLFLOW_TRACKING_URI": store.uri}, 8000, "/served")
+    try:
+        server.wait_up()
+        answer = requests.post(server.url, json={"observation": [0, 0, 1, 0]}, timeout=5)
+        assert (answer.json(), answer.headers["X-Model-Name"]) == ({"action": 1}, "served")
+        assert "without its throughput settings" not in server.output()
+        server.stop(signal.SIGINT)
+        server.assert_nothing_left()
+    finally:
+        server.clean()
+
+
+def test_a_replica_that_cannot_start_says_why(store: Store) -> None:
+    """The checks before Ray starts find this sooner; here it is left to the replica."""
+    code = f"""if True:
+        from serving import engine
+        engine.configure()
+        from serving.cluster import Cluster
+        from serving.app import Arguments, build
+        from serving.errors import DeploymentFailed
+        with Cluster("127.0.0.1", {free_port()}, cpus=2) as cluster:
+            cluster.deploy(build(Arguments(model_uri="models:/gone/Production")), "gone", "/gone")
+            try:
+                cluster.wait("gone", "http://127.0.0.1:1/health", 60)
+            except DeploymentFailed as error:
+                print(error)
+    """
+    store.register("gone")
+    directory = Path(tempfile.mkdtemp(prefix="r-", dir="/tmp"))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": str(directory)}
+    try:
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    finally:
+        shutil.rmtree(directory)
+    assert done.stdout == (
+        "the policy could not be deployed: No version of 'gone' is in stage 'Production'. Promote one: "
+        "python -m pipeline promote VERSION, or in the MLflow UI. Versions: 1 (None).\n"
+    )
