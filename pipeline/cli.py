@@ -7,10 +7,12 @@ from typing import Any, TypeVar
 import click
 
 from pipeline.config import SETTINGS, TrainConfig
-from pipeline.errors import PipelineError
+from pipeline.errors import Interrupted, PipelineError
 from serving.console import domain_errors
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+one_line_errors = domain_errors(PipelineError, Interrupted)
 
 name_option = click.option(
     "--name", default=TrainConfig.registered_model_name, show_default=True, help="Registered model."
@@ -52,7 +54,7 @@ def _option(setting: "Field[Any]") -> Callable[[Command], Command]:
 
 @cli.command()
 @training_options
-@domain_errors(PipelineError)
+@one_line_errors
 def train(**settings: Any) -> None:
     """Train PPO until a greedy evaluation reaches the target, and register the best policy.
 
@@ -78,7 +80,7 @@ def train(**settings: Any) -> None:
 @click.argument("model_uri")
 @click.option("--episodes", type=click.IntRange(1), default=100, show_default=True, help="Greedy episodes to play.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Episode i is reset with seed + i.")
-@domain_errors(PipelineError)
+@one_line_errors
 def evaluate(model_uri: str, episodes: int, seed: int) -> None:
     """Play greedy episodes with MODEL_URI, as models:/cartpole-ppo/1, and record them in MLflow."""
     from pipeline.interruption import interruptible
@@ -101,7 +103,7 @@ def evaluate(model_uri: str, episodes: int, seed: int) -> None:
     help="Where to.",
 )
 @name_option
-@domain_errors(PipelineError)
+@one_line_errors
 def promote(version: int, stage: str, name: str) -> None:
     """Put VERSION into a stage, and archive what stood there."""
     from pipeline.promotion import promote
@@ -114,7 +116,7 @@ def promote(version: int, stage: str, name: str) -> None:
 
 @cli.command()
 @name_option
-@domain_errors(PipelineError)
+@one_line_errors
 def versions(name: str) -> None:
     """List the versions of a registered model."""
     from pipeline.promotion import versions
@@ -127,7 +129,7 @@ def versions(name: str) -> None:
 @click.option("--mlflow-port", default=5000, show_default=True, help="Of the MLflow server.")
 @click.option("--serving-port", default=8000, show_default=True, help="Of the policy server.")
 @click.option("--episodes", default=100, show_default=True, help="Episodes to play through HTTP.")
-@domain_errors(PipelineError)
+@one_line_errors
 def journey(mlflow_port: int, serving_port: int, episodes: int) -> None:
     """Everything on this machine: MLflow, a promoted policy, a server, and a first query (`make run`)."""
     from pipeline.interruption import interruptible

@@ -85,16 +85,6 @@ class RelativeStore(PipelineError):
 
 
 @dataclass(eq=False)
-class Interrupted(PipelineError):
-    """SIGINT or SIGTERM ended the command."""
-
-    signal_name: str
-
-    def __str__(self) -> str:
-        return f"Interrupted by {self.signal_name}."
-
-
-@dataclass(eq=False)
 class PortTaken(PipelineError):
     """Something listens on a port that `make run` needs."""
 
@@ -125,3 +115,13 @@ class NotReady(PipelineError):
 
     def __str__(self) -> str:
         return f"Nothing answered at {self.url} within {self.timeout_s:.0f} s."
+
+
+@dataclass(eq=False)
+class Interrupted(KeyboardInterrupt):
+    """SIGINT or SIGTERM ended the command; no `except Exception` of a library may swallow it."""
+
+    signal_name: str
+
+    def __str__(self) -> str:
+        return f"Interrupted by {self.signal_name}."

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
+from pipeline.aftermath import keep_killed
 from pipeline.errors import Interrupted, RelativeStore
 from pipeline.evaluation import Evaluation
 
@@ -49,6 +50,8 @@ def run(name: str) -> Iterator[str]:
         raise
     finally:
         mlflow.end_run(status)
+        if parent_run_id and status == "KILLED":
+            keep_killed(run_id)
 
 
 def _require_store_of(run_id: str) -> None:

@@ -167,6 +167,11 @@ def _start_ray() -> None:
     # RLlib warns at each start that it is itself; what matters to a person raises.
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)
     on_sigterm = signal.getsignal(signal.SIGTERM)
-    ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
-    # ray.init has put a handler of its own in place, which would exit without a word.
+    try:
+        ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+        interrupted = False
+    except SystemExit:  # raised by the SIGTERM handler that ray.init puts in the place of ours
+        interrupted = True
     signal.signal(signal.SIGTERM, on_sigterm)
+    if interrupted:
+        signal.raise_signal(signal.SIGTERM)

@@ -13,14 +13,14 @@ from serving.errors import ServingError
 R = TypeVar("R")
 
 
-def domain_errors(*expected: type[Exception]) -> Callable[[Callable[..., R]], Callable[..., R]]:
+def domain_errors(*expected: type[BaseException]) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Return a click command's decorator that shows ServingError, and the `expected` ones, in one red line.
 
     The command exits with status 1. It gains the option `--traceback`, which shows where the error came from.
     Use it below `@click.command`, anywhere among the options: `@domain_errors()`,
     `@domain_errors(PipelineError)`.
     """
-    shown: tuple[type[Exception], ...] = (ServingError, *expected)
+    shown: tuple[type[BaseException], ...] = (ServingError, *expected)
 
     def decorate(command: Callable[..., R]) -> Callable[..., R]:
         @click.option("--traceback", "show_traceback", is_flag=True, help="Show the traceback of an error.")
@@ -36,7 +36,7 @@ def domain_errors(*expected: type[Exception]) -> Callable[[Callable[..., R]], Ca
     return decorate
 
 
-def fail(error: Exception, *, show_traceback: bool = False) -> NoReturn:
+def fail(error: BaseException, *, show_traceback: bool = False) -> NoReturn:
     """Print the error on stderr in one red line, after its traceback if asked, and exit with status 1."""
     if show_traceback:
         traceback.print_exception(error)

@@ -43,6 +43,7 @@ class Workshop:
     directory: Path
     environment: dict[str, str] = field(default_factory=dict)
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
+    _started: "list[subprocess.Popen[str]]" = field(default_factory=list)
 
     def variables(self) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "RAY_"))}
@@ -52,7 +53,7 @@ class Workshop:
     def start(self, *command: str, log: str = "log") -> "subprocess.Popen[str]":
         """Start a command in a process group of its own; its output goes to a file."""
         with (self.directory / log).open("w") as output:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 command,
                 cwd=self.directory,
                 env=self.variables(),
@@ -61,6 +62,8 @@ class Workshop:
                 text=True,
                 start_new_session=True,
             )
+        self._started.append(process)
+        return process
 
     def run(self, *command: str, timeout_s: float = 240) -> "subprocess.CompletedProcess[str]":
         """Run a command to its end; stdout and stderr come as text."""
@@ -95,6 +98,8 @@ class Workshop:
         for process in self.processes():
             with contextlib.suppress(psutil.Error):
                 process.send_signal(signal.SIGKILL)
+        for started in self._started:
+            started.wait()
 
 
 def answers(url: str) -> bool:

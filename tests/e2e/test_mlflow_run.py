@@ -1,0 +1,178 @@
+"""`mlflow run .`: one run, tracked while it goes on, ending in a registered version."""
+
+import itertools
+import signal
+import sys
+import time
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+
+from tests.workshop import PROJECT, Workshop, await_true
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+
+def mlflow_run(*parameters: str) -> tuple[str, ...]:
+    return ("mlflow", "run", str(PROJECT), "--env-manager", "local", *parameters)
+
+
+@pytest.fixture(scope="module")
+def finished(tracked_workshop):
+    """The run of `mlflow run` with a parameter of its own, from another directory, against a tracking server."""
+    done = tracked_workshop.run(*mlflow_run("-P", "lr=3e-3"), timeout_s=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    client = MlflowClient(tracked_workshop.environment["MLFLOW_TRACKING_URI"])
+    (run,) = client.search_runs(["0"], "params.lr = '3e-3'")
+    return client, run, done.stdout
+
+
+def test_the_run_that_mlflow_began_is_the_run(finished):
+    client, run, _ = finished
+    assert run.info.status == "FINISHED"
+    assert run.data.params["lr"] == "3e-3"
+    assert run.data.params["gamma"] == "0.98"
+    assert [each.info.run_id for each in client.search_runs(["0"])] == [run.info.run_id]
+
+
+def test_metrics_are_logged_per_iteration_at_environment_steps(finished):
+    client, run, _ = finished
+    history = client.get_metric_history(run.info.run_id, "train/return_mean_100")
+    steps = [metric.step for metric in history]
+    assert steps == sorted(set(steps))
+    assert all(1000 <= later - earlier <= 1100 for earlier, later in itertools.pairwise(steps))
+    assert run.data.metrics["evaluation/return_mean"] >= 475
+    assert len(client.get_metric_history(run.info.run_id, "evaluation/return")) == 100
+
+
+def test_the_configuration_and_the_learning_curve_are_artifacts(finished):
+    client, run, _ = finished
+    assert "config.yaml" in {each.path for each in client.list_artifacts(run.info.run_id)}
+    assert [each.path for each in client.list_artifacts(run.info.run_id, "figures")] == ["figures/learning_curve.png"]
+
+
+def test_the_version_names_its_run_and_carries_its_evaluation(finished):
+    client, run, output = finished
+    version = client.get_model_version("cartpole-ppo", "1")
+    assert version.run_id == run.info.run_id
+    assert float(version.tags["evaluation.return_mean"]) >= 475
+    assert "Registered models:/cartpole-ppo/1" in output
+    assert "Next: python -m pipeline promote 1" in output
+
+
+def test_evaluate_and_promote_are_entry_points_too(finished, tracked_workshop):
+    client, _, _ = finished
+    evaluate = mlflow_run("-e", "evaluate", "-P", "model_uri=models:/cartpole-ppo/1", "-P", "episodes=5")
+    assert tracked_workshop.run(*evaluate).returncode == 0
+    assert client.get_model_version("cartpole-ppo", "1").tags["evaluation.episodes"] == "5"
+    promote = mlflow_run("-e", "promote", "-P", "version=1", "-P", "stage=Staging")
+    assert tracked_workshop.run(*promote).returncode == 0
+    assert client.get_model_version("cartpole-ppo", "1").current_stage == "Staging"
+
+
+@pytest.mark.usefixtures("finished")
+def test_rllib_goes_on_training_from_the_checkpoint_without_this_repository(tracked_workshop):
+    script = (
+        "import mlflow, sys; from ray.rllib.algorithms.algorithm import Algorithm;"
+        "path = mlflow.artifacts.download_artifacts('models:/cartpole-ppo/1/checkpoint', dst_path='downloaded');"
+        "algorithm = Algorithm.from_checkpoint(path);"
+        "result = algorithm.train();"
+        "steps, iterations = result['num_env_steps_sampled_lifetime'], result['training_iteration'];"
+        "assert 'pipeline' not in sys.modules;"
+        "print('went on to', int(steps), int(iterations)); algorithm.stop()"
+    )
+    shop = Workshop(tracked_workshop.directory, tracked_workshop.environment | {"PYTHONPATH": ""})
+    done = shop.run(sys.executable, "-c", script)
+    assert done.returncode == 0, done.stderr
+    steps, iterations = map(int, done.stdout.split("went on to ")[1].split())
+    assert steps > 10_000
+    assert iterations > 10
+
+
+@pytest.mark.usefixtures("finished")
+def test_mlflow_serves_the_version(tracked_workshop):
+    """`mlflow models predict` builds what `mlflow models serve` serves, without a port."""
+    shop = Workshop(tracked_workshop.directory, tracked_workshop.environment | {"PYTHONPATH": ""})
+    (shop.directory / "input.json").write_text('{"inputs": [[0.0, 0.0, 0.1, 0.5], [0.0, 0.0, -0.1, -0.5]]}')
+    done = shop.run(
+        *("mlflow", "models", "predict", "--model-uri", "models:/cartpole-ppo/1", "--env-manager", "local"),
+        *("--input-path", "input.json", "--content-type", "json"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert '"action": [1, 0]' in done.stdout
+
+
+# --- interrupted ----------------------------------------------------------------------------------------------------
+
+
+def start_training(shop: Workshop, *, under_mlflow: bool) -> tuple[psutil.Process, psutil.Process, MlflowClient]:
+    """A training run under way: its outermost process, the one that trains, and a client of its store."""
+    forever = ("--target-return", "100000", "--max-env-steps", "10000000")
+    if under_mlflow:
+        shop.start(*mlflow_run("-P", "target_return=100000", "-P", "max_env_steps=10000000"))
+    else:
+        shop.start(sys.executable, "-m", "pipeline", "train", *forever)
+    await_true(lambda: "8," in shop.output() and "greedy return" in shop.output(), "training is under way", 120)
+    lines = {" ".join(process.cmdline()): process for process in shop.processes()}
+    trainer = next(process for line, process in lines.items() if "-m pipeline train" in line and "bash" not in line)
+    parent = next((process for line, process in lines.items() if "mlflow run" in line), trainer)
+    return parent, trainer, MlflowClient(f"sqlite:///{shop.directory}/mlflow.db")
+
+
+@pytest.mark.parametrize(
+    ("target", "number"),
+    [
+        ("trainer", signal.SIGTERM),
+        ("parent", signal.SIGTERM),
+        ("both", signal.SIGINT),
+    ],
+)
+def test_an_interrupted_run_is_killed_and_registers_nothing(workshop, target, number):
+    """With MLflow's default store, and `mlflow run` as the parent; a terminal's Ctrl-C reaches both processes."""
+    parent, trainer, client = start_training(workshop, under_mlflow=True)
+    targets = {"trainer": [trainer], "parent": [parent], "both": [parent, trainer]}[target]
+    for process in targets:
+        process.send_signal(number)
+    await_true(lambda: not workshop.processes(), "every process has ended")
+    (run,) = client.search_runs(["0"])
+    assert run.info.status == "KILLED"
+    assert not client.search_registered_models()
+
+
+def test_an_interrupted_command_says_so_in_one_line(workshop):
+    _, trainer, client = start_training(workshop, under_mlflow=False)
+    trainer.send_signal(signal.SIGINT)
+    await_true(lambda: not workshop.processes(), "every process has ended")
+    assert workshop.output().splitlines()[-1] == "Error: Interrupted by SIGINT."
+    assert client.search_runs(["0"])[0].info.status == "KILLED"
+
+
+def test_a_run_interrupted_while_ray_starts_leaves_nothing(workshop):
+    workshop.start(sys.executable, "-m", "pipeline", "train")
+    await_true(lambda: "starting Ray" in workshop.output(), "Ray starts")
+    time.sleep(2)  # somewhere within the seconds that Ray takes; there is nothing to await
+    (trainer,) = [process for process in workshop.processes() if "train" in process.cmdline()]
+    trainer.send_signal(signal.SIGTERM)
+    await_true(lambda: not workshop.processes(), "every process has ended")
+    client = MlflowClient(f"sqlite:///{workshop.directory}/mlflow.db")
+    assert client.search_runs(["0"])[0].info.status == "KILLED"
+
+
+def test_a_run_that_fails_is_failed(workshop):
+    done = workshop.python("pipeline", "train", "--fcnet-activation", "nonsense")
+    assert done.returncode == 1
+    client = MlflowClient(f"sqlite:///{workshop.directory}/mlflow.db")
+    assert client.search_runs(["0"])[0].info.status == "FAILED"
+    assert not client.search_registered_models()
+    assert not workshop.processes()
+
+
+@pytest.mark.parametrize("seed", ["1", "2"])
+def test_the_defaults_solve_cartpole(workshop, seed):
+    """Seed 0 is that of `mlflow run .` above."""
+    done = workshop.python("pipeline", "train", "--seed", seed)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "did not reach" not in done.stdout
+    client = MlflowClient(f"sqlite:///{workshop.directory}/mlflow.db")
+    assert float(client.get_model_version("cartpole-ppo", "1").tags["evaluation.return_mean"]) >= 475
