@@ -14,7 +14,8 @@ from typing import Any, Self
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
-from serving.errors import DeploymentFailed, PortTaken
+from serving.errors import ClusterUnreachable, DeploymentFailed, PortTaken
+from serving.stopping import signals_kept
 
 POLL_S = 0.05
 STATUS_EVERY_S = 0.5
@@ -65,15 +66,16 @@ class Cluster:
         # The news that Ray asks its clients for a token, as it does by default, is not for our users.
         logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
         self._later(ray.shutdown)
-        ray.init(
-            # "local" always starts a Ray; no address would join whichever runs on this machine.
-            address="local",
-            include_dashboard=False,
-            num_cpus=self._cpus,
-            namespace=NAMESPACE,
-            logging_level=logging.WARNING,
-            _node_ip_address="127.0.0.1",
-        )
+        with signals_kept():
+            ray.init(
+                # "local" always starts a Ray; no address would join whichever runs on this machine.
+                address="local",
+                include_dashboard=False,
+                num_cpus=self._cpus,
+                namespace=NAMESPACE,
+                logging_level=logging.WARNING,
+                _node_ip_address="127.0.0.1",
+            )
         _show_replicas_only()
 
     def _join(self, address: str) -> None:
@@ -83,12 +85,16 @@ class Cluster:
 
         self._later(ray.shutdown)  # leaves the cluster, which goes on
         package = str(Path(serving.__file__).parent)
-        ray.init(
-            address=address,
-            namespace=NAMESPACE,
-            logging_level=logging.WARNING,
-            runtime_env={"py_modules": [package]},
-        )
+        try:
+            with signals_kept():
+                ray.init(
+                    address=address,
+                    namespace=NAMESPACE,
+                    logging_level=logging.WARNING,
+                    runtime_env={"py_modules": [package]},
+                )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise ClusterUnreachable(address, next(iter(str(error).splitlines()), repr(error))) from error
         _show_replicas_only()
 
     def _start_serve(self) -> None:

@@ -355,6 +355,20 @@ class PortTaken(ServingError):
 
 
 @dataclass(eq=False)
+class ClusterUnreachable(ServingError):
+    """No Ray cluster lets this process in at the address."""
+
+    address: str
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"cannot join the Ray cluster at {self.address}: {self.reason}. Where it asks for a token, set "
+            f"RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+        )
+
+
+@dataclass(eq=False)
 class DeploymentFailed(ServingError):
     """A replica did not come up; `details` holds what Ray Serve said."""
 

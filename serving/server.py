@@ -15,7 +15,7 @@ from serving.cluster import Cluster, check_port
 from serving.policy import Policy
 from serving.registry import ModelVersion
 from serving.spaces import Json
-from serving.stopping import Stop, ignore_signals, signals_restored, stop_on_signals
+from serving.stopping import Stop, ignore_signals, stop_on_signals
 
 MAX_EXAMPLE_NUMBERS = 64
 """A larger observation makes no readable example."""
@@ -45,8 +45,7 @@ def run(options: ServerOptions) -> None:
     Raises:
         ServingError: whatever stands in the way, most of it found before Ray is started.
     """
-    with signals_restored():
-        stop_on_signals()
+    with stop_on_signals():
         try:
             _serve(options)
         except Stop as stop:
@@ -60,7 +59,6 @@ def _serve(options: ServerOptions) -> None:
     engine.configure()  # before ray is imported
     click.echo(f"Starting to serve {version.name} version {version.version} ...")
     with _cluster(options) as cluster:
-        stop_on_signals()
         try:
             cluster.deploy(_application(options), version.name, prefix)
             url = f"http://{_reachable(cluster.host)}:{cluster.port}{prefix.rstrip('/')}"

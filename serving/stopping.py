@@ -17,24 +17,27 @@ class Stop(BaseException):
         self.signum = signum
 
 
-def stop_on_signals() -> None:
-    """Raise Stop in the main thread at the first SIGINT or SIGTERM, and ignore those that follow.
-
-    Ray installs handlers of its own when it starts: call this again afterwards.
-    """
-    for signum in SIGNALS:
-        signal.signal(signum, _stop)
-
-
 @contextmanager
-def signals_restored() -> Iterator[None]:
-    """Give the process back the handlers it had."""
-    before = {signum: signal.getsignal(signum) for signum in SIGNALS}
+def stop_on_signals() -> Iterator[None]:
+    """Raise Stop in the main thread at the first SIGINT or SIGTERM, and ignore those that follow, to the end."""
+    before = {signum: signal.signal(signum, _stop) for signum in SIGNALS}
     try:
         yield
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+@contextmanager
+def signals_kept() -> Iterator[None]:
+    """Give the process back the handlers it had.
+
+    Not after an exception: it may be Stop, and what cleans up after it must not be interrupted.
+    """
+    before = {signum: signal.getsignal(signum) for signum in SIGNALS}
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
 
 
 def ignore_signals() -> None:
