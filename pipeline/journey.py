@@ -18,7 +18,7 @@ import click
 import requests
 
 from pipeline.config import TrainConfig
-from pipeline.errors import CommandFailed, NotReady, PortTaken
+from pipeline.errors import CommandFailed, Interrupted, NotReady, PortTaken
 from pipeline.promotion import versions
 from serving.errors import ModelUnknown
 
@@ -41,7 +41,8 @@ def journey(mlflow_port: int, serving_port: int, episodes: int) -> None:
         PortTaken: Before anything starts.
         CommandFailed: If a command fails, or a server ends.
         NotReady: If a server does not answer in time.
-        Interrupted: When a person ends it. Every process that it started has ended then.
+        Interrupted: On SIGINT and SIGTERM before the policy answers; later these end it as they should. Either way
+            every process that it started has ended then.
     """
     for name, port in (("MLFLOW_PORT", mlflow_port), ("SERVING_PORT", serving_port)):
         _require_free(port, name)
@@ -57,7 +58,8 @@ def journey(mlflow_port: int, serving_port: int, episodes: int) -> None:
         _run(_python("serving", "query", "--url", policy_url, "--episodes", str(episodes), "--quiet"))
         click.secho(f"\nThe policy answers at {policy_url}; MLflow's UI is at {mlflow_url}", bold=True)
         click.echo(f"In another terminal: export MLFLOW_TRACKING_URI={mlflow_url}\nCtrl-C ends both.")
-        raise CommandFailed(_shown(server), server.wait())
+        with contextlib.suppress(Interrupted):
+            raise CommandFailed(_shown(server), server.wait())
 
 
 def _promote_a_policy() -> None:
@@ -95,9 +97,11 @@ def _background(command: list[str], log: Path | None = None, **environment: str)
         try:
             yield process
         finally:
+            process.terminate()
+            process.wait()
+            # A command ends its own children, in order; `mlflow server` leaves its worker behind.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
-            process.wait()
 
 
 def _run(command: list[str]) -> None:
