@@ -1,5 +1,6 @@
 """`python -m serving run` and `serve run`, for real: Ray, HAProxy, HTTP, signals."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -80,8 +81,9 @@ class Server:
 
     def clean(self) -> None:
         """End whatever a failed test has left."""
-        for each in (self.process, *(each for each in self.seen.values() if running(each))):
-            each.kill()
+        for each in (self.process, *self.seen.values()):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
         self.process.wait()
         shutil.rmtree(self.directory, ignore_errors=True)
 
