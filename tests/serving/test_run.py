@@ -76,6 +76,11 @@ class Server:
     def alive(self) -> list[str]:
         return [" ".join(each.cmdline())[:80] for each in self.seen.values() if running(each)]
 
+    def private_directory(self) -> Path:
+        """Where the running HAProxy keeps its configuration and sockets."""
+        haproxy = next(child for child in self.look() if child.name() == "haproxy")
+        return Path(haproxy.cmdline()[haproxy.cmdline().index("-f") + 1]).parents[1]
+
     def output(self) -> str:
         return self.log.read_text()
 
@@ -205,8 +210,7 @@ def test_only_rays_own_ports_listen_beyond_loopback(server: Server) -> None:
 
 def test_ctrl_c_twice_leaves_nothing(server: Server) -> None:
     """Last of the module: it takes the server down."""
-    haproxy = next(child for child in server.look() if child.name() == "haproxy")
-    private = Path(haproxy.cmdline()[haproxy.cmdline().index("-f") + 1]).parents[1]
+    private = server.private_directory()
     assert private.stat().st_mode & 0o077 == 0
     assert server.stop(signal.SIGINT, signal.SIGINT, group=True) == 0
     server.assert_nothing_left()
@@ -240,9 +244,10 @@ def test_a_server_that_is_killed_outright_takes_its_proxy_and_replicas_along(sto
     version = store.register("killed")
     server = start_run(store, f"models:/killed/{version}")
     try:
-        server.wait_up()
+        private = server.wait_up().private_directory()
         server.stop(signal.SIGKILL)
         server.assert_nothing_left(but="Agent")  # Ray's two agents notice minutes later
+        shutil.rmtree(private)  # all that it could not do itself
     finally:
         server.clean()
 
