@@ -1,0 +1,122 @@
+"""The whole journey, as `make run` takes it, and every command and example of the README against it."""
+
+import re
+import signal
+import sys
+
+import numpy as np
+import pytest
+import requests
+from mlflow import MlflowClient
+
+from tests.test_readme import README, commands
+from tests.workshop import PROJECT, Workshop, await_true, free_port
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+#: What `make run` and CI run themselves, and servers, which other tests start and stop.
+RUN_ELSEWHERE = ("make ", "export ", "python -m serving run", "serve run")
+
+
+class Journey:
+    """`python -m pipeline journey` under way, on ports of its own."""
+
+    def __init__(self, shop: Workshop) -> None:
+        self.shop = shop
+        self.mlflow_url = f"http://127.0.0.1:{free_port()}"
+        self.policy_url = f"http://127.0.0.1:{free_port()}/cartpole-ppo"
+
+    def start(self) -> None:
+        ports = ("--mlflow-port", self.mlflow_url.rsplit(":", 1)[1])
+        ports += ("--serving-port", self.policy_url.rsplit(":", 1)[1].split("/")[0])
+        self.process = self.shop.start(sys.executable, "-m", "pipeline", "journey", *ports)
+        await_true(lambda: "Ctrl-C ends both." in self.shop.output(), "the journey arrives", timeout_s=240)
+        self.shop.environment["MLFLOW_TRACKING_URI"] = self.mlflow_url
+
+    def here(self, text: str) -> str:
+        """A text of the README, with the ports and the directory of this test."""
+        text = re.sub(r"http://(127\.0\.0\.1|localhost):8000/cartpole-ppo", self.policy_url, text)
+        text = text.replace("serving query", f"serving query --url {self.policy_url}")
+        return text.replace("mlflow run .", f"mlflow run {PROJECT}")
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+        assert self.process.wait(60) == 0, self.shop.output()
+        await_true(lambda: not self.shop.processes(), "every process has ended")
+
+
+@pytest.fixture(scope="module")
+def journey(tmp_path_factory):
+    shop = Workshop(tmp_path_factory.mktemp("journey"))
+    under_way = Journey(shop)
+    try:
+        under_way.start()
+        yield under_way
+    finally:
+        shop.end()
+
+
+def test_it_trains_promotes_and_serves_a_policy_that_balances_the_pole(journey):
+    mean = re.search(r"100 episodes: mean return ([\d.]+)", journey.shop.output())
+    assert mean is not None
+    assert float(mean[1]) >= 475
+    version = MlflowClient(journey.mlflow_url).get_model_version("cartpole-ppo", "1")
+    assert version.current_stage == "Production"
+    assert float(version.tags["evaluation.return_mean"]) >= 475
+
+
+@pytest.mark.parametrize("package", ["gymnasium", "gym"])
+def test_the_client_of_the_tutorial_works_unchanged(journey, package):
+    """As in Ray's tutorial "Serving RLlib Models", but for the port; gym needs its environment checker off."""
+    if package == "gym":
+        # gym 0.26 meets numpy 2 with an attribute that is gone.
+        np.bool8 = np.bool_  # type: ignore[attr-defined]
+    gym = pytest.importorskip(package)
+    url = journey.policy_url.replace("127.0.0.1", "localhost")
+    env = gym.make("CartPole-v1")
+    obs, _ = env.reset(seed=0)
+    for _ in range(50):
+        answer = requests.get(url, json={"observation": obs.tolist()}, timeout=10).json()
+        assert set(answer) == {"action"}
+        obs, _, terminated, _, _ = env.step(answer["action"])
+        assert not terminated
+    env.close()
+
+
+def test_the_replica_loads_neither_torch_nor_rllib(journey):
+    replicas = [each for each in journey.shop.processes() if "ServeReplica" in " ".join(each.cmdline())]
+    assert replicas
+    for replica in replicas:
+        files = {mapped.path for mapped in replica.memory_maps()}
+        assert any("onnxruntime" in path for path in files)
+        assert not any("/torch/" in path or "libtorch" in path for path in files)
+
+
+@pytest.mark.parametrize("line", [line for line in commands() if not line.startswith(RUN_ELSEWHERE)])
+def test_a_command_of_the_readme_runs(journey, line):
+    done = journey.shop.run("bash", "-c", journey.here(line), timeout_s=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "did not reach" not in done.stdout
+
+
+@pytest.mark.parametrize("example", re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL))
+def test_an_example_of_the_readme_runs(journey, example):
+    done = journey.shop.run(sys.executable, "-c", journey.here(example))
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_port_that_is_taken_is_named(journey):
+    port = journey.mlflow_url.rsplit(":", 1)[1]
+    done = journey.shop.python("pipeline", "journey", "--mlflow-port", port)
+    assert done.returncode == 1
+    assert done.stderr == f"Error: Port {port} is taken. Choose another: make run MLFLOW_PORT=PORT\n"
+
+
+def test_it_ends_with_every_process_and_serves_what_is_there_the_second_time(journey):
+    """The last test of this file: it stops what the others use."""
+    journey.stop()
+    del journey.shop.environment["MLFLOW_TRACKING_URI"]
+    journey.start()
+    assert "A version of 'cartpole-ppo' is in Production already." in journey.shop.output()
+    assert "pipeline train" not in journey.shop.output()
+    journey.stop()

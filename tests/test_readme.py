@@ -1,0 +1,52 @@
+"""The README is true: its tables are the code's, and its commands exist. `tests/e2e/test_journey.py` runs them."""
+
+import re
+import shlex
+
+import click
+import pytest
+
+from pipeline.cli import cli as pipeline_cli
+from pipeline.config import SETTINGS
+from pipeline.training import _LEARNER_METRICS
+from serving.cli import main as serving_cli
+from serving.errors import RESPONSES
+from tests.workshop import PROJECT
+
+README = (PROJECT / "README.md").read_text()
+
+
+def rows(first_column: str) -> list[list[str]]:
+    """The cells of each row of the table whose header begins with this column."""
+    table = README.split(f"| {first_column} |", 1)[1].split("\n\n", 1)[0]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+
+
+def commands() -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+    return [line for block in blocks for line in block.splitlines()]
+
+
+def test_the_parameters_are_those_of_the_configuration():
+    expected = [
+        [f"`{setting.name}`", f"`{'auto' if setting.default is None else setting.default}`", setting.metadata["help"]]
+        for setting in SETTINGS
+    ]
+    assert rows("parameter") == expected
+
+
+def test_every_error_code_is_listed_with_its_status():
+    listed = {(row[0], row[1].strip("`")) for row in rows("status")}
+    assert listed == {(str(int(status)), code) for status, code in RESPONSES.values()}
+
+
+def test_every_learner_metric_is_defined():
+    assert set(_LEARNER_METRICS.values()) <= {row[0].strip("`") for row in rows("metric")}
+
+
+@pytest.mark.parametrize("command", [line for line in commands() if line.startswith("python -m")])
+def test_every_command_line_parses(command):
+    _, _, module, name, *arguments = shlex.split(command)
+    group = {"pipeline": pipeline_cli, "serving": serving_cli}[module]
+    found = group.commands[name]
+    found.make_context(name, arguments, parent=click.Context(group))
