@@ -83,13 +83,22 @@ def test_the_client_of_the_tutorial_works_unchanged(journey, package):
     env.close()
 
 
-def test_the_replica_loads_neither_torch_nor_rllib(journey):
-    replicas = [each for each in journey.shop.processes() if "ServeReplica" in " ".join(each.cmdline())]
-    assert replicas
-    for replica in replicas:
-        files = {mapped.path for mapped in replica.memory_maps()}
-        assert any("onnxruntime" in path for path in files)
-        assert not any("/torch/" in path or "libtorch" in path for path in files)
+def test_loading_as_a_replica_does_imports_neither_torch_nor_rllib_and_unpickles_nothing(journey):
+    """What a replica's constructor runs, on the version that training registered, watched by an audit hook."""
+    script = """
+import sys
+from serving.app import Arguments, load
+
+unpickled = []
+sys.addaudithook(lambda event, what: unpickled.append(what) if event == "pickle.find_class" else None)
+served = load(Arguments(cache_dir="cache-of-its-own"))
+assert served.answer(b'{"observation": [0, 0, 0.1, 0.5]}') == b'{"action":1}'
+assert not unpickled, unpickled
+heavy = [name for name in sys.modules if name.split(".")[0] in ("torch", "pipeline") or name.startswith("ray.rllib")]
+assert not heavy, heavy
+"""
+    done = journey.shop.run(sys.executable, "-c", script)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("line", [line for line in commands() if not line.startswith(RUN_ELSEWHERE)])
