@@ -2,13 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import Field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from pipeline.config import SETTINGS, TrainConfig
 from pipeline.errors import Interrupted, PipelineError
 from serving.console import domain_errors
+
+if TYPE_CHECKING:
+    from pipeline.promotion import Gate, Promotion
+    from pipeline.slots import Slot
+    from pipeline.training_run import Trained
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -22,6 +27,19 @@ name_option = click.option(
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 def cli() -> None:
     """Train policies, judge them, and decide in MLflow's registry which of them is served."""
+
+
+def slot_options(*stages: str) -> Callable[[Command], Command]:
+    """`--stage` and `--alias`; the alias wins."""
+
+    def decorate(command: Command) -> Command:
+        alias = click.option("--alias", help="An alias instead of a stage, as champion.")
+        stage = click.option(
+            "--stage", type=click.Choice(stages), default=stages[0], show_default=True, help="Which stage."
+        )
+        return stage(alias(command))
+
+    return decorate
 
 
 class _OptionalFloat(click.ParamType["float | None"]):
@@ -41,12 +59,15 @@ def training_options(command: Command) -> Command:
 
 
 def _option(setting: "Field[Any]") -> Callable[[Command], Command]:
-    optional = setting.default is None
+    optional, switch = setting.default is None, isinstance(setting.default, bool)
     return click.option(
         "--" + setting.name.strip("_").replace("_", "-"),
         setting.name,
         type=_OptionalFloat() if optional else type(setting.default),
         default="auto" if optional else setting.default,
+        # MLproject hands every parameter over with a value; a person writes the switch alone.
+        is_flag=False,
+        flag_value=True if switch else None,
         show_default=True,
         help=setting.metadata["help"],
     )
@@ -69,6 +90,15 @@ def train(**settings: Any) -> None:
 
         with TrainingProgress(config.max_env_steps) as progress:
             trained = train(config, progress)
+        _say_what_was_trained(trained)
+        if config.promote:
+            from pipeline.promotion import Gate
+            from pipeline.slots import Slot
+
+            _promote(Slot(trained.name, "Production"), trained.version, Gate())
+
+
+def _say_what_was_trained(trained: "Trained") -> None:
     uri = f"models:/{trained.name}/{trained.version}"
     click.echo(f"\nRegistered {uri} (run {trained.run_id}): greedy return {trained.evaluation}")
     if not trained.solved:
@@ -95,23 +125,64 @@ def evaluate(model_uri: str, episodes: int, seed: int) -> None:
 
 @cli.command()
 @click.argument("version", type=click.IntRange(1))
+@slot_options("Production", "Staging", "Archived")
+@name_option
+@click.option("--episodes", type=click.IntRange(2), default=100, show_default=True, help="Episodes that both play.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Episode i is reset with seed + i.")
 @click.option(
-    "--stage",
-    type=click.Choice(["Staging", "Production", "Archived"]),
-    default="Production",
+    "--threshold",
+    type=_OptionalFloat(),
+    default="auto",
     show_default=True,
-    help="Where to.",
+    help="Mean return to reach; auto is what it was trained to reach, else the environment's own.",
 )
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0),
+    default=0.02,
+    show_default=True,
+    help="Fraction of the champion's mean return that may be lost.",
+)
+@click.option("--force", is_flag=True, help="Promote in spite of objections; they are recorded.")
+@one_line_errors
+def promote(version: int, stage: str, alias: str | None, name: str, **gate: Any) -> None:
+    """Put VERSION into a stage or behind an alias, if it is good enough, and archive what stood there.
+
+    For Production and aliases it plays the same seeded episodes as the champion, and must reach the threshold and be
+    not worse: the lower 95% bound of the mean difference may not lie below minus the tolerance.
+    """
+    from pipeline.interruption import interruptible
+
+    with interruptible():
+        from pipeline.promotion import Gate
+        from pipeline.slots import Slot
+
+        _promote(Slot.of(name, stage, alias), version, Gate(**gate))
+
+
+@cli.command()
+@slot_options("Production", "Staging")
 @name_option
 @one_line_errors
-def promote(version: int, stage: str, name: str) -> None:
-    """Put VERSION into a stage, and archive what stood there."""
-    from pipeline.promotion import promote
+def rollback(stage: str, alias: str | None, name: str) -> None:
+    """Put back the version that stood in a stage or behind an alias before; twice goes two back."""
+    from pipeline.promotion import rollback
+    from pipeline.slots import Slot
 
-    promote(name, version, stage)
-    click.echo(f"Version {version} of '{name}' is in stage '{stage}'.")
-    if stage != "Archived":
-        click.echo(f"Next, unless a server runs already: python -m serving run --model-uri models:/{name}/{stage}")
+    _say_what_stands(rollback(Slot.of(name, stage, alias)))
+
+
+@cli.command()
+@slot_options("Production", "Staging")
+@name_option
+@one_line_errors
+def history(stage: str, alias: str | None, name: str) -> None:
+    """List what stood in a stage or behind an alias: when, by whom and why."""
+    from pipeline.promotion import timeline
+    from pipeline.slots import Slot
+    from pipeline.tables import timeline_table
+
+    timeline_table(timeline(Slot.of(name, stage, alias)))
 
 
 @cli.command()
@@ -137,6 +208,30 @@ def journey(mlflow_port: int, serving_port: int, episodes: int) -> None:
 
     with interruptible():
         journey(mlflow_port, serving_port, episodes)
+
+
+def _promote(slot: "Slot", version: int, gate: "Gate") -> None:
+    from pipeline.promotion import promote
+    from pipeline.tables import verdict_table
+
+    promotion = promote(slot, version, gate)
+    if promotion.verdict is not None:
+        verdict_table(promotion.verdict)
+    for objection in promotion.overridden:
+        click.secho(f"Forced, although {objection}", fg="yellow")
+    _say_what_stands(promotion)
+
+
+def _say_what_stands(promotion: "Promotion") -> None:
+    where = f"{promotion.slot} of '{promotion.slot.model}'"
+    if promotion.replaced == promotion.version:
+        click.echo(f"Version {promotion.version} stands in {where} already.")
+        return
+    replaced = "" if promotion.replaced is None else f", in place of version {promotion.replaced}"
+    click.echo(f"Version {promotion.version} stands in {where}{replaced}.")
+    click.echo(
+        f"Servers of {promotion.slot.uri} take it up; start one: python -m serving run --model-uri {promotion.slot.uri}"
+    )
 
 
 def _name_argument(name: str) -> str:

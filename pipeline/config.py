@@ -23,6 +23,7 @@ class TrainConfig:
 
     registered_model_name: str = _setting("cartpole-ppo", "Name in the model registry.")
     env_id: str = _setting("CartPole-v1", "Gymnasium environment id, or module:Id.")
+    promote: bool = _setting(False, "Promote the version to Production at the end, if the gate lets it pass.")  # noqa: FBT003
     seed: int = _setting(0, "Seed of training; evaluations use seeds of their own.")
     max_env_steps: int = _setting(300_000, "Budget: environment steps after which training ends, solved or not.")
     target_return: float | None = _setting(

@@ -1,5 +1,6 @@
 """What can go wrong in the pipeline. Each error keeps its data in fields and says what to do next."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -81,6 +82,35 @@ class RelativeStore(PipelineError):
         return (
             f"The tracking URI {self.uri} is relative, and the project runs in {self.directory}, where that file does "
             "not hold this run. Give an absolute one: MLFLOW_TRACKING_URI=sqlite:////absolute/path/to/mlflow.db"
+        )
+
+
+@dataclass(eq=False)
+class PromotionRefused(PipelineError):
+    """The gate objects to a version; the registry is as it was."""
+
+    version: int
+    slot: str
+    objections: Sequence[str]
+
+    def __str__(self) -> str:
+        return (
+            f"Version {self.version} was not promoted to {self.slot}: {'; '.join(self.objections)}. --force overrides."
+        )
+
+
+@dataclass(eq=False)
+class NothingToRollBack(PipelineError):
+    """No other version stood in a stage or behind an alias, or none that still exists."""
+
+    model: str
+    slot: str
+    version: int | None
+
+    def __str__(self) -> str:
+        now = "it is empty now" if self.version is None else f"version {self.version} stands there now"
+        return (
+            f"Nothing to roll back to in {self.slot} of '{self.model}': {now}, and none that still exists stood before."
         )
 
 

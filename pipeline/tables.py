@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 
+import click
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.gate import Verdict
+from pipeline.history import Event
 from pipeline.promotion import VersionRow
 
 _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
@@ -22,6 +25,29 @@ def versions_table(rows: Sequence[VersionRow]) -> None:
             age(row.age_s),
         )
     Console().print(table)
+
+
+def verdict_table(verdict: Verdict) -> None:
+    """Print challenger beside champion."""
+    table = Table("", "mean return", "std", "minimum", box=None, header_style="bold", pad_edge=False)
+    for who, result in (("challenger", verdict.challenger), ("champion", verdict.champion)):
+        if result is not None:
+            table.add_row(who, f"{result.mean:.1f}", f"{result.std:.1f}", f"{result.minimum:.1f}")
+    Console().print(table)
+    if verdict.difference_bound is not None:
+        click.echo(
+            f"On the same {len(verdict.challenger.returns)} seeds, the lower 95% bound of challenger - champion is "
+            f"{verdict.difference_bound:+.1f}; {-verdict.allowed_loss:.1f} is allowed."
+        )
+
+
+def timeline_table(events: Sequence[Event]) -> None:
+    """Print the history of a stage or an alias, the newest event first."""
+    table = Table("when (UTC)", "version", "by", "what", "why", box=None, header_style="bold", pad_edge=False)
+    for event in reversed(events):
+        version = "-" if event.version is None else str(event.version)
+        table.add_row(event.at[:19].replace("T", " "), version, event.by, event.kind, event.why)
+    Console(soft_wrap=True).print(table)
 
 
 def age(seconds: float) -> str:

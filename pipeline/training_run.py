@@ -86,6 +86,8 @@ def train(config: TrainConfig, progress: Progress) -> Trained:
         logged = bundle.log(Path(directory), environment, run_id, search.best_step)
         tracking.log_evaluation(run_id, final, logged.model_id)
         tags = {"env_id": config.env_id} | tracking.version_tags(final)
+        if search.target_return is not None:
+            tags["target_return"] = f"{search.target_return:g}"
         version = bundle.register(logged, config.registered_model_name, tags)
         return Trained(config.registered_model_name, version, run_id, final, search.target_return)
 

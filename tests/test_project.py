@@ -28,10 +28,10 @@ def test_mlproject_repeats_the_defaults_of_the_training_configuration():
     assert list(declared) == [setting.name for setting in fields(TrainConfig)]
     for setting in fields(TrainConfig):
         written = declared[setting.name]
-        is_text = setting.default is None or isinstance(setting.default, str)
+        is_text = setting.default is None or isinstance(setting.default, (str, bool))
         assert written["type"] == ("string" if is_text else "float")
-        expected = "auto" if setting.default is None else setting.default
-        assert type(expected)(written["default"]) == expected, setting.name
+        (option,) = [each for each in pipeline_cli.commands["train"].params if each.name == setting.name]
+        assert option.type.convert(written["default"], None, None) == setting.default, setting.name
 
 
 def test_mlproject_hands_every_parameter_to_the_option_of_its_name():

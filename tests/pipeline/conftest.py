@@ -1,5 +1,7 @@
 """Untrained policies, built by RLlib as training builds them, and an MLflow store to put them in."""
 
+import shutil
+
 import mlflow
 import pytest
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
@@ -34,9 +36,18 @@ def build_module():
     return build
 
 
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory):
+    """A fresh `mlflow.db`: MLflow takes a second or more to make one."""
+    file = tmp_path_factory.mktemp("database") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file
+
+
 @pytest.fixture
-def store(tmp_path, monkeypatch):
+def store(tmp_path, monkeypatch, empty_database):
     """An MLflow store of its own, in the working directory."""
+    shutil.copyfile(empty_database, tmp_path / "mlflow.db")
     monkeypatch.chdir(tmp_path)
     for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
         monkeypatch.delenv(variable, raising=False)

@@ -14,6 +14,8 @@ ERRORS = [
     errors.ExportDiffers("actions", 1.0, 0.0),
     errors.RelativeStore("sqlite:///a.db", "here"),
     errors.Interrupted("SIGTERM"),
+    errors.PromotionRefused(3, "stage 'Production'", ["it is worse"]),
+    errors.NothingToRollBack("cartpole-ppo", "stage 'Production'", 1),
     errors.PortTaken(5000, "MLFLOW_PORT"),
     errors.CommandFailed("python -m pipeline train", 1),
     errors.NotReady("http://127.0.0.1:1", 3.0),

@@ -1,45 +1,168 @@
-"""One version stands in a stage; the others are archived."""
+"""One version stands in a stage; a challenger gets there past the gate, or by force, and it is written down."""
+
+import dataclasses
 
 import mlflow
+import numpy as np
+import onnx
 import pytest
 
 from pipeline import promotion, tables
-from serving.errors import ModelUnknown, VersionMissing
+from pipeline.errors import NothingToRollBack, PromotionRefused
+from pipeline.promotion import Gate
+from pipeline.slots import Slot
+from serving.errors import DigestMismatch, ModelUnknown, VersionMissing
+from serving.policy import Bundle
+from tests.serving.policies import CARTPOLE, CARTPOLE_BUNDLE, STEERING_BUNDLE, Store, cartpole_graph, policy_json
+
+NAME = "cartpole-ppo"
+PRODUCTION = Slot(NAME, "Production")
+GATE = Gate(episodes=5)
+
+
+def bundle_that_falls():
+    """A policy that pushes the cart away from where the pole falls."""
+    graph = cartpole_graph()
+    weights = onnx.numpy_helper.to_array(graph.graph.initializer[0])
+    graph.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(-weights), "weights"))
+    return Bundle(graph.SerializeToString(), policy_json())
 
 
 @pytest.fixture
-def three_versions(store):
-    client = mlflow.MlflowClient()
-    client.create_registered_model("cartpole-ppo")
-    for value in ("10", "250.5", "500"):
-        client.create_model_version("cartpole-ppo", f"{store}/model", tags={"evaluation.return_mean": value})
+def registry(store, monkeypatch):
+    """Versions 1 to 4: good, good, bad, and one of other spaces."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(store / "cache"))
+    registry = Store(mlflow.get_tracking_uri(), store)
+    for bundle in (CARTPOLE_BUNDLE, CARTPOLE_BUNDLE, bundle_that_falls(), STEERING_BUNDLE):
+        registry.register(NAME, bundle)
+    return registry
 
 
-def stages():
-    return {row.version: row.stage for row in promotion.versions("cartpole-ppo")}
+def standing():
+    return {row.version: row.stage for row in promotion.versions(NAME) if row.stage != "None"}
 
 
-@pytest.mark.usefixtures("three_versions")
+@pytest.mark.usefixtures("registry")
 def test_a_promotion_archives_what_stood_in_the_stage():
-    promotion.promote("cartpole-ppo", 3, "Production")
-    promotion.promote("cartpole-ppo", 1, "Production")
-    assert stages() == {1: "Production", 2: "None", 3: "Archived"}
+    assert promotion.promote(PRODUCTION, 1, GATE).replaced is None
+    assert promotion.promote(PRODUCTION, 2, GATE).replaced == 1
+    assert standing() == {2: "Production", 1: "Archived"}
 
 
-@pytest.mark.usefixtures("three_versions")
-def test_a_promotion_leaves_other_stages_alone():
-    promotion.promote("cartpole-ppo", 3, "Production")
-    promotion.promote("cartpole-ppo", 2, "Staging")
-    assert stages() == {1: "None", 2: "Staging", 3: "Production"}
+@pytest.mark.usefixtures("registry")
+def test_a_worse_challenger_is_refused_and_nothing_changes():
+    promotion.promote(PRODUCTION, 1, GATE)
+    with pytest.raises(PromotionRefused) as caught:
+        promotion.promote(PRODUCTION, 3, GATE)
+    message = str(caught.value)
+    assert message.startswith("Version 3 was not promoted to stage 'Production': its mean return ")
+    assert "is below the threshold 475; it may be worse than the champion" in message
+    assert message.endswith("--force overrides.")
+    assert standing() == {1: "Production"}
+    (run,) = mlflow.search_runs(["0"], "attributes.run_name = 'promote cartpole-ppo 3'", output_format="list")
+    assert run.info.status == "FAILED"
+    assert run.data.metrics["challenger/return_mean"] < 100 < run.data.metrics["champion/return_mean"]
+    assert "below the threshold" in run.data.tags["objections"]
 
 
-@pytest.mark.usefixtures("three_versions")
+@pytest.mark.usefixtures("registry")
+def test_force_promotes_and_is_recorded_with_what_it_overrode():
+    promotion.promote(PRODUCTION, 1, GATE)
+    forced = promotion.promote(PRODUCTION, 3, dataclasses.replace(GATE, force=True))
+    assert standing() == {3: "Production", 1: "Archived"}
+    assert len(forced.overridden) == 2
+    last = promotion.timeline(PRODUCTION)[-1]
+    assert (last.version, last.kind) == (3, "forced")
+    assert "below the threshold" in last.why
+
+
+@pytest.mark.usefixtures("registry")
+def test_other_spaces_are_refused_with_the_difference():
+    promotion.promote(PRODUCTION, 1, GATE)
+    with pytest.raises(PromotionRefused) as caught:
+        promotion.promote(PRODUCTION, 4, GATE)
+    assert caught.value.objections == [
+        f"its observation space is Box(-10.0, 10.0, (1,), float32), the champion's is {CARTPOLE}",
+        "its action space is Box(-2.0, 2.0, (1,), float32), the champion's is Discrete(2)",
+    ]
+
+
+def test_a_champion_that_cannot_be_loaded_asks_for_force(registry):
+    promotion.promote(PRODUCTION, 1, GATE)
+    registry.file(NAME, 1, "model.onnx").write_bytes(b"other bytes")
+    for cached in (registry.directory / "cache").rglob("model.onnx"):
+        cached.unlink()
+    with pytest.raises(PromotionRefused, match="the champion, version 1, cannot be loaded to compare with"):
+        promotion.promote(PRODUCTION, 2, GATE)
+    promotion.promote(PRODUCTION, 2, dataclasses.replace(GATE, force=True))
+    assert standing()[2] == "Production"
+
+
+def test_a_challenger_that_cannot_be_loaded_is_an_error_that_no_force_overrides(registry):
+    registry.file(NAME, 1, "model.onnx").write_bytes(b"other bytes")
+    with pytest.raises(DigestMismatch):
+        promotion.promote(PRODUCTION, 1, dataclasses.replace(GATE, force=True))
+    assert standing() == {}
+
+
+@pytest.mark.usefixtures("registry")
+def test_the_threshold_is_what_the_version_was_trained_to_reach():
+    mlflow.MlflowClient().set_model_version_tag(NAME, "3", "target_return", "5")
+    promotion.promote(PRODUCTION, 3, GATE)
+    assert standing() == {3: "Production"}
+
+
+@pytest.mark.usefixtures("registry")
+def test_staging_is_not_guarded_and_a_version_that_leaves_production_is_seen_to_leave():
+    promotion.promote(Slot(NAME, "Staging"), 3, GATE)
+    promotion.promote(PRODUCTION, 1, GATE)
+    promotion.promote(Slot(NAME, "Staging"), 1, GATE)
+    assert standing() == {1: "Staging", 3: "Archived"}
+    last = promotion.timeline(PRODUCTION)[-1]
+    assert (last.version, last.kind, last.why) == (None, "promotion", "version 1 moved to stage 'Staging'")
+
+
+@pytest.mark.usefixtures("registry")
+def test_an_alias_works_like_a_stage():
+    champion = Slot(NAME, "champion", is_alias=True)
+    promotion.promote(champion, 1, GATE)
+    with pytest.raises(PromotionRefused, match="Version 3 was not promoted to alias 'champion'"):
+        promotion.promote(champion, 3, GATE)
+    promotion.promote(champion, 2, GATE)
+    assert promotion.rollback(champion).version == 1
+    assert champion.occupant() == 1
+
+
+@pytest.mark.usefixtures("registry")
+def test_rolling_back_twice_goes_two_back_and_leaves_one_in_the_stage():
+    force = dataclasses.replace(GATE, force=True)
+    for version in (1, 2, 3):
+        promotion.promote(PRODUCTION, version, force)
+    assert promotion.rollback(PRODUCTION).version == 2
+    assert promotion.rollback(PRODUCTION).version == 1
+    assert standing() == {1: "Production", 2: "Archived", 3: "Archived"}
+    with pytest.raises(NothingToRollBack) as caught:
+        promotion.rollback(PRODUCTION)
+    assert str(caught.value) == (
+        "Nothing to roll back to in stage 'Production' of 'cartpole-ppo': version 1 stands there now, "
+        "and none that still exists stood before."
+    )
+
+
+@pytest.mark.usefixtures("registry")
+def test_promoting_what_stands_there_changes_nothing():
+    promotion.promote(PRODUCTION, 1, GATE)
+    again = promotion.promote(PRODUCTION, 1, GATE)
+    assert (again.replaced, again.version) == (1, 1)
+    assert len(promotion.timeline(PRODUCTION)) == 1
+
+
+@pytest.mark.usefixtures("registry")
 def test_a_version_that_is_not_there_changes_nothing():
-    promotion.promote("cartpole-ppo", 3, "Production")
     with pytest.raises(VersionMissing) as caught:
-        promotion.promote("cartpole-ppo", 9, "Production")
+        promotion.promote(PRODUCTION, 9, GATE)
     assert str(caught.value).startswith("No version of 'cartpole-ppo' has the number 9.")
-    assert stages()[3] == "Production"
+    assert standing() == {}
 
 
 @pytest.mark.usefixtures("store")
@@ -48,17 +171,18 @@ def test_an_unknown_model_is_named():
         promotion.versions("nothing")
 
 
-@pytest.mark.usefixtures("three_versions")
+@pytest.mark.usefixtures("registry")
 def test_the_table_shows_version_stage_aliases_return_and_age(capsys):
-    mlflow.MlflowClient().set_registered_model_alias("cartpole-ppo", "champion", "2")
-    promotion.promote("cartpole-ppo", 3, "Production")
-    tables.versions_table(promotion.versions("cartpole-ppo"))
+    mlflow.MlflowClient().set_registered_model_alias(NAME, "champion", "2")
+    promotion.promote(PRODUCTION, 1, GATE)
+    tables.versions_table(promotion.versions(NAME))
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[0] == ["version", "stage", "aliases", "return", "age"]
     assert [line[:4] for line in lines[1:]] == [
-        ["3", "Production", "-", "500.0"],
-        ["2", "-", "champion", "250.5"],
-        ["1", "-", "-", "10.0"],
+        ["4", "-", "-", "500.0"],
+        ["3", "-", "-", "500.0"],
+        ["2", "-", "champion", "500.0"],
+        ["1", "Production", "-", "500.0"],
     ]
 
 
