@@ -14,6 +14,7 @@ from typing import Any, Self
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
+from serving import orphans
 from serving.errors import ClusterUnreachable, DeploymentFailed, PortTaken
 from serving.stopping import signals_kept
 
@@ -65,6 +66,8 @@ class Cluster:
 
         # The news that Ray asks its clients for a token, as it does by default, is not for our users.
         logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+        orphans.adopt()
+        self._later(orphans.end_children)
         self._later(ray.shutdown)
         with signals_kept():
             ray.init(

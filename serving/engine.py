@@ -46,6 +46,8 @@ def private_settings(directory: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(directory),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(directory / "server-state"),
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(directory / "haproxy"),
+        # On one node a lost GCS does not come back: whoever asks it while everything stops must not wait a minute.
+        "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
         # A throwaway Ray is no news to its makers.
         "RAY_USAGE_STATS_ENABLED": "0",
     }
