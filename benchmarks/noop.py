@@ -21,8 +21,9 @@ HEADERS = [
 
 
 async def noop(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
-    """Answer every request with the same bytes; don't even read it."""
+    """Take the request in, and answer with the same bytes whatever it was."""
     if scope["type"] == "http":
+        await receive()
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
         await send({"type": "http.response.body", "body": ANSWER})
         return
