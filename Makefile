@@ -6,7 +6,7 @@ MLFLOW_PORT ?= 5000
 SERVING_PORT ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-unit lint types clean
+.PHONY: help setup run test test-unit lint types bench-serving clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -38,5 +38,8 @@ lint: setup ## ruff: rules and format.
 types: setup ## mypy, strict, on both packages.
 	@$(BIN)/mypy
 
+bench-serving: setup ## Our server beside its peers: a table, JSON and a plot in benchmarks/results/.
+	@$(BIN)/python -m benchmarks.serving $(if $(QUICK),--quick)
+
 clean: ## Remove what setup, tests and `make run` made here, registered models included.
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache mlflow.db* mlartifacts mlruns mlflow-server.log
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache mlflow.db* mlartifacts mlruns mlflow-server.log benchmarks/results

@@ -2,17 +2,23 @@
 
 # No `from __future__ import annotations`: Serve reads the type of build's parameter.
 import asyncio
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ray import is_initialized, serve
 from ray.serve import Application
 
 from serving import engine, registry, tracking
+from serving.autoscaling import Autoscaling
+from serving.batching import Batching
+from serving.metrics import Exporter
 from serving.policy import Policy
-from serving.routes import MAX_BODY_BYTES, PolicyApp
+from serving.routes import MAX_BODY_BYTES, MAX_ONGOING_REQUESTS, PolicyApp
 from serving.served import ServedPolicy
 
 DEPLOYMENT_NAME = "policy"
+SERVE_ONGOING_REQUESTS = 100_000
+"""Out of reach: past Serve's own limit requests wait for an unbounded time; past ours they are refused at once."""
 
 
 class Arguments(BaseModel):
@@ -29,11 +35,37 @@ class Arguments(BaseModel):
         description="MLflow's tracking URI. Default: what MLFLOW_TRACKING_URI says where this is built.",
     )
     cache_dir: str | None = Field(default=None, description="Where each node keeps bundles. Default: the user's cache.")
-    num_replicas: int = Field(default=1, ge=1, description="Processes that answer.")
+    num_replicas: int = Field(default=1, ge=1, description="Processes that answer; not with `autoscaling`.")
+    autoscaling: Autoscaling | None = Field(default=None, description="How the number of replicas follows the load.")
     num_threads: int = Field(default=1, ge=1, description="Threads that one replica computes one batch with.")
-    max_ongoing_requests: int = Field(default=256, ge=1, description="Requests that one replica holds at a time.")
+    max_ongoing_requests: int = Field(
+        default=MAX_ONGOING_REQUESTS,
+        ge=1,
+        description="Requests that one replica holds at a time; more are refused (503).",
+    )
+    max_batch_size: int = Field(
+        default=1, ge=1, description="Observations of several requests to compute at once; 1 for each alone."
+    )
+    batch_wait_timeout_s: float = Field(
+        default=0.0, ge=0, description="Seconds that the first request of a batch waits for others."
+    )
     max_body_bytes: int = Field(default=MAX_BODY_BYTES, ge=1, description="Larger request bodies are refused (413).")
     access_log: bool = Field(default=False, description="Log each request; costs most of the tail latency.")
+
+    @model_validator(mode="after")
+    def _agree(self) -> "Arguments":
+        if self.autoscaling is not None and "num_replicas" in self.model_fields_set:
+            raise ValueError("num_replicas and autoscaling contradict each other: give one of them")
+        if self.batch_wait_timeout_s and self.max_batch_size == 1:
+            raise ValueError("batch_wait_timeout_s without max_batch_size would only add latency: give both")
+        if self.autoscaling and self.autoscaling.target_ongoing_requests > self.max_ongoing_requests:
+            raise ValueError("target_ongoing_requests above max_ongoing_requests is never reached: lower it")
+        return self
+
+    @property
+    def batching(self) -> Batching | None:
+        """When requests are computed together; None for each alone."""
+        return Batching(self.max_batch_size, self.batch_wait_timeout_s) if self.max_batch_size > 1 else None
 
 
 @serve.ingress()
@@ -44,7 +76,14 @@ class PolicyReplica:
         """Resolve, fetch, verify and load in a thread: the event loop goes on, for Serve's sake."""
         engine.tune_replica()
         served = await asyncio.to_thread(load, arguments)
-        self._app = PolicyApp(served, max_body_bytes=arguments.max_body_bytes)
+        self._app = app = PolicyApp(
+            served,
+            max_body_bytes=arguments.max_body_bytes,
+            max_ongoing_requests=arguments.max_ongoing_requests,
+            batching=arguments.batching,
+        )
+        exporter = Exporter(app.metrics, lambda: app.served.version.version)
+        self._exporting = asyncio.create_task(exporter.run())
 
     def __serve_build_asgi_app__(self) -> PolicyApp:
         """Return the application that Serve's ingress calls."""
@@ -72,10 +111,16 @@ def build(arguments: Arguments) -> Application:
     pinned = arguments.model_copy(update={"tracking_uri": uri})
     deployment = serve.deployment(
         name=DEPLOYMENT_NAME,
-        num_replicas=arguments.num_replicas,
-        max_ongoing_requests=arguments.max_ongoing_requests,
+        **_scale(arguments),
+        max_ongoing_requests=SERVE_ONGOING_REQUESTS,
         # At the start only: once it ran, Serve retries for ever.
         max_constructor_retry_count=2,
         logging_config={"enable_access_log": arguments.access_log},
     )
     return deployment(PolicyReplica).bind(pinned)
+
+
+def _scale(arguments: Arguments) -> dict[str, Any]:
+    if arguments.autoscaling is None:
+        return {"num_replicas": arguments.num_replicas}
+    return {"autoscaling_config": arguments.autoscaling.model_dump()}

@@ -69,6 +69,7 @@ class Cluster:
         orphans.adopt()
         self._later(orphans.end_children)
         self._later(ray.shutdown)
+        _stay_on_loopback()
         with signals_kept():
             ray.init(
                 # "local" always starts a Ray; no address would join whichever runs on this machine.
@@ -142,6 +143,16 @@ class Cluster:
                 step()
 
         self._cleanup.callback(attempt)
+
+
+def _stay_on_loopback() -> None:
+    """Make Ray take 127.0.0.1 for an answer: it puts the machine's own address in its place, and listens there.
+
+    The switch is for systems whose firewalls ask about listeners; Ray has no public one.
+    """
+    from ray._private import ray_constants
+
+    ray_constants.ENABLE_RAY_CLUSTER = False
 
 
 def _show_replicas_only() -> None:

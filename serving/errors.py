@@ -56,6 +56,16 @@ class BodyTooLarge(RequestError):
 
 
 @dataclass(eq=False)
+class Overloaded(ServingError):
+    """The replica holds `limit` requests, which is all it may."""
+
+    limit: int
+
+    def __str__(self) -> str:
+        return f"the server holds {self.limit} requests, as many as it may; try again in a second"
+
+
+@dataclass(eq=False)
 class ObservationMissing(RequestError):
     """Neither of the two keys is there; `keys` are those that are."""
 
@@ -167,6 +177,7 @@ RESPONSES: dict[type[ServingError], tuple[HTTPStatus, str]] = {
     PathUnknown: (HTTPStatus.NOT_FOUND, "path_unknown"),
     MethodNotAllowed: (HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed"),
     PolicyFailed: (HTTPStatus.INTERNAL_SERVER_ERROR, "policy_failed"),
+    Overloaded: (HTTPStatus.SERVICE_UNAVAILABLE, "overloaded"),
 }
 """What HTTP answers to each error: the status, and the `code` in the body."""
 

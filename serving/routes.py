@@ -3,21 +3,27 @@
 A framework's router and request objects would take longer than the policy does.
 """
 
+import asyncio
+import functools
 import logging
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from http import HTTPStatus
 from typing import Any
 
 import orjson
+from numpy.typing import NDArray
 
+from serving.batching import Batcher, Batching
 from serving.errors import (
     RESPONSES,
     BodyTooLarge,
     MethodNotAllowed,
+    Overloaded,
     PathUnknown,
     PolicyFailed,
-    RequestError,
 )
+from serving.metrics import Metrics
 from serving.served import ServedPolicy
 
 logger = logging.getLogger(__name__)
@@ -29,6 +35,8 @@ Send = Callable[[Message], Awaitable[None]]
 Handler = Callable[[ServedPolicy, Receive], Awaitable[bytes]]
 
 MAX_BODY_BYTES = 1 << 20
+MAX_ONGOING_REQUESTS = 256
+RETRY_AFTER_S = 1
 DRAIN_FACTOR = 16
 """A body too large is read, and dropped, up to this many times the limit: a client that is still sending does
 not see an answer before its connection breaks."""
@@ -44,9 +52,21 @@ class PolicyApp:
     Each request takes the reference once, so it is answered and labelled by one version.
     """
 
-    def __init__(self, served: ServedPolicy, *, max_body_bytes: int = MAX_BODY_BYTES) -> None:
+    def __init__(
+        self,
+        served: ServedPolicy,
+        *,
+        max_body_bytes: int = MAX_BODY_BYTES,
+        max_ongoing_requests: int = MAX_ONGOING_REQUESTS,
+        batching: Batching | None = None,
+    ) -> None:
         self.served = served
+        self.metrics = Metrics()
         self._max_body_bytes = max_body_bytes
+        self._max_ongoing_requests = max_ongoing_requests
+        self._ongoing_requests = 0
+        self._batching = batching
+        self._batcher: tuple[ServedPolicy, Batcher] | None = None
         self._routes: dict[str, tuple[tuple[str, ...], Handler]] = {
             "/": (("GET", "POST"), self._act),
             "/model": (("GET", "HEAD"), self._model),
@@ -63,15 +83,16 @@ class PolicyApp:
             await _refuse_websocket(receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        served = self.served
+        served, start = self.served, time.perf_counter()
         try:
             body = await self._route(scope)(served, receive)
         except ClientGoneError:
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets JSON and the log the rest
-            await _respond_error(send, served, error)
+            self.metrics.refused[await _respond_error(send, served, error)] += 1
             return
         await _respond(send, HTTPStatus.OK, served, body)
+        self.metrics.request_ms.add((time.perf_counter() - start) * 1e3)
 
     def _route(self, scope: Scope) -> Handler:
         path = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/") or "/"
@@ -83,7 +104,39 @@ class PolicyApp:
         return handler
 
     async def _act(self, served: ServedPolicy, receive: Receive) -> bytes:
-        return served.answer(await _read_body(receive, self._max_body_bytes))
+        if self._ongoing_requests >= self._max_ongoing_requests:
+            raise Overloaded(self._max_ongoing_requests)
+        self._ongoing_requests += 1
+        try:
+            body = await _read_body(receive, self._max_body_bytes)
+            # Those that came together with this one are counted, or refused, before it is computed.
+            await asyncio.sleep(0)
+            return await self._answer(served, body)
+        finally:
+            self._ongoing_requests -= 1
+
+    async def _answer(self, served: ServedPolicy, body: bytes) -> bytes:
+        observations, batched = served.codec.decode(body)
+        if not len(observations):
+            actions = observations
+        elif self._batching is None:
+            actions = self._compute(served, observations)
+        else:
+            actions = await self._batcher_for(served, self._batching).act(observations)
+        return served.codec.encode(actions, batched=batched)
+
+    def _compute(self, served: ServedPolicy, observations: NDArray[Any]) -> NDArray[Any]:
+        start = time.perf_counter()
+        actions = served.policy.act(observations)
+        self.metrics.inference_ms.add((time.perf_counter() - start) * 1e3)
+        self.metrics.batch_size.add(len(observations))
+        return actions
+
+    def _batcher_for(self, served: ServedPolicy, batching: Batching) -> Batcher:
+        """Return the batcher of this policy: a batch is never computed by two."""
+        if self._batcher is None or self._batcher[0] is not served:
+            self._batcher = served, Batcher(functools.partial(self._compute, served), batching)
+        return self._batcher[1]
 
     async def _model(self, served: ServedPolicy, receive: Receive) -> bytes:  # noqa: ARG002
         return served.model_answer
@@ -126,17 +179,23 @@ async def _respond(send: Send, status: HTTPStatus, served: ServedPolicy, body: b
     await send({"type": "http.response.body", "body": body})
 
 
-async def _respond_error(send: Send, served: ServedPolicy, error: Exception) -> None:
-    status, code = HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error"
-    message = "the server failed; its log says why"
-    if isinstance(error, (RequestError, PolicyFailed)):
-        status, code = RESPONSES[type(error)]
+async def _respond_error(send: Send, served: ServedPolicy, error: Exception) -> str:
+    """Answer with the error; return its code."""
+    status, code, message = HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "the server failed; its log says why"
+    if type(error) in RESPONSES:
+        status, code = RESPONSES[type(error)]  # type: ignore[index]  # mypy doesn't narrow the type of an error
         message = str(error)
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         reason = error.reason if isinstance(error, PolicyFailed) else repr(error)
         logger.error("%s: %s", code, reason, exc_info=error)
-    allow = [(b"allow", ", ".join(error.allowed).encode())] if isinstance(error, MethodNotAllowed) else []
-    await _respond(send, status, served, _error_body(code, message), *allow)
+    await _respond(send, status, served, _error_body(code, message), *_headers_of(error))
+    return code
+
+
+def _headers_of(error: Exception) -> list[tuple[bytes, bytes]]:
+    if isinstance(error, MethodNotAllowed):
+        return [(b"allow", ", ".join(error.allowed).encode())]
+    return [(b"retry-after", b"%d" % RETRY_AFTER_S)] if isinstance(error, Overloaded) else []
 
 
 def _error_body(code: str, message: str) -> bytes:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
 from ray import serve
 
@@ -33,10 +34,25 @@ def test_arguments_are_typed_and_described() -> None:
 
 
 @pytest.mark.usefixtures("store")
+def test_autoscaling_becomes_the_deployments() -> None:
+    arguments = Arguments.model_validate({"autoscaling": {"max_replicas": 4, "target_ongoing_requests": 3}})
+    scaling = deployment_of(build(arguments))._deployment_config.autoscaling_config
+    assert (scaling.min_replicas, scaling.max_replicas, scaling.target_ongoing_requests) == (1, 4, 3)
+
+
+def test_the_config_file_names_arguments_that_exist() -> None:
+    config = yaml.safe_load((Path(app.__file__).parent / "config.yaml").read_text())
+    (application,) = config["applications"]
+    assert application["import_path"] == "serving.app:build"
+    assert Arguments.model_validate(application["args"]).autoscaling is not None
+
+
+@pytest.mark.usefixtures("store")
 def test_arguments_become_the_deployments_settings() -> None:
     deployment = deployment_of(build(Arguments(num_replicas=3, max_ongoing_requests=7)))
     assert isinstance(deployment, serve.Deployment)
-    assert (deployment.name, deployment.num_replicas, deployment.max_ongoing_requests) == ("policy", 3, 7)
+    assert (deployment.name, deployment.num_replicas) == ("policy", 3)
+    assert deployment.max_ongoing_requests > 7, "requests past our limit must reach us, to be refused"
     assert deployment.logging_config["enable_access_log"] is False
 
 

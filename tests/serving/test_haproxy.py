@@ -12,6 +12,7 @@ frontend prometheus
     mode http
 frontend http_frontend
     bind 127.0.0.1:8000
+    acl healthcheck path -i /-/healthz
 listen stats
   bind *:8404
   stats enable
@@ -29,6 +30,8 @@ def test_what_serve_leaves_open_is_closed_and_the_rest_untouched() -> None:
         "    mode http",
         "frontend http_frontend",
         "    bind 127.0.0.1:8000",
+        "    http-request set-header x-request-disconnect-disabled ?1",
+        "    acl healthcheck path -i /-/healthz",
         "listen stats",
         "  bind unix@/run/stats.sock mode 600",
         "  stats enable",

@@ -241,3 +241,51 @@ def exchange(app: PolicyApp, kind: str, types: list[str]) -> list[str]:
 def test_every_answer_is_json(app: PolicyApp) -> None:
     for path in ("/", "/model", "/health", "/x"):
         json.loads(ask(app, "GET", path).body)
+
+
+def answers_together(app: PolicyApp, *bodies: bytes) -> list[tuple[int, dict[bytes, bytes], bytes]]:
+    """Send the requests at the same time."""
+
+    async def one(body: bytes) -> tuple[int, dict[bytes, bytes], bytes]:
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": body}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await app({"type": "http", "method": "POST", "path": "/", "headers": []}, receive, send)
+        return sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"]
+
+    async def everyone() -> list[tuple[int, dict[bytes, bytes], bytes]]:
+        return await asyncio.gather(*map(one, bodies))
+
+    return asyncio.run(everyone())
+
+
+def test_past_its_limit_the_server_refuses_at_once_and_says_when_to_come_back() -> None:
+    found = answers_together(PolicyApp(served(), max_ongoing_requests=2), *[ONE] * 3)
+    assert [status for status, _, _ in found] == [200, 200, 503]
+    _, headers, body = found[2]
+    assert headers[b"retry-after"] == b"1"
+    assert json.loads(body)["error"] == {
+        "code": "overloaded",
+        "message": "the server holds 2 requests, as many as it may; try again in a second",
+    }
+
+
+def test_after_an_overload_and_after_errors_there_is_room_again() -> None:
+    app = PolicyApp(served(), max_ongoing_requests=1)
+    for _ in range(3):
+        assert [status for status, _, _ in answers_together(app, ONE, ONE)] == [200, 503]
+        assert [status for status, _, _ in answers_together(app, b"hello")] == [400]
+
+
+def test_bad_input_gets_its_exact_answer_amid_good(app: PolicyApp) -> None:
+    bad = [case for case in BAD if case[0] == "POST" and case[1] == "/"] * 3
+    bodies = [body for case in bad for body in (ONE, case[2])]
+    found = answers_together(app, *bodies)
+    assert {(status, body) for status, _, body in found[::2]} == {(200, b'{"action":1}')}
+    for (_, _, _, status, code, message), (got, _, body) in zip(bad, found[1::2], strict=True):
+        assert (got, json.loads(body)["error"]) == (status, {"code": code, "message": message})

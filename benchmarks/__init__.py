@@ -1,0 +1,1 @@
+"""The product beside its peers, on this machine: `make bench-serving`."""

@@ -1,0 +1,71 @@
+"""Load on one URL: wrk where it is installed, else aiohttp, which is several times slower itself."""
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+SCRIPT = Path(__file__).with_name("load.lua")
+TIMEOUT_S = 10
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one round of load measured. Latencies are those of single requests."""
+
+    requests_per_s: float
+    p50_ms: float
+    p99_ms: float
+    failed: int
+
+
+def generator() -> str:
+    """Return the name of the load generator that this machine has."""
+    return "wrk" if shutil.which("wrk") else "aiohttp"
+
+
+def load(url: str, body: bytes, connections: int, seconds: float) -> Load:
+    """Send `body` over so many connections, each waiting for its answer before it asks again."""
+    if generator() == "wrk":
+        return _wrk(url, body, connections, seconds)
+    return asyncio.run(_aiohttp(url, body, connections, seconds))
+
+
+def _wrk(url: str, body: bytes, connections: int, seconds: float) -> Load:
+    # wrk takes whole seconds only.
+    options = ("-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", f"--timeout={TIMEOUT_S}s", "-s", str(SCRIPT))
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(body)
+        file.flush()
+        environment = {**os.environ, "BENCH_BODY": file.name}
+        done = subprocess.run(["wrk", *options, url], env=environment, capture_output=True, text=True, check=True)  # noqa: S607
+    return Load(**json.loads(done.stdout.splitlines()[-1]))
+
+
+async def _aiohttp(url: str, body: bytes, connections: int, seconds: float) -> Load:
+    import aiohttp
+
+    latencies: list[float] = []
+    failed = 0
+    end = time.perf_counter() + seconds
+
+    async def ask(session: aiohttp.ClientSession) -> None:
+        nonlocal failed
+        while (start := time.perf_counter()) < end:
+            async with session.post(url, data=body, headers={"Content-Type": "application/json"}) as answer:
+                await answer.read()
+            latencies.append(time.perf_counter() - start)
+            failed += answer.status != 200  # noqa: PLR2004
+
+    timeout = aiohttp.ClientTimeout(TIMEOUT_S)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
+        await asyncio.gather(*(ask(session) for _ in range(connections)))
+    p50, p99 = np.percentile(latencies, [50, 99]) * 1e3
+    return Load(len(latencies) / seconds, float(p50), float(p99), failed)

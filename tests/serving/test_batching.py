@@ -1,0 +1,107 @@
+import asyncio
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+from serving.batching import Batcher, Batching
+from serving.errors import PolicyFailed
+from serving.routes import PolicyApp
+from tests.serving.policies import STEERING_BUNDLE, ask, served
+
+
+class Doubling:
+    """A policy whose action is twice the observation; it fails where a batch holds a 7."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def __call__(self, observations: Any) -> Any:
+        assert self.go_on.wait(10)
+        self.batches.append(len(observations))
+        if (observations == 7).any():
+            raise PolicyFailed("seven")
+        return observations * 2
+
+
+def batch(*values: float) -> Any:
+    return np.array(values, np.float32)[:, None]
+
+
+def outcomes(policy: Doubling, batching: Batching, *requests: Any) -> list[Any]:
+    async def run() -> list[Any]:
+        batcher = Batcher(policy, batching)
+        return await asyncio.gather(*(batcher.act(request) for request in requests), return_exceptions=True)
+
+    return asyncio.run(run())
+
+
+def test_requests_that_come_together_are_computed_at_once_and_each_gets_its_own() -> None:
+    policy = Doubling()
+    found = outcomes(policy, Batching(8, 0.01), batch(1), batch(2, 3), batch(4))
+    assert [each.ravel().tolist() for each in found] == [[2], [4, 6], [8]]
+    assert policy.batches == [4]
+
+
+def test_a_batch_is_never_larger_than_its_limit_unless_one_request_is() -> None:
+    policy = Doubling()
+    found = outcomes(policy, Batching(2, 0.01), batch(1), batch(2, 3, 4), batch(5), batch(6))
+    assert [each.ravel().tolist() for each in found] == [[2], [4, 6, 8], [10], [12]]
+    assert policy.batches == [1, 3, 2]
+
+
+def test_a_full_batch_does_not_wait() -> None:
+    outcomes(Doubling(), Batching(2, 1000), batch(1), batch(2))
+
+
+def test_the_failure_of_one_request_touches_no_other() -> None:
+    found = outcomes(Doubling(), Batching(8, 0.01), batch(1), batch(7), batch(3))
+    assert [each.ravel().tolist() for each in (found[0], found[2])] == [[2], [6]]
+    assert isinstance(found[1], PolicyFailed)
+
+
+def test_a_request_given_up_leaves_the_others_alone() -> None:
+    async def run() -> list[Any]:
+        batcher = Batcher(Doubling(), Batching(8, 0.05))
+        requests = [asyncio.create_task(batcher.act(batch(value))) for value in (1, 2, 3)]
+        await asyncio.sleep(0)
+        requests[1].cancel()
+        return await asyncio.gather(*requests, return_exceptions=True)
+
+    first, gone, third = asyncio.run(run())
+    assert (first.item(), third.item()) == (2, 6)
+    assert isinstance(gone, asyncio.CancelledError)
+
+
+def test_those_that_arrive_during_a_batch_make_the_next() -> None:
+    policy = Doubling()
+    policy.go_on.clear()
+
+    async def run() -> None:
+        batcher = Batcher(policy, Batching(8, 0))
+        first = asyncio.create_task(batcher.act(batch(1)))
+        await asyncio.sleep(0.01)  # it is in the policy now, which waits for us
+        others = [asyncio.create_task(batcher.act(batch(value))) for value in (2, 3)]
+        await asyncio.sleep(0)
+        policy.go_on.set()
+        await asyncio.gather(first, *others)
+
+    asyncio.run(run())
+    assert policy.batches == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"observation": [0.3]}', b'{"observations": [[0.3], [-2]]}', b'{"observations": []}']
+)
+def test_answers_are_those_without_batching(body: bytes) -> None:
+    together = PolicyApp(served(STEERING_BUNDLE), batching=Batching(8, 0.001))
+    assert ask(together, body=body) == ask(PolicyApp(served(STEERING_BUNDLE)), body=body)
+
+
+@pytest.mark.parametrize("body", [b'{"observation": [7]}', b'{"observation": [1, 2]}', b"hello"])
+def test_errors_are_those_without_batching(body: bytes) -> None:
+    together = PolicyApp(served(STEERING_BUNDLE), batching=Batching(8, 0.001))
+    assert ask(together, body=body) == ask(PolicyApp(served(STEERING_BUNDLE)), body=body)
