@@ -1,4 +1,4 @@
-"""Runs HAProxy with the configuration that Ray Serve generated, less what Serve leaves open.
+"""Runs HAProxy with the configuration that Ray Serve generated, less what Serve leaves open, and failing over.
 
 Serve calls it in place of the haproxy binary (`RAY_SERVE_HAPROXY_BINARY_PATH`), as a script: it may import
 nothing but the standard library. It closes what has no setting:
@@ -6,6 +6,9 @@ nothing but the standard library. It closes what has no setting:
 - statistics page and Prometheus exporter listen on all interfaces: here on sockets beside the configuration,
 - the admin socket is open to every user of the machine: here to this one,
 - each request is logged, by UDP, to whoever listens on port 514: here errors are,
+- a request reaches a replica before its body has come, and cannot be sent again when the replica dies: here it waits
+  for its body (in the HTTP frontend only: bidirectional gRPC would hang),
+- a replica that is gone is waited for, for seconds: here 100 ms, for replicas are near,
 - a Serve that is killed leaves its haproxy behind, answering errors: here it goes with its parent.
 """
 
@@ -23,6 +26,8 @@ EDITS = (
     (r"^(frontend prometheus\n\s*bind) .+$", r"\1 unix@{directory}/prom.sock mode 600"),
     (r"^(listen stats\n\s*bind) .+$", r"\1 unix@{directory}/stats.sock mode 600"),
     (r"^(\s*log \S+ local0) \w+$", r"\1 err"),
+    (r"^(frontend http_frontend\n)(?:    option http-buffer-request\n)?", r"\1    option http-buffer-request\n"),
+    (r"^(\s*timeout connect) \w+$", r"\1 100ms"),
 )
 
 

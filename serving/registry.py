@@ -28,7 +28,7 @@ from serving.policy import BUNDLE_FILES, Bundle
 from serving.reference import Reference
 from serving.tracking import absolute_uri, check_tracking_server
 
-__all__ = ["ModelVersion", "check_tracking_server", "default_cache_dir", "fetch", "resolve"]
+__all__ = ["ModelVersion", "check_tracking_server", "default_cache_dir", "fetch", "poll", "resolve"]
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +89,23 @@ def resolve(model_uri: str) -> ModelVersion:
             raise _missing(reference)
     if reference.stage is not None:
         _warn_if_several(reference, int(found.version))
+    return _pinned(model_uri, found)
+
+
+def poll(model_uri: str) -> ModelVersion:
+    """Ask which version `model_uri` means now, in one call: no warning, and no list of what there is instead.
+
+    Raises as `resolve`.
+    """
+    reference = Reference.parse(model_uri)
+    with _registry_errors():
+        found = _find(reference)
+    if found is None:
+        raise VersionMissing(reference.name, *_request(reference), None)
+    return _pinned(model_uri, found)
+
+
+def _pinned(model_uri: str, found: Any) -> ModelVersion:
     return ModelVersion(
         uri=model_uri,
         name=found.name,
@@ -112,9 +129,13 @@ def fetch(version: ModelVersion, cache_dir: str | Path | None = None) -> Bundle:
         BundleFileMissing: the artifact store doesn't have them.
         CacheUnwritable: the cache directory cannot be written.
     """
-    key = f"{quote(version.name, safe='')}/{version.version}"
-    cache = BundleCache(Path(cache_dir or default_cache_dir()), version.registry, key)
+    cache = BundleCache(Path(cache_dir or default_cache_dir()), version.registry, cache_key(version))
     return cache.bundle(version.name, version.version, version.digests, lambda directory: _download(version, directory))
+
+
+def cache_key(version: ModelVersion) -> str:
+    """Return the name of a version's place in the cache."""
+    return f"{quote(version.name, safe='')}/{version.version}"
 
 
 def default_cache_dir() -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from serving.engine import MAX_BODY_BYTES
 from serving.errors import (
     RESPONSES,
     BodyTooLarge,
@@ -18,6 +19,8 @@ from serving.errors import (
     PolicyFailed,
     RequestError,
 )
+from serving.refresh import Refresh
+from serving.replica import Counts, Replica
 from serving.served import ServedPolicy
 
 logger = logging.getLogger(__name__)
@@ -28,7 +31,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Handler = Callable[[ServedPolicy, Receive], Awaitable[bytes]]
 
-MAX_BODY_BYTES = 1 << 20
 DRAIN_FACTOR = 16
 """A body too large is read, and dropped, up to this many times the limit: a client that is still sending does
 not see an answer before its connection breaks."""
@@ -44,8 +46,18 @@ class PolicyApp:
     Each request takes the reference once, so it is answered and labelled by one version.
     """
 
-    def __init__(self, served: ServedPolicy, *, max_body_bytes: int = MAX_BODY_BYTES) -> None:
+    def __init__(
+        self,
+        served: ServedPolicy,
+        *,
+        max_body_bytes: int = MAX_BODY_BYTES,
+        refresh: Refresh = Refresh(),  # noqa: B008 - immutable
+        replica: Replica = Replica(),  # noqa: B008 - immutable
+    ) -> None:
         self.served = served
+        self.refresh = refresh
+        self.counts = Counts()
+        self._replica = replica
         self._max_body_bytes = max_body_bytes
         self._routes: dict[str, tuple[tuple[str, ...], Handler]] = {
             "/": (("GET", "POST"), self._act),
@@ -69,6 +81,7 @@ class PolicyApp:
         except ClientGoneError:
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets JSON and the log the rest
+            self.counts.errors += 1
             await _respond_error(send, served, error)
             return
         await _respond(send, HTTPStatus.OK, served, body)
@@ -83,13 +96,17 @@ class PolicyApp:
         return handler
 
     async def _act(self, served: ServedPolicy, receive: Receive) -> bytes:
-        return served.answer(await _read_body(receive, self._max_body_bytes))
+        body = served.answer(await _read_body(receive, self._max_body_bytes))
+        self.counts.answered += 1
+        return body
 
     async def _model(self, served: ServedPolicy, receive: Receive) -> bytes:  # noqa: ARG002
-        return served.model_answer
+        state = {"replica": self._replica.describe(self.counts), **self.refresh.describe()}
+        return orjson.dumps({**served.description, **state})
 
     async def _health(self, served: ServedPolicy, receive: Receive) -> bytes:  # noqa: ARG002
-        return served.health_answer
+        status = "degraded" if self.refresh.degraded else "ok"
+        return orjson.dumps({"status": status, "name": served.version.name, "version": served.version.version})
 
 
 async def _read_body(receive: Receive, limit: int) -> bytes:

@@ -7,6 +7,8 @@ from serving.haproxy import edited
 GENERATED = """global
     log 127.0.0.1:514 local0 info
     stats socket /run/admin.sock mode 666 level admin expose-fd listeners
+defaults
+    timeout connect 5s
 frontend prometheus
     bind :9101
     mode http
@@ -24,10 +26,13 @@ def test_what_serve_leaves_open_is_closed_and_the_rest_untouched() -> None:
         "global",
         "    log 127.0.0.1:514 local0 err",
         "    stats socket /run/admin.sock mode 600 level admin expose-fd listeners",
+        "defaults",
+        "    timeout connect 100ms",
         "frontend prometheus",
         "    bind unix@/run/prom.sock mode 600",
         "    mode http",
         "frontend http_frontend",
+        "    option http-buffer-request",
         "    bind 127.0.0.1:8000",
         "listen stats",
         "  bind unix@/run/stats.sock mode 600",
