@@ -39,6 +39,15 @@ def main() -> None:
     help="Where to keep bundles.  [default: the user's cache]",
 )
 @click.option("--access-log", is_flag=True, help="Log each request, at the price of latency.")
+@click.option(
+    "--refresh-interval",
+    "refresh_interval_s",
+    default=2.0,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="Seconds between looks at the registry.",
+)
+@click.option("--allow-space-change", is_flag=True, help="Serve a promoted version even if its spaces differ.")
 @click.option("--address", envvar="RAY_ADDRESS", show_envvar=True, help="A running Ray to join.  [default: start one]")
 @click.option(
     "--startup-timeout",
