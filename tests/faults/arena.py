@@ -41,7 +41,14 @@ class Registry:
     def start(self) -> "subprocess.Popen[str]":
         self.process = self.shop.start(
             *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)),
-            *("--workers", "1", "--backend-store-uri", "sqlite:///mlflow.db", "--artifacts-destination", "./mlartifacts"),
+            *(
+                "--workers",
+                "1",
+                "--backend-store-uri",
+                "sqlite:///mlflow.db",
+                "--artifacts-destination",
+                "./mlartifacts",
+            ),
             log="mlflow-server.log",
         )
         await_true(lambda: answers(f"{self.url}/health"), "the MLflow server answers")
@@ -102,7 +109,9 @@ class Registry:
         """Move the version to Production as a person does, and return when it was done."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            self.client().transition_model_version_stage(NAME, str(version), "Production", archive_existing_versions=True)
+            self.client().transition_model_version_stage(
+                NAME, str(version), "Production", archive_existing_versions=True
+            )
         return time.time()
 
 

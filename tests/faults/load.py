@@ -135,7 +135,9 @@ def main() -> None:
     options = parser.parse_args()
     load = Load(options.url, options.rate, options.connections, options.large, options.size)
     signal.signal(signal.SIGTERM, lambda *_: load.stopped.set())
-    run: Callable[[Load], None] = run_requests if options.client == "requests" else lambda it: asyncio.run(run_aiohttp(it))
+    run: Callable[[Load], None] = (
+        run_requests if options.client == "requests" else lambda it: asyncio.run(run_aiohttp(it))
+    )
     run(load)
     options.output.write_text("\n".join(map(json.dumps, load.records)))
 
