@@ -6,7 +6,7 @@ MLFLOW_PORT ?= 5000
 SERVING_PORT ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-unit lint types clean
+.PHONY: help setup run test test-unit test-faults lint types clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -26,11 +26,14 @@ setup: .venv/installed ## Install everything into .venv.
 run: setup ## MLflow, a trained and promoted policy, a server, and a first query. Ctrl-C ends it.
 	@$(BIN)/python -m pipeline journey --mlflow-port $(MLFLOW_PORT) --serving-port $(SERVING_PORT)
 
-test: setup ## All tests.
+test: setup ## All tests, the fault suite in short.
 	@$(BIN)/python -m pytest
 
 test-unit: setup ## The tests that take seconds.
 	@$(BIN)/python -m pytest -m 'not e2e'
+
+test-faults: setup ## The fault suite: a quarter of an hour of kills, corrupt versions and outages under load.
+	@$(BIN)/python -m pytest -m faults tests/faults
 
 lint: setup ## ruff: rules and format.
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -39,4 +42,4 @@ types: setup ## mypy, strict, on both packages.
 	@$(BIN)/mypy
 
 clean: ## Remove what setup, tests and `make run` made here, registered models included.
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache mlflow.db* mlartifacts mlruns mlflow-server.log
+	rm -rf .venv faults-report .mypy_cache .pytest_cache .ruff_cache mlflow.db* mlartifacts mlruns mlflow-server.log

@@ -83,3 +83,17 @@ def query(**options: Any) -> None:
     from serving import query
 
     query.query(**options)
+
+
+@main.command()
+@click.option("--url", default=DEFAULT_URL, show_default=True, help="The policy server, with its route prefix.")
+@click.option("--watch", is_flag=True, help="Go on, renewed every second, until Ctrl-C.")
+@domain_errors()
+def status(**options: Any) -> None:
+    """Show which version each replica serves, and what the registry has said."""
+    from serving import status
+
+    try:
+        status.status(**options)
+    except KeyboardInterrupt:
+        return

@@ -13,7 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 import requests
@@ -25,7 +25,6 @@ from tests.serving.policies import CARTPOLE_BUNDLE, CONTRARY_BUNDLE, digest_tags
 from tests.workshop import PROJECT, Workshop, answers, await_true, free_port
 
 NAME = "faulty"
-URI = f"models:/{NAME}/Production"
 
 
 class Registry:
@@ -89,7 +88,23 @@ class Registry:
 
         return MlflowClient(self.url, self.url)
 
-    def register(self, bundle: Bundle, *, tags: dict[str, str] | None = None, lacking: str = "") -> int:
+    @property
+    def database(self) -> str:
+        """The server's database, for those who do without the server."""
+        return f"sqlite:///{self.shop.directory}/mlflow.db"
+
+    def crowd(self, name: str, versions: int) -> None:
+        """Register so many versions of a model, all without files."""
+        from mlflow import MlflowClient
+
+        client = MlflowClient(self.database, self.database)
+        client.create_registered_model(name)
+        for _ in range(versions):
+            client.create_model_version(name, "mlflow-artifacts:/nowhere", tags={"evaluation.return_mean": "500.0"})
+
+    def register(
+        self, bundle: Bundle, *, tags: dict[str, str] | None = None, lacking: str = "", name: str = NAME
+    ) -> int:
         """Register the bundle's next version, with the digests of `tags` or its own, but for the file `lacking`."""
         client = self.client()
         run = client.create_run("0").info
@@ -99,18 +114,18 @@ class Registry:
                     Path(directory, file).write_bytes(content)
             client.log_artifacts(run.run_id, directory, "bundle")
         with contextlib.suppress(Exception):
-            client.create_registered_model(NAME)
+            client.create_registered_model(name)
         tags = digest_tags(bundle) if tags is None else tags
-        version = client.create_model_version(NAME, f"{run.artifact_uri}/bundle", run.run_id, tags=tags)
+        version = client.create_model_version(name, f"{run.artifact_uri}/bundle", run.run_id, tags=tags)
         self.bundles[int(version.version)] = bundle
         return int(version.version)
 
-    def promote(self, version: int) -> float:
+    def promote(self, version: int, name: str = NAME) -> float:
         """Move the version to Production as a person does, and return when it was done."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             self.client().transition_model_version_stage(
-                NAME, str(version), "Production", archive_existing_versions=True
+                name, str(version), "Production", archive_existing_versions=True
             )
         return time.time()
 
@@ -118,15 +133,32 @@ class Registry:
 class Server:
     """`python -m serving run`, its replicas, and what it says of itself."""
 
-    def __init__(self, registry: Registry, replicas: int, *options: str, cache: Path | None = None) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        replicas: int,
+        *options: str,
+        cache: Path | None = None,
+        name: str = NAME,
+        uri: str = "",
+    ) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="f-", dir="/tmp"))  # short, for Ray's sockets
         self.port, self.replicas = free_port(), replicas
-        self.url = f"http://127.0.0.1:{self.port}/{NAME}"
-        variables = {"MLFLOW_TRACKING_URI": registry.url, "RAY_TMPDIR": str(self.directory)}
+        self.url = f"http://127.0.0.1:{self.port}/{name}"
+        variables = {"MLFLOW_TRACKING_URI": uri or registry.url, "RAY_TMPDIR": str(self.directory)}
         self.shop = Workshop(self.directory, variables)
         self.cache = cache or self.directory / "cache"
         self.process = self.shop.start(
-            *(sys.executable, "-m", "serving", "run", "--model-uri", URI, "--port", str(self.port)),
+            *(
+                sys.executable,
+                "-m",
+                "serving",
+                "run",
+                "--model-uri",
+                f"models:/{name}/Production",
+                "--port",
+                str(self.port),
+            ),
             *("--num-replicas", str(replicas), "--cache-dir", str(self.cache), *options),
         )
 
@@ -175,7 +207,7 @@ class Load:
         self._process = subprocess.Popen(command, cwd=PROJECT, start_new_session=True)
         self.records: list[Record] = []
 
-    def __enter__(self) -> "Load":
+    def __enter__(self) -> Self:
         time.sleep(1.5)  # until it has imported what it needs
         return self
 

@@ -10,7 +10,6 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,6 +49,7 @@ class Load:
         self.url, self.connections, self.large, self.size = url, connections, large, size
         self.interval = connections / rate
         self.records: list[Record] = []
+        self.start, self._due = time.time(), dict[int, float]()
         self.stopped = threading.Event()
 
     def bytes_of(self, connection: int, index: int) -> bytes:
@@ -60,18 +60,21 @@ class Load:
         action, version = answer if answer is not None else (None, None)
         self.records.append(Record(round(began, 4), round(took, 5), index, action, version, error))
 
-    def next_turn(self, connection: int, turn: int, start: float) -> float:
-        """When a connection's next request is due. Turns missed while it waited are not made up for."""
-        return max(start + (turn + connection / self.connections) * self.interval, time.time() - self.interval)
+    def wait_s(self, connection: int) -> float:
+        """How long until a connection's next request is due. Turns missed while it waited are not made up for."""
+        now = time.time()
+        first = self.start + connection / self.connections * self.interval
+        self._due[connection] = max(self._due.get(connection, first) + self.interval, now)
+        return self._due[connection] - now
 
 
-async def ask_aiohttp(load: Load, connection: int, start: float) -> None:
+async def ask_aiohttp(load: Load, connection: int) -> None:
     timeout = aiohttp.ClientTimeout(total=GIVEN_UP_AFTER_S)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1), timeout=timeout) as session:
         turn = 0
         while not load.stopped.is_set():
             turn += 1
-            await asyncio.sleep(max(0.0, start + (turn + connection / load.connections) * load.interval - time.time()))
+            await asyncio.sleep(load.wait_s(connection))
             index = (turn * 7 + connection) % len(OBSERVATIONS)
             began, answer, error = time.time(), None, None
             try:
@@ -88,12 +91,12 @@ async def ask_aiohttp(load: Load, connection: int, start: float) -> None:
                 await asyncio.sleep(0.05)
 
 
-def ask_requests(load: Load, connection: int, start: float) -> None:
+def ask_requests(load: Load, connection: int) -> None:
     session = requests.Session()
     turn = 0
     while not load.stopped.is_set():
         turn += 1
-        time.sleep(max(0.0, start + (turn + connection / load.connections) * load.interval - time.time()))
+        time.sleep(load.wait_s(connection))
         index = (turn * 7 + connection) % len(OBSERVATIONS)
         began, answer, error = time.time(), None, None
         try:
@@ -108,15 +111,11 @@ def ask_requests(load: Load, connection: int, start: float) -> None:
 
 
 async def run_aiohttp(load: Load) -> None:
-    start = time.time()
-    await asyncio.gather(*(ask_aiohttp(load, connection, start) for connection in range(load.connections)))
+    await asyncio.gather(*(ask_aiohttp(load, connection) for connection in range(load.connections)))
 
 
 def run_requests(load: Load) -> None:
-    start = time.time()
-    threads = [
-        threading.Thread(target=ask_requests, args=(load, connection, start)) for connection in range(load.connections)
-    ]
+    threads = [threading.Thread(target=ask_requests, args=(load, connection)) for connection in range(load.connections)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -135,10 +134,10 @@ def main() -> None:
     options = parser.parse_args()
     load = Load(options.url, options.rate, options.connections, options.large, options.size)
     signal.signal(signal.SIGTERM, lambda *_: load.stopped.set())
-    run: Callable[[Load], None] = (
-        run_requests if options.client == "requests" else lambda it: asyncio.run(run_aiohttp(it))
-    )
-    run(load)
+    if options.client == "requests":
+        run_requests(load)
+    else:
+        asyncio.run(run_aiohttp(load))
     options.output.write_text("\n".join(map(json.dumps, load.records)))
 
 

@@ -1,7 +1,7 @@
 """What a fault did to the answers, and the table of them all."""
 
+import itertools
 import json
-import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -67,7 +67,7 @@ def row(fault: str, records: list[Record], bundles: dict[int, Bundle], *notes: s
 def gap_s(records: list[Record]) -> float:
     """The longest time in which nobody was answered."""
     ends = sorted(record.ended for record in records if record.error is None)
-    return max((later - earlier for earlier, later in zip(ends, ends[1:], strict=False)), default=float("nan"))
+    return max((later - earlier for earlier, later in itertools.pairwise(ends)), default=float("nan"))
 
 
 def write(rows: list[Row], directory: Path) -> str:
@@ -86,7 +86,3 @@ def write(rows: list[Row], directory: Path) -> str:
     table = "\n".join(lines)
     (directory / "faults.md").write_text(table + "\n")
     return table
-
-
-def median(numbers: Iterable[float]) -> float:
-    return statistics.median(numbers)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import statistics
 import subprocess
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from serving.lookout import open_registry
 from serving.policy import Bundle
 from tests.faults.arena import CONTRARY, GOOD, Load, Registry, Server, kill
 from tests.faults.load import Record
@@ -71,6 +73,41 @@ def test_a_promotion_clicked_in_mlflows_ui(registry: Registry, pair: Server, tel
     registry.promote(1)
     assert (row.failed, row.wrong) == (0, 0)
     assert worst <= 3
+
+
+@pytest.fixture(scope="module")
+def crowded(registry: Registry) -> str:
+    """A model with 1,000 versions, the last of which is in Production."""
+    registry.crowd("crowded", 999)
+    registry.promote(registry.register(GOOD, name="crowded"), "crowded")
+    return "crowded"
+
+
+@pytest.mark.parametrize("way", ["server", "database"])
+def test_polls_among_a_thousand_versions(registry: Registry, tell, crowded: str, way: str) -> None:
+    uri = {"server": registry.url, "database": registry.database}[way]
+    lookout = open_registry(uri)
+    polls = []
+    for _ in range(20):
+        start = time.perf_counter()
+        assert lookout.poll(f"models:/{crowded}/Production").version == 1000
+        polls.append(time.perf_counter() - start)
+    records = {}
+    for interval in ("100000", "2"):
+        server = Server(registry, 1, "--refresh-interval", interval, name=crowded, uri=uri)
+        try:
+            server.wait_up()
+            with Load(server, *RATE) as load:
+                time.sleep(30)
+        finally:
+            server.end()
+        records[interval] = load.records
+    poll, without, with_ = statistics.median(polls), p99(records["100000"]), p99(records["2"])
+    note = f"a poll takes {1000 * poll:.0f} ms; p99 without polls {1000 * without:.1f} ms"
+    row = tell(f"1,000 versions, polled through the {way}", records["2"], note)
+    assert (row.failed, row.wrong) == (0, 0)
+    assert poll <= 0.1
+    assert with_ - without <= 0.005
 
 
 BAD = {
@@ -187,7 +224,7 @@ def test_sigkill_of_the_only_replica(registry: Registry, tell) -> None:
 def small_disk(directory: Path, size: str) -> Iterator[None]:
     directory.mkdir(parents=True, exist_ok=True)
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(directory)], capture_output=True
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(directory)], capture_output=True, check=False
     )
     if mounted.returncode:
         pytest.skip(f"cannot mount a small file system here: {mounted.stderr.decode().strip()}")
