@@ -204,7 +204,7 @@ class Load:
     def __init__(self, server: Server, *options: str) -> None:
         self._output = Path(tempfile.mkstemp(prefix="load-")[1])
         command = [sys.executable, "-m", "tests.faults.load", server.url, str(self._output), *options]
-        self._process = subprocess.Popen(command, cwd=PROJECT, start_new_session=True)
+        self._process = subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.PIPE, start_new_session=True)
         self.records: list[Record] = []
 
     def __enter__(self) -> Self:
@@ -212,9 +212,8 @@ class Load:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._process.terminate()
         try:
-            self._process.wait(90)
+            self._process.communicate(timeout=90)
             self.records = read(self._output)
         finally:
             self._process.kill()

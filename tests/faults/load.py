@@ -1,4 +1,4 @@
-"""Constant load from a process of its own: `python -m tests.faults.load URL OUTPUT [options]`, until SIGTERM.
+"""Constant load from a process of its own: `python -m tests.faults.load URL OUTPUT [options]`, until its input ends.
 
 Each of the connections asks at its own steady pace, whether or not the others are answered. What was asked, answered,
 by which version and when is written to OUTPUT at the end, a JSON list a line; `Record` reads it.
@@ -7,7 +7,7 @@ by which version and when is written to OUTPUT at the end, a JSON list a line; `
 import argparse
 import asyncio
 import json
-import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -122,6 +122,12 @@ def run_requests(load: Load) -> None:
         thread.join()
 
 
+def stop_at_end_of_input(load: Load) -> None:
+    """Whoever started this asks it to stop by closing its input, or by dying."""
+    sys.stdin.read()
+    load.stopped.set()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("url")
@@ -133,7 +139,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=0)
     options = parser.parse_args()
     load = Load(options.url, options.rate, options.connections, options.large, options.size)
-    signal.signal(signal.SIGTERM, lambda *_: load.stopped.set())
+    threading.Thread(target=stop_at_end_of_input, args=(load,), daemon=True).start()
     if options.client == "requests":
         run_requests(load)
     else:

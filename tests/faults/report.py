@@ -36,13 +36,13 @@ def read(file: Path) -> list[Record]:
 
 def wrong(records: Iterable[Record], bundles: dict[int, Bundle]) -> list[Record]:
     """The answers that the policy of the version that they name does not give."""
-    expected = {version: Policy.load(bundle).act(OBSERVATIONS) for version, bundle in bundles.items()}
-    return [
-        record
-        for record in records
-        if record.version is not None
-        and (record.version not in expected or expected[record.version][record.observation] != record.action)
-    ]
+    answers = [record for record in records if record.version is not None]
+    expected = {
+        version: Policy.load(bundles[version]).act(OBSERVATIONS)
+        for version in {record.version for record in answers}
+        if version is not None
+    }
+    return [record for record in answers if expected[record.version or 0][record.observation] != record.action]
 
 
 def p99(records: Iterable[Record], keep: Callable[[Record], bool] = lambda _: True) -> float:
