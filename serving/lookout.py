@@ -95,6 +95,9 @@ class Beside:
             self._process.wait()
         self._process = self._connection = None
 
+    def __del__(self) -> None:
+        self.close()
+
     def _ask(self, question: str, *arguments: Any) -> Any:
         try:
             connection = self._connect()

@@ -2,13 +2,15 @@ from pathlib import Path
 
 import pytest
 
+from serving import server
 from serving.app import Arguments
-from serving.errors import DigestMismatch, RegistryFailed, ServingError, VersionMissing
+from serving.errors import DigestMismatch, RegistryFailed, ServingError, TrackingServerUnreachable, VersionMissing
 from serving.lookout import Beside
 from serving.registry import fetch, resolve
 from serving.routes import PolicyApp
+from serving.server import ServerOptions
 from serving.startup import Start, started
-from tests.serving.policies import CONTRARY_BUNDLE, Store, ask
+from tests.serving.policies import CONTRARY_BUNDLE, Store, ask, free_port
 
 
 def start(store: Store, uri: str, cache: Path) -> Start:
@@ -55,6 +57,38 @@ def test_a_corrupt_version_in_the_stage_does_not_keep_a_replica_from_starting(st
     assert (begun.served.version.version, begun.refresh.degraded) == (1, True)
     with pytest.raises(DigestMismatch):
         start(store, "models:/spoilt/Production", tmp_path / "elsewhere")
+
+
+def test_the_command_starts_with_the_last_known_good_version_and_a_warning(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.register("commanded", stage="Production")
+    start(store, "models:/commanded/Production", tmp_path)
+    options = ServerOptions(
+        model_uri="models:/commanded/Production",
+        host="127.0.0.1",
+        port=free_port(),
+        route_prefix=None,
+        num_replicas=1,
+        num_threads=1,
+        cache_dir=str(tmp_path),
+        access_log=False,
+        refresh_interval_s=2,
+        allow_space_change=False,
+        address=None,
+        startup_timeout_s=60,
+    )
+    store.promote("commanded", 1, "Archived", archive=False)
+    with pytest.raises(VersionMissing):
+        server._check(options)
+
+    def fail() -> None:
+        raise TrackingServerUnreachable("http://x", "connection refused")
+
+    monkeypatch.setattr(server.registry, "check_tracking_server", fail)
+    version, _ = server._check(options)
+    assert version.version == 1
+    assert capsys.readouterr().err.splitlines()[1] == "Starting with the last known good version, 1, and asking on."
 
 
 def test_the_process_beside_a_replica_answers_asks_again_and_ends(store: Store, tmp_path: Path) -> None:
