@@ -98,6 +98,7 @@ def missing(environ: Mapping[str, str]) -> list[str]:
 def tune_replica() -> None:
     """Tune this process for answering, and warn where its Ray was started without the settings."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    _log_to_terminal()
     lacking = missing(os.environ)
     if lacking:
         logger.warning(
@@ -105,6 +106,13 @@ def tune_replica() -> None:
             "with: %s ray start ...",
             " ".join(lacking),
         )
+
+
+def _log_to_terminal() -> None:
+    """Write this package's few lines to where Ray takes the terminal's from: Serve keeps its own in a buffer."""
+    ours = logging.getLogger("serving")
+    if not ours.handlers:
+        ours.addHandler(logging.StreamHandler(sys.__stderr__))
 
 
 def haproxy_binary() -> str | None:
