@@ -31,7 +31,7 @@ class Row:
 
 def read(file: Path) -> list[Record]:
     lines = file.read_text().splitlines()
-    return sorted(Record(*json.loads(line)) for line in lines)
+    return sorted((Record(*json.loads(line)) for line in lines), key=lambda record: record.began)
 
 
 def wrong(records: Iterable[Record], bundles: dict[int, Bundle]) -> list[Record]:
