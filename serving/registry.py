@@ -152,14 +152,15 @@ def _download(version: ModelVersion, directory: Path) -> None:
                 # With dst_path always: without it a local store hands out, and writes into, its own folder.
                 download_artifacts(artifact_uri=f"{version.pinned_uri}/{file}", dst_path=str(directory))
         except Exception as error:  # every artifact store raises its own
-            if _is_local_fault(error):
-                raise
-            raise BundleFileMissing(file, version.pinned_uri, _first_line(error)) from error
+            _raise_if_local(error)
+            raise BundleFileMissing(file, version.pinned_uri, _last_line(error)) from error
 
 
-def _is_local_fault(error: Exception) -> bool:
-    # The store's faults come as all sorts of exceptions; these are about where the files go to.
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
+def _raise_if_local(error: Exception) -> None:
+    """Raise OSError if the fault lies in where the files go to: MLflow wraps it like all those of the store."""
+    for number in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
+        if os.strerror(number) in str(error):
+            raise OSError(number, os.strerror(number)) from error
 
 
 # --- MLflow's client ----------------------------------------------------------------------------
@@ -256,6 +257,11 @@ def _registry_errors() -> Iterator[None]:
         yield
     except MlflowException as error:
         raise RegistryFailed(_registry_uri(), _first_line(error)) from error
+
+
+def _last_line(error: Exception) -> str:
+    """Return the line of MLflow's account of a failed download that says why, after those that say where."""
+    return next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)[:300]
 
 
 def _first_line(error: Exception) -> str:
