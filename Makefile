@@ -6,7 +6,7 @@ MLFLOW_PORT ?= 5000
 SERVING_PORT ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-unit lint types bench-serving clean
+.PHONY: help setup run test test-unit test-faults lint types bench-serving clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -26,11 +26,14 @@ setup: .venv/installed ## Install everything into .venv.
 run: setup ## MLflow, a trained and promoted policy, a server, and a first query. Ctrl-C ends it.
 	@$(BIN)/python -m pipeline journey --mlflow-port $(MLFLOW_PORT) --serving-port $(SERVING_PORT)
 
-test: setup ## All tests.
+test: setup ## All tests, the fault suite in short.
 	@$(BIN)/python -m pytest
 
 test-unit: setup ## The tests that take seconds.
 	@$(BIN)/python -m pytest -m 'not e2e'
+
+test-faults: setup ## The fault suite: a quarter of an hour of kills, corrupt versions and outages under load.
+	@$(BIN)/python -m pytest -m faults tests/faults
 
 lint: setup ## ruff: rules and format.
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -42,4 +45,5 @@ bench-serving: setup ## Our server beside its peers: a table, JSON and a plot in
 	@$(BIN)/python -m benchmarks.serving $(if $(QUICK),--quick)
 
 clean: ## Remove what setup, tests and `make run` made here, registered models included.
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache mlflow.db* mlartifacts mlruns mlflow-server.log benchmarks/results
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache mlflow.db* mlartifacts mlruns mlflow-server.log benchmarks/results \
+		faults-report

@@ -8,13 +8,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ray import is_initialized, serve
 from ray.serve import Application
 
-from serving import engine, registry, tracking
+from serving import engine, replica, tracking
 from serving.autoscaling import Autoscaling
 from serving.batching import Batching
+from serving.candidate import GIB
+from serving.engine import MAX_BODY_BYTES
 from serving.metrics import Exporter
-from serving.policy import Policy
-from serving.routes import MAX_BODY_BYTES, MAX_ONGOING_REQUESTS, PolicyApp
-from serving.served import ServedPolicy
+from serving.routes import MAX_ONGOING_REQUESTS, PolicyApp
+from serving.startup import started
 
 DEPLOYMENT_NAME = "policy"
 SERVE_ONGOING_REQUESTS = 100_000
@@ -35,6 +36,17 @@ class Arguments(BaseModel):
         description="MLflow's tracking URI. Default: what MLFLOW_TRACKING_URI says where this is built.",
     )
     cache_dir: str | None = Field(default=None, description="Where each node keeps bundles. Default: the user's cache.")
+    cache_bytes: int = Field(default=GIB, ge=0, description="Bytes of bundles each node keeps, beyond those in use.")
+    refresh_interval_s: float = Field(default=2.0, gt=0, description="Seconds between looks at the registry.")
+    allow_space_change: bool = Field(
+        default=False, description="Serve a promoted version whose spaces differ from those served."
+    )
+    candidate_memory_bytes: int = Field(
+        default=GIB, ge=1 << 20, description="Memory that a new version may take while it is tried."
+    )
+    candidate_timeout_s: float = Field(
+        default=15.0, gt=0, description="Seconds that a new version may take to load and to answer once."
+    )
     num_replicas: int = Field(default=1, ge=1, description="Processes that answer; not with `autoscaling`.")
     autoscaling: Autoscaling | None = Field(default=None, description="How the number of replicas follows the load.")
     num_threads: int = Field(default=1, ge=1, description="Threads that one replica computes one batch with.")
@@ -75,28 +87,22 @@ class PolicyReplica:
     async def __init__(self, arguments: Arguments) -> None:  # type: ignore[misc]  # Serve awaits it
         """Resolve, fetch, verify and load in a thread: the event loop goes on, for Serve's sake."""
         engine.tune_replica()
-        served = await asyncio.to_thread(load, arguments)
+        start = await asyncio.to_thread(started, arguments)
         self._app = app = PolicyApp(
-            served,
+            start.served,
             max_body_bytes=arguments.max_body_bytes,
             max_ongoing_requests=arguments.max_ongoing_requests,
             batching=arguments.batching,
+            refresh=start.refresh,
+            replica=replica.this(arguments.num_replicas),
         )
+        start.watch(app)
         exporter = Exporter(app.metrics, lambda: app.served.version.version)
         self._exporting = asyncio.create_task(exporter.run())
 
     def __serve_build_asgi_app__(self) -> PolicyApp:
         """Return the application that Serve's ingress calls."""
         return self._app
-
-
-def load(arguments: Arguments) -> ServedPolicy:
-    """Return the policy that the registry names now. Raises RegistryError and BundleError."""
-    if arguments.tracking_uri is not None:
-        tracking.set_tracking_uri(arguments.tracking_uri)
-    version = registry.resolve(arguments.model_uri)
-    bundle = registry.fetch(version, arguments.cache_dir)
-    return ServedPolicy(Policy.load(bundle, num_threads=arguments.num_threads), version)
 
 
 def build(arguments: Arguments) -> Application:
@@ -115,6 +121,7 @@ def build(arguments: Arguments) -> Application:
         max_ongoing_requests=SERVE_ONGOING_REQUESTS,
         # At the start only: once it ran, Serve retries for ever.
         max_constructor_retry_count=2,
+        **engine.HEALTH,
         logging_config={"enable_access_log": arguments.access_log},
     )
     return deployment(PolicyReplica).bind(pinned)

@@ -1,13 +1,18 @@
 """The bundles on this machine's disk: verified whenever they are read, complete whenever they are visible."""
 
 import hashlib
+import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from serving.errors import BundleFileMissing, CacheUnwritable, DigestMismatch, DigestMissing
 from serving.policy import BUNDLE_FILES, Bundle
+
+ABANDONED_AFTER_S = 3600.0
 
 
 class BundleCache:
@@ -31,14 +36,18 @@ class BundleCache:
         for file in BUNDLE_FILES:
             if file not in digests:
                 raise DigestMissing(file, name, version)
-        place = self._place(digests)
+        place = self.place(digests)
         try:
-            return _read_verified(place, name, version, digests)
+            bundle = _read_verified(place, name, version, digests)
+            with suppress(OSError):
+                os.utime(place)  # the last use, for `prune`
+            return bundle  # noqa: TRY300 - what follows the errors is the other way
         except (BundleFileMissing, DigestMismatch):
             pass  # not here, or damaged on this disk: the store's copy decides
         return self._refill(place, name, version, digests, download)
 
-    def _place(self, digests: Mapping[str, str]) -> Path:
+    def place(self, digests: Mapping[str, str]) -> Path:
+        """Return the directory of the bundle with these digests."""
         joined = "".join(digests[file] for file in BUNDLE_FILES)
         return self._root / f"{self._key}-{hashlib.sha256(joined.encode()).hexdigest()[:16]}"
 
@@ -59,6 +68,36 @@ class BundleCache:
         except OSError as error:
             raise CacheUnwritable(str(self._root.parent), error.strerror or str(error)) from error
         return bundle
+
+
+def prune(directory: Path, max_bytes: int, keep: Collection[Path]) -> None:
+    """Delete the bundles used longest ago, until `max_bytes` are left or nothing but `keep`.
+
+    What a process that was killed has left half-made goes too.
+    """
+    for abandoned in directory.glob("*/*/.fetching-*"):
+        if time.time() - _last_use(abandoned) > ABANDONED_AFTER_S:
+            shutil.rmtree(abandoned, ignore_errors=True)
+    places = sorted((place for place in directory.glob("*/*/*-*") if place.is_dir()), key=_last_use, reverse=True)
+    held = sum(_size(place) for place in places if place in keep)
+    for place in places:
+        if place not in keep:
+            held += _size(place)
+            if held > max_bytes:
+                shutil.rmtree(place, ignore_errors=True)
+
+
+def _last_use(place: Path) -> float:
+    try:
+        return place.stat().st_mtime
+    except OSError:  # another process was quicker
+        return 0.0
+
+
+def _size(place: Path) -> int:
+    with suppress(OSError):
+        return sum(file.stat().st_size for file in place.iterdir())
+    return 0
 
 
 def _publish(temporary: Path, place: Path) -> None:

@@ -39,6 +39,15 @@ def main() -> None:
     help="Where to keep bundles.  [default: the user's cache]",
 )
 @click.option("--access-log", is_flag=True, help="Log each request, at the price of latency.")
+@click.option(
+    "--refresh-interval",
+    "refresh_interval_s",
+    default=2.0,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="Seconds between looks at the registry.",
+)
+@click.option("--allow-space-change", is_flag=True, help="Serve a promoted version even if its spaces differ.")
 @click.option("--address", envvar="RAY_ADDRESS", show_envvar=True, help="A running Ray to join.  [default: start one]")
 @click.option(
     "--startup-timeout",
@@ -74,3 +83,17 @@ def query(**options: Any) -> None:
     from serving import query
 
     query.query(**options)
+
+
+@main.command()
+@click.option("--url", default=DEFAULT_URL, show_default=True, help="The policy server, with its route prefix.")
+@click.option("--watch", is_flag=True, help="Go on, renewed every second, until Ctrl-C.")
+@domain_errors()
+def status(**options: Any) -> None:
+    """Show which version each replica serves, and what the registry has said."""
+    from serving import status
+
+    try:
+        status.status(**options)
+    except KeyboardInterrupt:
+        return

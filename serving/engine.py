@@ -20,6 +20,20 @@ logger = logging.getLogger(__name__)
 SWITCH_INTERVAL_S = 1e-4
 """The replica's event loop waits this long for the GIL, not 5 ms, when Ray's own thread holds it."""
 
+MAX_BODY_BYTES = 1 << 20
+"""The largest request body by default, and what HAProxy keeps of each to send it again."""
+
+HEALTH: Mapping[str, float] = {
+    # A replica that was killed is noticed, and its successor started, within seconds. Three failures in a row
+    # condemn one that hangs: of 5 s each, so that a long batch condemns nobody.
+    "health_check_period_s": 2,
+    "health_check_timeout_s": 5,
+    # A replica told to stop answers what it has; what takes longer than this is cut off.
+    "graceful_shutdown_timeout_s": 8,
+    "graceful_shutdown_wait_loop_s": 0.2,
+}
+"""How Ray Serve looks after each replica."""
+
 
 def serve_settings(cpus: int) -> dict[str, str]:
     """Return the settings that every process of the cluster needs."""
@@ -32,6 +46,12 @@ def serve_settings(cpus: int) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, min(4, cpus // 2))),
         # Else each shutdown waits 30 s for load balancers that aren't there.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
+        # Inference is idempotent: what one replica did not answer, another does. Never on 503, which is an answer.
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response junk-response response-timeout",
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(MAX_BODY_BYTES + (64 << 10)),
+        # Seconds without an answer from a replica, after which another is asked.
+        "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": "2",
+        "RAY_SERVE_HAPROXY_RETRIES": "9",
         # Ray's workers are "nice" by default, so anything else on the machine delays them.
         "RAY_worker_niceness": "0",
     }
@@ -80,6 +100,7 @@ def missing(environ: Mapping[str, str]) -> list[str]:
 def tune_replica() -> None:
     """Tune this process for answering, and warn where its Ray was started without the settings."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    _log_to_terminal()
     lacking = missing(os.environ)
     if lacking:
         logger.warning(
@@ -87,6 +108,13 @@ def tune_replica() -> None:
             "with: %s ray start ...",
             " ".join(lacking),
         )
+
+
+def _log_to_terminal() -> None:
+    """Write this package's few lines to where Ray takes the terminal's from: Serve keeps its own in a buffer."""
+    ours = logging.getLogger("serving")
+    if not ours.handlers:
+        ours.addHandler(logging.StreamHandler(sys.__stderr__))
 
 
 def haproxy_binary() -> str | None:

@@ -265,6 +265,31 @@ class DigestMismatch(BundleError):
 
 
 @dataclass(eq=False)
+class CandidateRefused(BundleError):
+    """The bundle failed in the process where it was tried; `reason` says how."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+@dataclass(eq=False)
+class SpacesDiffer(BundleError):
+    """The bundle expects another space than the clients of the one being served."""
+
+    kind: str
+    served: str
+    found: str
+
+    def __str__(self) -> str:
+        return (
+            f"its {self.kind} space is {self.found}, the one being served is {self.served}. Clients would break: "
+            f"restart the server to serve it, or allow it with allow_space_change"
+        )
+
+
+@dataclass(eq=False)
 class CacheUnwritable(ServingError):
     """The bundle cache cannot be written."""
 
@@ -338,16 +363,16 @@ class ModelUnknown(RegistryError):
 
 @dataclass(eq=False)
 class VersionMissing(RegistryError):
-    """The model is there, the version asked for is not; `asked` completes "No version of 'x' ..."."""
+    """The version asked for is not there; `asked` completes "No version of 'x' ..."; None where nobody listed them."""
 
     name: str
     asked: str
     remedy: str
-    versions: Sequence[str]
+    versions: Sequence[str] | None
 
     def __str__(self) -> str:
-        known = ", ".join(self.versions) or "none"
-        return f"No version of '{self.name}' {self.asked}. {self.remedy} Versions: {known}."
+        known = f" Versions: {', '.join(self.versions) or 'none'}." if self.versions is not None else ""
+        return f"No version of '{self.name}' {self.asked}. {self.remedy}{known}"
 
 
 # --- the server ------------------------------------------------------------------------------------------

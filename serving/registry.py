@@ -28,7 +28,7 @@ from serving.policy import BUNDLE_FILES, Bundle
 from serving.reference import Reference
 from serving.tracking import absolute_uri, check_tracking_server
 
-__all__ = ["ModelVersion", "check_tracking_server", "default_cache_dir", "fetch", "resolve"]
+__all__ = ["ModelVersion", "check_tracking_server", "default_cache_dir", "fetch", "poll", "resolve"]
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +89,23 @@ def resolve(model_uri: str) -> ModelVersion:
             raise _missing(reference)
     if reference.stage is not None:
         _warn_if_several(reference, int(found.version))
+    return _pinned(model_uri, found)
+
+
+def poll(model_uri: str) -> ModelVersion:
+    """Ask which version `model_uri` means now, in one call: no warning, and no list of what there is instead.
+
+    Raises as `resolve`.
+    """
+    reference = Reference.parse(model_uri)
+    with _registry_errors():
+        found = _find(reference)
+    if found is None:
+        raise VersionMissing(reference.name, *_request(reference), None)
+    return _pinned(model_uri, found)
+
+
+def _pinned(model_uri: str, found: Any) -> ModelVersion:
     return ModelVersion(
         uri=model_uri,
         name=found.name,
@@ -112,9 +129,13 @@ def fetch(version: ModelVersion, cache_dir: str | Path | None = None) -> Bundle:
         BundleFileMissing: the artifact store doesn't have them.
         CacheUnwritable: the cache directory cannot be written.
     """
-    key = f"{quote(version.name, safe='')}/{version.version}"
-    cache = BundleCache(Path(cache_dir or default_cache_dir()), version.registry, key)
+    cache = BundleCache(Path(cache_dir or default_cache_dir()), version.registry, cache_key(version))
     return cache.bundle(version.name, version.version, version.digests, lambda directory: _download(version, directory))
+
+
+def cache_key(version: ModelVersion) -> str:
+    """Return the name of a version's place in the cache."""
+    return f"{quote(version.name, safe='')}/{version.version}"
 
 
 def default_cache_dir() -> Path:
@@ -131,14 +152,15 @@ def _download(version: ModelVersion, directory: Path) -> None:
                 # With dst_path always: without it a local store hands out, and writes into, its own folder.
                 download_artifacts(artifact_uri=f"{version.pinned_uri}/{file}", dst_path=str(directory))
         except Exception as error:  # every artifact store raises its own
-            if _is_local_fault(error):
-                raise
-            raise BundleFileMissing(file, version.pinned_uri, _first_line(error)) from error
+            _raise_if_local(error)
+            raise BundleFileMissing(file, version.pinned_uri, _last_line(error)) from error
 
 
-def _is_local_fault(error: Exception) -> bool:
-    # The store's faults come as all sorts of exceptions; these are about where the files go to.
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
+def _raise_if_local(error: Exception) -> None:
+    """Raise OSError if the fault lies in where the files go to: MLflow wraps it like all those of the store."""
+    for number in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
+        if os.strerror(number) in str(error):
+            raise OSError(number, os.strerror(number)) from error
 
 
 # --- MLflow's client ----------------------------------------------------------------------------
@@ -235,6 +257,11 @@ def _registry_errors() -> Iterator[None]:
         yield
     except MlflowException as error:
         raise RegistryFailed(_registry_uri(), _first_line(error)) from error
+
+
+def _last_line(error: Exception) -> str:
+    """Return the line of MLflow's account of a failed download that says why, after those that say where."""
+    return next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)[:300]
 
 
 def _first_line(error: Exception) -> str:

@@ -15,6 +15,7 @@ import orjson
 from numpy.typing import NDArray
 
 from serving.batching import Batcher, Batching
+from serving.engine import MAX_BODY_BYTES
 from serving.errors import (
     RESPONSES,
     BodyTooLarge,
@@ -24,6 +25,8 @@ from serving.errors import (
     PolicyFailed,
 )
 from serving.metrics import Metrics
+from serving.refresh import Refresh
+from serving.replica import Counts, Replica
 from serving.served import ServedPolicy
 
 logger = logging.getLogger(__name__)
@@ -34,7 +37,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Handler = Callable[[ServedPolicy, Receive], Awaitable[bytes]]
 
-MAX_BODY_BYTES = 1 << 20
 MAX_ONGOING_REQUESTS = 256
 RETRY_AFTER_S = 1
 DRAIN_FACTOR = 16
@@ -59,9 +61,14 @@ class PolicyApp:
         max_body_bytes: int = MAX_BODY_BYTES,
         max_ongoing_requests: int = MAX_ONGOING_REQUESTS,
         batching: Batching | None = None,
+        refresh: Refresh = Refresh(),  # noqa: B008 - immutable
+        replica: Replica = Replica(),  # noqa: B008 - immutable
     ) -> None:
         self.served = served
         self.metrics = Metrics()
+        self.refresh = refresh
+        self.counts = Counts()
+        self._replica = replica
         self._max_body_bytes = max_body_bytes
         self._max_ongoing_requests = max_ongoing_requests
         self._ongoing_requests = 0
@@ -89,6 +96,7 @@ class PolicyApp:
         except ClientGoneError:
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets JSON and the log the rest
+            self.counts.errors += 1
             self.metrics.refused[await _respond_error(send, served, error)] += 1
             return
         await _respond(send, HTTPStatus.OK, served, body)
@@ -111,7 +119,9 @@ class PolicyApp:
             body = await _read_body(receive, self._max_body_bytes)
             # Those that came together with this one are counted, or refused, before it is computed.
             await asyncio.sleep(0)
-            return await self._answer(served, body)
+            answer = await self._answer(served, body)
+            self.counts.answered += 1
+            return answer
         finally:
             self._ongoing_requests -= 1
 
@@ -139,10 +149,12 @@ class PolicyApp:
         return self._batcher[1]
 
     async def _model(self, served: ServedPolicy, receive: Receive) -> bytes:  # noqa: ARG002
-        return served.model_answer
+        state = {"replica": self._replica.describe(self.counts), **self.refresh.describe()}
+        return orjson.dumps({**served.description, **state})
 
     async def _health(self, served: ServedPolicy, receive: Receive) -> bytes:  # noqa: ARG002
-        return served.health_answer
+        status = "degraded" if self.refresh.degraded else "ok"
+        return orjson.dumps({"status": status, "name": served.version.name, "version": served.version.version})
 
 
 async def _read_body(receive: Receive, limit: int) -> bytes:

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from urllib.parse import quote
 
-import orjson
-
 from serving.json_codec import JsonCodec
 from serving.policy import Policy
 from serving.registry import ModelVersion
@@ -24,8 +22,7 @@ class ServedPolicy:
         self.codec = JsonCodec(policy.observation_space, policy.action_space)
         self.loaded_at = datetime.fromtimestamp(time.time() if loaded_at is None else loaded_at, UTC)
         self.headers = _headers(version)
-        self.model_answer = orjson.dumps(self._description())
-        self.health_answer = orjson.dumps({"status": "ok", "name": version.name, "version": version.version})
+        self.description = self._description()
 
     def answer(self, body: bytes) -> bytes:
         """Return the body that answers a request's. Raises RequestError and PolicyFailed."""

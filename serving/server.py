@@ -6,12 +6,15 @@ import os
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
 
-from serving import engine, registry
+from serving import candidate, engine, registry, tracking
 from serving.cluster import Cluster, check_port
+from serving.errors import ModelUnknown, ModelUriInvalid, ServingError, VersionMissing
+from serving.good import LastKnownGood
 from serving.policy import Policy
 from serving.registry import ModelVersion
 from serving.spaces import Json
@@ -34,6 +37,8 @@ class ServerOptions:
     num_threads: int
     cache_dir: str | None
     access_log: bool
+    refresh_interval_s: float
+    allow_space_change: bool
     address: str | None
     """The Ray to join, None to start one."""
     startup_timeout_s: float
@@ -71,11 +76,31 @@ def _serve(options: ServerOptions) -> None:
 
 def _check(options: ServerOptions) -> tuple[ModelVersion, Policy]:
     """Find in seconds what would otherwise fail after Ray has started: registry, version, bundle, port."""
-    registry.check_tracking_server()
-    version = registry.resolve(options.model_uri)
+    tracking.bound_requests()
     if options.address is None:
         check_port(options.host, options.port)
-    return version, Policy.load(registry.fetch(version, options.cache_dir))
+    try:
+        registry.check_tracking_server()
+        version = registry.resolve(options.model_uri)
+        bundle = registry.fetch(version, options.cache_dir)
+        candidate.check(bundle, candidate.Limits())
+    except (ModelUriInvalid, ModelUnknown, VersionMissing):
+        raise  # the registry is well and says no: whoever starts a server is here to read it
+    except ServingError as error:
+        version = _last_known_good(options, error)
+        bundle = registry.fetch(version, options.cache_dir)
+    return version, Policy.load(bundle)
+
+
+def _last_known_good(options: ServerOptions, error: ServingError) -> ModelVersion:
+    """Return the version that this machine last served for the URI. Raises `error` where there is none."""
+    directory = Path(options.cache_dir) if options.cache_dir else registry.default_cache_dir()
+    version = LastKnownGood(directory, tracking.tracking_uri(), options.model_uri).recall()
+    if version is None:
+        raise error
+    warning = f"Warning: {error}\nStarting with the last known good version, {version.version}, and asking on."
+    click.secho(warning, fg="yellow", err=True)
+    return version
 
 
 def _cluster(options: ServerOptions) -> Cluster:
@@ -92,6 +117,8 @@ def _application(options: ServerOptions) -> Any:
         num_replicas=options.num_replicas,
         num_threads=options.num_threads,
         access_log=options.access_log,
+        refresh_interval_s=options.refresh_interval_s,
+        allow_space_change=options.allow_space_change,
     )
     return build(arguments)
 

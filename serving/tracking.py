@@ -7,6 +7,9 @@ from serving.errors import TrackingServerUnreachable
 
 PROBE_TIMEOUT_S = 3.0
 
+BOUNDS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+"""Of MLflow's own 7 retries of 120 s each, a server that hangs would take a quarter of an hour."""
+
 
 def tracking_uri() -> str:
     """Return MLflow's tracking URI, absolute: it names the same store from every working directory."""
@@ -21,6 +24,17 @@ def set_tracking_uri(uri: str) -> None:
     import mlflow
 
     mlflow.set_tracking_uri(uri)
+
+
+def bound_requests() -> None:
+    """Bound what this process's MLflow spends on a server that doesn't answer. What the user has set stays."""
+    for name, bound in BOUNDS.items():
+        os.environ.setdefault(name, bound)
+
+
+def is_remote(uri: str) -> bool:
+    """Return whether a server stands behind the URI; else MLflow opens a database or a folder itself."""
+    return uri.startswith(("http://", "https://", "databricks", "uc:"))
 
 
 def absolute_uri(uri: str) -> str:

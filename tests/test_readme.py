@@ -35,6 +35,16 @@ def test_the_parameters_are_those_of_the_configuration():
     assert rows("parameter") == expected
 
 
+def test_the_arguments_of_the_application_are_listed():
+    from serving.app import Arguments
+
+    expected = [
+        [f"`{name}`", f"`{'none' if field.default is None else field.default}`", field.description]
+        for name, field in Arguments.model_fields.items()
+    ]
+    assert rows("argument") == expected
+
+
 def test_every_error_code_is_listed_with_its_status():
     listed = {(row[0], row[1].strip("`")) for row in rows("status")}
     assert listed == {(str(int(status)), code) for status, code in RESPONSES.values()}

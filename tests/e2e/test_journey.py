@@ -87,11 +87,12 @@ def test_loading_as_a_replica_does_imports_neither_torch_nor_rllib_and_unpickles
     """What a replica's constructor runs, on the version that training registered, watched by an audit hook."""
     script = """
 import sys
-from serving.app import Arguments, load
+from serving.app import Arguments
+from serving.startup import started
 
 unpickled = []
 sys.addaudithook(lambda event, what: unpickled.append(what) if event == "pickle.find_class" else None)
-served = load(Arguments(cache_dir="cache-of-its-own"))
+served = started(Arguments(cache_dir="cache-of-its-own")).served
 assert served.answer(b'{"observation": [0, 0, 0.1, 0.5]}') == b'{"action":1}'
 assert not unpickled, unpickled
 heavy = [name for name in sys.modules if name.split(".")[0] in ("torch", "pipeline") or name.startswith("ray.rllib")]

@@ -38,7 +38,7 @@ def cartpole_graph(**changes: Any) -> onnx.ModelProto:
         helper.make_tensor_value_info("action", TensorProto.INT64, ["batch"]),
         helper.make_tensor_value_info("action_dist_inputs", TensorProto.FLOAT, ["batch", 2]),
     ]
-    weights = onnx.numpy_helper.from_array(WEIGHTS, "weights")
+    weights = onnx.numpy_helper.from_array(changes.get("weights", WEIGHTS), "weights")
     graph = helper.make_graph(nodes, "policy", inputs, outputs, [weights])
     return helper.make_model(graph, opset_imports=changes.get("opsets") or [helper.make_opsetid("", 17)], ir_version=8)
 
@@ -77,6 +77,8 @@ def policy_json(observation_space: Any = CARTPOLE, action_space: Any = None, env
 
 
 CARTPOLE_BUNDLE = Bundle(cartpole_graph().SerializeToString(), policy_json())
+CONTRARY_BUNDLE = Bundle(cartpole_graph(weights=-WEIGHTS).SerializeToString(), policy_json())
+"""Of the same spaces, but with the other action for every observation."""
 STEERING_BUNDLE = Bundle(
     steering_graph().SerializeToString(),
     policy_json(spaces.Box(-10, 10, (1,)), spaces.Box(-2, 2, (1,)), "Pendulum-v1"),
@@ -117,11 +119,19 @@ class Store(NamedTuple):
         (source / "policy.json").write_bytes(bundle.policy)
         version = client.create_model_version(name, source.as_uri(), tags=tags)
         if stage:
-            with pytest.warns(FutureWarning):
-                client.transition_model_version_stage(name, version.version, stage)
+            self.promote(name, int(version.version), stage, archive=False)
         if alias:
             client.set_registered_model_alias(name, alias, version.version)
         return int(version.version)
+
+    def promote(self, name: str, version: int, stage: str = "Production", *, archive: bool = True) -> None:
+        """Move a version to a stage, as a person does in MLflow's UI."""
+        from mlflow import MlflowClient
+
+        with pytest.warns(FutureWarning):
+            MlflowClient(self.uri).transition_model_version_stage(
+                name, str(version), stage, archive_existing_versions=archive
+            )
 
     def file(self, name: str, version: int, file: str) -> Path:
         """The artifact store's own copy of a version's file."""

@@ -9,8 +9,7 @@ from pydantic import ValidationError
 from ray import serve
 
 from serving import app, engine
-from serving.app import Arguments, build, load
-from tests.serving.policies import Store
+from serving.app import Arguments, build
 
 
 @pytest.fixture(autouse=True)
@@ -63,13 +62,6 @@ def test_the_replica_gets_a_tracking_uri_that_means_the_same_everywhere(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
     (arguments,) = deployment_of(build(Arguments())).init_args
     assert arguments.tracking_uri == f"sqlite:///{tmp_path}/mlflow.db"
-
-
-def test_a_replica_loads_what_the_registry_names(store: Store, tmp_path: Path) -> None:
-    version = store.register("loading", stage="Staging")
-    served = load(Arguments(model_uri="models:/loading/Staging", tracking_uri=store.uri, cache_dir=str(tmp_path)))
-    assert (served.version.name, served.version.version) == ("loading", version)
-    assert served.answer(b'{"observation": [0, 0, 1, 0]}') == b'{"action":1}'
 
 
 def test_arguments_survive_the_way_to_the_replica() -> None:

@@ -6,7 +6,7 @@ from tests.serving.policies import STEERING_BUNDLE, served
 
 
 def test_the_model_answer_tells_a_client_all_it_needs() -> None:
-    model = json.loads(served().model_answer)
+    model = served().description
     assert model["observation_space"]["low"][1] == "-inf"
     assert {key: model[key] for key in model if key != "observation_space"} == {
         "name": "cartpole-ppo",

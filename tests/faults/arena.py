@@ -1,0 +1,229 @@
+"""MLflow, a policy server and load on it, all real, and the means to harm each of them."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+import requests
+
+from serving.policy import Bundle
+from tests.faults.load import Record
+from tests.faults.report import read
+from tests.serving.policies import CARTPOLE_BUNDLE, CONTRARY_BUNDLE, digest_tags
+from tests.workshop import PROJECT, Workshop, answers, await_true, free_port
+
+NAME = "faulty"
+
+
+class Registry:
+    """An MLflow server that can be stopped, and tiny policies registered in it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.shop = Workshop(directory, {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
+        self.bundles: dict[int, Bundle] = {}
+        self.process = self.start()
+
+    def start(self) -> "subprocess.Popen[str]":
+        self.process = self.shop.start(
+            *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)),
+            *(
+                "--workers",
+                "1",
+                "--backend-store-uri",
+                "sqlite:///mlflow.db",
+                "--artifacts-destination",
+                "./mlartifacts",
+            ),
+            log="mlflow-server.log",
+        )
+        await_true(lambda: answers(f"{self.url}/health"), "the MLflow server answers")
+        return self.process
+
+    def stop(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    @contextlib.contextmanager
+    def hanging(self) -> Iterator[None]:
+        """In the place of the server, something that accepts and never answers."""
+        self.stop()
+        taken: list[socket.socket] = []
+        with socket.socket() as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("127.0.0.1", self.port))
+            listener.listen(64)
+
+            def accept() -> None:
+                with contextlib.suppress(OSError):
+                    while True:
+                        taken.append(listener.accept()[0])
+
+            thread = threading.Thread(target=accept)
+            thread.start()
+            try:
+                yield
+            finally:
+                listener.shutdown(socket.SHUT_RDWR)
+                thread.join()
+        for connection in taken:
+            connection.close()
+        self.start()
+
+    def client(self) -> Any:
+        from mlflow import MlflowClient
+
+        return MlflowClient(self.url, self.url)
+
+    @property
+    def database(self) -> str:
+        """The server's database, for those who do without the server."""
+        return f"sqlite:///{self.shop.directory}/mlflow.db"
+
+    def crowd(self, name: str, versions: int) -> None:
+        """Register so many versions of a model, all without files."""
+        from mlflow import MlflowClient
+
+        client = MlflowClient(self.database, self.database)
+        client.create_registered_model(name)
+        for _ in range(versions):
+            client.create_model_version(name, "mlflow-artifacts:/nowhere", tags={"evaluation.return_mean": "500.0"})
+
+    def register(
+        self, bundle: Bundle, *, tags: dict[str, str] | None = None, lacking: str = "", name: str = NAME
+    ) -> int:
+        """Register the bundle's next version, with the digests of `tags` or its own, but for the file `lacking`."""
+        client = self.client()
+        run = client.create_run("0").info
+        with tempfile.TemporaryDirectory() as directory:
+            for file, content in (("model.onnx", bundle.graph), ("policy.json", bundle.policy)):
+                if file != lacking:
+                    Path(directory, file).write_bytes(content)
+            client.log_artifacts(run.run_id, directory, "bundle")
+        with contextlib.suppress(Exception):
+            client.create_registered_model(name)
+        tags = digest_tags(bundle) if tags is None else tags
+        version = client.create_model_version(name, f"{run.artifact_uri}/bundle", run.run_id, tags=tags)
+        self.bundles[int(version.version)] = bundle
+        return int(version.version)
+
+    def promote(self, version: int, name: str = NAME) -> float:
+        """Move the version to Production as a person does, and return when it was done."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            self.client().transition_model_version_stage(
+                name, str(version), "Production", archive_existing_versions=True
+            )
+        return time.time()
+
+
+class Server:
+    """`python -m serving run`, its replicas, and what it says of itself."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        replicas: int,
+        *options: str,
+        cache: Path | None = None,
+        name: str = NAME,
+        uri: str = "",
+    ) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="f-", dir="/tmp"))  # short, for Ray's sockets
+        self.port, self.replicas = free_port(), replicas
+        self.url = f"http://127.0.0.1:{self.port}/{name}"
+        variables = {"MLFLOW_TRACKING_URI": uri or registry.url, "RAY_TMPDIR": str(self.directory)}
+        self.shop = Workshop(self.directory, variables)
+        self.cache = cache or self.directory / "cache"
+        self.process = self.shop.start(
+            *(
+                sys.executable,
+                "-m",
+                "serving",
+                "run",
+                "--model-uri",
+                f"models:/{name}/Production",
+                "--port",
+                str(self.port),
+            ),
+            *("--num-replicas", str(replicas), "--cache-dir", str(self.cache), *options),
+        )
+
+    def wait_up(self) -> "Server":
+        await_true(lambda: answers(f"{self.url}/health") or self.process.poll() is not None, "the server answers", 90)
+        assert self.process.poll() is None, self.shop.output()
+        await_true(lambda: len(self.models()) == self.replicas, "every replica answers", 60)
+        return self
+
+    def models(self) -> dict[str, dict[str, Any]]:
+        """What each replica says of itself, by its id, over connections of their own."""
+        found = {}
+        for _ in range(8 * self.replicas):
+            with contextlib.suppress(requests.RequestException, KeyError, ValueError):
+                model = requests.get(f"{self.url}/model", timeout=5).json()
+                found[model["replica"]["id"]] = model
+            if len(found) == self.replicas:
+                break
+        return found
+
+    def await_models(self, condition: Callable[[dict[str, Any]], object], what: str, timeout_s: float = 30) -> float:
+        """Wait until it holds of every replica, and return how long that took."""
+        start = time.monotonic()
+
+        def all_do() -> bool:
+            models = self.models()
+            return len(models) == self.replicas and all(condition(model) for model in models.values())
+
+        await_true(all_do, what, timeout_s)
+        return time.monotonic() - start
+
+    def replica_pid(self) -> int:
+        return int(next(iter(self.models().values()))["replica"]["pid"])
+
+    def end(self) -> None:
+        self.shop.end()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+class Load:
+    """The load's process; its records are there when it has ended."""
+
+    def __init__(self, server: Server, *options: str) -> None:
+        self._output = Path(tempfile.mkstemp(prefix="load-")[1])
+        command = [sys.executable, "-m", "tests.faults.load", server.url, str(self._output), *options]
+        self._process = subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.PIPE, start_new_session=True)
+        self.records: list[Record] = []
+
+    def __enter__(self) -> Self:
+        time.sleep(1.5)  # until it has imported what it needs
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        try:
+            self._process.communicate(timeout=90)
+            self.records = read(self._output)
+        finally:
+            self._process.kill()
+            self._output.unlink()
+
+
+def kill(pid: int, signum: signal.Signals = signal.SIGKILL) -> float:
+    """Send the signal, and return when."""
+    psutil.Process(pid).send_signal(signum)
+    return time.time()
+
+
+GOOD, CONTRARY = CARTPOLE_BUNDLE, CONTRARY_BUNDLE

@@ -1,0 +1,109 @@
+from pathlib import Path
+
+import pytest
+
+from serving import server
+from serving.app import Arguments
+from serving.errors import DigestMismatch, RegistryFailed, ServingError, TrackingServerUnreachable, VersionMissing
+from serving.lookout import Beside
+from serving.registry import fetch, resolve
+from serving.routes import PolicyApp
+from serving.server import ServerOptions
+from serving.startup import Start, started
+from tests.serving.policies import CONTRARY_BUNDLE, Store, ask, free_port
+
+
+def start(store: Store, uri: str, cache: Path) -> Start:
+    begun = started(Arguments(model_uri=uri, tracking_uri=store.uri, cache_dir=str(cache)))
+    assert isinstance(begun.registry, Beside)
+    begun.registry.close()
+    return begun
+
+
+def test_a_replica_loads_what_the_registry_names(store: Store, tmp_path: Path) -> None:
+    version = store.register("loading", stage="Staging")
+    begun = start(store, "models:/loading/Staging", tmp_path)
+    assert (begun.served.version.name, begun.served.version.version) == ("loading", version)
+    assert begun.served.answer(b'{"observation": [0, 0, 1, 0]}') == b'{"action":1}'
+    assert not begun.refresh.degraded
+
+
+def test_without_the_registry_the_last_known_good_version_is_served_and_said_to_be(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.register("remembered", stage="Production")
+    start(store, "models:/remembered/Production", tmp_path)
+
+    def fail(*_: object) -> None:
+        raise RegistryFailed("x", "it is down")
+
+    monkeypatch.setattr(Beside, "resolve", fail)
+    begun = start(store, "models:/remembered/Production", tmp_path)
+    app = PolicyApp(begun.served, refresh=begun.refresh)
+    health, model = ask(app, "GET", "/health"), ask(app, "GET", "/model").json()
+    assert (health.status, health.json()["status"]) == (200, "degraded")
+    assert (model["degraded"], model["refresh_error"]) == (True, "the model registry at x failed: it is down")
+    with pytest.raises(RegistryFailed):
+        start(store, "models:/remembered/Staging", tmp_path)
+
+
+def test_a_corrupt_version_in_the_stage_does_not_keep_a_replica_from_starting(store: Store, tmp_path: Path) -> None:
+    store.register("spoilt", stage="Production")
+    start(store, "models:/spoilt/Production", tmp_path)
+    version = store.register("spoilt", CONTRARY_BUNDLE)
+    store.file("spoilt", version, "model.onnx").write_bytes(b"rubbish")
+    store.promote("spoilt", version)
+    begun = start(store, "models:/spoilt/Production", tmp_path)
+    assert (begun.served.version.version, begun.refresh.degraded) == (1, True)
+    with pytest.raises(DigestMismatch):
+        start(store, "models:/spoilt/Production", tmp_path / "elsewhere")
+
+
+def test_the_command_starts_with_the_last_known_good_version_and_a_warning(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.register("commanded", stage="Production")
+    start(store, "models:/commanded/Production", tmp_path)
+    options = ServerOptions(
+        model_uri="models:/commanded/Production",
+        host="127.0.0.1",
+        port=free_port(),
+        route_prefix=None,
+        num_replicas=1,
+        num_threads=1,
+        cache_dir=str(tmp_path),
+        access_log=False,
+        refresh_interval_s=2,
+        allow_space_change=False,
+        address=None,
+        startup_timeout_s=60,
+    )
+    store.promote("commanded", 1, "Archived", archive=False)
+    with pytest.raises(VersionMissing):
+        server._check(options)
+
+    def fail() -> None:
+        raise TrackingServerUnreachable("http://x", "connection refused")
+
+    monkeypatch.setattr(server.registry, "check_tracking_server", fail)
+    version, _ = server._check(options)
+    assert version.version == 1
+    assert capsys.readouterr().err.splitlines()[1] == "Starting with the last known good version, 1, and asking on."
+
+
+def test_the_process_beside_a_replica_answers_asks_again_and_ends(store: Store, tmp_path: Path) -> None:
+    store.register("beside", stage="Production")
+    beside = Beside(store.uri)
+    version = beside.poll("models:/beside/Production")
+    assert version == resolve("models:/beside/Production")
+    assert beside.fetch(version, tmp_path) == fetch(version, tmp_path)
+    with pytest.raises(VersionMissing, match="is in stage 'Staging'"):
+        beside.poll("models:/beside/Staging")
+    process = beside._process
+    assert process is not None
+    process.kill()
+    process.wait()
+    with pytest.raises(ServingError, match="the process that asks it failed"):
+        beside.poll("models:/beside/Production")
+    assert beside.poll("models:/beside/Production").version == 1
+    beside.close()

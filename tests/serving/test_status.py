@@ -1,0 +1,79 @@
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from serving import status
+from serving.cli import main
+from serving.refresh import Refresh, Refusal
+from serving.replica import Replica
+from serving.routes import PolicyApp
+from tests.serving.policies import served
+
+
+class Proxy:
+    """Hands each request to the next of several replicas."""
+
+    def __init__(self, *apps: PolicyApp) -> None:
+        self.apps, self.turn = apps, 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.turn += 1
+        await self.apps[self.turn % len(self.apps)](scope, receive, send)
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "INTERVAL_S", 0.01)
+    monkeypatch.setenv("COLUMNS", "160")
+
+
+def test_every_replica_is_asked_and_shown(serve_http: Callable[[Any], str]) -> None:
+    refused = Refresh("2026-11-22T20:00:00+00:00", "version 5: it is bad", Refusal(5, "it is bad"), refusals=1)
+    one = PolicyApp(served(version=3), replica=Replica("aaa", 2), refresh=refused)
+    two = PolicyApp(served(version=4), replica=Replica("bbb", 2), refresh=Refresh("2026-11-22T20:00:01+00:00", swaps=1))
+    two.counts.answered = 7
+    url = serve_http(Proxy(one, two))
+    shown = CliRunner().invoke(main, ["status", "--url", url])
+    assert shown.exit_code == 0, shown.output
+    lines = shown.output.splitlines()
+    assert lines[0] == f"cartpole-ppo version 3 and 4 (models:/cartpole-ppo/Production) at {url}"
+    assert lines[1] == "2 of 2 replicas answer"
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if "aaa" in line or "bbb" in line]
+    assert rows == [
+        ["aaa", "3", "Production", "refused 5", "2026-11-22T20:00:00+00:00", "0", "0", "0", "0"],
+        ["bbb", "4", "Production", "ok", "2026-11-22T20:00:01+00:00", "0", "7", "0", "1"],
+    ]
+    assert lines[-1] == "version 5: it is bad"
+
+
+def test_a_replica_that_does_not_answer_is_missed_and_degradation_is_said(serve_http: Callable[[Any], str]) -> None:
+    app = PolicyApp(served(), replica=Replica("aaa", 2), refresh=Refresh(error="it is down", degraded=True))
+    shown = CliRunner().invoke(main, ["status", "--url", serve_http(app)]).output
+    assert "1 of 2 replicas answer" in shown
+    assert "Serving the last known good version: it is down" in shown
+
+
+def test_the_rate_is_of_the_time_between_two_samples() -> None:
+    def sample(answered: int, at: float) -> status.Sample:
+        return status.Sample({"a": {"replica": {"answered": answered, "of": 1}}}, at)
+
+    assert sample(300, 12.0).rate("a", sample(100, 10.0)) == 100
+    assert sample(300, 12.0).rate("b", sample(100, 10.0)) is None
+
+
+def test_no_server_is_one_line() -> None:
+    shown = CliRunner().invoke(main, ["status", "--url", "http://127.0.0.1:1/x"])
+    assert (shown.exit_code, len(shown.stderr.splitlines())) == (1, 1)
+
+
+def test_the_model_says_which_replica_answers_and_how_often_it_did() -> None:
+    from tests.serving.policies import ask
+
+    app = PolicyApp(served(), replica=Replica("aaa", 2, pid=7, started_at="now"))
+    ask(app, body=b'{"observation": [0, 0, 1, 0]}')
+    ask(app, body=b"nonsense")
+    replica = json.loads(ask(app, "GET", "/model").body)["replica"]
+    assert replica == {"id": "aaa", "of": 2, "pid": 7, "started_at": "now", "answered": 1, "errors": 1}
