@@ -1,10 +1,11 @@
 """What a training run is told. Every default stands here, once."""
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, Self
 
-from pipeline.errors import InvalidConfig
+from pipeline.errors import InvalidConfig, UnknownSetting
 
 
 def _setting(default: Any, about: str) -> Any:
@@ -30,7 +31,9 @@ class TrainConfig:
         None, "Mean greedy return at which training ends; the environment's own reward threshold if not given."
     )
     evaluation_interval: int = _setting(4096, "Environment steps between greedy evaluations.")
+    patience: int = _setting(5, "Evaluations without a better one at which training ends, once the target is reached.")
     evaluation_episodes: int = _setting(100, "Episodes of each greedy evaluation.")
+    checkpoint_interval_s: float = _setting(30.0, "Seconds between checkpoints that go to MLflow while training.")
     num_env_runners: int = _setting(0, "Remote processes that step environments; 0 steps them in this one.")
     num_envs_per_env_runner: int = _setting(32, "Environments that each of those steps as one vector.")
     train_batch_size_per_learner: int = _setting(1024, "Environment steps per PPO iteration.")
@@ -72,6 +75,19 @@ class TrainConfig:
         """`fcnet_hiddens` as RLlib takes it."""
         return [int(units) for units in self.fcnet_hiddens.split(",")]
 
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Self:
+        """The settings by name; those that are not given have their defaults.
+
+        Raises:
+            UnknownSetting: With the nearest known one.
+        """
+        known = [each.name for each in fields(cls)]
+        for name in settings:
+            if name not in known:
+                raise UnknownSetting(name, next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.0))))
+        return cls(**settings)
+
     def as_params(self) -> Mapping[str, Any]:
         """The settings by name, as MLflow logs them."""
         return asdict(self)
@@ -82,7 +98,9 @@ _MINIMA = {
     "seed": 0,
     "max_env_steps": 1,
     "evaluation_interval": 1,
+    "patience": 1,
     "evaluation_episodes": 1,
+    "checkpoint_interval_s": 0,
     "num_env_runners": 0,
     "num_envs_per_env_runner": 1,
     "train_batch_size_per_learner": 1,

@@ -6,7 +6,7 @@ import shutil
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -24,6 +24,9 @@ from pipeline.environments import Environment
 RETURN_WINDOW = 100
 
 _EPISODE_RETURNS = "episode_returns"
+
+#: Where RLlib's checkpoints keep the networks.
+_WEIGHTS = "learner_group/learner/rl_module"
 
 #: RLlib's learner results that are worth a curve, and the metric that each becomes.
 _LEARNER_METRICS = {
@@ -78,6 +81,11 @@ class Trainer:
         module: TorchRLModule = self._algorithm.get_module()
         return module
 
+    @property
+    def returns(self) -> Sequence[float]:
+        """Returns of the last training episodes, at most 100 of them."""
+        return self._returns
+
     def iterations(self) -> Iterator[Iteration]:
         """One PPO iteration after another, without end."""
         while True:
@@ -90,6 +98,25 @@ class Trainer:
         shutil.rmtree(directory, ignore_errors=True)
         self._algorithm.save_to_path(directory)
         return directory
+
+    def restore(self, directory: Path, returns: Sequence[float]) -> None:
+        """Go on from a checkpoint of the same configuration: weights, optimizer and counters.
+
+        Args:
+            directory: What `save` wrote.
+            returns: The `returns` at that time.
+        """
+        self._algorithm.restore_from_path(directory)
+        self._returns.extend(returns)
+
+    def load_weights(self, checkpoint: Path) -> None:
+        """Begin with the weights of a checkpoint; optimizer and counters begin anew.
+
+        Raises:
+            RuntimeError: If its network has another shape.
+        """
+        self._algorithm.restore_from_path(checkpoint / _WEIGHTS, component=_WEIGHTS)
+        self._algorithm.env_runner_group.sync_weights(from_worker_or_learner_group=self._algorithm.learner_group)
 
     def _iteration(self, result: Mapping[str, Any], seconds: float) -> Iteration:
         runners = result["env_runners"]
