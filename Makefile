@@ -6,7 +6,7 @@ MLFLOW_PORT ?= 5000
 SERVING_PORT ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-unit lint types clean
+.PHONY: help setup run test test-unit bench-training lint types clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -31,6 +31,10 @@ test: setup ## All tests.
 
 test-unit: setup ## The tests that take seconds.
 	@$(BIN)/python -m pytest -m 'not e2e'
+
+bench-training: setup ## Training beside stable-baselines3, seeds 0 to 4; about 10 minutes.
+	@$(BIN)/python -m pip install --quiet --group benchmark
+	@$(BIN)/python -m benchmarks.training
 
 lint: setup ## ruff: rules and format.
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

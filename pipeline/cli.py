@@ -95,15 +95,18 @@ def train(context: click.Context, resume: str | None, model_uri: str | None, fil
         raise click.UsageError("--resume takes every setting from the run; leave the other options out.")
     config = TrainConfig.of((_read(file) if file else {}) | (given if file else settings))
     from pipeline.interruption import interruptible
+    from pipeline.ray_session import RaySession
 
     with interruptible():
-        from pipeline import training_run
-        from pipeline.progress import TrainingProgress
+        with RaySession(num_cpus=config.num_env_runners) as ray:
+            from pipeline import training_run
+            from pipeline.progress import TrainingProgress
 
-        with TrainingProgress() as progress:
-            trained = (
-                training_run.resume(resume, progress) if resume else training_run.train(config, progress, model_uri)
-            )
+            with TrainingProgress() as progress:
+                if resume:
+                    trained = training_run.resume(resume, progress, ray)
+                else:
+                    trained = training_run.train(config, progress, ray, model_uri)
         _say_what_was_trained(trained)
         if trained.promote:
             from pipeline.promotion import Gate

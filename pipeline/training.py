@@ -1,9 +1,7 @@
 """RLlib, and nothing else: a configuration becomes a stream of PPO iterations, and checkpoints."""
 
-import logging
 import math
 import shutil
-import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import ray
 from gymnasium.spaces import Discrete
 from ray.rllib.algorithms.ppo import PPO, PPOConfig
+from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
+from ray.rllib.core.rl_module import RLModuleSpec
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.torch import TorchRLModule
 
@@ -55,7 +54,7 @@ class Iteration:
 
 
 class Trainer:
-    """PPO on one environment; a context manager that starts Ray, or joins the cluster at RAY_ADDRESS.
+    """PPO on one environment; a context manager, within which Ray must run.
 
     Args:
         config: How to train.
@@ -67,13 +66,11 @@ class Trainer:
         self._returns: deque[float] = deque(maxlen=RETURN_WINDOW)
 
     def __enter__(self) -> Self:
-        _start_ray()
         self._algorithm: PPO = self._config.build_algo()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._algorithm.stop()
-        ray.shutdown()
 
     @property
     def module(self) -> TorchRLModule:
@@ -139,6 +136,23 @@ class Trainer:
         )
 
 
+def untrained(config: TrainConfig, environment: Environment) -> TorchRLModule:
+    """A policy as training begins with, built without Ray."""
+    module: TorchRLModule = RLModuleSpec(
+        module_class=DefaultPPOTorchRLModule,
+        observation_space=environment.observation_space,
+        action_space=environment.action_space,
+        model_config=_model_config(config),
+    ).build()
+    return module
+
+
+def _model_config(config: TrainConfig) -> DefaultModelConfig:
+    return DefaultModelConfig(
+        fcnet_hiddens=config.hidden_units, fcnet_activation=config.fcnet_activation, vf_share_layers=False
+    )
+
+
 def algorithm_config(config: TrainConfig, environment: Environment) -> PPOConfig:
     """RLlib's form of a configuration."""
     vectorize_mode = "vector_entry_point" if environment.has_vector_entry_point else "sync"
@@ -166,11 +180,7 @@ def algorithm_config(config: TrainConfig, environment: Environment) -> PPOConfig
             entropy_coeff=config.entropy_coeff,
             grad_clip=config.grad_clip,
         )
-        .rl_module(
-            model_config=DefaultModelConfig(
-                fcnet_hiddens=config.hidden_units, fcnet_activation=config.fcnet_activation, vf_share_layers=False
-            )
-        )
+        .rl_module(model_config=_model_config(config))
         .callbacks(on_episode_end=_return_logger())
         .debugging(seed=config.seed)
     )
@@ -188,17 +198,3 @@ def _return_logger() -> Callable[..., None]:
         metrics_logger.log_value(key, sum(chunk.get_return() for chunk in chunks), reduce="item_series")
 
     return log_return
-
-
-def _start_ray() -> None:
-    # RLlib warns at each start that it is itself; what matters to a person raises.
-    logging.getLogger("ray.rllib").setLevel(logging.ERROR)
-    on_sigterm = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
-        interrupted = False
-    except SystemExit:  # raised by the SIGTERM handler that ray.init puts in the place of ours
-        interrupted = True
-    signal.signal(signal.SIGTERM, on_sigterm)
-    if interrupted:
-        signal.raise_signal(signal.SIGTERM)

@@ -15,8 +15,9 @@ from pipeline.evaluation import Evaluation
 from pipeline.export import GreedyPolicy
 from pipeline.origin import Origin
 from pipeline.outbox import Outbox, patiently
+from pipeline.ray_session import RaySession
 from pipeline.search import Found, Progress, Search
-from pipeline.training import Trainer
+from pipeline.training import Trainer, untrained
 from serving.registry import check_tracking_server
 
 
@@ -46,12 +47,13 @@ class Trained:
         return self.target_return is None or self.evaluation.mean >= self.target_return
 
 
-def train(config: TrainConfig, progress: Progress, model_uri: str | None = None) -> Trained:
+def train(config: TrainConfig, progress: Progress, ray: RaySession, model_uri: str | None = None) -> Trained:
     """Train, evaluate and register a policy in one MLflow run.
 
     Args:
         config: How to train.
         progress: Is told how far it is.
+        ray: Is starting.
         model_uri: A registered policy whose weights training starts with.
 
     Raises:
@@ -70,10 +72,10 @@ def train(config: TrainConfig, progress: Progress, model_uri: str | None = None)
         if model_uri is not None:
             start = origin.find(model_uri, environment, directory.parent)
             tracking.log_origin(run_id, start.uri, start.model_id)
-        return _Run(config, environment, run_id, directory, progress, start).train()
+        return _Run(config, environment, run_id, directory, progress, ray, start).train()
 
 
-def resume(run_id: str, progress: Progress) -> Trained:
+def resume(run_id: str, progress: Progress, ray: RaySession) -> Trained:
     """Go on with a run that did not finish, from its last checkpoint.
 
     Raises:
@@ -86,7 +88,7 @@ def resume(run_id: str, progress: Progress) -> Trained:
     with _workplace() as directory:
         checkpoints.newest(run_id, directory)
         with tracking.run("train", resumed=run_id):
-            return _Run(config, environment, run_id, directory, progress, None).train()
+            return _Run(config, environment, run_id, directory, progress, ray, None).train()
 
 
 @contextlib.contextmanager
@@ -105,24 +107,27 @@ class _Run:
     run_id: str
     directory: Path
     progress: Progress
+    ray: RaySession
     start: Origin | None
 
     def train(self) -> Trained:
-        self.progress.stage(f"MLflow run {self.run_id}; starting Ray")
+        self.progress.stage(f"MLflow run {self.run_id}; starting Ray and trying the export")
+        self._try_export()
+        self.ray.await_ready()
         with Outbox(self.run_id, self.progress.note) as outbox:
             with Trainer(self.config, self.environment) as trainer:
                 if self.start is not None:
                     self.start.hand_over(trainer)
-                self._try_export(trainer)
                 search = Search(self.config, self.environment, trainer, outbox, self.directory, self.progress)
                 found = search.best()
+            self.ray.begin_to_stop()
             self.progress.stage("Logging and registering the policy")
             self._post_pictures(outbox, found, search.target_return)
         return self._register(found, search.target_return)
 
-    def _try_export(self, trainer: Trainer) -> None:
-        self.progress.stage("Trying the export before training begins")
-        policy = GreedyPolicy(trainer.module, self.environment.action_space)
+    def _try_export(self) -> None:
+        """What cannot be exported fails now, in seconds, rather than after hours of training."""
+        policy = GreedyPolicy(untrained(self.config, self.environment), self.environment.action_space)
         export.to_onnx(policy, self.environment.observation_space)
 
     def _post_pictures(self, outbox: Outbox, found: Found, target_return: float | None) -> None:
