@@ -48,7 +48,7 @@ def write(
         seed=config.seed,
         origin="" if origin is None else f", starting from `{origin}`",
         run_id=run_id,
-        commit=provenance["git_commit"][:12],
+        commit=provenance["git_commit"],
         network="-".join(map(str, config.hidden_units)) + f" {config.fcnet_activation}",
         gamma=config.gamma,
         lambda_=config.lambda_,
@@ -63,8 +63,8 @@ def write(
         minimum=evaluation.minimum,
         maximum=evaluation.maximum,
         verdict=_verdict(evaluation, target_return),
-        observation_space=environment.observation_space,
-        action_space=environment.action_space,
+        observation_space=" ".join(str(environment.observation_space).split()),
+        action_space=" ".join(str(environment.action_space).split()),
         example=json.dumps(evaluation_example(environment)),
     )
 

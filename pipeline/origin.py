@@ -5,7 +5,7 @@ from pathlib import Path
 
 import mlflow
 
-from pipeline import bundle
+from pipeline import bundle, tracking
 from pipeline.environments import Environment
 from pipeline.errors import CannotContinueFrom
 from pipeline.training import Trainer
@@ -55,11 +55,10 @@ def find(model_uri: str, environment: Environment, directory: Path) -> Origin:
     version = resolve(model_uri)
     policy = Policy.load(fetch(version))
     _require_same_spaces(version.pinned_uri, policy, environment)
-    logged = mlflow.MlflowClient().get_model_version(version.name, str(version.version))
     checkpoint = mlflow.artifacts.download_artifacts(
         f"{version.pinned_uri}/{bundle.CHECKPOINT_DIRECTORY}", dst_path=str(directory)
     )
-    return Origin(version.pinned_uri, logged.model_id, Path(checkpoint))
+    return Origin(version.pinned_uri, tracking.model_id_of(version.name, version.version), Path(checkpoint))
 
 
 def _require_same_spaces(uri: str, policy: Policy, environment: Environment) -> None:

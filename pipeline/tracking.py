@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -123,6 +124,13 @@ def origin_of(run_id: str) -> str | None:
     """The registered policy that a run started from, if it did."""
     uri: str | None = mlflow.get_run(run_id).data.tags.get(_ORIGIN_TAG)
     return uri
+
+
+def model_id_of(name: str, version: int) -> str | None:
+    """The id of the logged model behind a version. MLflow's stores leave the field of this name empty."""
+    found = mlflow.MlflowClient().get_model_version(name, str(version))
+    logged = re.fullmatch(r"models:/(m-\w+)", found.source or "")
+    return found.model_id or (logged[1] if logged else None)
 
 
 def log_provenance(run_id: str, provenance: Mapping[str, str]) -> None:

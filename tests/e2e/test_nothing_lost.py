@@ -4,6 +4,7 @@ import itertools
 import re
 import signal
 import sys
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -110,8 +111,8 @@ def test_figures_and_a_recording_are_artifacts(client, run_id, tmp_path):
         "figures/evaluation_returns.png",
         "figures/learning_curve.png",
     ]
-    content = open(client.download_artifacts(run_id, "episode.gif", str(tmp_path)), "rb").read(6)  # noqa: SIM115, PTH123
-    assert content == b"GIF89a"
+    recording = Path(client.download_artifacts(run_id, "episode.gif", str(tmp_path)))
+    assert recording.read_bytes()[:6] == b"GIF89a"
 
 
 def test_training_starts_from_a_registered_policy(shop, client, run_id):
@@ -121,9 +122,7 @@ def test_training_starts_from_a_registered_policy(shop, client, run_id):
     run = client.get_run(version.run_id)
     assert version.tags["from"] == run.data.tags["from"] == "models:/cartpole-ppo/1"
     assert "starting from `models:/cartpole-ppo/1`" in version.description
-    assert [each.model_id for each in run.inputs.model_inputs] == [
-        client.get_model_version("cartpole-ppo", "1").model_id
-    ]
+    assert [each.model_id for each in run.inputs.model_inputs] == [model_id(client, "cartpole-ppo")]
     assert history(client, version.run_id, "evaluation/greedy_return_mean")[0].value == 500
     assert version.run_id != run_id
 
@@ -162,10 +161,15 @@ def test_the_same_seed_gives_the_same_metrics_and_the_same_actions(shop, client)
     np.testing.assert_array_equal(*actions)
 
 
+def model_id(client, name):
+    """Of the first version; its source is the logged model."""
+    return client.get_model_version(name, "1").source.removeprefix("models:/")
+
+
 def act(client, version, shop, observations):
     directory = shop.directory / version.name
     directory.mkdir()
-    model = client.get_logged_model(version.model_id)
+    model = client.get_logged_model(model_id(client, version.name))
     from mlflow.artifacts import download_artifacts
 
     for file in ("model.onnx", "policy.json"):
