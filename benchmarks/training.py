@@ -45,11 +45,16 @@ def main(seeds: int, lock: Path | None, out: Path) -> None:
                 yardstick.append(json.loads(_run("benchmarks.training_yardstick", peer, str(seed))[-1][1]))
             sys.stdout.write(f"{_short(yardstick[-1])} {whole[-1]}\n")
             sys.stdout.flush()
-    results = {"machine": _machine(), "yardstick": yardstick, "whole": whole}
+        _write({"machine": _machine(), "yardstick": yardstick, "whole": whole}, out)
+
+
+def _write(results: Record, out: Path) -> None:
+    """After each seed, so that what was measured is not lost."""
     (out / "training.json").write_text(json.dumps(results, indent=1))
     (out / "training.md").write_text(table(results))
-    _plot(yardstick).savefig(out / "training.png", dpi=120)
+    _plot(results["yardstick"]).savefig(out / "training.png", dpi=120)
     sys.stdout.write(table(results))
+    sys.stdout.flush()
 
 
 @contextlib.contextmanager

@@ -41,7 +41,7 @@ def distribution(returns: Sequence[float], target_return: float | None, title: s
     low, high = min(returns), max(returns)
     # All returns equal, as those of a perfect policy are, still make a bar that can be seen.
     margin = max(0.05 * (high - low), 0.01 * abs(high), 0.5)
-    axes.hist(returns, bins=20, range=(low - margin, high + margin), color="tab:blue", alpha=0.6)
+    axes.hist(returns, bins=21, range=(low - margin, high + margin), color="tab:blue", alpha=0.6)
     axes.plot(returns, [0.0] * len(returns), "|", color="black", markersize=14, clip_on=False)
     mean = sum(returns) / len(returns)
     axes.axvline(mean, color="tab:orange", label=f"mean {mean:.1f}, minimum {low:.1f}, maximum {high:.1f}")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from gymnasium.spaces import Discrete
 from ray.rllib.algorithms.ppo import PPO, PPOConfig
 from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
@@ -63,9 +64,12 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, environment: Environment) -> None:
         self._config = algorithm_config(config, environment)
+        self._num_threads = config.torch_num_threads
         self._returns: deque[float] = deque(maxlen=RETURN_WINDOW)
 
     def __enter__(self) -> Self:
+        # With the small networks of most policies, threads wait for each other longer than they compute.
+        torch.set_num_threads(self._num_threads)
         self._algorithm: PPO = self._config.build_algo()
         return self
 
@@ -149,7 +153,9 @@ def untrained(config: TrainConfig, environment: Environment) -> TorchRLModule:
 
 def _model_config(config: TrainConfig) -> DefaultModelConfig:
     return DefaultModelConfig(
-        fcnet_hiddens=config.hidden_units, fcnet_activation=config.fcnet_activation, vf_share_layers=False
+        fcnet_hiddens=config.hidden_units,
+        fcnet_activation=config.fcnet_activation,
+        vf_share_layers=config.vf_share_layers,
     )
 
 
@@ -173,7 +179,9 @@ def algorithm_config(config: TrainConfig, environment: Environment) -> PPOConfig
             lr=schedule if config.lr_final != config.lr else config.lr,
             gamma=config.gamma,
             lambda_=config.lambda_,
-            use_kl_loss=False,
+            use_kl_loss=config.use_kl_loss,
+            kl_coeff=config.kl_coeff,
+            kl_target=config.kl_target,
             clip_param=config.clip_param,
             vf_clip_param=config.vf_clip_param,
             vf_loss_coeff=config.vf_loss_coeff,
