@@ -98,7 +98,8 @@ def train(context: click.Context, resume: str | None, model_uri: str | None, fil
     from pipeline.ray_session import RaySession
 
     with interruptible():
-        with RaySession(num_cpus=config.num_env_runners) as ray:
+        # A resumed run says only later how many environment runners it needs.
+        with RaySession(num_cpus=None if resume else config.num_env_runners) as ray:
             from pipeline import training_run
             from pipeline.progress import TrainingProgress
 

@@ -16,6 +16,8 @@ from serving.registry import check_tracking_server
 
 Say = Callable[[str], None]
 
+_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+
 #: MLflow's limit of metrics in one request.
 _BATCH = 1000
 
@@ -60,7 +62,8 @@ class Outbox:
 
     def __enter__(self) -> Self:
         # An outage is waited out here; MLflow's own retries, up to two minutes apart, would notice its end late.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        self._limits_retries = _RETRIES not in os.environ
+        os.environ.setdefault(_RETRIES, "1")
         self._thread.start()
         return self
 
@@ -73,6 +76,8 @@ class Outbox:
                 self._closed = True
                 self._changed.notify_all()
         self._thread.join(timeout=2 * _AWAY_POLL_S)
+        if self._limits_retries:
+            os.environ.pop(_RETRIES, None)
 
     def metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Send the metrics of one step (environment steps since training began)."""

@@ -12,10 +12,10 @@ class RaySession:
     end would be the end of the driver. Ray leaves the signal handlers alone, since it is not the main thread.
 
     Args:
-        num_cpus: What Ray may schedule remote processes on.
+        num_cpus: How many remote processes Ray may run at once; None for one per core.
     """
 
-    def __init__(self, num_cpus: int) -> None:
+    def __init__(self, num_cpus: int | None) -> None:
         self._num_cpus = num_cpus
         self._started = threading.Event()
         self._leave = threading.Event()
