@@ -102,7 +102,7 @@ def log(directory: Path, environment: Environment, run_id: str, step: int) -> Lo
     return Logged(info.model_id, {name: _sha256(directory / name) for name in (GRAPH_FILE, POLICY_FILE)})
 
 
-def register(logged: Logged, name: str, tags: dict[str, str]) -> int:
+def register(logged: Logged, name: str, tags: dict[str, str], description: str) -> int:
     """Make a logged bundle a version of a registered model; its digests and tags are set in the same call.
 
     Returns:
@@ -110,6 +110,7 @@ def register(logged: Logged, name: str, tags: dict[str, str]) -> int:
     """
     digest_tags = {f"sha256.{file}": digest for file, digest in logged.digests.items()}
     version = mlflow.register_model(f"models:/{logged.model_id}", name, tags=digest_tags | tags)
+    mlflow.MlflowClient().update_model_version(name, version.version, description)
     return int(version.version)
 
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import Field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from pipeline.config import SETTINGS, TrainConfig
-from pipeline.errors import Interrupted, PipelineError
+from pipeline.errors import Interrupted, PipelineError, UnreadableConfig
 from serving.console import domain_errors
 
 if TYPE_CHECKING:
@@ -74,28 +76,60 @@ def _option(setting: "Field[Any]") -> Callable[[Command], Command]:
 
 
 @cli.command()
+@click.option("--resume", metavar="RUN_ID", help="Go on with a run that did not finish, with its own settings.")
+@click.option("--from", "model_uri", metavar="MODEL_URI", help="Start with a registered policy, as models:/NAME/1.")
+@click.option(
+    "--config", "file", type=click.Path(exists=True, dir_okay=False), help="Settings in YAML; options override them."
+)
 @training_options
+@click.pass_context
 @one_line_errors
-def train(**settings: Any) -> None:
-    """Train PPO until a greedy evaluation reaches the target, and register the best policy.
+def train(context: click.Context, resume: str | None, model_uri: str | None, file: str | None, **settings: Any) -> None:
+    """Train PPO until its greedy policy reaches the target and gets no better, and register the best one.
 
-    The run is tracked in MLflow while it goes on. Ctrl-C and SIGTERM end it KILLED, with nothing registered.
+    The run is tracked in MLflow while it goes on. Ctrl-C and SIGTERM finish the iteration, upload a checkpoint and end
+    the run KILLED, with nothing registered; --resume goes on with it. A second Ctrl-C ends it at once.
     """
-    config = TrainConfig(**settings)
+    given = {name: value for name, value in settings.items() if _is_given(context, name)}
+    if resume and (given or model_uri or file):
+        raise click.UsageError("--resume takes every setting from the run; leave the other options out.")
+    config = TrainConfig.of((_read(file) if file else {}) | (given if file else settings))
     from pipeline.interruption import interruptible
+    from pipeline.ray_session import RaySession
 
     with interruptible():
-        from pipeline.progress import TrainingProgress
-        from pipeline.training_run import train
+        # A resumed run says only later how many environment runners it needs.
+        with RaySession(num_cpus=None if resume else config.num_env_runners) as ray:
+            from pipeline import training_run
+            from pipeline.progress import TrainingProgress
 
-        with TrainingProgress(config.max_env_steps) as progress:
-            trained = train(config, progress)
+            with TrainingProgress() as progress:
+                if resume:
+                    trained = training_run.resume(resume, progress, ray)
+                else:
+                    trained = training_run.train(config, progress, ray, model_uri)
         _say_what_was_trained(trained)
-        if config.promote:
+        if trained.promote:
             from pipeline.promotion import Gate
             from pipeline.slots import Slot
 
             _promote(Slot(trained.name, "Production"), trained.version, Gate())
+
+
+def _is_given(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) != ParameterSource.DEFAULT
+
+
+def _read(file: str) -> dict[str, Any]:
+    import yaml
+
+    try:
+        read = yaml.safe_load(Path(file).read_text())
+    except yaml.YAMLError as error:
+        raise UnreadableConfig(file, " ".join(str(error).split())) from error
+    if not isinstance(read, dict):
+        raise UnreadableConfig(file, "expected settings, one NAME: VALUE per line.")
+    return read
 
 
 def _say_what_was_trained(trained: "Trained") -> None:

@@ -1,10 +1,11 @@
 """What a training run is told. Every default stands here, once."""
 
+import difflib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from dataclasses import Field, asdict, dataclass, field, fields
+from typing import Any, Self
 
-from pipeline.errors import InvalidConfig
+from pipeline.errors import InvalidConfig, UnknownSetting
 
 
 def _setting(default: Any, about: str) -> Any:
@@ -30,7 +31,9 @@ class TrainConfig:
         None, "Mean greedy return at which training ends; the environment's own reward threshold if not given."
     )
     evaluation_interval: int = _setting(4096, "Environment steps between greedy evaluations.")
+    patience: int = _setting(5, "Evaluations without a better one at which training ends, once the target is reached.")
     evaluation_episodes: int = _setting(100, "Episodes of each greedy evaluation.")
+    checkpoint_interval_s: float = _setting(30.0, "Seconds between checkpoints that go to MLflow while training.")
     num_env_runners: int = _setting(0, "Remote processes that step environments; 0 steps them in this one.")
     num_envs_per_env_runner: int = _setting(32, "Environments that each of those steps as one vector.")
     train_batch_size_per_learner: int = _setting(1024, "Environment steps per PPO iteration.")
@@ -45,9 +48,14 @@ class TrainConfig:
     vf_clip_param: float = _setting(float("inf"), "Clip of the squared value error.")
     vf_loss_coeff: float = _setting(0.5, "Weight of the value loss.")
     entropy_coeff: float = _setting(0.0, "Weight of the entropy bonus.")
+    use_kl_loss: bool = _setting(False, "Add a penalty for moving away from the policy that sampled.")  # noqa: FBT003
+    kl_coeff: float = _setting(0.2, "Its weight at the start.")
+    kl_target: float = _setting(0.01, "The divergence that its weight is adapted to.")
     grad_clip: float = _setting(0.5, "Largest global norm of a gradient.")
+    torch_num_threads: int = _setting(1, "Threads that torch computes with; more help only networks of many units.")
     fcnet_hiddens: str = _setting("64,64", "Units of each hidden layer, separated by commas.")
     fcnet_activation: str = _setting("tanh", "Activation of the hidden layers, as torch names it.")
+    vf_share_layers: bool = _setting(False, "Let policy and value function share their hidden layers.")  # noqa: FBT003
 
     def __post_init__(self) -> None:
         for name, minimum in _MINIMA.items():
@@ -72,6 +80,21 @@ class TrainConfig:
         """`fcnet_hiddens` as RLlib takes it."""
         return [int(units) for units in self.fcnet_hiddens.split(",")]
 
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Self:
+        """The settings by name; those that are not given have their defaults.
+
+        Raises:
+            UnknownSetting: With the nearest known one.
+            InvalidConfig: On a value of another type or outside its range.
+        """
+        known = {each.name: each for each in fields(cls)}
+        for name in settings:
+            if name not in known:
+                nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+                raise UnknownSetting(name, nearest[0])
+        return cls(**{name: _converted(known[name], value) for name, value in settings.items()})
+
     def as_params(self) -> Mapping[str, Any]:
         """The settings by name, as MLflow logs them."""
         return asdict(self)
@@ -82,16 +105,43 @@ _MINIMA = {
     "seed": 0,
     "max_env_steps": 1,
     "evaluation_interval": 1,
+    "patience": 1,
     "evaluation_episodes": 1,
+    "checkpoint_interval_s": 0,
     "num_env_runners": 0,
     "num_envs_per_env_runner": 1,
     "train_batch_size_per_learner": 1,
     "minibatch_size": 1,
     "num_epochs": 1,
     "lr_decay_steps": 1,
+    "torch_num_threads": 1,
     "clip_param": 0,
     "vf_loss_coeff": 0,
     "entropy_coeff": 0,
+    "kl_coeff": 0,
+    "kl_target": 0,
 }
 
 SETTINGS = fields(TrainConfig)
+
+
+def _converted(setting: "Field[Any]", value: Any) -> Any:
+    """A value as its setting's type. YAML reads 3e-3 as text, and 1 where a float is meant as an int."""
+    if setting.default is None:
+        return None if value in (None, "auto") else _number(setting.name, value, float)
+    kind = type(setting.default)
+    if kind in (int, float):
+        return _number(setting.name, value, kind)
+    if not isinstance(value, kind):
+        raise InvalidConfig(setting.name, value, "true or false" if kind is bool else "text")
+    return value
+
+
+def _number(name: str, value: Any, kind: type[int] | type[float]) -> int | float:
+    try:
+        number = float(value)
+        if not isinstance(value, bool) and (kind is float or number.is_integer()):
+            return kind(number)
+    except (TypeError, ValueError):
+        pass
+    raise InvalidConfig(name, value, "a whole number" if kind is int else "a number")

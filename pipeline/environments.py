@@ -21,6 +21,7 @@ class Environment:
         action_space: Of one environment.
         reward_threshold: The return at which it counts as solved, if it declares one.
         has_vector_entry_point: Whether it brings a vectorised implementation of its own.
+        render_modes: In which ways it can be shown.
     """
 
     id: str
@@ -28,10 +29,11 @@ class Environment:
     action_space: spaces.Space[Any]
     reward_threshold: float | None
     has_vector_entry_point: bool
+    render_modes: tuple[str, ...] = ()
 
-    def make(self) -> gymnasium.Env[Any, Any]:
+    def make(self, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
         """A new environment."""
-        return gymnasium.make(self.id, disable_env_checker=True)
+        return gymnasium.make(self.id, disable_env_checker=True, render_mode=render_mode)
 
 
 def describe(env_id: str) -> Environment:
@@ -54,6 +56,7 @@ def describe(env_id: str) -> Environment:
             action_space=environment.action_space,
             reward_threshold=spec.reward_threshold,
             has_vector_entry_point=spec.vector_entry_point is not None,
+            render_modes=tuple(environment.metadata.get("render_modes", ())),
         )
 
 

@@ -21,6 +21,28 @@ class InvalidConfig(PipelineError):
 
 
 @dataclass(eq=False)
+class UnknownSetting(PipelineError):
+    """There is no training setting of this name."""
+
+    setting: str
+    nearest: str
+
+    def __str__(self) -> str:
+        return f"There is no setting '{self.setting}'; the nearest is '{self.nearest}'."
+
+
+@dataclass(eq=False)
+class UnreadableConfig(PipelineError):
+    """A file of training settings is no YAML mapping."""
+
+    file: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file} holds no training settings: {self.reason}"
+
+
+@dataclass(eq=False)
 class EnvironmentNotFound(PipelineError):
     """Gymnasium has no environment of this id, or could not build it."""
 
@@ -83,6 +105,38 @@ class RelativeStore(PipelineError):
             f"The tracking URI {self.uri} is relative, and the project runs in {self.directory}, where that file does "
             "not hold this run. Give an absolute one: MLFLOW_TRACKING_URI=sqlite:////absolute/path/to/mlflow.db"
         )
+
+
+@dataclass(eq=False)
+class NoCheckpoint(PipelineError):
+    """A run has no whole checkpoint to go on from."""
+
+    run_id: str
+
+    def __str__(self) -> str:
+        return f"Run {self.run_id} has no whole checkpoint to resume from. Start a new one: python -m pipeline train"
+
+
+@dataclass(eq=False)
+class NotResumable(PipelineError):
+    """A run cannot be gone on with."""
+
+    run_id: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"Run {self.run_id} cannot be resumed: {self.reason}"
+
+
+@dataclass(eq=False)
+class CannotContinueFrom(PipelineError):
+    """A registered policy does not fit what is to be trained."""
+
+    model_uri: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"Training cannot start from {self.model_uri}: {self.reason}"
 
 
 @dataclass(eq=False)

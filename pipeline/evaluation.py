@@ -40,6 +40,21 @@ class Evaluation:
         """The worst return."""
         return min(self.returns)
 
+    @property
+    def maximum(self) -> float:
+        """The best return."""
+        return max(self.returns)
+
+    @property
+    def median(self) -> float:
+        """The middle of the returns."""
+        return float(np.median(self.returns))
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether every episode returned the same: of a policy that reached its target, nothing is left to gain."""
+        return self.minimum == self.maximum
+
     def __str__(self) -> str:
         return f"{self.mean:.1f} +- {self.std:.1f} (minimum {self.minimum:.1f}) over {len(self.returns)} episodes"
 

@@ -40,8 +40,7 @@ def evaluate(model_uri: str, episodes: int, seed: int) -> Evaluated:
         tracking.log_params(run_id, {"model_uri": model_uri, "episodes": episodes, "seed": seed})
         result = evaluation.play(policy.act, environment, episodes, seed)
         client = mlflow.MlflowClient()
-        model_id = client.get_model_version(version.name, str(version.version)).model_id
-        tracking.log_evaluation(run_id, result, model_id)
+        tracking.log_evaluation(run_id, result, tracking.model_id_of(version.name, version.version))
         for key, value in tracking.version_tags(result).items():
             client.set_model_version_tag(version.name, str(version.version), key, value)
         return Evaluated(version.name, version.version, run_id, result)

@@ -34,5 +34,23 @@ class LearningCurve:
         return figure
 
 
+def distribution(returns: Sequence[float], target_return: float | None, title: str) -> Figure:
+    """How the returns of an evaluation are distributed: a histogram, and each of them."""
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    low, high = min(returns), max(returns)
+    # All returns equal, as those of a perfect policy are, still make a bar that can be seen.
+    margin = max(0.05 * (high - low), 0.01 * abs(high), 0.5)
+    axes.hist(returns, bins=21, range=(low - margin, high + margin), color="tab:blue", alpha=0.6)
+    axes.plot(returns, [0.0] * len(returns), "|", color="black", markersize=14, clip_on=False)
+    mean = sum(returns) / len(returns)
+    axes.axvline(mean, color="tab:orange", label=f"mean {mean:.1f}, minimum {low:.1f}, maximum {high:.1f}")
+    if target_return is not None:
+        axes.axvline(target_return, color="gray", linestyle="--", label=f"target {target_return:g}")
+    axes.set(title=title, xlabel="return", ylabel=f"episodes of {len(returns)}")
+    axes.legend()
+    return figure
+
+
 def _columns(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
     return [step for step, _ in points], [value for _, value in points]

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from types import FrameType
 
 from pipeline.errors import Interrupted
@@ -30,6 +31,42 @@ def interruptible() -> Iterator[None]:
         ended.set()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@dataclass
+class Pending:
+    """A signal that waits until its turn comes.
+
+    Attributes:
+        signal_name: Of the first that came; None before.
+    """
+
+    signal_name: str | None = None
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[Pending]:
+    """Within, the first SIGINT or SIGTERM is only noted; on leaving, it raises Interrupted.
+
+    A second Ctrl-C raises Interrupted at once.
+    """
+    pending = Pending()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if pending.signal_name is not None:
+            _interrupt(number, frame)
+        pending.signal_name = signal.Signals(number).name
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield pending
+    finally:
+        if pending.signal_name is None:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+    if pending.signal_name is not None:
+        raise Interrupted(pending.signal_name)
 
 
 def _interrupt(number: int, _: FrameType | None) -> None:

@@ -12,13 +12,9 @@ from pipeline.training import Iteration
 
 
 class TrainingProgress:
-    """A line that is redrawn in a terminal; elsewhere a line per evaluation.
+    """A line that is redrawn in a terminal; elsewhere a line per evaluation."""
 
-    Args:
-        max_env_steps: The budget, which the time left is computed from.
-    """
-
-    def __init__(self, max_env_steps: int) -> None:
+    def __init__(self) -> None:
         self._console = Console(highlight=False)
         self._bar = Progress(
             TextColumn("{task.completed:>9,.0f} steps"),
@@ -31,8 +27,9 @@ class TrainingProgress:
             transient=True,
             disable=not self._console.is_terminal,
         )
-        self._max_env_steps = max_env_steps
+        self._max_env_steps = 0
         self._task: TaskID | None = None
+        self._done_before = 0
         self._status = ""
 
     def __enter__(self) -> Self:
@@ -43,11 +40,19 @@ class TrainingProgress:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
+    def budget(self, max_env_steps: int, env_steps: int) -> None:
+        """Say how many environment steps there are, and how many are done already."""
+        self._max_env_steps, self._done_before = max_env_steps, env_steps
+
     def stage(self, message: str) -> None:
         """Say what begins now."""
         if self._task is not None:
             self._bar.remove_task(self._task)
             self._task = None
+        self._say(message)
+
+    def note(self, message: str) -> None:
+        """Leave a line, and the bar where it is."""
         self._say(message)
 
     def iteration(self, iteration: Iteration) -> None:
@@ -70,4 +75,5 @@ class TrainingProgress:
 
     def _seconds_left(self, env_steps: int) -> float:
         seconds = time.monotonic() - self._training_begun
-        return max(0.0, seconds * (self._max_env_steps - env_steps) / env_steps)
+        done = env_steps - self._done_before
+        return max(0.0, seconds * (self._max_env_steps - env_steps) / done)

@@ -2,19 +2,29 @@
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import mlflow
+import yaml
 from matplotlib.figure import Figure
-from mlflow.entities import Metric
+from mlflow.entities import LoggedModelInput, Metric, RunTag
 from mlflow.exceptions import MlflowException
 
 from pipeline.aftermath import keep_killed
-from pipeline.errors import Interrupted, RelativeStore
+from pipeline.errors import Interrupted, NotResumable, RelativeStore
 from pipeline.evaluation import Evaluation
+
+#: Files of a run.
+LEARNING_CURVE = "figures/learning_curve.png"
+DISTRIBUTION = "figures/evaluation_returns.png"
+RECORDING = "episode.gif"
+_CONFIG_FILE = "config.yaml"
+
+_ORIGIN_TAG = "from"
 
 _SQLITE = "sqlite:///"
 
@@ -23,13 +33,14 @@ _BATCH = 1000
 
 
 @contextlib.contextmanager
-def run(name: str) -> Iterator[str]:
-    """The MLflow run of a command: the one that `mlflow run` began, else a new one.
+def run(name: str, *, resumed: str | None = None) -> Iterator[str]:
+    """The MLflow run of a command: the one that `mlflow run` began, or one that goes on, else a new one.
 
     It ends FINISHED, KILLED after a signal, or FAILED after any other exception.
 
     Args:
         name: Of a new run.
+        resumed: The id of a run to go on with.
 
     Yields:
         The run's id.
@@ -40,7 +51,8 @@ def run(name: str) -> Iterator[str]:
     parent_run_id = os.environ.get("MLFLOW_RUN_ID")
     if parent_run_id:
         _require_store_of(parent_run_id)
-    run_id = mlflow.start_run(run_name=None if parent_run_id else name).info.run_id
+    new_name = None if parent_run_id or resumed else name
+    run_id: str = mlflow.start_run(run_id=resumed, run_name=new_name).info.run_id
     status = "FAILED"
     try:
         yield run_id
@@ -49,7 +61,9 @@ def run(name: str) -> Iterator[str]:
         status = "KILLED"
         raise
     finally:
-        mlflow.end_run(status)
+        # What ended the run is the news, not that a server which is away could not be told.
+        with contextlib.suppress(*() if status == "FINISHED" else (MlflowException,)):
+            mlflow.end_run(status)
         if parent_run_id and status == "KILLED":
             keep_killed(run_id)
 
@@ -71,19 +85,59 @@ def log_params(run_id: str, params: Mapping[str, Any]) -> None:
     mlflow.log_params({name: value for name, value in params.items() if name not in logged})
 
 
-def log_metrics(metrics: Mapping[str, float], step: int) -> None:
-    """Log the metrics of one step (environment steps since training began) in one request."""
-    mlflow.log_metrics(dict(metrics), step=step)
-
-
-def log_figure(figure: Figure, file: str) -> None:
+def log_figure(run_id: str, figure: Figure, file: str) -> None:
     """Log a figure; one logged before under this name is replaced."""
-    mlflow.log_figure(figure, f"figures/{file}")
+    mlflow.MlflowClient().log_figure(run_id, figure, file)
 
 
 def log_config(config: Mapping[str, Any]) -> None:
     """Log the resolved configuration as `config.yaml`."""
-    mlflow.log_dict(dict(config), "config.yaml")
+    mlflow.log_dict(dict(config), _CONFIG_FILE)
+
+
+def load_config(run_id: str) -> dict[str, Any]:
+    """The configuration of a training run that did not finish.
+
+    Raises:
+        NotResumable: If there is no such run, it finished, or it was no training run.
+    """
+    try:
+        run = mlflow.get_run(run_id)
+    except MlflowException as error:
+        raise NotResumable(run_id, "there is no such run.") from error
+    if run.info.status == "FINISHED":
+        raise NotResumable(run_id, "it finished. Start from its policy: python -m pipeline train --from models:/NAME/N")
+    try:
+        config: dict[str, Any] = yaml.safe_load(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{_CONFIG_FILE}"))
+    except (MlflowException, OSError) as error:
+        raise NotResumable(run_id, f"it has no {_CONFIG_FILE}, so it was no training run.") from error
+    return config
+
+
+def log_origin(run_id: str, model_uri: str, model_id: str | None) -> None:
+    """Log the registered policy that training starts from: as a tag, and as an input of the run."""
+    client = mlflow.MlflowClient()
+    client.set_tag(run_id, _ORIGIN_TAG, model_uri)
+    if model_id:
+        client.log_inputs(run_id, models=[LoggedModelInput(model_id)])
+
+
+def origin_of(run_id: str) -> str | None:
+    """The registered policy that a run started from, if it did."""
+    uri: str | None = mlflow.get_run(run_id).data.tags.get(_ORIGIN_TAG)
+    return uri
+
+
+def model_id_of(name: str, version: int) -> str | None:
+    """The id of the logged model behind a version. MLflow's stores leave the field of this name empty."""
+    found = mlflow.MlflowClient().get_model_version(name, str(version))
+    logged = re.fullmatch(r"models:/(m-\w+)", found.source or "")
+    return found.model_id or (logged[1] if logged else None)
+
+
+def log_provenance(run_id: str, provenance: Mapping[str, str]) -> None:
+    """Log as tags what the run was made with."""
+    mlflow.MlflowClient().log_batch(run_id, tags=[RunTag(key, value) for key, value in provenance.items()])
 
 
 def log_evaluation(run_id: str, evaluation: Evaluation, model_id: str | None) -> None:

@@ -1,19 +1,19 @@
 """RLlib, and nothing else: a configuration becomes a stream of PPO iterations, and checkpoints."""
 
-import logging
 import math
 import shutil
-import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import ray
+import torch
 from gymnasium.spaces import Discrete
 from ray.rllib.algorithms.ppo import PPO, PPOConfig
+from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
+from ray.rllib.core.rl_module import RLModuleSpec
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.torch import TorchRLModule
 
@@ -24,6 +24,9 @@ from pipeline.environments import Environment
 RETURN_WINDOW = 100
 
 _EPISODE_RETURNS = "episode_returns"
+
+#: Where RLlib's checkpoints keep the networks.
+_WEIGHTS = "learner_group/learner/rl_module"
 
 #: RLlib's learner results that are worth a curve, and the metric that each becomes.
 _LEARNER_METRICS = {
@@ -52,7 +55,7 @@ class Iteration:
 
 
 class Trainer:
-    """PPO on one environment; a context manager that starts Ray, or joins the cluster at RAY_ADDRESS.
+    """PPO on one environment; a context manager, within which Ray must run.
 
     Args:
         config: How to train.
@@ -61,22 +64,28 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, environment: Environment) -> None:
         self._config = algorithm_config(config, environment)
+        self._num_threads = config.torch_num_threads
         self._returns: deque[float] = deque(maxlen=RETURN_WINDOW)
 
     def __enter__(self) -> Self:
-        _start_ray()
+        # With the small networks of most policies, threads wait for each other longer than they compute.
+        torch.set_num_threads(self._num_threads)
         self._algorithm: PPO = self._config.build_algo()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._algorithm.stop()
-        ray.shutdown()
 
     @property
     def module(self) -> TorchRLModule:
         """The policy as the environment runners have it; it changes while training."""
         module: TorchRLModule = self._algorithm.get_module()
         return module
+
+    @property
+    def returns(self) -> Sequence[float]:
+        """Returns of the last training episodes, at most 100 of them."""
+        return self._returns
 
     def iterations(self) -> Iterator[Iteration]:
         """One PPO iteration after another, without end."""
@@ -90,6 +99,25 @@ class Trainer:
         shutil.rmtree(directory, ignore_errors=True)
         self._algorithm.save_to_path(directory)
         return directory
+
+    def restore(self, directory: Path, returns: Sequence[float]) -> None:
+        """Go on from a checkpoint of the same configuration: weights, optimizer and counters.
+
+        Args:
+            directory: What `save` wrote.
+            returns: The `returns` at that time.
+        """
+        self._algorithm.restore_from_path(directory)
+        self._returns.extend(returns)
+
+    def load_weights(self, checkpoint: Path) -> None:
+        """Begin with the weights of a checkpoint; optimizer and counters begin anew.
+
+        Raises:
+            RuntimeError: If its network has another shape.
+        """
+        self._algorithm.restore_from_path(checkpoint / _WEIGHTS, component=_WEIGHTS)
+        self._algorithm.env_runner_group.sync_weights(from_worker_or_learner_group=self._algorithm.learner_group)
 
     def _iteration(self, result: Mapping[str, Any], seconds: float) -> Iteration:
         runners = result["env_runners"]
@@ -112,6 +140,25 @@ class Trainer:
         )
 
 
+def untrained(config: TrainConfig, environment: Environment) -> TorchRLModule:
+    """A policy as training begins with, built without Ray."""
+    module: TorchRLModule = RLModuleSpec(
+        module_class=DefaultPPOTorchRLModule,
+        observation_space=environment.observation_space,
+        action_space=environment.action_space,
+        model_config=_model_config(config),
+    ).build()
+    return module
+
+
+def _model_config(config: TrainConfig) -> DefaultModelConfig:
+    return DefaultModelConfig(
+        fcnet_hiddens=config.hidden_units,
+        fcnet_activation=config.fcnet_activation,
+        vf_share_layers=config.vf_share_layers,
+    )
+
+
 def algorithm_config(config: TrainConfig, environment: Environment) -> PPOConfig:
     """RLlib's form of a configuration."""
     vectorize_mode = "vector_entry_point" if environment.has_vector_entry_point else "sync"
@@ -132,18 +179,16 @@ def algorithm_config(config: TrainConfig, environment: Environment) -> PPOConfig
             lr=schedule if config.lr_final != config.lr else config.lr,
             gamma=config.gamma,
             lambda_=config.lambda_,
-            use_kl_loss=False,
+            use_kl_loss=config.use_kl_loss,
+            kl_coeff=config.kl_coeff,
+            kl_target=config.kl_target,
             clip_param=config.clip_param,
             vf_clip_param=config.vf_clip_param,
             vf_loss_coeff=config.vf_loss_coeff,
             entropy_coeff=config.entropy_coeff,
             grad_clip=config.grad_clip,
         )
-        .rl_module(
-            model_config=DefaultModelConfig(
-                fcnet_hiddens=config.hidden_units, fcnet_activation=config.fcnet_activation, vf_share_layers=False
-            )
-        )
+        .rl_module(model_config=_model_config(config))
         .callbacks(on_episode_end=_return_logger())
         .debugging(seed=config.seed)
     )
@@ -161,17 +206,3 @@ def _return_logger() -> Callable[..., None]:
         metrics_logger.log_value(key, sum(chunk.get_return() for chunk in chunks), reduce="item_series")
 
     return log_return
-
-
-def _start_ray() -> None:
-    # RLlib warns at each start that it is itself; what matters to a person raises.
-    logging.getLogger("ray.rllib").setLevel(logging.ERROR)
-    on_sigterm = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
-        interrupted = False
-    except SystemExit:  # raised by the SIGTERM handler that ray.init puts in the place of ours
-        interrupted = True
-    signal.signal(signal.SIGTERM, on_sigterm)
-    if interrupted:
-        signal.raise_signal(signal.SIGTERM)

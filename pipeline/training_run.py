@@ -1,40 +1,25 @@
-"""A training run, whole: train until solved, keep the best policy, prove its export, evaluate and register it."""
+"""A training run, whole: search the best policy, prove its export, evaluate and register it."""
 
+import contextlib
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from pipeline import bundle, environments, evaluation, export, tracking
+import mlflow
+
+from pipeline import bundle, card, checkpoints, environments, export, figures, origin, provenance, recording, tracking
 from pipeline.config import TrainConfig
 from pipeline.environments import Environment
 from pipeline.evaluation import Evaluation
 from pipeline.export import GreedyPolicy
-from pipeline.figures import LearningCurve
-from pipeline.training import Iteration, Trainer
+from pipeline.origin import Origin
+from pipeline.outbox import Outbox, patiently
+from pipeline.ray_session import RaySession
+from pipeline.search import Found, Progress, Search
+from pipeline.training import Trainer, untrained
 from serving.registry import check_tracking_server
-
-#: Evaluations draw their episodes from seeds far apart, so that no policy is judged on what it was chosen by.
-_FIXED_SEED = 1_000_000
-_FINAL_SEED = 2_000_000
-_FRESH_SEED = 1_000_000_000
-
-#: Seconds between uploads of the learning curve while training.
-_FIGURE_INTERVAL_S = 30.0
-
-
-class Progress(Protocol):
-    """What a person sees while a run goes on."""
-
-    def stage(self, message: str) -> None:
-        """A new stage of the run begins."""
-
-    def iteration(self, iteration: Iteration) -> None:
-        """A PPO iteration is done."""
-
-    def evaluated(self, env_steps: int, result: Evaluation) -> None:
-        """A greedy evaluation is done."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +32,7 @@ class Trained:
         run_id: The MLflow run.
         evaluation: The final evaluation, of the bundle as it will be served.
         target_return: What was to be reached; None if nothing was.
+        promote: Whether it is to be promoted.
     """
 
     name: str
@@ -54,6 +40,7 @@ class Trained:
     run_id: str
     evaluation: Evaluation
     target_return: float | None
+    promote: bool
 
     @property
     def solved(self) -> bool:
@@ -61,107 +48,122 @@ class Trained:
         return self.target_return is None or self.evaluation.mean >= self.target_return
 
 
-def train(config: TrainConfig, progress: Progress) -> Trained:
-    """Train, and register the best policy.
+def train(config: TrainConfig, progress: Progress, ray: RaySession, model_uri: str | None = None) -> Trained:
+    """Train, evaluate and register a policy in one MLflow run.
+
+    Args:
+        config: How to train.
+        progress: Is told how far it is.
+        ray: Is starting.
+        model_uri: A registered policy whose weights training starts with.
 
     Raises:
-        TrackingServerUnreachable: Before anything else starts.
-        EnvironmentNotFound, UnsupportedSpace: For an environment that cannot be trained on.
-        ExportFailed: Before training begins, for a policy that could not be served.
-        ExportDiffers: For a graph that is not the policy; nothing is registered then.
+        EnvironmentNotFound, UnsupportedSpace, CannotContinueFrom: If there is nothing to train on, or from.
+        ExportFailed, ExportDiffers: If the policy cannot be served; nothing is registered then.
+        TrackingServerUnreachable: If MLflow's server does not answer at the start.
         Interrupted: On SIGINT and SIGTERM; nothing is registered then.
     """
     check_tracking_server()
     environment = environments.describe(config.env_id)
-    with tracking.run("train") as run_id, tempfile.TemporaryDirectory(prefix="cartpole-ppo-") as directory:
+    with tracking.run("train") as run_id, _workplace() as directory:
         tracking.log_params(run_id, config.as_params())
         tracking.log_config(config.as_params())
-        progress.stage(f"MLflow run {run_id}; starting Ray")
-        with Trainer(config, environment) as trainer:
-            search = _Search(config, environment, trainer, Path(directory), progress)
-            search.until_solved()
-        progress.stage("Exporting the best policy and proving the graph equal to its checkpoint")
-        policy = bundle.assemble(Path(directory), environment)
-        final = evaluation.play(policy.act, environment, config.evaluation_episodes, _FINAL_SEED)
-        logged = bundle.log(Path(directory), environment, run_id, search.best_step)
-        tracking.log_evaluation(run_id, final, logged.model_id)
-        tags = {"env_id": config.env_id} | tracking.version_tags(final)
-        if search.target_return is not None:
-            tags["target_return"] = f"{search.target_return:g}"
-        version = bundle.register(logged, config.registered_model_name, tags)
-        return Trained(config.registered_model_name, version, run_id, final, search.target_return)
+        tracking.log_provenance(run_id, provenance.of(environment))
+        start = None
+        if model_uri is not None:
+            start = origin.find(model_uri, environment, directory.parent)
+            tracking.log_origin(run_id, start.uri, start.model_id)
+        return _Run(config, environment, run_id, directory, progress, ray, start).train()
 
 
-class _Search:
-    """The loop from the first iteration to the best policy, whose checkpoint it leaves in a directory."""
+def resume(run_id: str, progress: Progress, ray: RaySession) -> Trained:
+    """Go on with a run that did not finish, from its last checkpoint.
 
-    def __init__(
-        self, config: TrainConfig, environment: Environment, trainer: Trainer, directory: Path, progress: Progress
-    ) -> None:
-        self._config = config
-        self._environment = environment
-        self._trainer = trainer
-        self._checkpoint = directory / bundle.CHECKPOINT_DIRECTORY
-        self._progress = progress
-        self.target_return = environment.reward_threshold if config.target_return is None else config.target_return
-        self.best_step = 0
-        self._best_mean = -float("inf")
-        self._curve = LearningCurve(self.target_return)
-        self._curve_logged = time.monotonic()
+    Raises:
+        NotResumable, NoCheckpoint: If it cannot be gone on with.
+        As `train`.
+    """
+    check_tracking_server()
+    config = TrainConfig.of(tracking.load_config(run_id))
+    environment = environments.describe(config.env_id)
+    with _workplace() as directory:
+        checkpoints.newest(run_id, directory)
+        with tracking.run("train", resumed=run_id):
+            return _Run(config, environment, run_id, directory, progress, ray, None).train()
 
-    def until_solved(self) -> None:
-        """Train until a greedy evaluation and its confirmation reach the target, or the budget ends."""
-        self._progress.stage("Trying the export before training begins")
-        export.to_onnx(self._policy(), self._environment.observation_space)
-        self._progress.stage(f"Training {self._environment.id}: {self._goal()}")
-        next_evaluation = self._config.evaluation_interval
-        for iteration in self._trainer.iterations():
-            self._record(iteration)
-            ended = iteration.env_steps >= self._config.max_env_steps
-            if iteration.env_steps >= next_evaluation or ended:
-                next_evaluation = iteration.env_steps + self._config.evaluation_interval
-                if self._is_solved(iteration.env_steps) or ended:
-                    break
-        self._log_curve()
 
-    def _record(self, iteration: Iteration) -> None:
-        tracking.log_metrics(iteration.metrics, step=iteration.env_steps)
-        self._curve.training.append((iteration.env_steps, iteration.return_mean_100))
-        self._progress.iteration(iteration)
+@contextlib.contextmanager
+def _workplace() -> Iterator[Path]:
+    """An empty directory for the bundle, in a temporary one for what stands beside it."""
+    with tempfile.TemporaryDirectory(prefix="cartpole-ppo-") as parent:
+        directory = Path(parent, "bundle")
+        directory.mkdir()
+        yield directory
 
-    def _is_solved(self, env_steps: int) -> bool:
-        """Evaluate the policy as it is now, and keep it if it is the best so far."""
-        judged = self._judge(env_steps)
-        tracking.log_metrics({"evaluation/greedy_return_mean": judged.mean}, step=env_steps)
-        self._curve.evaluation.append((env_steps, judged.mean))
-        self._progress.evaluated(env_steps, judged)
-        if judged.mean >= self._best_mean:
-            self._best_mean, self.best_step = judged.mean, env_steps
-            self._trainer.save(self._checkpoint)
-        if time.monotonic() - self._curve_logged > _FIGURE_INTERVAL_S:
-            self._log_curve()
-        return self._reached(judged)
 
-    def _judge(self, env_steps: int) -> Evaluation:
-        """The evaluation on the fixed seeds; if that reaches the target, the worse of it and one on fresh seeds."""
-        fixed = self._play(_FIXED_SEED)
-        if not self._reached(fixed):
-            return fixed
-        return min(fixed, self._play(_FRESH_SEED + env_steps), key=lambda each: each.mean)
+@dataclass(frozen=True)
+class _Run:
+    config: TrainConfig
+    environment: Environment
+    run_id: str
+    directory: Path
+    progress: Progress
+    ray: RaySession
+    start: Origin | None
 
-    def _play(self, first_seed: int) -> Evaluation:
-        return evaluation.play(self._policy().act, self._environment, self._config.evaluation_episodes, first_seed)
+    def train(self) -> Trained:
+        self.progress.stage(f"MLflow run {self.run_id}; starting Ray and trying the export")
+        self._try_export()
+        self.ray.await_ready()
+        with Outbox(self.run_id, self.progress.note) as outbox:
+            with Trainer(self.config, self.environment) as trainer:
+                if self.start is not None:
+                    self.start.hand_over(trainer)
+                search = Search(self.config, self.environment, trainer, outbox, self.directory, self.progress)
+                begun = time.monotonic()
+                found = search.best()
+                share = outbox.busy_s / (time.monotonic() - begun)
+            self.ray.begin_to_stop()
+            self.progress.stage(
+                f"Registering the policy; sending metrics to MLflow took {share:.1%} of the time so far"
+            )
+            self._post_pictures(outbox, found, search.target_return)
+        return self._register(found, search.target_return)
 
-    def _policy(self) -> GreedyPolicy:
-        return GreedyPolicy(self._trainer.module, self._environment.action_space)
+    def _try_export(self) -> None:
+        """What cannot be exported fails now, in seconds, rather than after hours of training."""
+        policy = GreedyPolicy(untrained(self.config, self.environment), self.environment.action_space)
+        export.to_onnx(policy, self.environment.observation_space)
 
-    def _reached(self, result: Evaluation) -> bool:
-        return self.target_return is not None and result.mean >= self.target_return
+    def _post_pictures(self, outbox: Outbox, found: Found, target_return: float | None) -> None:
+        title = f"Final evaluation on {self.environment.id}: greedy returns of {len(found.evaluation.returns)} episodes"
+        figure = figures.distribution(found.evaluation.returns, target_return, title)
+        outbox.file("distribution", lambda: tracking.log_figure(self.run_id, figure, tracking.DISTRIBUTION))
+        file = self.directory.parent / tracking.RECORDING
+        if recording.record(found.policy.act, self.environment, found.evaluation.first_seed, file):
+            outbox.file("recording", lambda: mlflow.MlflowClient().log_artifact(self.run_id, str(file)))
 
-    def _goal(self) -> str:
-        budget = f"{self._config.max_env_steps:,} environment steps"
-        return budget if self.target_return is None else f"until a greedy return of {self.target_return:g}, or {budget}"
-
-    def _log_curve(self) -> None:
-        tracking.log_figure(self._curve.figure(f"PPO on {self._environment.id}"), "learning_curve.png")
-        self._curve_logged = time.monotonic()
+    def _register(self, found: Found, target_return: float | None) -> Trained:
+        logged = bundle.log(self.directory, self.environment, self.run_id, found.step)
+        final = found.evaluation
+        patiently(lambda: tracking.log_evaluation(self.run_id, final, logged.model_id), self.progress.note)
+        made_with = provenance.of(self.environment)
+        tags = made_with | tracking.version_tags(final)
+        if target_return is not None:
+            tags["target_return"] = f"{target_return:g}"
+        started_from = tracking.origin_of(self.run_id)
+        if started_from is not None:
+            tags["from"] = started_from
+        description = card.write(
+            self.config,
+            self.environment,
+            final,
+            made_with,
+            run_id=self.run_id,
+            best_step=found.step,
+            target_return=target_return,
+            origin=started_from,
+        )
+        version = bundle.register(logged, self.config.registered_model_name, tags, description)
+        name = self.config.registered_model_name
+        return Trained(name, version, self.run_id, final, target_return, self.config.promote)

@@ -45,14 +45,14 @@ def test_metrics_are_logged_per_iteration_at_environment_steps(finished):
     steps = [metric.step for metric in history]
     assert steps == sorted(set(steps))
     assert all(1000 <= later - earlier <= 1100 for earlier, later in itertools.pairwise(steps))
-    assert run.data.metrics["evaluation/return_mean"] >= 475
+    assert run.data.metrics["evaluation/return_min"] == 500
     assert len(client.get_metric_history(run.info.run_id, "evaluation/return")) == 100
 
 
 def test_the_configuration_and_the_learning_curve_are_artifacts(finished):
     client, run, _ = finished
     assert "config.yaml" in {each.path for each in client.list_artifacts(run.info.run_id)}
-    assert [each.path for each in client.list_artifacts(run.info.run_id, "figures")] == ["figures/learning_curve.png"]
+    assert "figures/learning_curve.png" in {each.path for each in client.list_artifacts(run.info.run_id, "figures")}
 
 
 def test_the_version_names_its_run_and_carries_its_evaluation(finished):

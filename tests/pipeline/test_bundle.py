@@ -25,7 +25,7 @@ def registered(store, build_module, cartpole):
     bundle.assemble(directory, cartpole)
     with tracking.run("train") as run_id:
         logged = bundle.log(directory, cartpole, run_id, step=0)
-        return bundle.register(logged, "cartpole-ppo", {"env_id": "CartPole-v1"}), module
+        return bundle.register(logged, "cartpole-ppo", {"env_id": "CartPole-v1"}, "a card"), module
 
 
 def test_it_has_three_flavors_a_signature_and_an_example(registered):

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.config import TrainConfig
-from pipeline.errors import InvalidConfig
+from pipeline.errors import InvalidConfig, UnknownSetting
 
 
 def test_the_defaults_are_valid():
@@ -33,3 +33,34 @@ def test_a_setting_out_of_range_says_what_was_expected(setting, value, message):
     with pytest.raises(InvalidConfig) as caught:
         TrainConfig(**{setting: value})
     assert str(caught.value) == message
+
+
+def test_settings_by_name_are_converted_as_the_command_line_would():
+    config = TrainConfig.of({"lr": "3e-3", "gamma": 1, "seed": 2.0, "target_return": "auto", "promote": True})
+    assert (config.lr, config.gamma, config.seed, config.target_return, config.promote) == (0.003, 1.0, 2, None, True)
+    assert TrainConfig.of(TrainConfig(target_return=3.0).as_params()) == TrainConfig(target_return=3.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"), [("lamda", "lambda_"), ("learning_rate", "lr_final"), ("num_workers", "num_env_runners")]
+)
+def test_an_unknown_setting_is_refused_with_the_nearest(name, nearest):
+    with pytest.raises(UnknownSetting) as caught:
+        TrainConfig.of({name: 1})
+    assert str(caught.value) == f"There is no setting '{name}'; the nearest is '{nearest}'."
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "expected"),
+    [
+        ("seed", 1.5, "a whole number"),
+        ("lr", "fast", "a number"),
+        ("lr", True, "a number"),
+        ("target_return", [1], "a number"),
+        ("promote", "yes", "true or false"),
+        ("env_id", 3, "text"),
+    ],
+)
+def test_a_value_of_another_type_says_what_was_expected(setting, value, expected):
+    with pytest.raises(InvalidConfig, match=f"expected {expected}"):
+        TrainConfig.of({setting: value})

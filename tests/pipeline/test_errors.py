@@ -8,6 +8,11 @@ from pipeline import errors
 
 ERRORS = [
     errors.InvalidConfig("lr", 0.0, "more than 0"),
+    errors.UnknownSetting("lambda", "lambda_"),
+    errors.UnreadableConfig("settings.yaml", "expected settings, one NAME: VALUE per line."),
+    errors.NoCheckpoint("0" * 32),
+    errors.NotResumable("0" * 32, "it finished."),
+    errors.CannotContinueFrom("models:/cartpole-ppo/1", "its action space is Discrete(2)."),
     errors.EnvironmentNotFound("Cart", "Environment `Cart` doesn't exist."),
     errors.UnsupportedSpace("action", "Text(1, 2)", "a Discrete space"),
     errors.ExportFailed("it needs the operators x::y"),

@@ -1,0 +1,80 @@
+"""stable-baselines3 doing the work of `python -m pipeline train`, as its user would write it.
+
+One MLflow run with parameters, metrics per rollout, the same greedy evaluations by the same rule of when to stop, 100
+fresh episodes at the end, and a registered model.
+"""
+
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import mlflow
+
+from benchmarks.training_peers import ENV_ID, ZOO_SETTINGS, StableBaselines
+from pipeline import environments, evaluation
+
+TARGET = 475.0
+EVALUATION_EVERY = 4096
+EPISODES = 100
+PATIENCE = 5
+
+
+def main(seed: int) -> None:
+    """Train, evaluate, register."""
+    environment = environments.describe(ENV_ID)
+    with mlflow.start_run(), TemporaryDirectory() as directory:
+        mlflow.log_params({"seed": seed} | {name: str(value) for name, value in ZOO_SETTINGS.items()})
+        peer = StableBaselines(seed)
+        say("first step")
+        best, stale, next_evaluation = -1.0, 0, EVALUATION_EVERY
+        file = Path(directory, "model.zip")
+        for moment in peer.moments():
+            if moment.return_mean_100 == moment.return_mean_100:  # not NaN
+                mlflow.log_metric("return_mean_100", moment.return_mean_100, step=moment.env_steps)
+            if moment.env_steps < next_evaluation:
+                continue
+            next_evaluation += EVALUATION_EVERY
+            judged = evaluation.play(peer.act, environment, EPISODES, 1_000_000)
+            if judged.mean >= TARGET:
+                fresh = evaluation.play(peer.act, environment, EPISODES, 1_000_000_000 + moment.env_steps)
+                judged = min(judged, fresh, key=lambda each: each.mean)
+            mlflow.log_metric("greedy_return_mean", judged.mean, step=moment.env_steps)
+            stale += 1
+            if judged.mean > best:
+                best, stale = judged.mean, 0
+                peer.model.save(file)
+            if best >= TARGET and (judged.minimum == judged.maximum or stale >= PATIENCE):
+                break
+        say("trained")
+        peer.model.set_parameters(str(file))
+        final = evaluation.play(peer.act, environment, EPISODES, 2_000_000)
+        mlflow.log_metrics({"return_mean": final.mean, "return_std": final.std})
+        mlflow.pyfunc.log_model(
+            name="policy",
+            python_model=_Policy(),
+            artifacts={"zip": str(file)},
+            pip_requirements=["stable-baselines3"],
+            registered_model_name="sb3",
+        )
+    say(f"final {final.mean} {final.minimum}")
+
+
+class _Policy(mlflow.pyfunc.PythonModel):
+    def load_context(self, context):
+        from stable_baselines3 import PPO
+
+        self._model = PPO.load(context.artifacts["zip"])
+
+    def predict(self, context, model_input, params=None):  # noqa: ARG002
+        return self._model.predict(model_input, deterministic=True)[0]
+
+
+def say(what: str) -> None:
+    """For the clock of the one who started this."""
+    sys.stdout.write(f"{time.time()} {what}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

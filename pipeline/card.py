@@ -1,0 +1,86 @@
+"""The model card: what a person reads of a version before trusting it."""
+
+import json
+from collections.abc import Mapping
+
+from pipeline.config import TrainConfig
+from pipeline.environments import Environment
+from pipeline.evaluation import Evaluation
+
+_CARD = """\
+PPO policy for **{env_id}**, trained with Ray RLlib, served as ONNX.
+
+**Trained on** `{env_id}`, {best_step:,} environment steps, seed {seed}{origin}. Run `{run_id}`, code `{commit}`.
+
+**How** {network} network, discount {gamma:g}, lambda {lambda_:g}, learning rate {lr:g} to {lr_final:g}, \
+{envs} environments, batches of {batch:,}. All settings: the run's parameters.
+
+**How well** greedy return **{mean:.1f}** over {episodes} episodes on seeds that training never saw: standard \
+deviation {std:.1f}, median {median:.1f}, from {minimum:.1f} to {maximum:.1f}. {verdict}
+
+**Limits** Greedy actions only. Judged on `{env_id}` as it is, with no noise and no changed dynamics; observations far \
+from those of its rollouts were not tried. Input: {observation_space}. \
+Output: {action_space}.
+
+**Query** once it stands in Production and `python -m serving run` is up:
+
+```
+curl -s http://127.0.0.1:8000/cartpole-ppo -d '{{"observation": {example}}}'
+```
+"""
+
+
+def write(
+    config: TrainConfig,
+    environment: Environment,
+    evaluation: Evaluation,
+    provenance: Mapping[str, str],
+    *,
+    run_id: str,
+    best_step: int,
+    target_return: float | None,
+    origin: str | None,
+) -> str:
+    """The card as Markdown."""
+    return _CARD.format(
+        env_id=environment.id,
+        best_step=best_step,
+        seed=config.seed,
+        origin="" if origin is None else f", starting from `{origin}`",
+        run_id=run_id,
+        commit=provenance["git_commit"],
+        network="-".join(map(str, config.hidden_units)) + f" {config.fcnet_activation}",
+        gamma=config.gamma,
+        lambda_=config.lambda_,
+        lr=config.lr,
+        lr_final=config.lr_final,
+        envs=config.num_envs_per_env_runner * max(1, config.num_env_runners),
+        batch=config.train_batch_size_per_learner,
+        mean=evaluation.mean,
+        episodes=len(evaluation.returns),
+        std=evaluation.std,
+        median=evaluation.median,
+        minimum=evaluation.minimum,
+        maximum=evaluation.maximum,
+        verdict=_verdict(evaluation, target_return),
+        observation_space=" ".join(str(environment.observation_space).split()),
+        action_space=" ".join(str(environment.action_space).split()),
+        example=json.dumps(evaluation_example(environment)),
+    )
+
+
+def evaluation_example(environment: Environment) -> list[float]:
+    """An observation to ask about: the first of an episode."""
+    made = environment.make()
+    try:
+        observation, _ = made.reset(seed=0)
+    finally:
+        made.close()  # type: ignore[no-untyped-call]
+    return [round(float(value), 3) for value in observation]
+
+
+def _verdict(evaluation: Evaluation, target_return: float | None) -> str:
+    if target_return is None:
+        return "There was no target."
+    reached = "reached" if evaluation.mean >= target_return else "**not reached**"
+    return f"The target of {target_return:g} was {reached}."

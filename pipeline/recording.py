@@ -1,0 +1,63 @@
+"""An episode as an animated GIF, which MLflow's UI plays."""
+
+import contextlib
+import os
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+from PIL import Image
+
+from pipeline.environments import Environment
+from pipeline.evaluation import Act
+
+#: Enough to see what the policy does, small enough to load at once.
+_FRAMES = 125
+_FRAMES_PER_S = 12.5
+_WIDTH = 300
+
+
+def record(act: Act, environment: Environment, seed: int, file: Path) -> bool:
+    """Play a greedy episode and write up to 10 s of it, in the environment's own time.
+
+    Args:
+        act: The policy.
+        environment: Where to play.
+        seed: Of the episode's reset.
+        file: Where to.
+
+    Returns:
+        Whether there is one: some environments draw no pictures.
+    """
+    # Pictures are drawn in memory; without this, pygame would look for a screen and a sound card.
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    if "rgb_array" not in environment.render_modes:
+        return False
+    try:
+        frames = _frames(act, environment, seed)
+    except (gymnasium.error.Error, ImportError):
+        return False
+    frames[0].save(file, save_all=True, append_images=frames[1:], duration=1000 / _FRAMES_PER_S, loop=0)
+    return True
+
+
+def _frames(act: Act, environment: Environment, seed: int) -> list[Image.Image]:
+    with contextlib.closing(environment.make(render_mode="rgb_array")) as made:
+        stride = max(1, round(made.metadata.get("render_fps", 30) / _FRAMES_PER_S))
+        observation, _ = made.reset(seed=seed)
+        frames = [_picture(made.render())]
+        for step in range(1, stride * _FRAMES):
+            observation, _, terminated, truncated, _ = made.step(act(np.stack([observation]))[0])
+            if step % stride == 0:
+                frames.append(_picture(made.render()))
+            if terminated or truncated:
+                break
+        return frames
+
+
+def _picture(pixels: object) -> Image.Image:
+    image = Image.fromarray(np.asarray(pixels, np.uint8))
+    small = image.resize((_WIDTH, round(image.height * _WIDTH / image.width)))
+    return small.quantize(64, method=Image.Quantize.FASTOCTREE)

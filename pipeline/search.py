@@ -1,0 +1,221 @@
+"""The search for the best policy: train, judge greedily, keep the best, and know when nothing is left to gain."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pipeline import bundle, checkpoints, evaluation, interruption, tracking
+from pipeline.config import TrainConfig
+from pipeline.environments import Environment
+from pipeline.evaluation import Evaluation
+from pipeline.export import GreedyPolicy
+from pipeline.figures import LearningCurve
+from pipeline.outbox import Outbox
+from pipeline.state import State
+from pipeline.training import Iteration, Trainer
+from serving.policy import Policy
+
+#: Evaluations draw their episodes from seeds far apart, so that no policy is judged on what it was chosen by.
+_FIXED_SEED = 1_000_000
+_FINAL_SEED = 2_000_000
+_FRESH_SEED = 1_000_000_000
+
+#: Seconds between uploads of the learning curve while training.
+_FIGURE_INTERVAL_S = 30.0
+
+#: Seconds that an interrupted run gives its last checkpoint to arrive.
+_LAST_UPLOAD_S = 60.0
+
+_LATEST = "latest"
+
+
+class Progress(Protocol):
+    """What a person sees while a run goes on."""
+
+    def budget(self, max_env_steps: int, env_steps: int) -> None:
+        """There are so many environment steps, and some of them are done already."""
+
+    def stage(self, message: str) -> None:
+        """A new stage of the run begins."""
+
+    def note(self, message: str) -> None:
+        """Something happened within a stage."""
+
+    def iteration(self, iteration: Iteration) -> None:
+        """A PPO iteration is done."""
+
+    def evaluated(self, env_steps: int, result: Evaluation) -> None:
+        """A greedy evaluation is done."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The best policy, as it will be served, and its final evaluation."""
+
+    policy: Policy
+    evaluation: Evaluation
+    step: int
+
+
+class Search:
+    """The loop from the first iteration to the best policy, which it leaves in a directory as a bundle.
+
+    Args:
+        config: How to train.
+        environment: What on.
+        trainer: Untrained, or with a registered policy's weights.
+        outbox: Of the MLflow run.
+        directory: For the bundle and its making; with the content of a checkpoint, the search goes on from there.
+        progress: Is told.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        environment: Environment,
+        trainer: Trainer,
+        outbox: Outbox,
+        directory: Path,
+        progress: Progress,
+    ) -> None:
+        self._config = config
+        self._environment = environment
+        self._trainer = trainer
+        self._outbox = outbox
+        self._directory = directory
+        self._progress = progress
+        self.target_return = environment.reward_threshold if config.target_return is None else config.target_return
+        self._state = State(next_evaluation=config.evaluation_interval)
+        if State.is_in(directory):
+            self._state = State.read(directory)
+            trainer.restore(directory / _LATEST, self._state.returns)
+        progress.budget(config.max_env_steps, self._state.env_steps)
+        self._curve_posted = self._checkpoint_posted = time.monotonic()
+
+    @property
+    def run_id(self) -> str:
+        """Of the MLflow run."""
+        return self._outbox.run_id
+
+    def best(self) -> Found:
+        """Train until the best policy holds on episodes that it was not chosen by, or until the budget ends.
+
+        Raises:
+            Interrupted: After a signal, once the iteration is done and its checkpoint is uploaded.
+        """
+        while True:
+            self._progress.stage(f"Training {self._environment.id}: {self._goal()}")
+            with interruption.deferred() as pending:
+                self._train(pending)
+            self._progress.stage("Exporting the best policy and proving the graph equal to its checkpoint")
+            policy = bundle.assemble(self._directory, self._environment)
+            final = evaluation.play(
+                policy.act,
+                self._environment,
+                self._config.evaluation_episodes,
+                _FINAL_SEED + self._state.finals * self._config.evaluation_episodes,
+            )
+            if self._holds(final) or self._is_spent():
+                return Found(policy, final, self._state.best_step)
+            self._progress.note(f"The best policy does not hold on fresh episodes: {final}; training goes on")
+            self._state.finals += 1
+            self._state.best_mean, self._state.best_perfect, self._state.stale = final.mean, False, 0
+
+    def _train(self, pending: interruption.Pending) -> None:
+        """Iterate until the search is settled, the budget is spent or a signal came."""
+        state = self._state
+        for iteration in () if self._is_settled() or self._is_spent() else self._trainer.iterations():
+            self._record(iteration)
+            if state.env_steps >= state.next_evaluation or self._is_spent():
+                state.next_evaluation = state.env_steps + self._config.evaluation_interval
+                self._evaluate()
+                if self._is_settled() or self._is_spent():
+                    break
+            if pending.signal_name is not None:
+                break
+            if time.monotonic() - self._checkpoint_posted > self._config.checkpoint_interval_s:
+                self._post_checkpoint()
+        self._post_curve()
+        self._post_checkpoint()
+        if pending.signal_name is not None:
+            self._progress.stage(f"{pending.signal_name}: uploading the checkpoint of {state.env_steps:,} steps")
+            self._outbox.flush(_LAST_UPLOAD_S)
+            self._progress.note(f"To go on: python -m pipeline train --resume {self.run_id}")
+
+    def _is_spent(self) -> bool:
+        return self._state.env_steps >= self._config.max_env_steps
+
+    def _is_settled(self) -> bool:
+        """Whether the target is reached, and more training found nothing better or cannot."""
+        state = self._state
+        reached = state.best_mean is not None and self._reached(state.best_mean)
+        return reached and (state.best_perfect or state.stale >= self._config.patience)
+
+    def _holds(self, final: Evaluation) -> bool:
+        """Whether fresh episodes confirm the best policy: at the target, and perfect if it was."""
+        if self.target_return is None:
+            return True
+        return self._reached(final.mean) and (final.is_constant or not self._state.best_perfect)
+
+    def _reached(self, mean: float) -> bool:
+        return self.target_return is not None and mean >= self.target_return
+
+    def _record(self, iteration: Iteration) -> None:
+        self._state.env_steps = iteration.env_steps
+        self._state.training.append((iteration.env_steps, iteration.return_mean_100))
+        self._outbox.metrics(iteration.metrics, step=iteration.env_steps)
+        self._progress.iteration(iteration)
+
+    def _evaluate(self) -> None:
+        """Evaluate the policy as it is now, and keep it if it is the best so far."""
+        state = self._state
+        fixed, judged = self._judge()
+        self._outbox.metrics({"evaluation/greedy_return_mean": judged.mean}, step=state.env_steps)
+        state.evaluation.append((state.env_steps, judged.mean))
+        self._progress.evaluated(state.env_steps, judged)
+        state.stale += 1
+        if self._is_better(judged.mean):
+            state.best_step, state.best_mean, state.stale = state.env_steps, judged.mean, 0
+            state.best_perfect = self._reached(judged.mean) and fixed.is_constant and judged.is_constant
+            self._trainer.save(self._directory / bundle.CHECKPOINT_DIRECTORY)
+        if time.monotonic() - self._curve_posted > _FIGURE_INTERVAL_S:
+            self._post_curve()
+
+    def _is_better(self, mean: float) -> bool:
+        best = self._state.best_mean
+        # Short of the target, the later of two equal policies is the one that learned more.
+        return best is None or mean > best or (mean == best and not self._reached(mean))
+
+    def _judge(self) -> tuple[Evaluation, Evaluation]:
+        """The evaluation on the fixed seeds, and what to judge by: if that reaches the target, the worse of two."""
+        fixed = self._play(_FIXED_SEED)
+        if not self._reached(fixed.mean):
+            return fixed, fixed
+        return fixed, min(fixed, self._play(_FRESH_SEED + self._state.env_steps), key=lambda each: each.mean)
+
+    def _play(self, first_seed: int) -> Evaluation:
+        policy = GreedyPolicy(self._trainer.module, self._environment.action_space)
+        return evaluation.play(policy.act, self._environment, self._config.evaluation_episodes, first_seed)
+
+    def _goal(self) -> str:
+        budget = f"{self._config.max_env_steps:,} environment steps"
+        return budget if self.target_return is None else f"until a greedy return of {self.target_return:g}, or {budget}"
+
+    def _post_curve(self) -> None:
+        curve = LearningCurve(self.target_return, list(self._state.training), list(self._state.evaluation))
+        title = f"PPO on {self._environment.id}"
+        self._outbox.file(
+            "curve", lambda: tracking.log_figure(self.run_id, curve.figure(title), tracking.LEARNING_CURVE)
+        )
+        self._curve_posted = time.monotonic()
+
+    def _post_checkpoint(self) -> None:
+        """Save what the search needs to go on, and send it: the newest weights, the best ones, the state."""
+        state = self._state
+        state.returns = list(self._trainer.returns)
+        self._trainer.save(self._directory / _LATEST)
+        state.write(self._directory)
+        archive = checkpoints.pack(self._directory, state.env_steps)
+        self._outbox.file("checkpoint", lambda: checkpoints.upload(self.run_id, archive))
+        self._checkpoint_posted = time.monotonic()

@@ -1,0 +1,81 @@
+"""A checkpoint in MLflow is whole or counts as absent, and only the newest are kept."""
+
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from pipeline import checkpoints, tracking
+from pipeline.errors import NoCheckpoint
+
+
+@pytest.fixture
+def run_id(store):  # noqa: ARG001  # the store is where the run is
+    with tracking.run("train") as run_id:
+        yield run_id
+
+
+@pytest.fixture
+def upload(run_id, tmp_path):
+    """Upload a checkpoint whose content is its number of environment steps."""
+    directory = tmp_path / "work" / "bundle"
+    (directory / "latest").mkdir(parents=True)
+
+    def upload(env_steps):
+        (directory / "latest" / "weights").write_text(str(env_steps))
+        checkpoints.upload(run_id, checkpoints.pack(directory, env_steps))
+
+    return upload
+
+
+def stored(run_id, name):
+    return Path(mlflow.get_run(run_id).info.artifact_uri.removeprefix("file://")) / "checkpoints" / name
+
+
+def files(run_id):
+    return [each.path for each in mlflow.MlflowClient().list_artifacts(run_id, "checkpoints")]
+
+
+def test_the_newest_comes_back_as_it_was(run_id, upload, tmp_path):
+    upload(1000)
+    upload(20000)
+    assert checkpoints.newest(run_id, tmp_path / "back") == 20000
+    assert (tmp_path / "back" / "latest" / "weights").read_text() == "20000"
+
+
+def test_two_are_kept(run_id, upload):
+    for env_steps in (1000, 2000, 3000, 4000):
+        upload(env_steps)
+    assert sorted(files(run_id)) == [
+        f"checkpoints/00000000{steps}.{suffix}" for steps in (3000, 4000) for suffix in ("json", "tar")
+    ]
+
+
+def test_an_archive_without_its_manifest_is_absent(run_id, upload, tmp_path):
+    upload(1000)
+    upload(2000)
+    manifest = stored(run_id, "000000002000.json")
+    manifest.unlink()
+    assert checkpoints.newest(run_id, tmp_path / "back") == 1000
+
+
+def test_half_an_archive_is_absent(run_id, upload, tmp_path):
+    upload(1000)
+    upload(2000)
+    archive = stored(run_id, "000000002000.tar")
+    archive.write_bytes(archive.read_bytes()[:100])
+    assert checkpoints.newest(run_id, tmp_path / "back") == 1000
+
+
+def test_what_an_upload_left_behind_is_removed_by_later_ones(run_id, upload):
+    upload(1000)
+    manifest = stored(run_id, "000000001000.json")
+    manifest.unlink()
+    for env_steps in (2000, 3000):
+        upload(env_steps)
+    assert "checkpoints/000000001000.tar" not in files(run_id)
+
+
+def test_a_run_without_one_says_so(run_id, tmp_path):
+    with pytest.raises(NoCheckpoint, match="has no whole checkpoint to resume from"):
+        checkpoints.newest(run_id, tmp_path / "back")

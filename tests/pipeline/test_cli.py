@@ -1,0 +1,41 @@
+"""The command line refuses what makes no sense before anything heavy starts."""
+
+import pytest
+from click.testing import CliRunner
+
+from pipeline.cli import cli
+
+
+def train(*arguments):
+    return CliRunner().invoke(cli, ["train", *map(str, arguments)])
+
+
+def test_resume_takes_no_other_setting():
+    done = train("--resume", "0" * 32, "--lr", "1")
+    assert done.exit_code == 2
+    assert "--resume takes every setting from the run; leave the other options out." in done.output
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("lamda: 0.9", "There is no setting 'lamda'; the nearest is 'lambda_'."),
+        ("lr: fast", "lr is 'fast', expected a number."),
+        ("lr: -1", "lr is -1.0, expected more than 0."),
+        ("- lr", "holds no training settings: expected settings, one NAME: VALUE per line."),
+        ("lr: [", "holds no training settings: while parsing"),
+    ],
+)
+def test_a_file_of_settings_that_makes_no_sense_is_refused(tmp_path, content, message):
+    file = tmp_path / "settings.yaml"
+    file.write_text(content)
+    done = train("--config", file)
+    assert done.exit_code == 1
+    assert message in done.output
+
+
+def test_options_override_the_file(tmp_path):
+    file = tmp_path / "settings.yaml"
+    file.write_text("lr: 3e-3\ngamma: 0.9\n")
+    done = train("--config", file, "--gamma", "2")
+    assert "gamma is 2.0, expected between 0 and 1." in done.output

@@ -1,0 +1,55 @@
+"""A first signal can wait for its turn; a second Ctrl-C cannot."""
+
+import signal
+
+import pytest
+
+from pipeline.errors import Interrupted
+from pipeline.interruption import deferred, interruptible
+
+
+def test_the_first_signal_interrupts():
+    with pytest.raises(Interrupted, match="SIGTERM"), interruptible():
+        signal.raise_signal(signal.SIGTERM)
+
+
+class Steps(list):
+    """What was reached while signals were deferred."""
+
+    def take(self, *numbers):
+        with interruptible(), deferred():
+            for number in numbers:
+                signal.raise_signal(number)
+            self.append("went on")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_deferred_signal_interrupts_at_the_end(number):
+    steps = Steps()
+    with pytest.raises(Interrupted, match=number.name):
+        steps.take(number)
+    assert steps == ["went on"]
+
+
+def test_the_sigterm_that_mlflow_run_sends_after_ctrl_c_changes_nothing():
+    steps = Steps()
+    with pytest.raises(Interrupted, match="SIGINT"):
+        steps.take(signal.SIGINT, signal.SIGTERM)
+    assert steps == ["went on"]
+
+
+def test_a_second_ctrl_c_interrupts_at_once():
+    steps = Steps()
+    with pytest.raises(Interrupted):
+        steps.take(signal.SIGINT, signal.SIGINT)
+    assert not steps
+
+
+def test_without_a_signal_everything_is_as_before():
+    before = signal.getsignal(signal.SIGTERM)
+    with interruptible():
+        within = signal.getsignal(signal.SIGTERM)
+        with deferred():
+            pass
+        assert signal.getsignal(signal.SIGTERM) is within
+    assert signal.getsignal(signal.SIGTERM) is before
