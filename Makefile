@@ -6,7 +6,7 @@ MLFLOW_PORT ?= 5000
 SERVING_PORT ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-unit lint types bench-serving clean
+.PHONY: help setup run test test-unit lint types bench-serving bench-batching clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -40,6 +40,9 @@ types: setup ## mypy, strict, on both packages.
 
 bench-serving: setup ## Our server beside its peers: a table, JSON and a plot in benchmarks/results/.
 	@$(BIN)/python -m benchmarks.serving $(if $(QUICK),--quick)
+
+bench-batching: setup ## From which policy on dynamic batching pays.
+	@$(BIN)/python -m benchmarks.batching
 
 clean: ## Remove what setup, tests and `make run` made here, registered models included.
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache mlflow.db* mlartifacts mlruns mlflow-server.log benchmarks/results
