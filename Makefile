@@ -6,7 +6,7 @@ MLFLOW_PORT ?= 5000
 SERVING_PORT ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-unit test-faults lint types bench-serving bench-training clean
+.PHONY: help setup run test test-unit test-faults lint types bench-serving bench-batching bench-training clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -34,6 +34,7 @@ test-unit: setup ## The tests that take seconds.
 
 test-faults: setup ## The fault suite: a quarter of an hour of kills, corrupt versions and outages under load.
 	@$(BIN)/python -m pytest -m faults tests/faults
+
 lint: setup ## ruff: rules and format.
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
@@ -46,6 +47,9 @@ bench-serving: setup ## Our server beside its peers: a table, JSON and a plot in
 bench-training: setup ## Training beside stable-baselines3, seeds 0 to 4; about 10 minutes.
 	@$(BIN)/python -m pip install --quiet --group benchmark
 	@$(BIN)/python -m benchmarks.training
+
+bench-batching: setup ## From which policy on dynamic batching pays.
+	@$(BIN)/python -m benchmarks.batching
 
 clean: ## Remove what setup, tests and `make run` made here, registered models included.
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache mlflow.db* mlartifacts mlruns mlflow-server.log benchmarks/results \

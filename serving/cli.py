@@ -38,6 +38,28 @@ def main() -> None:
     type=click.Path(file_okay=False),
     help="Where to keep bundles.  [default: the user's cache]",
 )
+@click.option(
+    "--max-ongoing-requests",
+    default=256,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Requests per replica; more are refused.",
+)
+@click.option(
+    "--max-batch-size",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Observations of several requests to compute at once.",
+)
+@click.option(
+    "--batch-wait-timeout",
+    "batch_wait_timeout_s",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="Seconds that a batch waits to fill.",
+)
 @click.option("--access-log", is_flag=True, help="Log each request, at the price of latency.")
 @click.option(
     "--refresh-interval",

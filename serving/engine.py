@@ -81,7 +81,7 @@ def configure() -> None:
     """
     settings = serve_settings(os.cpu_count() or 1)
     haproxy = haproxy_binary()
-    if haproxy is None:
+    if haproxy is None or os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "0":
         logger.warning("HAProxy is not available here: Ray Serve's own proxy is used, which is several times slower")
         settings["RAY_SERVE_ENABLE_HA_PROXY"] = settings["RAY_SERVE_ENABLE_DIRECT_INGRESS"] = "0"
     else:

@@ -36,6 +36,9 @@ class ServerOptions:
     num_replicas: int
     num_threads: int
     cache_dir: str | None
+    max_ongoing_requests: int
+    max_batch_size: int
+    batch_wait_timeout_s: float
     access_log: bool
     refresh_interval_s: float
     allow_space_change: bool
@@ -116,6 +119,9 @@ def _application(options: ServerOptions) -> Any:
         cache_dir=options.cache_dir and os.path.abspath(options.cache_dir),  # noqa: PTH100 - None stays None
         num_replicas=options.num_replicas,
         num_threads=options.num_threads,
+        max_ongoing_requests=options.max_ongoing_requests,
+        max_batch_size=options.max_batch_size,
+        batch_wait_timeout_s=options.batch_wait_timeout_s,
         access_log=options.access_log,
         refresh_interval_s=options.refresh_interval_s,
         allow_space_change=options.allow_space_change,

@@ -9,8 +9,12 @@ import pytest
 from pipeline.cli import cli as pipeline_cli
 from pipeline.config import SETTINGS
 from pipeline.training import _LEARNER_METRICS
+from serving.app import Arguments
+from serving.autoscaling import Autoscaling
 from serving.cli import main as serving_cli
+from serving.engine import serve_settings
 from serving.errors import RESPONSES
+from serving.metrics import DESCRIPTIONS
 from tests.workshop import PROJECT
 
 README = (PROJECT / "README.md").read_text()
@@ -48,6 +52,24 @@ def test_the_arguments_of_the_application_are_listed():
 def test_every_error_code_is_listed_with_its_status():
     listed = {(row[0], row[1].strip("`")) for row in rows("status")}
     assert listed == {(str(int(status)), code) for status, code in RESPONSES.values()}
+
+
+@pytest.mark.parametrize(("column", "model"), [("argument", Arguments), ("autoscaling", Autoscaling)])
+def test_the_serving_arguments_are_those_of_the_application(column, model):
+    expected = [
+        [f"`{name}`", f"`{'none' if field.default is None else field.default}`", field.description]
+        for name, field in model.model_fields.items()
+    ]
+    assert rows(column) == expected
+
+
+def test_every_serving_metric_is_listed_as_described():
+    assert rows("serving metric") == [[f"`ray_{name}`", meaning] for name, meaning in DESCRIPTIONS.items()]
+
+
+def test_a_cluster_is_told_of_every_setting_that_it_needs():
+    section = README.split("#### On a cluster", 1)[1].split("####", 1)[0]
+    assert all(f"{name}={setting}" in section for name, setting in serve_settings(cpus=2).items())
 
 
 def test_every_learner_metric_is_defined():

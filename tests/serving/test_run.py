@@ -9,6 +9,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import psutil
 import pytest
 import requests
 
+from serving.metrics import DESCRIPTIONS, Metrics
 from tests.serving.policies import Store, free_port
 
 pytestmark = pytest.mark.e2e
@@ -197,15 +200,34 @@ def test_a_replica_holds_neither_torch_nor_rllib(server: Server) -> None:
         assert "libtorch" not in maps
 
 
-def test_only_rays_own_ports_listen_beyond_loopback(server: Server) -> None:
-    beyond = {"*", "0.0.0.0", "::"}
+def test_nothing_listens_beyond_loopback_but_a_port_of_rays_in_each_replica(server: Server) -> None:
+    """Serve binds a replica's gRPC port, by which deployments call each other, to all interfaces, without a setting."""
+    beyond = []
     for process in server.look():
-        name = " ".join(process.cmdline())
-        for connection in process.net_connections("inet"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.ip in beyond:
-                assert "haproxy" not in name
-                assert connection.laddr.port not in {server.port, 8404, 9101, 9500}
-                assert not 30000 <= connection.laddr.port <= 31000 or "Serve" not in name
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for connection in process.net_connections("inet"):
+                address = ip_address(connection.laddr.ip)
+                loopback = (getattr(address, "ipv4_mapped", None) or address).is_loopback
+                if connection.status == psutil.CONN_LISTEN and not loopback:
+                    beyond.append(process.cmdline()[0].split(":")[2])
+    assert beyond == ["ServeReplica"] * 2
+
+
+def test_metrics_are_there_in_prometheus_form(server: Server) -> None:
+    requests.post(server.url, json={"observation": [0, 0, 1, 0]}, timeout=5)
+    requests.post(server.url, data=b"hello", timeout=5)
+    port = next(server.directory.glob("ray/session_2*/metrics_export_port_*")).read_text()
+
+    def scraped() -> str:
+        return requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
+
+    await_true(lambda: 'code="body_not_json"' in scraped(), 30, scraped)
+    text = scraped()
+    for name in DESCRIPTIONS:
+        suffix = "_bucket" if name in Metrics().histograms else ""
+        assert f"\nray_{name}{suffix}{{" in text, name
+    versions = [line for line in text.splitlines() if line.startswith("ray_policy_model_version{")]
+    assert {float(line.rsplit(" ", 1)[1]) for line in versions} == {1.0}
 
 
 def test_ctrl_c_twice_leaves_nothing(server: Server) -> None:
@@ -216,6 +238,66 @@ def test_ctrl_c_twice_leaves_nothing(server: Server) -> None:
     server.assert_nothing_left()
     assert server.output().splitlines()[-1] == "Stopping: requests under way are answered first ..."
     assert not private.exists()
+
+
+def answers_under_load(url: str, body: bytes, connections: int, each: int) -> list[tuple[requests.Response, float]]:
+    """Ask over so many connections at once; return the answers, and how long each took."""
+
+    def ask(_: int) -> list[tuple[requests.Response, float]]:
+        answers = []
+        with requests.Session() as session:
+            for _ in range(each):
+                start = time.monotonic()
+                answers.append((session.post(url, body, timeout=10), time.monotonic() - start))
+        return answers
+
+    with ThreadPoolExecutor(connections) as threads:
+        return [answer for answers in threads.map(ask, range(connections)) for answer in answers]
+
+
+def test_past_the_limit_requests_are_refused_at_once_and_bad_input_gets_its_answer(store: Store) -> None:
+    version = store.register("pressed")
+    # A batch that waits holds its requests, as a slow policy would.
+    slow = ("--max-ongoing-requests", "4", "--max-batch-size", "64", "--batch-wait-timeout", "0.5")
+    server = start_run(store, f"models:/pressed/{version}", *slow)
+    try:
+        server.wait_up()
+        good = b'{"observation": [0, 0, 1, 0]}'
+        found = answers_under_load(server.url, good, 16, 5)
+        refused = [(answer, took) for answer, took in found if answer.status_code == 503]
+        assert {answer.status_code for answer, _ in found} == {200, 503}
+        assert {answer.json()["error"]["code"] for answer, _ in refused} == {"overloaded"}
+        assert {answer.headers["Retry-After"] for answer, _ in refused} == {"1"}
+        assert sorted(took for _, took in refused)[len(refused) // 2] < 0.4, "at once, not when the batch is done"
+        assert requests.post(server.url, good, timeout=5).json() == {"action": 1}, "there is room again"
+        bad = answers_under_load(server.url, b'{"observation": [1]}', 3, 5)
+        assert {answer.json()["error"]["message"] for answer, _ in bad} == {
+            "observation has shape (1,), expected (4,) float32"
+        }
+        assert server.stop(signal.SIGTERM) == 0
+        server.assert_nothing_left()
+    finally:
+        server.clean()
+
+
+def test_where_haproxy_is_not_available_serves_own_proxy_answers(store: Store) -> None:
+    store.register("proxied", stage="Production")
+    port = free_port()
+    command = [
+        *(sys.executable, "-m", "serving", "run", "--model-uri", "models:/proxied/Production", "--port", str(port)),
+        *("--cache-dir", str(store.directory / "cache")),
+    ]
+    environment = {"MLFLOW_TRACKING_URI": store.uri, "RAY_SERVE_ENABLE_HA_PROXY": "0"}
+    server = Server(command, environment, port, "/proxied")
+    try:
+        server.wait_up()
+        assert requests.post(server.url, json={"observation": [0, 0, 1, 0]}, timeout=5).json() == {"action": 1}
+        assert "Ray Serve's own proxy is used" in server.output()
+        assert not [child for child in server.look() if child.name() == "haproxy"]
+        assert server.stop(signal.SIGTERM) == 0
+        server.assert_nothing_left()
+    finally:
+        server.clean()
 
 
 def test_sigterm_leaves_nothing(store: Store) -> None:

@@ -1,0 +1,57 @@
+"""`ray start` and `serve deploy serving/config.yaml`, for real: a cluster that asks for a token."""
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+import yaml
+
+from serving.engine import serve_settings
+from tests.serving.policies import Store
+from tests.workshop import PROJECT, Workshop, answers, await_true, free_port
+
+pytestmark = pytest.mark.e2e
+
+SCRIPTS = Path(sys.executable).parent
+
+
+@pytest.fixture
+def shop(store: Store) -> Iterator[Workshop]:
+    directory = Path(tempfile.mkdtemp(prefix="r-", dir="/tmp"))  # short, for Ray's sockets
+    private = {f"RAY_SERVE_HAPROXY_{name}": str(directory / name) for name in ("SOCKET_PATH", "METRICS_SOCKET_PATH")}
+    private |= {"RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(directory / "haproxy.cfg")}
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 3}
+    workshop = Workshop(
+        directory,
+        {**serve_settings(2), **private, **token, "MLFLOW_TRACKING_URI": store.uri, "RAY_TMPDIR": str(directory)},
+    )
+    yield workshop
+    workshop.end()
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def test_serve_deploy_brings_up_the_application_of_the_config_file(shop: Workshop, store: Store) -> None:
+    store.register("cartpole-ppo", stage="Production")
+    dashboard, port = free_port(), free_port()
+    shop.start(
+        *(str(SCRIPTS / "ray"), "start", "--head", "--block", "--port", str(free_port()), "--num-cpus", "2"),
+        *("--dashboard-port", str(dashboard), "--temp-dir", str(shop.directory), "--disable-usage-stats"),
+    )
+    shop.environment["RAY_DASHBOARD_ADDRESS"] = f"http://127.0.0.1:{dashboard}"
+    config = yaml.safe_load((PROJECT / "serving" / "config.yaml").read_text())
+    config["http_options"]["port"] = port
+    config["applications"][0]["args"]["cache_dir"] = str(shop.directory / "cache")
+    (shop.directory / "config.yaml").write_text(yaml.safe_dump(config))
+
+    def deployed() -> bool:
+        return shop.run(str(SCRIPTS / "serve"), "deploy", "config.yaml").returncode == 0
+
+    await_true(deployed, "serve deploy succeeds", 90)
+    url = f"http://127.0.0.1:{port}/cartpole-ppo"
+    await_true(lambda: answers(f"{url}/model"), "the application answers", 90)
+    assert requests.post(url, json={"observation": [0, 0, 1, 0]}, timeout=5).json() == {"action": 1}
+    assert "target_ongoing_requests: 8" in shop.run(str(SCRIPTS / "serve"), "config").stdout
