@@ -50,7 +50,7 @@ class Registry:
             ),
             log="mlflow-server.log",
         )
-        await_true(lambda: answers(f"{self.url}/health"), "the MLflow server answers")
+        await_true(lambda: answers(f"{self.url}/health"), "the MLflow server answers", 180)
         return self.process
 
     def stop(self) -> None:
