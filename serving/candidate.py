@@ -21,7 +21,7 @@ from serving.errors import CandidateRefused
 from serving.policy import Bundle
 
 GIB = 1 << 30
-NICENESS = 5
+NICENESS = 10
 """Requests come first: the child takes what they leave of the cores."""
 
 

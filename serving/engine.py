@@ -9,6 +9,7 @@ import atexit
 import logging
 import os
 import shutil
+import socket
 import stat
 import sys
 import tempfile
@@ -68,6 +69,9 @@ def private_settings(directory: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(directory / "haproxy"),
         # On one node a lost GCS does not come back: whoever asks it while everything stops must not wait a minute.
         "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
+        # Where requests wait while no replica runs. Serve shares its default port with every other Serve of the
+        # machine, whose proxies would answer 404.
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(_free_port()),
         # A throwaway Ray is no news to its makers.
         "RAY_USAGE_STATS_ENABLED": "0",
     }
@@ -127,6 +131,11 @@ def haproxy_binary() -> str | None:
         return str(get_haproxy_binary())
     except (ImportError, OSError):
         return shutil.which("haproxy")
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 def _private_directory(haproxy: str) -> Path:

@@ -10,13 +10,10 @@ nothing but the standard library. It closes what has no setting:
 - a request reaches a replica before its body has come, and cannot be sent again when the replica dies: here it waits
   for its body (in the HTTP frontend only: bidirectional gRPC would hang),
 - a replica that is gone is waited for, for seconds: here 100 ms, for replicas are near,
-- an application whose last replica died is forgotten until the next one runs, and its requests get 404: here they go
-  to Serve's own proxy meanwhile, which keeps them until there is one,
 - a Serve that is killed leaves its haproxy behind, answering errors: here it goes with its parent.
 """
 
 import ctypes
-import json
 import os
 import re
 import signal
@@ -43,12 +40,8 @@ EDITS = (
 def main(arguments: list[str]) -> None:
     """Edit the configuration named by `-f`, then become `arguments[0]`, to die with this process's parent."""
     configuration = Path(arguments[arguments.index("-f") + 1])
-    known = configuration.with_name("applications.json")
-    before = json.loads(known.read_text()) if known.exists() else {}
     original = configuration.read_text()
-    applications = before | served_by(original)
-    known.write_text(json.dumps(applications))
-    configuration.write_text(edited(with_forgotten(original, applications), configuration.parent))
+    configuration.write_text(edited(original, configuration.parent))
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     os.execv(arguments[0], arguments)  # noqa: S606 - Serve chose the binary and its arguments
 
@@ -64,32 +57,6 @@ def edited(configuration: str, directory: Path) -> str:
         configuration, count = re.subn(pattern, target, configuration, flags=re.MULTILINE)
         if count == 0:
             sys.exit(f"cannot make HAProxy private: its configuration has no line like {pattern}")
-    return configuration
-
-
-def served_by(configuration: str) -> dict[str, list[str]]:
-    """Return, for each application that has replicas, the rules that lead to it, and it with Serve's proxy alone."""
-    found = {}
-    for match in re.finditer(r"^backend (\S+)\n((?:[ \t].*\n|\n)*)", configuration, flags=re.MULTILINE):
-        name, lines = match[1], match[2].splitlines()
-        rules = re.findall(
-            rf"^    (?:acl is_{name} path.*|use_backend {name} if .*)$", configuration, flags=re.MULTILINE
-        )
-        fallback = [line.removesuffix(" check backup") for line in lines if line.endswith(" check backup")]
-        if rules and fallback:
-            others = [line for line in lines if line.strip() and not line.lstrip().startswith(("server ", "#"))]
-            found[name] = ["\n".join(rules), "\n".join([f"backend {name}", *others, *fallback])]
-    return found
-
-
-def with_forgotten(configuration: str, applications: dict[str, list[str]]) -> str:
-    """Return the configuration with the applications that it lacks."""
-    for name, (rules, backend) in applications.items():
-        if f"\nbackend {name}\n" not in configuration:
-            configuration = configuration.replace(
-                "    default_backend default_backend\n", f"{rules}\n    default_backend default_backend\n", 1
-            )
-            configuration = configuration.replace("\nlisten stats\n", f"\n{backend}\nlisten stats\n", 1)
     return configuration
 
 

@@ -69,7 +69,7 @@ def test_every_serving_metric_is_listed_as_described():
 
 def test_a_cluster_is_told_of_every_setting_that_it_needs():
     section = README.split("#### On a cluster", 1)[1].split("####", 1)[0]
-    assert all(f"{name}={setting}" in section for name, setting in serve_settings(cpus=2).items())
+    assert all(f"{name}={shlex.quote(setting)}" in section for name, setting in serve_settings(cpus=2).items())
 
 
 def test_every_learner_metric_is_defined():

@@ -36,7 +36,7 @@ class Journey:
     def here(self, text: str) -> str:
         """A text of the README, with the ports and the directory of this test."""
         text = re.sub(r"http://(127\.0\.0\.1|localhost):8000/cartpole-ppo", self.policy_url, text)
-        text = text.replace("serving query", f"serving query --url {self.policy_url}")
+        text = re.sub(r"serving (query|status)", rf"serving \1 --url {self.policy_url}", text)
         return text.replace("mlflow run .", f"mlflow run {PROJECT}")
 
     def stop(self) -> None:

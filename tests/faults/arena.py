@@ -50,12 +50,13 @@ class Registry:
             ),
             log="mlflow-server.log",
         )
-        await_true(lambda: answers(f"{self.url}/health"), "the MLflow server answers")
+        await_true(lambda: answers(f"{self.url}/health"), "the MLflow server answers", 180)
         return self.process
 
     def stop(self) -> None:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        await_true(lambda: not listened_to(self.port), "the server's workers are gone as well")
 
     @contextlib.contextmanager
     def hanging(self) -> Iterator[None]:
@@ -218,6 +219,16 @@ class Load:
         finally:
             self._process.kill()
             self._output.unlink()
+
+
+def listened_to(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
 
 
 def kill(pid: int, signum: signal.Signals = signal.SIGKILL) -> float:

@@ -1,5 +1,6 @@
 """What a fault did to the answers, and the table of them all."""
 
+import contextlib
 import itertools
 import json
 from collections.abc import Callable, Iterable
@@ -71,8 +72,12 @@ def gap_s(records: list[Record]) -> float:
 
 
 def write(rows: list[Row], directory: Path) -> str:
-    """Write the table as JSON and Markdown, and return the latter."""
+    """Write the table as JSON and Markdown, beside the rows of earlier runs that are not in it; return the latter."""
     directory.mkdir(exist_ok=True)
+    new = {each.fault for each in rows}
+    with contextlib.suppress(OSError, ValueError):
+        earlier = json.loads((directory / "faults.json").read_text())
+        rows = [Row(**each) for each in earlier if each["fault"] not in new] + rows
     (directory / "faults.json").write_text(json.dumps([asdict(each) for each in rows], indent=1))
     lines = [
         "| fault | answers | failed | wrong | slow | p99 | longest | |",

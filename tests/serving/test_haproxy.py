@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.haproxy import edited, served_by, with_forgotten
+from serving.haproxy import edited
 
 GENERATED = """global
     log 127.0.0.1:514 local0 info
@@ -51,38 +51,3 @@ def test_editing_twice_changes_nothing_more() -> None:
 def test_a_configuration_that_cannot_be_closed_is_not_run() -> None:
     with pytest.raises(SystemExit, match="cannot make HAProxy private"):
         edited(GENERATED.replace("listen stats", "listen something"), Path("/run"))
-
-
-EMPTY = """frontend http_frontend
-    bind 127.0.0.1:8000
-    default_backend default_backend
-backend default_backend
-    http-request return status 404
-listen stats
-"""
-RULES = """    acl is_app path_beg /app/
-    acl is_app path /app
-    use_backend app if is_app
-"""
-SERVING = EMPTY.replace("    default_backend", f"{RULES}    default_backend").replace(
-    "listen stats",
-    """backend app
-    log global
-    # Servers in this backend
-    server replica 127.0.0.1:3000 check observe layer4
-    # Fallback to head node's Serve proxy when no ingress replicas are available
-    server proxy 127.0.0.1:8500 check backup
-listen stats""",
-)
-
-
-def test_an_application_without_replicas_goes_to_serves_own_proxy() -> None:
-    kept = with_forgotten(EMPTY, served_by(SERVING))
-    assert kept == EMPTY.replace("    default_backend", f"{RULES}    default_backend").replace(
-        "listen stats", "backend app\n    log global\n    server proxy 127.0.0.1:8500\nlisten stats"
-    )
-
-
-def test_an_application_with_replicas_is_left_as_it_is() -> None:
-    assert with_forgotten(SERVING, served_by(SERVING)) == SERVING
-    assert served_by(EMPTY) == {}
