@@ -73,10 +73,9 @@ def _whole_process(peer: str, seed: int) -> Record:
     if peer == "ours":
         lines = _run("pipeline", "train", "--seed", str(seed))
         marks = {"first_step_s": "Training ", "trained_s": "Exporting the best"}
-        (final,) = (
-            re.search(r"return ([\d.]+) .*minimum ([\d.]+)", text) for _, text in lines if "Registered m" in text
+        (minimum,) = (
+            float(found[1]) for _, text in lines if (found := re.search(r"Registered m.* minimum ([\d.]+)", text))
         )
-        minimum = float(final[2])
     else:
         lines = _run("benchmarks.training_sb3", str(seed))
         marks = {"first_step_s": " first step", "trained_s": " trained"}

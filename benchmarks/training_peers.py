@@ -1,7 +1,7 @@
 """The two that are compared: each yields after every rollout and update, and hands out its greedy policy."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -13,7 +13,7 @@ ENV_ID = "CartPole-v1"
 #: stable-baselines3's settings in rl-baselines3-zoo, hyperparams/ppo.yml, CartPole-v1.
 ZOO_STEPS = 100_000
 ZOO_ENVIRONMENTS = 8
-ZOO_SETTINGS = {
+ZOO_SETTINGS: dict[str, Any] = {
     "n_steps": 32,
     "batch_size": 256,
     "gae_lambda": 0.8,
@@ -55,7 +55,8 @@ class OurPpo:
         from pipeline.ray_session import RaySession
         from pipeline.training import Trainer
 
-        self._ray = RaySession(num_cpus=0).__enter__()
+        self._ray = RaySession(num_cpus=0)
+        self._ray.__enter__()
         self._ray.await_ready()
         environment = environments.describe(ENV_ID)
         self._trainer = Trainer(TrainConfig(seed=seed), environment).__enter__()
@@ -63,7 +64,7 @@ class OurPpo:
 
     def act(self, observations: np.ndarray) -> np.ndarray:
         """As Peer."""
-        return self._greedy().act(observations)
+        return self._greedy().act(observations)  # type: ignore[no-untyped-call]  # RLlib has no types
 
     def moments(self) -> Iterator[Moment]:
         """As Peer."""
@@ -72,7 +73,7 @@ class OurPpo:
 
     def close(self) -> None:
         """As Peer."""
-        self._trainer.__exit__(None, None, None)
+        self._trainer.__exit__()
         self._ray.__exit__(None, None, None)
 
 
@@ -112,7 +113,7 @@ def _mean_of_100(returns: Any) -> float:
     return float(np.mean(window)) if len(window) == window.maxlen else float("nan")
 
 
-PEERS = {"ours": OurPpo, "stable-baselines3": StableBaselines}
+PEERS: dict[str, Callable[[int], Peer]] = {"ours": OurPpo, "stable-baselines3": StableBaselines}
 
 
 def greedy(peer: Peer) -> Act:

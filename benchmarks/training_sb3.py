@@ -8,8 +8,10 @@ import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import mlflow
+from mlflow.pyfunc.model import PythonModel
 
 from benchmarks.training_peers import ENV_ID, ZOO_SETTINGS, StableBaselines
 from pipeline import environments, evaluation
@@ -60,13 +62,13 @@ def main(seed: int) -> None:
     say(f"final {final.mean} {final.minimum}")
 
 
-class _Policy(mlflow.pyfunc.PythonModel):
-    def load_context(self, context):
+class _Policy(PythonModel):
+    def load_context(self, context: Any) -> None:
         from stable_baselines3 import PPO
 
         self._model = PPO.load(context.artifacts["zip"])
 
-    def predict(self, context, model_input, params=None):  # noqa: ARG002
+    def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:  # noqa: ARG002
         return self._model.predict(model_input, deterministic=True)[0]
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from types import FrameType
 from pipeline.errors import Interrupted
 
 _PARENT_POLL_S = 0.5
+_AGAIN_S = 0.05
 
 
 @contextlib.contextmanager
@@ -22,6 +24,7 @@ def interruptible() -> Iterator[None]:
     loss of the parent process counts as a SIGTERM.
     """
     before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    unraisable_before, sys.unraisablehook = sys.unraisablehook, _raise_again
     ended = threading.Event()
     if "MLFLOW_RUN_ID" in os.environ:
         threading.Thread(target=_watch_parent, args=(os.getppid(), ended), daemon=True).start()
@@ -29,6 +32,7 @@ def interruptible() -> Iterator[None]:
         yield
     finally:
         ended.set()
+        sys.unraisablehook = unraisable_before
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -73,6 +77,17 @@ def _interrupt(number: int, _: FrameType | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise Interrupted(signal.Signals(number).name)
+
+
+def _raise_again(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Send the signal again whose Interrupted came while an object was being collected, where Python drops it."""
+    if not isinstance(unraisable.exc_value, Interrupted):
+        sys.__unraisablehook__(unraisable)
+        return
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    again = (os.getpid(), signal.Signals[unraisable.exc_value.signal_name])
+    threading.Timer(_AGAIN_S, os.kill, again).start()
 
 
 def _watch_parent(parent: int, ended: threading.Event) -> None:

@@ -1,6 +1,7 @@
 """A first signal can wait for its turn; a second Ctrl-C cannot."""
 
 import signal
+import threading
 
 import pytest
 
@@ -43,6 +44,25 @@ def test_a_second_ctrl_c_interrupts_at_once():
     with pytest.raises(Interrupted):
         steps.take(signal.SIGINT, signal.SIGINT)
     assert not steps
+
+
+class Collected:
+    """Is interrupted while it is collected, where Python drops exceptions."""
+
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+
+
+def collect_and_wait():
+    with interruptible():
+        Collected()
+        threading.Event().wait(10)
+        pytest.fail("the signal was lost")
+
+
+def test_an_interruption_that_python_drops_is_raised_again():
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        collect_and_wait()
 
 
 def test_without_a_signal_everything_is_as_before():
