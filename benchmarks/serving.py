@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import statistics
 import sys
 import tempfile
@@ -44,6 +45,8 @@ QUICK = Scope(rounds=1, seconds=2, cold_starts=1, batches=(1, 64, 1024))
 @click.option("--strict", is_flag=True, help="Exit with status 1 unless every target is met.")
 def main(output: str, *, quick: bool, strict: bool) -> None:
     """Measure every contender, print the table and write it."""
+    # As Ctrl-C does, so that no contender is left.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     results = measure(QUICK if quick else Scope())
     click.echo(report.table(results))
     report.write(results, Path(output))
@@ -58,6 +61,9 @@ def measure(scope: Scope) -> Results:
         cold_starts = _cold_starts([each for each in ordered if each.name in (OURS, NOOP)], scope.cold_starts)
         with contextlib.ExitStack() as running:
             contenders = [_started(running, recipe) for recipe in ordered]
+            # Only now: a Ray that was frozen for minutes takes its own parts for dead.
+            for each in contenders:
+                each.freeze()
             memory = {each.recipe.name: _memory(each) for each in contenders}
             rounds = _rounds(contenders, scope)
             batches = _batches(contenders[0], scope)
@@ -87,7 +93,6 @@ def _started(running: contextlib.ExitStack, recipe: Recipe) -> Contender:
     click.echo(f"starting {recipe.name} ...", err=True)
     contender = running.enter_context(Contender(recipe))
     running.callback(contender.thaw)
-    contender.freeze()
     return contender
 
 
