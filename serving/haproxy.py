@@ -6,7 +6,7 @@ nothing but the standard library. It closes what has no setting:
 - statistics page and Prometheus exporter listen on all interfaces: here on sockets beside the configuration,
 - the admin socket is open to every user of the machine: here to this one,
 - each request is logged, by UDP, to whoever listens on port 514: here errors are,
-- each request is watched for a client that hangs up, though its answer takes less: here none is,
+- each request is watched for a client that hangs up: here none is,
 - a request reaches a replica before its body has come, and cannot be sent again when the replica dies: here it waits
   for its body (in the HTTP frontend only: bidirectional gRPC would hang),
 - a replica that is gone is waited for, for seconds: here 100 ms, for replicas are near,
@@ -23,7 +23,7 @@ from pathlib import Path
 PR_SET_PDEATHSIG = 1
 
 UNWATCHED = "    http-request set-header x-request-disconnect-disabled ?1"
-"""Serve watches each connection for its end, with two tasks per request: more than an answer takes. One header
+"""Serve watches each connection for its end, with two tasks per request. One header
 tells it not to."""
 
 EDITS = (
