@@ -50,6 +50,8 @@ class Server:
     def wait_up(self) -> "Server":
         await_true(lambda: self._answers() or self.process.poll() is not None, UP_WITHIN_S)
         assert self._answers(), self.output()
+        if "serving" in self.process.args:  # our command, which has yet to notice that it is up
+            await_true(lambda: "Stop it:" in self.output(), UP_WITHIN_S, self.output)
         self.look()
         return self
 
