@@ -32,7 +32,7 @@ test: setup ## All tests, the fault suite in short.
 test-unit: setup ## The tests that take seconds.
 	@$(BIN)/python -m pytest -m 'not e2e'
 
-test-faults: setup ## The fault suite: a quarter of an hour of kills, corrupt versions and outages under load.
+test-faults: setup ## The fault suite: kills, corrupt versions and outages under load.
 	@$(BIN)/python -m pytest -m faults tests/faults
 
 lint: setup ## ruff: rules and format.
@@ -44,7 +44,7 @@ types: setup ## mypy, strict, on both packages.
 bench-serving: setup ## Our server beside its peers: a table, JSON and a plot in benchmarks/results/.
 	@$(BIN)/python -m benchmarks.serving $(if $(QUICK),--quick)
 
-bench-training: setup ## Training beside stable-baselines3, seeds 0 to 4; about 10 minutes.
+bench-training: setup ## Training beside stable-baselines3, seeds 0 to 4.
 	@$(BIN)/python -m pip install --quiet --group benchmark
 	@$(BIN)/python -m benchmarks.training
 

@@ -23,6 +23,7 @@ import click
 from matplotlib.figure import Figure
 
 HERE = Path(__file__).parent
+RESULTS = HERE / "results"
 PEERS = ("ours", "stable-baselines3")
 TARGETS = {"greedy_s": 0.6, "last_100_s": 0.8, "whole_s": 1.1}
 
@@ -32,7 +33,7 @@ Record = dict[str, Any]
 @click.command()
 @click.option("--seeds", default=5, show_default=True, help="Seeds 0 to this, exclusive.")
 @click.option("--lock", type=click.Path(path_type=Path), help="A file to lock while measuring, if others measure too.")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=HERE, help="Where the results go.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=RESULTS, help="Where the results go.")
 def main(seeds: int, lock: Path | None, out: Path) -> None:
     """Measure both, seed by seed, and write the table, the figures and the plot."""
     yardstick: list[Record] = []
@@ -50,6 +51,7 @@ def main(seeds: int, lock: Path | None, out: Path) -> None:
 
 def _write(results: Record, out: Path) -> None:
     """After each seed, so that what was measured is not lost."""
+    out.mkdir(parents=True, exist_ok=True)
     (out / "training.json").write_text(json.dumps(results, indent=1))
     (out / "training.md").write_text(table(results))
     _plot(results["yardstick"]).savefig(out / "training.png", dpi=120)
