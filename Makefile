@@ -26,8 +26,9 @@ setup: .venv/installed ## Install everything into .venv.
 run: setup ## MLflow, a trained and promoted policy, a server, and a first query. Ctrl-C ends it.
 	@$(BIN)/python -m pipeline journey --mlflow-port $(MLFLOW_PORT) --serving-port $(SERVING_PORT)
 
+# The tests mostly wait for servers, so files of tests run beside each other.
 test: setup ## All tests, the fault suite in short.
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-unit: setup ## The tests that take seconds.
 	@$(BIN)/python -m pytest -m 'not e2e'

@@ -15,6 +15,12 @@ _PARENT_POLL_S = 0.5
 _AGAIN_S = 0.05
 
 
+class _Received:
+    """Which signal interrupted this process; the name is None before."""
+
+    signal_name: str | None = None
+
+
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
     """Within, the first SIGINT or SIGTERM raises Interrupted in the main thread.
@@ -23,6 +29,7 @@ def interruptible() -> Iterator[None]:
     up; a second Ctrl-C ends the process at once. `mlflow run`, killed by SIGTERM, tells its child nothing: there, the
     loss of the parent process counts as a SIGTERM.
     """
+    _Received.signal_name = None
     before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     unraisable_before, sys.unraisablehook = sys.unraisablehook, _raise_again
     ended = threading.Event()
@@ -35,6 +42,22 @@ def interruptible() -> Iterator[None]:
         sys.unraisablehook = unraisable_before
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def recognised() -> Iterator[None]:
+    """Within, an error that followed a signal is Interrupted again: a cut-short import may raise ImportError."""
+    try:
+        yield
+    except Exception as error:
+        if _Received.signal_name is None:
+            raise
+        raise Interrupted(_Received.signal_name) from error
+
+
+def regain_sigterm() -> None:
+    """Handle SIGTERM as before another library's native code, Ray's, put a handler of its own in front."""
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
 @dataclass
@@ -74,9 +97,12 @@ def deferred() -> Iterator[Pending]:
 
 
 def _interrupt(number: int, _: FrameType | None) -> None:
+    # Ray, while it starts, puts a handler before this one that dumps the stack and sets an alarm to abort the process.
+    signal.alarm(0)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise Interrupted(signal.Signals(number).name)
+    _Received.signal_name = signal.Signals(number).name
+    raise Interrupted(_Received.signal_name)
 
 
 def _raise_again(unraisable: "sys.UnraisableHookArgs") -> None:

@@ -4,12 +4,14 @@ import logging
 import threading
 from typing import Self
 
+from pipeline.interruption import regain_sigterm
+
 
 class RaySession:
     """Ray, started by a thread while the program imports what it needs; a context manager.
 
     Starting Ray is mostly waiting for its processes, so both go on at once. The thread lives as long as Ray does: its
-    end would be the end of the driver. Ray leaves the signal handlers alone, since it is not the main thread.
+    end would be the end of the driver. Ray leaves Python's signal handlers alone, since it is not the main thread.
 
     Args:
         num_cpus: How many remote processes Ray may run at once; None for one per core.
@@ -31,12 +33,13 @@ class RaySession:
         self._thread.join()
 
     def await_ready(self) -> None:
-        """Wait until Ray runs.
+        """Wait, in the main thread, until Ray runs.
 
         Raises:
             Whatever starting it raised.
         """
         self._started.wait()
+        regain_sigterm()
         if self._error is not None:
             raise self._error
 

@@ -17,6 +17,7 @@ from mlflow.exceptions import MlflowException
 from pipeline.aftermath import keep_killed
 from pipeline.errors import Interrupted, NotResumable, RelativeStore
 from pipeline.evaluation import Evaluation
+from pipeline.interruption import recognised
 
 #: Files of a run.
 LEARNING_CURVE = "figures/learning_curve.png"
@@ -55,7 +56,8 @@ def run(name: str, *, resumed: str | None = None) -> Iterator[str]:
     run_id: str = mlflow.start_run(run_id=resumed, run_name=new_name).info.run_id
     status = "FAILED"
     try:
-        yield run_id
+        with recognised():
+            yield run_id
         status = "FINISHED"
     except Interrupted:
         status = "KILLED"

@@ -107,7 +107,12 @@ class Cluster:
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         if self._address is None:
             self._later(serve.shutdown)
-        serve.start(proxy_location="HeadOnly", http_options={"host": self.host, "port": self.port})
+        try:
+            serve.start(proxy_location="HeadOnly", http_options={"host": self.host, "port": self.port})
+        except RuntimeError as error:
+            if "Failed to bind" in str(error):
+                raise PortTaken(self.host, self.port, "taken while Ray started") from error
+            raise
         self.host, self.port = _bound_to()
 
     def deploy(self, application: Any, name: str, route_prefix: str) -> None:

@@ -6,8 +6,10 @@ operator, and replicas warn where they are missing.
 """
 
 import atexit
+import contextlib
 import logging
 import os
+import random
 import shutil
 import socket
 import stat
@@ -71,7 +73,7 @@ def private_settings(directory: Path) -> dict[str, str]:
         "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
         # Where requests wait while no replica runs. Serve shares its default port with every other Serve of the
         # machine, whose proxies would answer 404.
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(_free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
         # A throwaway Ray is no news to its makers.
         "RAY_USAGE_STATS_ENABLED": "0",
     }
@@ -133,9 +135,12 @@ def haproxy_binary() -> str | None:
         return shutil.which("haproxy")
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nothing listens on, and that no system gives to whoever asks for any port."""
+    while True:
+        port = random.randint(20_000, 32_000)  # noqa: S311  # it is no secret
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def _private_directory(haproxy: str) -> Path:

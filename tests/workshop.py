@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,17 +14,12 @@ from pathlib import Path
 import psutil
 import requests
 
+from serving.engine import free_port as free_port  # noqa: PLC0414  # tests and benchmarks take it from here
+
 PROJECT = Path(__file__).parent.parent
 
 #: Set in the environment of every process that a Workshop starts, and so in those of its descendants.
 MARK = "POLICY_TEST_MARK"
-
-
-def free_port() -> int:
-    """A port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def await_true(condition: Callable[[], object], what: str, timeout_s: float = 60) -> None:

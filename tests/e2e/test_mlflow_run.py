@@ -10,9 +10,10 @@ import time
 
 import psutil
 import pytest
+import requests
 from mlflow import MlflowClient
 
-from tests.workshop import PROJECT, Workshop, await_true
+from tests.workshop import PROJECT, Workshop, answers, await_true, free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -94,16 +95,18 @@ def test_rllib_goes_on_training_from_the_checkpoint_without_this_repository(trac
 
 
 @pytest.mark.usefixtures("finished")
-def test_mlflow_serves_the_version(tracked_workshop):
-    """`mlflow models predict` builds what `mlflow models serve` serves, without a port."""
+def test_mlflow_serves_the_version_without_this_repository(tracked_workshop):
     shop = Workshop(tracked_workshop.directory, tracked_workshop.environment | {"PYTHONPATH": ""})
-    (shop.directory / "input.json").write_text('{"inputs": [[0.0, 0.0, 0.1, 0.5], [0.0, 0.0, -0.1, -0.5]]}')
-    done = shop.run(
-        *("mlflow", "models", "predict", "--model-uri", "models:/cartpole-ppo/1", "--env-manager", "local"),
-        *("--input-path", "input.json", "--content-type", "json"),
-    )
-    assert done.returncode == 0, done.stderr
-    assert '"action": [1, 0]' in done.stdout
+    url = f"http://127.0.0.1:{free_port()}"
+    serve = ("mlflow", "models", "serve", "--model-uri", "models:/cartpole-ppo/1", "--env-manager", "local")
+    shop.start(*serve, "--port", url.rsplit(":", 1)[1], log="models-serve.log")
+    try:
+        await_true(lambda: answers(f"{url}/ping"), "mlflow models serve answers")
+        observations = [[0.0, 0.0, 0.1, 0.5], [0.0, 0.0, -0.1, -0.5]]
+        answer = requests.post(f"{url}/invocations", json={"inputs": observations}, timeout=10)
+    finally:
+        shop.end()
+    assert answer.json()["predictions"]["action"] == [1, 0]
 
 
 # --- interrupted ----------------------------------------------------------------------------------------------------

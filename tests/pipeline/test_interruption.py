@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from pipeline.errors import Interrupted
-from pipeline.interruption import deferred, interruptible
+from pipeline.interruption import deferred, interruptible, recognised
 
 
 def test_the_first_signal_interrupts():
@@ -73,3 +73,21 @@ def test_without_a_signal_everything_is_as_before():
             pass
         assert signal.getsignal(signal.SIGTERM) is within
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def cut_short():
+    """As a library does that was being imported."""
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except KeyboardInterrupt:
+        raise ImportError from None
+
+
+def test_an_interruption_that_a_library_renamed_is_recognised():
+    with pytest.raises(Interrupted, match="SIGTERM"), interruptible(), recognised():
+        cut_short()
+
+
+def test_an_error_of_its_own_stays_what_it_is():
+    with pytest.raises(ImportError), interruptible(), recognised():
+        raise ImportError

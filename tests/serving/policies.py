@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import socket
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -181,8 +180,3 @@ def ask(
     asyncio.run(app(scope, receive, send))
     headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
     return Answer(sent[0]["status"], headers, b"".join(message["body"] for message in sent[1:]))
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])

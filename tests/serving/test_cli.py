@@ -8,7 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from serving.cli import main
-from tests.serving.policies import CARTPOLE_BUNDLE, Store, free_port
+from tests.serving.policies import CARTPOLE_BUNDLE, Store
+from tests.workshop import free_port
 
 
 @pytest.mark.parametrize("command", [[], ["run"], ["query"]])

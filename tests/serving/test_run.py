@@ -20,7 +20,8 @@ import pytest
 import requests
 
 from serving.metrics import DESCRIPTIONS, Metrics
-from tests.serving.policies import Store, free_port
+from tests.serving.policies import Store
+from tests.workshop import free_port
 
 pytestmark = pytest.mark.e2e
 

@@ -10,7 +10,8 @@ from serving.registry import fetch, resolve
 from serving.routes import PolicyApp
 from serving.server import ServerOptions
 from serving.startup import Start, started
-from tests.serving.policies import CONTRARY_BUNDLE, Store, ask, free_port
+from tests.serving.policies import CONTRARY_BUNDLE, Store, ask
+from tests.workshop import free_port
 
 
 def start(store: Store, uri: str, cache: Path) -> Start:
