@@ -53,7 +53,7 @@ class Arguments(BaseModel):
     max_ongoing_requests: int = Field(
         default=MAX_ONGOING_REQUESTS,
         ge=1,
-        description="Requests that one replica holds at a time; more are refused (503).",
+        description="Requests that one replica may hold; more are refused (503) if so many take over 0.25 s.",
     )
     max_batch_size: int = Field(
         default=1, ge=1, description="Observations of several requests to compute at once; 1 for each alone."
@@ -111,7 +111,7 @@ def build(arguments: Arguments) -> Application:
     Where no Ray runs yet, the one that `serve run` is about to start gets the throughput settings.
     """
     if not is_initialized():
-        engine.configure()
+        engine.configure(arguments.max_body_bytes)
     # The replica's working directory is another's business: it gets a URI that means the same everywhere.
     uri = tracking.absolute_uri(arguments.tracking_uri or tracking.tracking_uri())
     pinned = arguments.model_copy(update={"tracking_uri": uri})

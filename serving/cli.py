@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from serving.console import domain_errors
+from serving.engine import MAX_BODY_BYTES
 
 DEFAULT_MODEL_URI = "models:/cartpole-ppo/Production"
 DEFAULT_URL = "http://127.0.0.1:8000/cartpole-ppo"
@@ -59,6 +60,13 @@ def main() -> None:
     show_default=True,
     type=click.FloatRange(0),
     help="Seconds that a batch waits to fill.",
+)
+@click.option(
+    "--max-body-bytes",
+    default=MAX_BODY_BYTES,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Larger requests are refused; a larger limit slows all.",
 )
 @click.option("--access-log", is_flag=True, help="Log each request, at the price of latency.")
 @click.option(

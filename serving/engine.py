@@ -23,8 +23,12 @@ logger = logging.getLogger(__name__)
 SWITCH_INTERVAL_S = 1e-4
 """The replica's event loop waits this long for the GIL, not 5 ms, when Ray's own thread holds it."""
 
-MAX_BODY_BYTES = 1 << 20
-"""The largest request body by default, and what HAProxy keeps of each to send it again."""
+MAX_BODY_BYTES = 256 << 10
+"""The largest request body by default. HAProxy keeps a copy of each to send it again, and copies its whole buffer,
+full or not: with 1 MiB it, not the replica, would limit small requests."""
+
+HEADER_BYTES = 64 << 10
+"""The room for a request's headers beside its body."""
 
 HEALTH: Mapping[str, float] = {
     # A replica that was killed is noticed, and its successor started, within seconds. Three failures in a row
@@ -38,20 +42,22 @@ HEALTH: Mapping[str, float] = {
 """How Ray Serve looks after each replica."""
 
 
-def serve_settings(cpus: int) -> dict[str, str]:
+def serve_settings(cpus: int, max_body_bytes: int = MAX_BODY_BYTES) -> dict[str, str]:
     """Return the settings that every process of the cluster needs."""
     return {
         # Replicas answer HTTP themselves, in the thread that reads the socket; logs are buffered.
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         # A proxy in C before them, not one in Python.
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        # It would tell Serve of each request, which takes half as long again as the answer does; replicas count them.
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         # More threads than half of the cores would take the cores from the replicas.
         "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, min(4, cpus // 2))),
         # Else each shutdown waits 30 s for load balancers that aren't there.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
         # Inference is idempotent: what one replica did not answer, another does. Never on 503, which is an answer.
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response junk-response response-timeout",
-        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(MAX_BODY_BYTES + (64 << 10)),
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(max_body_bytes + HEADER_BYTES),
         # Seconds without an answer from a replica, after which another is asked.
         "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": "2",
         "RAY_SERVE_HAPROXY_RETRIES": "9",
@@ -79,16 +85,18 @@ def private_settings(directory: Path) -> dict[str, str]:
     }
 
 
-def configure() -> None:
+def configure(max_body_bytes: int = MAX_BODY_BYTES) -> None:
     """Put the settings into this process's environment, which the Ray that it starts inherits.
 
     What is set already stays. Call it before ray is imported, so that this process knows them as well. The
     directory with the proxy's files goes when the process ends.
     """
-    settings = serve_settings(os.cpu_count() or 1)
+    settings = serve_settings(os.cpu_count() or 1, max_body_bytes)
     haproxy = haproxy_binary()
-    if haproxy is None or os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "0":
-        logger.warning("HAProxy is not available here: Ray Serve's own proxy is used, which is several times slower")
+    unwanted = os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "0"
+    if haproxy is None or unwanted:
+        why = "turned off by RAY_SERVE_ENABLE_HA_PROXY=0" if unwanted else "not available here"
+        logger.warning("HAProxy is %s: Ray Serve's own proxy is used, which is several times slower", why)
         settings["RAY_SERVE_ENABLE_HA_PROXY"] = settings["RAY_SERVE_ENABLE_DIRECT_INGRESS"] = "0"
     else:
         settings |= private_settings(_private_directory(haproxy))

@@ -10,6 +10,7 @@ nothing but the standard library. It closes what has no setting:
 - a request reaches a replica before its body has come, and cannot be sent again when the replica dies: here it waits
   for its body (in the HTTP frontend only: bidirectional gRPC would hang),
 - a replica that is gone is waited for, for seconds: here 100 ms, for replicas are near,
+- each buffer is given back to the system after a request, and cleared before the next: here they are kept,
 - a Serve that is killed leaves its haproxy behind, answering errors: here it goes with its parent.
 """
 
@@ -26,6 +27,9 @@ UNWATCHED = "    http-request set-header x-request-disconnect-disabled ?1"
 """Serve watches each connection for its end, with two tasks per request. One header
 tells it not to."""
 
+BUFFERS_KEPT = "    tune.memory.hot-size 67108864"
+"""Bytes per thread."""
+
 EDITS = (
     (r"^(\s*stats socket \S+) mode \d+ ", r"\1 mode 600 "),
     (r"^(frontend prometheus\n\s*bind) .+$", r"\1 unix@{directory}/prom.sock mode 600"),
@@ -34,6 +38,7 @@ EDITS = (
     (rf"^(?:{re.escape(UNWATCHED)}\n)?(\s*acl healthcheck path )", rf"{UNWATCHED}\n\1"),
     (r"^(frontend http_frontend\n)(?:    option http-buffer-request\n)?", r"\1    option http-buffer-request\n"),
     (r"^(\s*timeout connect) \w+$", r"\1 100ms"),
+    (rf"^(global\n)(?:{BUFFERS_KEPT}\n)?", rf"\1{BUFFERS_KEPT}\n"),
 )
 
 

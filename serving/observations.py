@@ -4,6 +4,7 @@ A reader is prepared once for a space, so that a request pays for neither a look
 """
 
 import math
+import struct
 from collections.abc import Iterable
 from itertools import chain
 from typing import Any
@@ -28,6 +29,7 @@ class BoxReader:
         self.expected = f"{self.shape} {self.dtype.name}"
         self._floating = self.dtype.kind == "f"
         self._types: set[type] = {int, float} if self._floating else {int}
+        self._packed = _packer(self.shape, self.dtype)
 
     def read(self, value: Json) -> NDArray[Any]:
         """Return one observation as a batch of one, `[1, *shape]` in the space's dtype.
@@ -35,10 +37,23 @@ class BoxReader:
         Raises:
             ObservationShape, ObservationType, ObservationNotFinite: with the path of what doesn't fit.
         """
-        array = self._convert([value], len(self.shape) + 1)
+        array = self._read_flat(value)
+        if array is None:
+            array = self._convert([value], len(self.shape) + 1)
         if array is None or array.shape[1:] != self.shape:
             raise self._fault(value, "observation")
         return array
+
+    def _read_flat(self, value: Json) -> NDArray[Any] | None:
+        """Do as `_convert`, in a fifth of its time, for what most requests hold: a list of a few floats."""
+        if self._packed is None or type(value) is not list or not self._types.issuperset(map(type, value)):
+            return None
+        try:
+            packed = self._packed.pack(*value)
+        except (struct.error, OverflowError):
+            return None
+        # The sum of finite numbers may overflow too: then `_convert` looks at each.
+        return np.ndarray((1, *self.shape), self.dtype, packed) if math.isfinite(sum(value)) else None
 
     def read_batch(self, values: Json) -> NDArray[Any]:
         """Return a list of observations, `[batch, *shape]` in the space's dtype. Raises as `read`."""
@@ -102,6 +117,13 @@ def observation_reader(space: Space[Any]) -> BoxReader:
     if isinstance(space, spaces.Box):
         return BoxReader(space)
     raise SpaceUnsupported(f"{space} as observations")
+
+
+def _packer(shape: tuple[int, ...], dtype: np.dtype[Any]) -> struct.Struct | None:
+    """Return what packs one flat observation of floats, None for any other."""
+    if len(shape) == 1 and dtype.char in "fd" and dtype.isnative:
+        return struct.Struct(f"={shape[0]}{dtype.char}")
+    return None
 
 
 def _leaves(value: Iterable[Json], depth: int) -> Iterable[Json]:

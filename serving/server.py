@@ -39,6 +39,7 @@ class ServerOptions:
     max_ongoing_requests: int
     max_batch_size: int
     batch_wait_timeout_s: float
+    max_body_bytes: int
     access_log: bool
     refresh_interval_s: float
     allow_space_change: bool
@@ -64,7 +65,7 @@ def run(options: ServerOptions) -> None:
 def _serve(options: ServerOptions) -> None:
     version, policy = _check(options)
     prefix = options.route_prefix or f"/{version.name}"
-    engine.configure()  # before ray is imported
+    engine.configure(options.max_body_bytes)  # before ray is imported
     click.echo(f"Starting to serve {version.name} version {version.version} ...")
     with _cluster(options) as cluster:
         try:
@@ -122,6 +123,7 @@ def _application(options: ServerOptions) -> Any:
         max_ongoing_requests=options.max_ongoing_requests,
         max_batch_size=options.max_batch_size,
         batch_wait_timeout_s=options.batch_wait_timeout_s,
+        max_body_bytes=options.max_body_bytes,
         access_log=options.access_log,
         refresh_interval_s=options.refresh_interval_s,
         allow_space_change=options.allow_space_change,

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from serving.engine import MAX_BODY_BYTES
 from serving.lookout import open_registry
 from serving.policy import Bundle
 from tests.faults.arena import CONTRARY, GOOD, Load, Registry, Server, kill
@@ -24,7 +25,7 @@ from tests.workshop import await_true
 pytestmark = [pytest.mark.e2e, pytest.mark.faults, pytest.mark.timeout(600)]
 
 RATE = ("--rate", "200")
-LARGEST = ("--large", "2", "--size", str(1 << 20))
+LARGEST = ("--large", "2", "--size", str(MAX_BODY_BYTES))
 QUIET_S, AROUND_S, SWAP_WITHIN_S = 30, 5, 5
 #: Beside these, latencies of some milliseconds are noise of the machine's.
 P99_FLOOR_S = 0.010
@@ -149,7 +150,7 @@ def test_sigkill_of_one_of_two_replicas(pair: Server, tell, client: str) -> None
         back = pair.await_models(lambda model: model["replica"]["pid"] != killed, "both are back", 60)
         time.sleep(2)
     stall = gap_s(load.records)
-    fault = f"SIGKILL of one of two replicas ({client}, bodies up to 1 MiB)"
+    fault = f"SIGKILL of one of two replicas ({client}, bodies up to 256 KiB)"
     row = tell(fault, load.records, f"stall {stall:.2f} s; two again after {back:.0f} s")
     assert (row.failed, row.wrong) == (0, 0), [record for record in load.records if record.error][:3]
     assert stall <= 0.5

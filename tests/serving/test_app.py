@@ -14,7 +14,7 @@ from serving.app import Arguments, build
 
 @pytest.fixture(autouse=True)
 def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "configure", lambda: None)
+    monkeypatch.setattr(engine, "configure", lambda _: None)
 
 
 def deployment_of(application: Any) -> Any:

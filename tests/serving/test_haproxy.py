@@ -25,6 +25,7 @@ def test_what_serve_leaves_open_is_closed_and_the_rest_untouched() -> None:
     lines = edited(GENERATED, Path("/run")).splitlines()
     assert lines == [
         "global",
+        "    tune.memory.hot-size 67108864",
         "    log 127.0.0.1:514 local0 err",
         "    stats socket /run/admin.sock mode 600 level admin expose-fd listeners",
         "defaults",

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from serving import routes
 from serving.routes import PolicyApp
 from tests.serving.policies import STEERING_BUNDLE, ask, served
 
@@ -264,6 +265,13 @@ def answers_together(app: PolicyApp, *bodies: bytes) -> list[tuple[int, dict[byt
     return asyncio.run(everyone())
 
 
+@pytest.fixture
+def slow_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every policy counts as slow."""
+    monkeypatch.setattr(routes, "SLOW_MS", 0.0)
+
+
+@pytest.mark.usefixtures("slow_policy")
 def test_past_its_limit_the_server_refuses_at_once_and_says_when_to_come_back() -> None:
     found = answers_together(PolicyApp(served(), max_ongoing_requests=2), *[ONE] * 3)
     assert [status for status, _, _ in found] == [200, 200, 503]
@@ -275,11 +283,18 @@ def test_past_its_limit_the_server_refuses_at_once_and_says_when_to_come_back() 
     }
 
 
+@pytest.mark.usefixtures("slow_policy")
 def test_after_an_overload_and_after_errors_there_is_room_again() -> None:
     app = PolicyApp(served(), max_ongoing_requests=1)
     for _ in range(3):
         assert [status for status, _, _ in answers_together(app, ONE, ONE)] == [200, 503]
         assert [status for status, _, _ in answers_together(app, b"hello")] == [400]
+
+
+def test_a_policy_that_is_through_at_once_refuses_nobody() -> None:
+    app = PolicyApp(served(), max_ongoing_requests=2)
+    assert [status for status, _, _ in answers_together(app, ONE)] == [200]
+    assert [status for status, _, _ in answers_together(app, *[ONE] * 9)] == [200] * 9
 
 
 def test_bad_input_gets_its_exact_answer_amid_good(app: PolicyApp) -> None:
