@@ -98,7 +98,7 @@ class PolicyReplica:
             replica=replica.this(arguments.num_replicas),
         )
         start.watch(app)
-        exporter = Exporter(app.metrics, lambda: app.served.version.version)
+        exporter = Exporter(app.metrics, lambda: app.served.version.version, lambda: app.refresh)
         self._exporting = asyncio.create_task(exporter.run())
 
     def __serve_build_asgi_app__(self) -> PolicyApp:

@@ -216,7 +216,8 @@ def test_nothing_listens_beyond_loopback_but_a_port_of_rays_in_each_replica(serv
     assert beyond == ["ServeReplica"] * 2
 
 
-def test_metrics_are_there_in_prometheus_form(server: Server) -> None:
+def test_metrics_are_there_in_prometheus_form(server: Server, store: Store) -> None:
+    store.promote("running", store.register("running", tags={}))
     requests.post(server.url, json={"observation": [0, 0, 1, 0]}, timeout=5)
     requests.post(server.url, data=b"hello", timeout=5)
     port = next(server.directory.glob("ray/session_2*/metrics_export_port_*")).read_text()
@@ -224,7 +225,9 @@ def test_metrics_are_there_in_prometheus_form(server: Server) -> None:
     def scraped() -> str:
         return requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
 
-    await_true(lambda: 'code="body_not_json"' in scraped(), 30, scraped)
+    for code in ("body_not_json", "digest_missing"):
+        await_true(lambda code=code: f'code="{code}"' in scraped(), 30, scraped)  # type: ignore[misc]
+    store.promote("running", 1)
     text = scraped()
     for name in DESCRIPTIONS:
         suffix = "_bucket" if name in Metrics().histograms else ""

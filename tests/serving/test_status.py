@@ -31,7 +31,7 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_replica_is_asked_and_shown(serve_http: Callable[[Any], str]) -> None:
-    refused = Refresh("2026-11-22T20:00:00+00:00", "version 5: it is bad", Refusal(5, "it is bad"), refusals=1)
+    refused = Refresh("2026-11-22T20:00:00+00:00", "version 5: it is bad", Refusal(5, "graph_refused", "it is bad"))
     one = PolicyApp(served(version=3), replica=Replica("aaa", 2), refresh=refused)
     two = PolicyApp(served(version=4), replica=Replica("bbb", 2), refresh=Refresh("2026-11-22T20:00:01+00:00", swaps=1))
     two.counts.answered = 7
