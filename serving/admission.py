@@ -50,6 +50,10 @@ class Admission:
         self._remember(version)
         return served
 
+    def served_by_siblings(self) -> ServedPolicy | None:
+        """Return what a replica of this same deployment last served here, None where none did."""
+        return self.last_known_good() if self._good.is_own() else None
+
     def last_known_good(self) -> ServedPolicy | None:
         """Return the version that was last served here, None where there is none that can be."""
         version = self._good.recall()

@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations`: Serve reads the type of build's parameter.
 import asyncio
+import uuid
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -84,10 +85,10 @@ class Arguments(BaseModel):
 class PolicyReplica:
     """One process that answers. It has a policy before it takes its first request."""
 
-    async def __init__(self, arguments: Arguments) -> None:  # type: ignore[misc]  # Serve awaits it
+    async def __init__(self, arguments: Arguments, deployment: str) -> None:  # type: ignore[misc]  # Serve awaits it
         """Resolve, fetch, verify and load in a thread: the event loop goes on, for Serve's sake."""
         engine.tune_replica()
-        start = await asyncio.to_thread(started, arguments)
+        start = await asyncio.to_thread(started, arguments, deployment)
         self._app = app = PolicyApp(
             start.served,
             max_body_bytes=arguments.max_body_bytes,
@@ -97,7 +98,7 @@ class PolicyReplica:
             replica=replica.this(arguments.num_replicas),
         )
         start.watch(app)
-        exporter = Exporter(app.metrics, lambda: app.served.version.version)
+        exporter = Exporter(app.metrics, lambda: app.served.version.version, lambda: app.refresh)
         self._exporting = asyncio.create_task(exporter.run())
 
     def __serve_build_asgi_app__(self) -> PolicyApp:
@@ -124,7 +125,7 @@ def build(arguments: Arguments) -> Application:
         **engine.HEALTH,
         logging_config={"enable_access_log": arguments.access_log},
     )
-    return deployment(PolicyReplica).bind(pinned)
+    return deployment(PolicyReplica).bind(pinned, uuid.uuid4().hex)
 
 
 def _scale(arguments: Arguments) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any, Self
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
-from serving import orphans
+from serving import orphans, proxy
 from serving.errors import ClusterUnreachable, DeploymentFailed, PortTaken
 from serving.stopping import signals_kept
 
@@ -122,6 +122,8 @@ class Cluster:
         target = serve.RunTarget(application, name=name, route_prefix=route_prefix)
         # Before serve.shutdown, which takes the proxy away from under the requests that are being answered.
         self._later(lambda: serve.delete(name))
+        if self._address is None:
+            self._later(proxy.close)
         serve.run_many([target], wait_for_applications_running=False)
 
     def wait(self, name: str, url: str, timeout_s: float) -> None:

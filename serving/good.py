@@ -1,7 +1,8 @@
 """The last known good version of each model URI, as this machine remembers it.
 
 A record stands beside the bundles: `<cache>/good/<registry and URI, hashed>.json`. It holds what the registry said of
-the version, digests included, so that its bundle is verified as ever when the registry is silent.
+the version, digests included, so that its bundle is verified as ever when the registry is silent, and which deployment
+served it.
 """
 
 import hashlib
@@ -18,10 +19,10 @@ from serving.registry import ModelVersion, cache_key
 
 
 class LastKnownGood:
-    """Remembers the version that `model_uri` of `registry` was last served with here."""
+    """Remembers the version that `model_uri` of `registry` was last served with here, and by which deployment."""
 
-    def __init__(self, directory: Path, registry: str, model_uri: str) -> None:
-        self._directory = directory
+    def __init__(self, directory: Path, registry: str, model_uri: str, deployment: str | None = None) -> None:
+        self._directory, self._deployment = directory, deployment
         hashed = hashlib.sha256(f"{registry}\n{model_uri}".encode()).hexdigest()[:24]
         self._record = directory / "good" / f"{hashed}.json"
 
@@ -30,7 +31,7 @@ class LastKnownGood:
         try:
             self._record.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile("w", dir=self._record.parent, delete=False) as file:
-                json.dump(asdict(version), file)
+                json.dump({"deployment": self._deployment, "version": asdict(version)}, file)
             os.replace(file.name, self._record)  # noqa: PTH105 - file.name is no Path
         except OSError as error:
             raise CacheUnwritable(str(self._directory), error.strerror or str(error)) from error
@@ -38,6 +39,13 @@ class LastKnownGood:
     def recall(self) -> ModelVersion | None:
         """Return the version, None where there was none, or its record cannot be read."""
         return _read(self._record)
+
+    def is_own(self) -> bool:
+        """Whether this deployment wrote the record: one of its replicas has served that version here."""
+        if self._deployment is not None:
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                return bool(json.loads(self._record.read_text())["deployment"] == self._deployment)
+        return False
 
     def bound(self, max_bytes: int) -> None:
         """Bound the cache, but for the bundles that records name: each is served, or would be after a restart."""
@@ -52,6 +60,6 @@ def _place(directory: Path, version: ModelVersion) -> Path:
 
 def _read(record: Path) -> ModelVersion | None:
     try:
-        return ModelVersion(**json.loads(record.read_text()))
-    except (OSError, ValueError, TypeError):
+        return ModelVersion(**json.loads(record.read_text())["version"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Callable
 from itertools import accumulate
 
+from serving.refresh import Refresh
+
 FLUSH_S = 1.0
 
 LATENCY_MS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 5000.0)
@@ -22,6 +24,9 @@ DESCRIPTIONS = {
     "policy_batch_size": "Observations that the policy computed at once; a histogram",
     "policy_refused": "Requests refused or failed, by `code` as in the error answers; a counter",
     "policy_model_version": "The version that the replica answers with",
+    "policy_swaps": "Versions that replaced another in the replica; a counter",
+    "policy_refusals": "Versions refused, by `code`: the error's name, such as `digest_mismatch`; a counter",
+    "policy_degraded": "1 while the replica serves the last known good version, else 0",
 }
 """Every metric. In Prometheus they begin with `ray_`."""
 
@@ -67,10 +72,10 @@ class Metrics:
 class Exporter:
     """Hands a replica's tallies to Ray, whose metrics agent offers them in Prometheus form."""
 
-    def __init__(self, metrics: Metrics, version: Callable[[], int]) -> None:
+    def __init__(self, metrics: Metrics, version: Callable[[], int], refresh: Callable[[], Refresh]) -> None:
         from ray.util.metrics import Gauge
 
-        self._metrics, self._served_version = metrics, version
+        self._metrics, self._served_version, self._refresh = metrics, version, refresh
         self._buckets = {
             name: Gauge(f"{name}_bucket", DESCRIPTIONS[name], tag_keys=("le",)) for name in metrics.histograms
         }
@@ -78,6 +83,9 @@ class Exporter:
         self._counts = {name: Gauge(f"{name}_count", DESCRIPTIONS[name]) for name in metrics.histograms}
         self._refused = Gauge("policy_refused", DESCRIPTIONS["policy_refused"], tag_keys=("code",))
         self._version = Gauge("policy_model_version", DESCRIPTIONS["policy_model_version"])
+        self._swaps = Gauge("policy_swaps", DESCRIPTIONS["policy_swaps"])
+        self._refusals = Gauge("policy_refusals", DESCRIPTIONS["policy_refusals"], tag_keys=("code",))
+        self._degraded = Gauge("policy_degraded", DESCRIPTIONS["policy_degraded"])
 
     async def run(self) -> None:
         """Flush every second, for ever."""
@@ -96,3 +104,10 @@ class Exporter:
         for code, count in self._metrics.refused.items():
             self._refused.set(count, tags={"code": code})
         self._version.set(self._served_version())
+        self._flush_refresh(self._refresh())
+
+    def _flush_refresh(self, refresh: Refresh) -> None:
+        self._swaps.set(refresh.swaps)
+        for code, count in refresh.refusals.items():
+            self._refusals.set(count, tags={"code": code})
+        self._degraded.set(refresh.degraded)

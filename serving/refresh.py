@@ -1,6 +1,8 @@
 """What the last look at the registry found, for `/model`, `/health`, `serving status` and metrics."""
 
+import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -19,13 +21,16 @@ class Refusal:
     """A version that the registry names and this replica does not serve."""
 
     version: int
+    code: str
+    """The kind of reason, as a metric names it: the error's name, such as `digest_mismatch`."""
     reason: str
     at: str = field(default_factory=now)
 
     @classmethod
     def of(cls, version: ModelVersion, error: ServingError) -> "Refusal":
         """Describe why `version` is not served."""
-        return cls(version.version, str(error))
+        code = re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
+        return cls(version.version, code, str(error))
 
 
 @dataclass(frozen=True)
@@ -40,12 +45,14 @@ class Refresh:
     degraded: bool = False
     """The registry has not confirmed the version since the replica started: it is the last known good one."""
     swaps: int = 0
-    refusals: int = 0
+    refusals: Mapping[str, int] = field(default_factory=dict)
+    """How many there were, by code."""
 
     def describe(self) -> dict[str, Json]:
         """Return the state as `/model` shows it."""
         refused = self.refused and {
             "version": self.refused.version,
+            "code": self.refused.code,
             "reason": self.refused.reason,
             "at": self.refused.at,
         }
@@ -55,5 +62,5 @@ class Refresh:
             "refresh_error": self.error,
             "refused": refused,
             "swaps": self.swaps,
-            "refusals": self.refusals,
+            "refusals": sum(self.refusals.values()),
         }

@@ -37,11 +37,14 @@ class Start:
         return watcher
 
 
-def started(arguments: Any) -> Start:
+def started(arguments: Any, deployment: str | None = None) -> Start:
     """Return the policy that the registry names now, or the last known good one.
+
+    A replica that succeeds another keeps to the spaces that its siblings serve: only a person's restart changes them.
 
     Args:
         arguments: `serving.app.Arguments`, with a tracking URI.
+        deployment: identifies what a person started, through all restarts of its replicas; None for none.
 
     Raises:
         ServingError: neither is to be had; it says what is wrong with the first.
@@ -49,9 +52,9 @@ def started(arguments: Any) -> Start:
     settings = settings_from(arguments)
     uri = arguments.tracking_uri or tracking.tracking_uri()
     registry = open_registry(uri)
-    admission = Admission(registry, settings, LastKnownGood(settings.cache_dir, uri, settings.model_uri))
+    admission = Admission(registry, settings, LastKnownGood(settings.cache_dir, uri, settings.model_uri, deployment))
     try:
-        served = admission.admit(registry.resolve(settings.model_uri))
+        served = admission.admit(registry.resolve(settings.model_uri), admission.served_by_siblings())
         refresh = Refresh(last=now())
     except ServingError as error:
         served, refresh = fall_back(admission, error)

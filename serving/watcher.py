@@ -112,7 +112,7 @@ class Watcher:
             last=now(),
             error=f"version {version.version}: {error}",
             refused=refusal,
-            refusals=refresh.refusals + 1,
+            refusals={**refresh.refusals, refusal.code: refresh.refusals.get(refusal.code, 0) + 1},
         )
         if refresh.refused is None or (refresh.refused.version, refresh.refused.reason) != (
             refusal.version,

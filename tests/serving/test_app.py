@@ -60,7 +60,7 @@ def test_the_replica_gets_a_tracking_uri_that_means_the_same_everywhere(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
-    (arguments,) = deployment_of(build(Arguments())).init_args
+    arguments, _ = deployment_of(build(Arguments())).init_args
     assert arguments.tracking_uri == f"sqlite:///{tmp_path}/mlflow.db"
 
 

@@ -20,7 +20,7 @@ import pytest
 import requests
 
 from serving.metrics import DESCRIPTIONS, Metrics
-from tests.serving.policies import Store
+from tests.serving.policies import STEERING_BUNDLE, Store
 from tests.workshop import free_port
 
 pytestmark = pytest.mark.e2e
@@ -216,7 +216,8 @@ def test_nothing_listens_beyond_loopback_but_a_port_of_rays_in_each_replica(serv
     assert beyond == ["ServeReplica"] * 2
 
 
-def test_metrics_are_there_in_prometheus_form(server: Server) -> None:
+def test_metrics_are_there_in_prometheus_form(server: Server, store: Store) -> None:
+    store.promote("running", store.register("running", tags={}))
     requests.post(server.url, json={"observation": [0, 0, 1, 0]}, timeout=5)
     requests.post(server.url, data=b"hello", timeout=5)
     port = next(server.directory.glob("ray/session_2*/metrics_export_port_*")).read_text()
@@ -224,7 +225,9 @@ def test_metrics_are_there_in_prometheus_form(server: Server) -> None:
     def scraped() -> str:
         return requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
 
-    await_true(lambda: 'code="body_not_json"' in scraped(), 30, scraped)
+    for code in ("body_not_json", "digest_missing"):
+        await_true(lambda code=code: f'code="{code}"' in scraped(), 30, scraped)  # type: ignore[misc]
+    store.promote("running", 1)
     text = scraped()
     for name in DESCRIPTIONS:
         suffix = "_bucket" if name in Metrics().histograms else ""
@@ -299,6 +302,34 @@ def test_where_haproxy_is_not_available_serves_own_proxy_answers(store: Store) -
         assert not [child for child in server.look() if child.name() == "haproxy"]
         assert server.stop(signal.SIGTERM) == 0
         server.assert_nothing_left()
+    finally:
+        server.clean()
+
+
+def test_a_replica_that_serve_restarts_refuses_other_spaces_as_the_one_before_it_did(
+    store: Store, tmp_path: Path
+) -> None:
+    store.register("kept", stage="Production")
+    server = start_run(store, "models:/kept/Production", "--cache-dir", str(tmp_path), "--refresh-interval", "0.2")
+
+    def model() -> dict[str, Any]:
+        with contextlib.suppress(requests.RequestException, ValueError):
+            answer = requests.get(f"{server.url}/model", timeout=5)
+            return dict(answer.json()) if answer.ok else {}
+        return {}
+
+    try:
+        server.wait_up()
+        store.promote("kept", store.register("kept", STEERING_BUNDLE))
+        await_true(lambda: model().get("refused"), 30)
+        killed = model()["replica"]["pid"]
+        psutil.Process(killed).kill()
+        await_true(lambda: model().get("replica", {}).get("pid", killed) != killed, 60, server.output)
+        await_true(lambda: (model().get("refused") or {}).get("version") == 2, 30, server.output)
+        successor = model()
+        assert (successor["version"], successor["degraded"]) == (1, True)
+        assert "restart the server to serve it" in successor["refused"]["reason"]
+        assert server.stop(signal.SIGTERM) == 0
     finally:
         server.clean()
 

@@ -10,12 +10,13 @@ from serving.registry import fetch, resolve
 from serving.routes import PolicyApp
 from serving.server import ServerOptions
 from serving.startup import Start, started
-from tests.serving.policies import CONTRARY_BUNDLE, Store, ask
+from tests.serving.policies import CONTRARY_BUNDLE, STEERING_BUNDLE, Store, ask
 from tests.workshop import free_port
 
 
-def start(store: Store, uri: str, cache: Path) -> Start:
-    begun = started(Arguments(model_uri=uri, tracking_uri=store.uri, cache_dir=str(cache)))
+def start(store: Store, uri: str, cache: Path, deployment: str | None = None, *, allow: bool = False) -> Start:
+    arguments = Arguments(model_uri=uri, tracking_uri=store.uri, cache_dir=str(cache), allow_space_change=allow)
+    begun = started(arguments, deployment)
     assert isinstance(begun.registry, Beside)
     begun.registry.close()
     return begun
@@ -58,6 +59,20 @@ def test_a_corrupt_version_in_the_stage_does_not_keep_a_replica_from_starting(st
     assert (begun.served.version.version, begun.refresh.degraded) == (1, True)
     with pytest.raises(DigestMismatch):
         start(store, "models:/spoilt/Production", tmp_path / "elsewhere")
+
+
+def test_a_replica_that_succeeds_another_keeps_its_spaces_and_a_new_deployment_takes_the_new(
+    store: Store, tmp_path: Path
+) -> None:
+    uri = "models:/succeeded/Production"
+    store.register("succeeded", stage="Production")
+    start(store, uri, tmp_path, "one")
+    store.promote("succeeded", store.register("succeeded", STEERING_BUNDLE))
+    successor = start(store, uri, tmp_path, "one")
+    assert (successor.served.version.version, successor.refresh.degraded) == (1, True)
+    assert str(successor.refresh.error).startswith("its observation space is Box(-10.0, 10.0, (1,), float32), the one")
+    assert start(store, uri, tmp_path, "one", allow=True).served.version.version == 2
+    assert start(store, uri, tmp_path, "another").served.version.version == 2
 
 
 def test_the_command_starts_with_the_last_known_good_version_and_a_warning(

@@ -1,4 +1,9 @@
 import json
+import os
+import pty
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +16,7 @@ from serving.refresh import Refresh, Refusal
 from serving.replica import Replica
 from serving.routes import PolicyApp
 from tests.serving.policies import served
+from tests.workshop import PROJECT
 
 
 class Proxy:
@@ -31,7 +37,7 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_replica_is_asked_and_shown(serve_http: Callable[[Any], str]) -> None:
-    refused = Refresh("2026-11-22T20:00:00+00:00", "version 5: it is bad", Refusal(5, "it is bad"), refusals=1)
+    refused = Refresh("2026-11-22T20:00:00+00:00", "version 5: it is bad", Refusal(5, "graph_refused", "it is bad"))
     one = PolicyApp(served(version=3), replica=Replica("aaa", 2), refresh=refused)
     two = PolicyApp(served(version=4), replica=Replica("bbb", 2), refresh=Refresh("2026-11-22T20:00:01+00:00", swaps=1))
     two.counts.answered = 7
@@ -62,6 +68,27 @@ def test_the_rate_is_of_the_time_between_two_samples() -> None:
 
     assert sample(300, 12.0).rate("a", sample(100, 10.0)) == 100
     assert sample(300, 12.0).rate("b", sample(100, 10.0)) is None
+
+
+def test_watching_shows_what_changes_until_ctrl_c(serve_http: Callable[[Any], str]) -> None:
+    app = PolicyApp(served(version=3), replica=Replica("aaa", 1), refresh=Refresh("2026-11-22T20:00:00+00:00"))
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "serving", "status", "--watch", "--url", serve_http(app)]
+    process = subprocess.Popen(command, cwd=PROJECT, stdout=theirs, stderr=theirs)
+    shown = ""
+    try:
+        for text, then in (("version 3", served(version=4)), ("version 4", None)):
+            while text not in shown:
+                shown += os.read(ours, 65536).decode(errors="replace")
+            app.served = then or app.served
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+        os.close(theirs)
+    assert "Traceback" not in shown
 
 
 def test_no_server_is_one_line() -> None:

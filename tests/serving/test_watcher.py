@@ -107,7 +107,7 @@ def test_a_version_of_other_spaces_is_refused(store: Store, bench: Bench, caplog
     refresh = bench.look()
     assert bench.answer() == (1, "1")
     assert refresh.refused is not None
-    assert (refresh.refused.version, refresh.refusals, refresh.swaps) == (2, 1, 0)
+    assert (refresh.refused.version, refresh.refusals, refresh.swaps) == (2, {"spaces_differ": 1}, 0)
     assert refresh.refused.reason.startswith("its observation space is Box(-10.0, 10.0, (1,), float32), the one being")
     assert [record.levelname for record in caplog.records if "is refused" in record.message] == ["ERROR"]
 
@@ -126,7 +126,7 @@ def test_a_refused_version_is_not_downloaded_again_until_its_tags_change(store: 
     promote(store, bench, CONTRARY_BUNDLE, tags=digest_tags(CARTPOLE_BUNDLE))
     for _ in range(3):
         refresh = bench.look()
-    assert (bench.registry.fetched, refresh.refusals) == (1, 1)
+    assert (bench.registry.fetched, refresh.refusals) == (1, {"digest_mismatch": 1})
     assert "was changed after it was registered" in str(refresh.error)
     for tag, digest in digest_tags(CONTRARY_BUNDLE).items():
         MlflowClient(store.uri).set_model_version_tag(name_of(bench), "2", tag, digest)

@@ -1,0 +1,59 @@
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from serving import engine, proxy
+from tests.workshop import answers, await_true, free_port
+
+CONFIGURATION = """
+defaults
+    mode http
+    timeout connect 1s
+    timeout client 10s
+    timeout server 10s
+    option idle-close-on-response
+frontend f
+    bind 127.0.0.1:{port}
+    http-request return status 200
+"""
+
+
+@pytest.fixture
+def haproxy(tmp_path: Path) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
+    """A HAProxy that answers, as a child of this process, and its URL."""
+    binary, port = engine.haproxy_binary(), free_port()
+    if binary is None:
+        pytest.skip("no HAProxy for this system")
+    configuration = tmp_path / "haproxy.cfg"
+    configuration.write_text(CONFIGURATION.format(port=port))
+    process = subprocess.Popen([binary, "-db", "-f", str(configuration)])
+    try:
+        await_true(lambda: answers(f"http://127.0.0.1:{port}"), "it answers")
+        yield process, f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_closed_proxy_ends(haproxy: tuple["subprocess.Popen[bytes]", str]) -> None:
+    process, _ = haproxy
+    proxy.close()
+    assert process.wait(1) == 0
+
+
+def test_a_kept_connection_gets_its_next_answer_and_a_new_one_is_refused(
+    haproxy: tuple["subprocess.Popen[bytes]", str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process, url = haproxy
+    monkeypatch.setattr(proxy, "CLOSE_WITHIN_S", 0.2)
+    with requests.Session() as session:
+        session.get(url)
+        proxy.close()
+        with pytest.raises(requests.ConnectionError, match="refused"):
+            requests.get(url, timeout=2)
+        answer = session.get(url)
+    assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+    assert process.wait(2) == 0
