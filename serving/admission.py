@@ -36,14 +36,15 @@ class Admission:
         self._registry, self._settings, self._good = registry, settings, good
 
     def admit(self, version: ModelVersion, serving: ServedPolicy | None = None) -> ServedPolicy:
-        """Return the version's policy: fetched, verified, tried in a child, loaded, warmed up, and remembered.
+        """Return the version's policy: fetched, verified, tried in a child unless it was here, loaded, and remembered.
 
         Raises:
             BundleError, CacheUnwritable: it is not to be served, or not now.
             SpacesDiffer: its spaces are not those of `serving`, and may not be others.
         """
         bundle = self._registry.fetch(version, self._settings.cache_dir)
-        candidate.check(bundle, self._settings.limits)
+        if not self._good.vouches_for(version):
+            candidate.check(bundle, self._settings.limits)
         served = ServedPolicy(Policy.load(bundle, num_threads=self._settings.num_threads), version)
         if serving is not None and not self._settings.allow_space_change:
             check_spaces(serving.policy, served.policy)

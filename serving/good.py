@@ -40,6 +40,11 @@ class LastKnownGood:
         """Return the version, None where there was none, or its record cannot be read."""
         return _read(self._record)
 
+    def vouches_for(self, version: ModelVersion) -> bool:
+        """Whether the record holds these very files: they have been tried on this machine."""
+        known = self.recall()
+        return known is not None and bool(known.digests) and known.digests == version.digests
+
     def is_own(self) -> bool:
         """Whether this deployment wrote the record: one of its replicas has served that version here."""
         if self._deployment is not None:

@@ -39,6 +39,11 @@ class Bundle:
             raise BundleFileMissing(file, str(directory), error.strerror or str(error)) from error
         return cls(graph, policy)
 
+    @property
+    def observation_space(self) -> Space[Any]:
+        """What the policy takes. Raises BundleInvalid, SpaceUnsupported."""
+        return space_from_json(_parse(self.policy)["observation_space"])
+
 
 @dataclass(frozen=True)
 class Environment:

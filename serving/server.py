@@ -1,21 +1,25 @@
 """What `python -m serving run` does, from the first check to the last process gone."""
 
+import contextlib
+import importlib
 import json
 import math
 import os
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
+from gymnasium import Space
 
 from serving import candidate, engine, registry, tracking
 from serving.cluster import Cluster, check_port
 from serving.errors import ModelUnknown, ModelUriInvalid, ServingError, VersionMissing
 from serving.good import LastKnownGood
-from serving.policy import Policy
+from serving.lookout import Beside
 from serving.registry import ModelVersion
 from serving.spaces import Json
 from serving.stopping import Stop, ignore_signals, stop_on_signals
@@ -63,43 +67,50 @@ def run(options: ServerOptions) -> None:
 
 
 def _serve(options: ServerOptions) -> None:
-    version, policy = _check(options)
-    prefix = options.route_prefix or f"/{version.name}"
     engine.configure(options.max_body_bytes)  # before ray is imported
+    # Beside the check, which waits for processes of its own.
+    threading.Thread(target=importlib.import_module, args=("serving.app",)).start()
+    version, observation_space = _check(options)
+    prefix = options.route_prefix or f"/{version.name}"
     click.echo(f"Starting to serve {version.name} version {version.version} ...")
     with _cluster(options) as cluster:
         try:
             cluster.deploy(_application(options), version.name, prefix)
             url = f"http://{_reachable(cluster.host)}:{cluster.port}{prefix.rstrip('/')}"
             cluster.wait(version.name, f"{url}/health", options.startup_timeout_s)
-            _announce(url, version, policy)
+            _announce(url, version, observation_space)
             _stay()
         finally:
             ignore_signals()
 
 
-def _check(options: ServerOptions) -> tuple[ModelVersion, Policy]:
+def _check(options: ServerOptions) -> tuple[ModelVersion, Space[Any]]:
     """Find in seconds what would otherwise fail after Ray has started: registry, version, bundle, port."""
     tracking.bound_requests()
     if options.address is None:
         check_port(options.host, options.port)
-    try:
-        registry.check_tracking_server()
-        version = registry.resolve(options.model_uri)
-        bundle = registry.fetch(version, options.cache_dir)
-        candidate.check(bundle, candidate.Limits())
-    except (ModelUriInvalid, ModelUnknown, VersionMissing):
-        raise  # the registry is well and says no: whoever starts a server is here to read it
-    except ServingError as error:
-        version = _last_known_good(options, error)
-        bundle = registry.fetch(version, options.cache_dir)
-    return version, Policy.load(bundle)
-
-
-def _last_known_good(options: ServerOptions, error: ServingError) -> ModelVersion:
-    """Return the version that this machine last served for the URI. Raises `error` where there is none."""
     directory = Path(options.cache_dir) if options.cache_dir else registry.default_cache_dir()
-    version = LastKnownGood(directory, tracking.tracking_uri(), options.model_uri).recall()
+    uri = tracking.tracking_uri()
+    good = LastKnownGood(directory, uri, options.model_uri)
+    with contextlib.closing(Beside(uri)) as asked:
+        try:
+            tracking.check_tracking_server()
+            version = asked.resolve(options.model_uri)
+            bundle = asked.fetch(version, directory)
+            if not good.vouches_for(version):
+                candidate.check(bundle, candidate.Limits())
+                good.remember(version)
+        except (ModelUriInvalid, ModelUnknown, VersionMissing):
+            raise  # the registry is well and says no: whoever starts a server is here to read it
+        except ServingError as error:
+            version = _last_known_good(good, error)
+            bundle = asked.fetch(version, directory)
+    return version, bundle.observation_space
+
+
+def _last_known_good(good: LastKnownGood, error: ServingError) -> ModelVersion:
+    """Return the version that this machine last served for the URI. Raises `error` where there is none."""
+    version = good.recall()
     if version is None:
         raise error
     warning = f"Warning: {error}\nStarting with the last known good version, {version.version}, and asking on."
@@ -140,15 +151,14 @@ def _stay() -> None:
         click.echo("Stopping: requests under way are answered first ...")
 
 
-def _announce(url: str, version: ModelVersion, policy: Policy) -> None:
+def _announce(url: str, version: ModelVersion, observation_space: Space[Any]) -> None:
     click.echo(f"Serving {version.name} version {version.version} ({version.uri}) at {url}")
-    click.echo(f"Try it:   {_example(url, policy)}")
+    click.echo(f"Try it:   {_example(url, observation_space.shape or ())}")
     click.echo(f"Play:     python -m serving query --url {url} --episodes 5")
     click.echo("Stop it:  Ctrl-C")
 
 
-def _example(url: str, policy: Policy) -> str:
-    shape = policy.observation_space.shape or ()
+def _example(url: str, shape: tuple[int, ...]) -> str:
     if math.prod(shape) > MAX_EXAMPLE_NUMBERS:
         return f"curl -s {url}/model"
     return f"curl -s {url} -d '{json.dumps({'observation': _zeros(shape)})}'"

@@ -1,6 +1,7 @@
 """The tracking server or store that MLflow talks to: which one, and whether it answers."""
 
 import os
+import sys
 from pathlib import Path
 
 from serving.errors import TrackingServerUnreachable
@@ -13,10 +14,12 @@ BOUNDS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT":
 
 def tracking_uri() -> str:
     """Return MLflow's tracking URI, absolute: it names the same store from every working directory."""
+    named = os.environ.get("MLFLOW_TRACKING_URI")
+    if named and "mlflow" not in sys.modules:  # which would say the same, two seconds later
+        return absolute_uri(named)
     import mlflow
 
-    uri = mlflow.get_tracking_uri()
-    return absolute_uri(uri)
+    return absolute_uri(mlflow.get_tracking_uri())
 
 
 def set_tracking_uri(uri: str) -> None:

@@ -105,7 +105,7 @@ def test_the_command_starts_with_the_last_known_good_version_and_a_warning(
     def fail() -> None:
         raise TrackingServerUnreachable("http://x", "connection refused")
 
-    monkeypatch.setattr(server.registry, "check_tracking_server", fail)
+    monkeypatch.setattr(server.tracking, "check_tracking_server", fail)
     version, _ = server._check(options)
     assert version.version == 1
     assert capsys.readouterr().err.splitlines()[1] == "Starting with the last known good version, 1, and asking on."
