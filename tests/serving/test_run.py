@@ -153,23 +153,39 @@ def test_the_tutorials_client_is_answered_on_localhost(server: Server) -> None:
     assert (answer.headers["X-Model-Name"], answer.headers["X-Model-Version"]) == ("running", "1")
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "content", "status", "code"),
-    [
-        ("POST", "/", b"hello", 400, "body_not_json"),
-        ("POST", "/", b'{"observation": [1]}', 422, "observation_shape"),
-        ("POST", "/", b'{"observation": [NaN, 1, 1, 1]}', 422, "observation_not_finite"),
-        ("POST", "", b" " * 5_000_000, 413, "body_too_large"),
-        ("GET", "/nowhere", b"", 404, "path_unknown"),
-        ("PATCH", "/", b"", 405, "method_not_allowed"),
-    ],
-)
+BAD_REQUESTS = [
+    ("POST", "/", b"hello", 400, "body_not_json"),
+    ("POST", "/", b'{"observation": [1]}', 422, "observation_shape"),
+    ("POST", "/", b'{"observation": "1"}', 422, "observation_type"),
+    ("POST", "/", b'{"observation": [NaN, 1, 1, 1]}', 422, "observation_not_finite"),
+    ("POST", "/", b'{"observations": [[1, 1, 1, 1], [[1], 1, 1, 1]]}', 422, "observation_shape"),
+    ("POST", "", b" " * 5_000_000, 413, "body_too_large"),
+    ("GET", "/nowhere", b"", 404, "path_unknown"),
+    ("PATCH", "/", b"", 405, "method_not_allowed"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "content", "status", "code"), BAD_REQUESTS)
 def test_bad_requests_get_json_through_the_proxy(
     server: Server, method: str, path: str, content: bytes, status: int, code: str
 ) -> None:
     answer = requests.request(method, server.url + path, data=content, timeout=5)
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
     assert answer.headers["X-Model-Version"] == "1"
+
+
+def test_bad_requests_get_their_answers_under_load_and_spoil_no_good_one(server: Server) -> None:
+    def ask(index: int) -> tuple[Any, Any]:
+        if index % 2:
+            good = requests.post(server.url, json={"observation": [0, 0, 1, 0]}, timeout=10)
+            return good.json(), {"action": 1}
+        method, path, content, status, code = BAD_REQUESTS[index // 2 % len(BAD_REQUESTS)]
+        bad = requests.request(method, server.url + path, data=content, timeout=10)
+        return (bad.status_code, bad.json()["error"]["code"]), (status, code)
+
+    with ThreadPoolExecutor(16) as pool:
+        for answer, expected in pool.map(ask, range(20 * len(BAD_REQUESTS))):
+            assert answer == expected
 
 
 def test_the_terminal_says_where_and_what(server: Server) -> None:
