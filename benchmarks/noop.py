@@ -62,7 +62,7 @@ def _serve(port: int) -> None:
         from ray import serve
 
         deployment = serve.deployment(
-            name="noop", max_ongoing_requests=100_000, logging_config={"enable_access_log": False}
+            name="noop", max_ongoing_requests=100_000, logging_config=engine.logging_config(access_log=False)
         )
         cluster.deploy(deployment(serve.ingress()(Noop)).bind(), "noop", "/noop")
         time.sleep(3600)

@@ -123,7 +123,7 @@ def build(arguments: Arguments) -> Application:
         # At the start only: once it ran, Serve retries for ever.
         max_constructor_retry_count=2,
         **engine.HEALTH,
-        logging_config={"enable_access_log": arguments.access_log},
+        logging_config=engine.logging_config(access_log=arguments.access_log),
     )
     return deployment(PolicyReplica).bind(pinned, uuid.uuid4().hex)
 

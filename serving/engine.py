@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,14 @@ HEALTH: Mapping[str, float] = {
     "graceful_shutdown_wait_loop_s": 0.2,
 }
 """How Ray Serve looks after each replica."""
+
+
+def logging_config(*, access_log: bool) -> dict[str, Any]:
+    """Return Serve's logging configuration for a deployment.
+
+    Serve makes each line of its access log before it drops it, unless the whole level is off.
+    """
+    return {"enable_access_log": access_log, "log_level": "INFO" if access_log else "WARNING"}
 
 
 def serve_settings(cpus: int, max_body_bytes: int = MAX_BODY_BYTES) -> dict[str, str]:
