@@ -30,7 +30,7 @@ class Scope:
     """How much to measure."""
 
     rounds: int = 5
-    seconds: int = 5
+    seconds: int = 3
     cold_starts: int = 3
     batches: tuple[int, ...] = (1, 4, 16, 64, 256, 1024, 4096)
     connections: tuple[int, ...] = (1, 16, 64)

@@ -1,4 +1,4 @@
-"""What issue 3 asks of the figures, and whether they reach it."""
+"""What the figures should reach, and whether they do."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
