@@ -103,8 +103,8 @@ class TrainConfig:
         known = {each.name: each for each in fields(cls)}
         for name in settings:
             if name not in known:
-                nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-                raise UnknownSetting(name, nearest[0])
+                nearest = _ALSO_CALLED.get(name) or difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+                raise UnknownSetting(name, nearest)
         return cls(**{name: _converted(known[name], value) for name, value in settings.items()})
 
     def as_params(self) -> Mapping[str, Any]:
@@ -137,6 +137,9 @@ _MINIMA = {
 }
 
 SETTINGS = fields(TrainConfig)
+
+#: Names elsewhere whose letters are nearer to something else here.
+_ALSO_CALLED = {"learning_rate": "lr", "num_workers": "num_env_runners"}
 
 
 def _converted(setting: "Field[Any]", value: Any) -> Any:

@@ -7,8 +7,6 @@ import threading
 from pathlib import Path
 from typing import Any, Self
 
-import pipeline
-import serving
 from pipeline.config import TrainConfig
 from pipeline.errors import NotEnoughResources
 from pipeline.interruption import regain_sigterm
@@ -101,7 +99,7 @@ def _knock(address: str) -> None:
 
 def _code(env_id: str) -> list[str]:
     """What a cluster needs of this machine: these packages, and the module that registers `module:Id`."""
-    packages = [str(Path(package.__file__ or "").parent) for package in (pipeline, serving)]
+    packages = [str(Path(__file__).parents[1] / name) for name in ("pipeline", "serving")]
     module, _, name = env_id.rpartition(":")
     found = importlib.util.find_spec(module.partition(".")[0]) if name and module else None
     if found is None or found.origin is None or "site-packages" in found.origin:

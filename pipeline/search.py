@@ -141,7 +141,9 @@ class Search:
         self._post_checkpoint()
         if pending.signal_name is not None:
             self._progress.stage(f"{pending.signal_name}: uploading the checkpoint of {state.env_steps:,} steps")
-            self._outbox.flush(_LAST_UPLOAD_S)
+            arrived = self._outbox.flush(_LAST_UPLOAD_S)
+            if not arrived:
+                self._progress.note("The checkpoint did not arrive; this goes on from the newest that did, if one did")
             self._progress.note(f"To go on: python -m pipeline train --resume {self.run_id}")
 
     def _is_spent(self) -> bool:
