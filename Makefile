@@ -6,7 +6,7 @@ MLFLOW_PORT ?= 5000
 SERVING_PORT ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-unit test-faults lint types bench-serving bench-batching bench-training clean
+.PHONY: help setup run test test-unit test-faults lint types bench-serving bench-batching bench-training bench-scale clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -48,6 +48,9 @@ bench-serving: setup ## Our server beside its peers: a table, JSON and a plot in
 bench-training: setup ## Training beside stable-baselines3, seeds 0 to 4.
 	@$(BIN)/python -m pip install --quiet --group benchmark
 	@$(BIN)/python -m benchmarks.training
+
+bench-scale: setup ## Environment steps per second with 0, 1 and 2 environment runners.
+	@$(BIN)/python -m benchmarks.training_scale
 
 bench-batching: setup ## From which policy on dynamic batching pays.
 	@$(BIN)/python -m benchmarks.batching

@@ -55,11 +55,12 @@ class OurPpo:
         from pipeline.ray_session import RaySession
         from pipeline.training import Trainer
 
-        self._ray = RaySession(num_cpus=0)
-        self._ray.__enter__()
+        config = TrainConfig(seed=seed)
+        self._ray = RaySession(address=None)
+        self._ray.begin(config)
         self._ray.await_ready()
         environment = environments.describe(ENV_ID)
-        self._trainer = Trainer(TrainConfig(seed=seed), environment).__enter__()
+        self._trainer = Trainer(config, environment).__enter__()
         self._greedy = lambda: GreedyPolicy(self._trainer.module, environment.action_space)
 
     def act(self, observations: np.ndarray) -> np.ndarray:

@@ -81,10 +81,18 @@ def _option(setting: "Field[Any]") -> Callable[[Command], Command]:
 @click.option(
     "--config", "file", type=click.Path(exists=True, dir_okay=False), help="Settings in YAML; options override them."
 )
+@click.option("--address", envvar="RAY_ADDRESS", show_envvar=True, help="A running Ray to join.  [default: start one]")
 @training_options
 @click.pass_context
 @one_line_errors
-def train(context: click.Context, resume: str | None, model_uri: str | None, file: str | None, **settings: Any) -> None:
+def train(
+    context: click.Context,
+    resume: str | None,
+    model_uri: str | None,
+    file: str | None,
+    address: str | None,
+    **settings: Any,
+) -> None:
     """Train PPO until its greedy policy reaches the target and gets no better, and register the best one.
 
     The run is tracked in MLflow while it goes on. Ctrl-C and SIGTERM finish the iteration, upload a checkpoint and end
@@ -98,8 +106,9 @@ def train(context: click.Context, resume: str | None, model_uri: str | None, fil
     from pipeline.ray_session import RaySession
 
     with interruptible():
-        # A resumed run says only later how many environment runners it needs.
-        with RaySession(num_cpus=None if resume else config.num_env_runners) as ray:
+        with RaySession(address) as ray:
+            if not resume:
+                ray.begin(config)
             from pipeline import training_run
             from pipeline.progress import TrainingProgress
 

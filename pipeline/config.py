@@ -36,7 +36,9 @@ class TrainConfig:
     checkpoint_interval_s: float = _setting(30.0, "Seconds between checkpoints that go to MLflow while training.")
     num_env_runners: int = _setting(0, "Remote processes that step environments; 0 steps them in this one.")
     num_envs_per_env_runner: int = _setting(32, "Environments that each of those steps as one vector.")
-    train_batch_size_per_learner: int = _setting(1024, "Environment steps per PPO iteration.")
+    num_learners: int = _setting(0, "Remote processes that learn; 0 learns in this one.")
+    num_gpus_per_learner: float = _setting(0.0, "GPUs that each learner computes with.")
+    train_batch_size_per_learner: int = _setting(1024, "Environment steps per PPO iteration, of each learner.")
     minibatch_size: int = _setting(512, "Environment steps per gradient step.")
     num_epochs: int = _setting(8, "Passes over each batch.")
     lr: float = _setting(3e-3, "Adam's learning rate at the start.")
@@ -80,6 +82,16 @@ class TrainConfig:
         """`fcnet_hiddens` as RLlib takes it."""
         return [int(units) for units in self.fcnet_hiddens.split(",")]
 
+    @property
+    def num_cpus(self) -> int:
+        """CPUs that RLlib asks Ray for: one per remote process, none for a learner that has a GPU."""
+        return self.num_env_runners + (0 if self.num_gpus_per_learner else self.num_learners)
+
+    @property
+    def num_gpus(self) -> float:
+        """GPUs of all learners."""
+        return max(1, self.num_learners) * self.num_gpus_per_learner
+
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Self:
         """The settings by name; those that are not given have their defaults.
@@ -91,8 +103,8 @@ class TrainConfig:
         known = {each.name: each for each in fields(cls)}
         for name in settings:
             if name not in known:
-                nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-                raise UnknownSetting(name, nearest[0])
+                nearest = _ALSO_CALLED.get(name) or difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+                raise UnknownSetting(name, nearest)
         return cls(**{name: _converted(known[name], value) for name, value in settings.items()})
 
     def as_params(self) -> Mapping[str, Any]:
@@ -110,6 +122,8 @@ _MINIMA = {
     "checkpoint_interval_s": 0,
     "num_env_runners": 0,
     "num_envs_per_env_runner": 1,
+    "num_learners": 0,
+    "num_gpus_per_learner": 0,
     "train_batch_size_per_learner": 1,
     "minibatch_size": 1,
     "num_epochs": 1,
@@ -123,6 +137,9 @@ _MINIMA = {
 }
 
 SETTINGS = fields(TrainConfig)
+
+#: Names elsewhere whose letters are nearer to something else here.
+_ALSO_CALLED = {"learning_rate": "lr", "num_workers": "num_env_runners"}
 
 
 def _converted(setting: "Field[Any]", value: Any) -> Any:

@@ -49,13 +49,13 @@ def describe(env_id: str) -> Environment:
         raise EnvironmentNotFound(env_id, str(error)) from error
     with contextlib.closing(made) as environment:
         _check(environment.observation_space, environment.action_space)
-        spec = gymnasium.spec(env_id)
+        spec = environment.spec  # gymnasium.spec would not take `module:Id`
         return Environment(
             id=env_id,
             observation_space=environment.observation_space,
             action_space=environment.action_space,
-            reward_threshold=spec.reward_threshold,
-            has_vector_entry_point=spec.vector_entry_point is not None,
+            reward_threshold=spec.reward_threshold if spec else None,
+            has_vector_entry_point=spec is not None and spec.vector_entry_point is not None,
             render_modes=tuple(environment.metadata.get("render_modes", ())),
         )
 

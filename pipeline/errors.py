@@ -94,6 +94,22 @@ class ExportDiffers(PipelineError):
 
 
 @dataclass(eq=False)
+class NotEnoughResources(PipelineError):
+    """Ray would wait for ever for processors that are not there."""
+
+    resource: str
+    needed: float
+    available: float
+    settings: str
+
+    def __str__(self) -> str:
+        return (
+            f"Training needs {self.needed:g} {self.resource} ({self.settings}), and there are {self.available:g}. "
+            "Ask for fewer, or join a Ray cluster that has them: --address"
+        )
+
+
+@dataclass(eq=False)
 class RelativeStore(PipelineError):
     """`mlflow run` was given a relative SQLite URI, which means another file in the project's directory."""
 

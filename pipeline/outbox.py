@@ -1,7 +1,7 @@
 """What a run sends to MLflow while training: in order, from a thread of its own, through outages of the server."""
 
+import contextlib
 import functools
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -11,12 +11,11 @@ import mlflow
 import psutil
 from mlflow.entities import Metric
 
+from pipeline import retries
 from serving.errors import ServingError
 from serving.registry import check_tracking_server
 
 Say = Callable[[str], None]
-
-_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 
 #: MLflow's limit of metrics in one request.
 _BATCH = 1000
@@ -57,13 +56,13 @@ class Outbox:
         self._changed = threading.Condition()
         self._urgent = self._closed = False
         self._error: Exception | None = None
+        self._few_retries = contextlib.ExitStack()
         self._thread = threading.Thread(target=self._work, name="outbox", daemon=True)
         self.busy_s = 0.0
 
     def __enter__(self) -> Self:
         # An outage is waited out here; MLflow's own retries, up to two minutes apart, would notice its end late.
-        self._limits_retries = _RETRIES not in os.environ
-        os.environ.setdefault(_RETRIES, "1")
+        self._few_retries.enter_context(retries.few())
         self._thread.start()
         return self
 
@@ -76,8 +75,7 @@ class Outbox:
                 self._closed = True
                 self._changed.notify_all()
         self._thread.join(timeout=2 * _AWAY_POLL_S)
-        if self._limits_retries:
-            os.environ.pop(_RETRIES, None)
+        self._few_retries.close()
 
     def metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Send the metrics of one step (environment steps since training began)."""

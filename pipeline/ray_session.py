@@ -1,10 +1,18 @@
-"""A Ray of our own, started and stopped beside what the program does meanwhile."""
+"""The Ray that training uses: one that starts and stops beside what the program does meanwhile, or a cluster."""
 
+import importlib.util
 import logging
+import socket
 import threading
-from typing import Self
+from pathlib import Path
+from typing import Any, Self
 
+from pipeline.config import TrainConfig
+from pipeline.errors import NotEnoughResources
 from pipeline.interruption import regain_sigterm
+from serving.errors import ClusterUnreachable
+
+_KNOCK_S = 10.0
 
 
 class RaySession:
@@ -14,34 +22,42 @@ class RaySession:
     end would be the end of the driver. Ray leaves Python's signal handlers alone, since it is not the main thread.
 
     Args:
-        num_cpus: How many remote processes Ray may run at once; None for one per core.
+        address: Of a running Ray to join; None starts one.
     """
 
-    def __init__(self, num_cpus: int | None) -> None:
-        self._num_cpus = num_cpus
+    def __init__(self, address: str | None) -> None:
+        self._address = address
         self._started = threading.Event()
         self._leave = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._live, name="ray", daemon=True)
 
     def __enter__(self) -> Self:
-        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.begin_to_stop()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def begin(self, config: TrainConfig) -> None:
+        """Start Ray, or join it, without waiting for it, for a training of this configuration."""
+        self._config = config
+        self._thread.start()
 
     def await_ready(self) -> None:
         """Wait, in the main thread, until Ray runs.
 
         Raises:
-            Whatever starting it raised.
+            ClusterUnreachable: If there is none to join.
+            NotEnoughResources: If it has too little for the configuration.
+            Whatever else starting it raised.
         """
         self._started.wait()
         regain_sigterm()
         if self._error is not None:
             raise self._error
+        _check_resources(self._config)
 
     def begin_to_stop(self) -> None:
         """Stop Ray without waiting for it; nothing may use it from here on."""
@@ -51,17 +67,54 @@ class RaySession:
         try:
             import ray
 
-            # RLlib warns at each start that it is itself; what matters to a person raises.
-            logging.getLogger("ray.rllib").setLevel(logging.ERROR)
-            ray.init(
-                include_dashboard=False,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-                num_cpus=self._num_cpus,
-            )
+            # RLlib warns at each start that it is itself; what matters to a person raises, or we say it.
+            logging.getLogger("ray.rllib").setLevel(logging.CRITICAL)
+            if self._address is not None:
+                _knock(self._address)
+            ray.init(logging_level=logging.ERROR, log_to_driver=False, **self._where())
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = next(iter(str(error).splitlines()), repr(error))
+            self._error = error if self._address is None else ClusterUnreachable(self._address, reason)
         except BaseException as error:  # noqa: BLE001  # it belongs to the thread that waits
             self._error = error
         self._started.set()
         self._leave.wait()
         if self._error is None:
             ray.shutdown()
+
+    def _where(self) -> dict[str, Any]:
+        if self._address is not None:
+            return {"address": self._address, "runtime_env": {"py_modules": _code(self._config.env_id)}}
+        # "local" always starts a Ray; no address would join whichever runs on this machine. It counts processes, not
+        # cores: it runs as many as are asked for.
+        return {"address": "local", "include_dashboard": False, "num_cpus": self._config.num_cpus}
+
+
+def _knock(address: str) -> None:
+    """Raise OSError if nothing listens at `host:port`: Ray would go on trying for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
+
+
+def _code(env_id: str) -> list[str]:
+    """What a cluster needs of this machine: these packages, and the module that registers `module:Id`."""
+    packages = [str(Path(__file__).parents[1] / name) for name in ("pipeline", "serving")]
+    module, _, name = env_id.rpartition(":")
+    found = importlib.util.find_spec(module.partition(".")[0]) if name and module else None
+    if found is None or found.origin is None or "site-packages" in found.origin:
+        return packages  # an installed package is the cluster's to install
+    is_package = found.submodule_search_locations is not None
+    return [*packages, str(Path(found.origin).parent if is_package else found.origin)]
+
+
+def _check_resources(config: TrainConfig) -> None:
+    import ray
+    import torch
+
+    cluster = ray.cluster_resources()
+    gpus = cluster.get("GPU", 0.0) if config.num_learners else torch.cuda.device_count()
+    if config.num_gpus > gpus:
+        raise NotEnoughResources("GPU", config.num_gpus, gpus, "num_learners x num_gpus_per_learner")
+    if config.num_cpus > cluster.get("CPU", 0.0):
+        raise NotEnoughResources("CPU", config.num_cpus, cluster.get("CPU", 0.0), "num_env_runners + num_learners")

@@ -92,6 +92,7 @@ class Search:
             trainer.restore(directory / _LATEST, self._state.returns)
         progress.budget(config.max_env_steps, self._state.env_steps)
         self._curve_posted = self._checkpoint_posted = time.monotonic()
+        self._lost_env_runners = 0
 
     @property
     def run_id(self) -> str:
@@ -140,7 +141,9 @@ class Search:
         self._post_checkpoint()
         if pending.signal_name is not None:
             self._progress.stage(f"{pending.signal_name}: uploading the checkpoint of {state.env_steps:,} steps")
-            self._outbox.flush(_LAST_UPLOAD_S)
+            arrived = self._outbox.flush(_LAST_UPLOAD_S)
+            if not arrived:
+                self._progress.note("The checkpoint did not arrive; this goes on from the newest that did, if one did")
             self._progress.note(f"To go on: python -m pipeline train --resume {self.run_id}")
 
     def _is_spent(self) -> bool:
@@ -162,10 +165,23 @@ class Search:
         return self.target_return is not None and mean >= self.target_return
 
     def _record(self, iteration: Iteration) -> None:
+        self._say_losses(iteration)
+        if not iteration.sampled:
+            return
         self._state.env_steps = iteration.env_steps
         self._state.training.append((iteration.env_steps, iteration.return_mean_100))
         self._outbox.metrics(iteration.metrics, step=iteration.env_steps)
         self._progress.iteration(iteration)
+
+    def _say_losses(self, iteration: Iteration) -> None:
+        lost, before = iteration.lost_env_runners, self._lost_env_runners
+        if lost > before:
+            until_then = "" if iteration.sampled else "; until then iterations have no samples"
+            number = self._config.num_env_runners
+            self._progress.note(f"{lost} of {number} environment runners lost; starting anew{until_then}")
+        elif before and not lost:
+            self._progress.note("All environment runners are back")
+        self._lost_env_runners = lost
 
     def _evaluate(self) -> None:
         """Evaluate the policy as it is now, and keep it if it is the best so far."""

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from mlflow.entities import LoggedModelInput, Metric, RunTag
 from mlflow.exceptions import MlflowException
 
+from pipeline import retries
 from pipeline.aftermath import keep_killed
 from pipeline.errors import Interrupted, NotResumable, RelativeStore
 from pipeline.evaluation import Evaluation
@@ -64,8 +65,11 @@ def run(name: str, *, resumed: str | None = None) -> Iterator[str]:
         raise
     finally:
         # What ended the run is the news, not that a server which is away could not be told.
-        with contextlib.suppress(*() if status == "FINISHED" else (MlflowException,)):
+        if status == "FINISHED":
             mlflow.end_run(status)
+        else:
+            with contextlib.suppress(MlflowException), retries.few():
+                mlflow.end_run(status)
         if parent_run_id and status == "KILLED":
             keep_killed(run_id)
 

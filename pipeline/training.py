@@ -45,11 +45,15 @@ class Iteration:
 
     Attributes:
         env_steps: Environment steps since training began.
+        sampled: Environment steps of this iteration; 0 while no environment runner is left.
+        lost_env_runners: Remote ones that died, and that RLlib starts again.
         return_mean_100: Mean return of the last 100 training episodes (fewer at the start; NaN before the first ends).
         metrics: Finite numbers by metric name, as the README's table defines them.
     """
 
     env_steps: int
+    sampled: int
+    lost_env_runners: int
     return_mean_100: float
     metrics: Mapping[str, float]
 
@@ -66,6 +70,7 @@ class Trainer:
         self._config = algorithm_config(config, environment)
         self._num_threads = config.torch_num_threads
         self._returns: deque[float] = deque(maxlen=RETURN_WINDOW)
+        self._env_steps = 0
 
     def __enter__(self) -> Self:
         # With the small networks of most policies, threads wait for each other longer than they compute.
@@ -120,21 +125,26 @@ class Trainer:
         self._algorithm.env_runner_group.sync_weights(from_worker_or_learner_group=self._algorithm.learner_group)
 
     def _iteration(self, result: Mapping[str, Any], seconds: float) -> Iteration:
-        runners = result["env_runners"]
+        runners = result.get("env_runners", {})
         returns = runners.get(_EPISODE_RETURNS)
         if isinstance(returns, list):  # RLlib says NaN where no episode ended
             self._returns.extend(map(float, returns))
         return_mean_100 = sum(self._returns) / len(self._returns) if self._returns else math.nan
         learner = result.get("learners", {}).get("default_policy", {})
+        env_steps = int(result.get("num_env_steps_sampled_lifetime", self._env_steps))
+        sampled, self._env_steps = env_steps - self._env_steps, env_steps
+        group = self._algorithm.env_runner_group
         metrics = {
             "train/return_mean_100": return_mean_100,
             "train/rllib_episode_return_mean": runners.get("episode_return_mean", math.nan),
             "train/episode_length_mean": runners.get("episode_len_mean", math.nan),
-            "train/env_steps_per_second": runners.get("num_env_steps_sampled", 0) / seconds,
+            "train/env_steps_per_second": sampled / seconds,
             **{name: learner[key] for key, name in _LEARNER_METRICS.items() if key in learner},
         }
         return Iteration(
-            env_steps=int(result["num_env_steps_sampled_lifetime"]),
+            env_steps=env_steps,
+            sampled=sampled,
+            lost_env_runners=group.num_remote_workers() - group.num_healthy_remote_workers(),
             return_mean_100=return_mean_100,
             metrics={name: float(value) for name, value in metrics.items() if math.isfinite(value)},
         )
@@ -172,6 +182,7 @@ def algorithm_config(config: TrainConfig, environment: Environment) -> PPOConfig
             num_envs_per_env_runner=config.num_envs_per_env_runner,
             gym_env_vectorize_mode=vectorize_mode,
         )
+        .learners(num_learners=config.num_learners, num_gpus_per_learner=config.num_gpus_per_learner)
         .training(
             train_batch_size_per_learner=config.train_batch_size_per_learner,
             minibatch_size=config.minibatch_size,

@@ -54,13 +54,14 @@ def train(config: TrainConfig, progress: Progress, ray: RaySession, model_uri: s
     Args:
         config: How to train.
         progress: Is told how far it is.
-        ray: Is starting.
+        ray: Has begun.
         model_uri: A registered policy whose weights training starts with.
 
     Raises:
         EnvironmentNotFound, UnsupportedSpace, CannotContinueFrom: If there is nothing to train on, or from.
         ExportFailed, ExportDiffers: If the policy cannot be served; nothing is registered then.
         TrackingServerUnreachable: If MLflow's server does not answer at the start.
+        ClusterUnreachable, NotEnoughResources: If Ray is not there, or has too little to train on.
         Interrupted: On SIGINT and SIGTERM; nothing is registered then.
     """
     check_tracking_server()
@@ -79,12 +80,18 @@ def train(config: TrainConfig, progress: Progress, ray: RaySession, model_uri: s
 def resume(run_id: str, progress: Progress, ray: RaySession) -> Trained:
     """Go on with a run that did not finish, from its last checkpoint.
 
+    Args:
+        run_id: Of the MLflow run.
+        progress: Is told how far it is.
+        ray: Begins here, where its settings are known.
+
     Raises:
         NotResumable, NoCheckpoint: If it cannot be gone on with.
         As `train`.
     """
     check_tracking_server()
     config = TrainConfig.of(tracking.load_config(run_id))
+    ray.begin(config)
     environment = environments.describe(config.env_id)
     with _workplace() as directory:
         checkpoints.newest(run_id, directory)

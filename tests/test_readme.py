@@ -5,9 +5,10 @@ import shlex
 
 import click
 import pytest
+import yaml
 
 from pipeline.cli import cli as pipeline_cli
-from pipeline.config import SETTINGS
+from pipeline.config import SETTINGS, TrainConfig
 from pipeline.training import _LEARNER_METRICS
 from serving.app import Arguments
 from serving.autoscaling import Autoscaling
@@ -37,6 +38,13 @@ def test_the_parameters_are_those_of_the_configuration():
         for setting in SETTINGS
     ]
     assert rows("parameter") == expected
+
+
+def test_every_shipped_file_of_settings_is_listed_and_makes_sense():
+    shipped = sorted((PROJECT / "pipeline" / "tuned").glob("*.yaml"))
+    assert [row[0] for row in rows("settings")] == [f"`{file.relative_to(PROJECT)}`" for file in shipped]
+    for file in shipped:
+        TrainConfig.of(yaml.safe_load(file.read_text()))
 
 
 def test_the_arguments_of_the_application_are_listed():

@@ -42,7 +42,7 @@ def test_settings_by_name_are_converted_as_the_command_line_would():
 
 
 @pytest.mark.parametrize(
-    ("name", "nearest"), [("lamda", "lambda_"), ("learning_rate", "lr_final"), ("num_workers", "num_env_runners")]
+    ("name", "nearest"), [("lamda", "lambda_"), ("learning_rate", "lr"), ("num_workers", "num_env_runners")]
 )
 def test_an_unknown_setting_is_refused_with_the_nearest(name, nearest):
     with pytest.raises(UnknownSetting) as caught:

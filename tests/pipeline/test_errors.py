@@ -18,6 +18,7 @@ ERRORS = [
     errors.ExportFailed("it needs the operators x::y"),
     errors.ExportDiffers("actions", 1.0, 0.0),
     errors.RelativeStore("sqlite:///a.db", "here"),
+    errors.NotEnoughResources("GPU", 4, 0, "num_learners x num_gpus_per_learner"),
     errors.Interrupted("SIGTERM"),
     errors.PromotionRefused(3, "stage 'Production'", ["it is worse"]),
     errors.NothingToRollBack("cartpole-ppo", "stage 'Production'", 1),

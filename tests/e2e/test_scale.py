@@ -1,0 +1,125 @@
+"""Training on several processes: they may die, be more than the cores, or belong to a cluster."""
+
+import math
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+
+from tests.workshop import Workshop, await_true, free_port
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+TRAIN = (sys.executable, "-m", "pipeline", "train")
+
+
+@pytest.fixture
+def client(workshop):
+    return MlflowClient(f"sqlite:///{workshop.directory}/mlflow.db")
+
+
+def env_runners(shop: Workshop) -> list[psutil.Process]:
+    return [each for each in shop.processes() if each.name().startswith("ray::SingleAgen")]
+
+
+def await_evaluations(shop: Workshop, count: int) -> None:
+    await_true(lambda: shop.output().count("greedy return ") > count, "training is under way", 120)
+
+
+def trained_run(shop: Workshop, client: MlflowClient):
+    """The run, once the command that was started has ended well."""
+    await_true(lambda: not shop.processes(), "every process has ended", 240)
+    assert "Registered models:/cartpole-ppo/1" in shop.output(), shop.output()
+    (run,) = client.search_runs(["0"])
+    assert run.info.status == "FINISHED"
+    return run
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (2, "1 of 2 environment runners lost; starting anew\n"),
+        (1, "1 of 1 environment runners lost; starting anew; until then iterations have no samples\n"),
+    ],
+)
+def test_training_goes_on_when_an_environment_runner_is_killed(workshop, client, number, said):
+    workshop.start(*TRAIN, "--num-env-runners", str(number), "--target-return", "501", "--max-env-steps", "40000")
+    await_evaluations(workshop, 1)
+    found = env_runners(workshop)
+    assert len(found) == number
+    found[0].kill()
+    run = trained_run(workshop, client)
+    assert said in workshop.output()
+    assert "All environment runners are back" in workshop.output()
+    metrics = {name: client.get_metric_history(run.info.run_id, name) for name in run.data.metrics}
+    assert all(math.isfinite(point.value) for points in metrics.values() for point in points)
+    steps = [point.step for point in metrics["train/return_mean_100"]]
+    assert steps == sorted(set(steps)), "an iteration without samples was logged"
+    assert steps[-1] >= 40_000
+    assert run.data.metrics["evaluation/return_mean"] > 100
+
+
+def test_a_run_with_more_processes_than_cores_is_resumed(workshop, client):
+    number = str(psutil.cpu_count() + 1)
+    process = workshop.start(*TRAIN, "--num-env-runners", number, "--num-learners", "1", "--target-return", "501")
+    await_evaluations(workshop, 0)
+    process.send_signal(signal.SIGTERM)
+    await_true(lambda: not workshop.processes(), "every process has ended", 120)
+    (run,) = client.search_runs(["0"])
+    workshop.start(*TRAIN, "--resume", run.info.run_id)
+    await_evaluations(workshop, 0)
+
+
+def test_gpus_that_are_not_there_are_refused(workshop):
+    for learners, needed in ((0, 64), (2, 128)):
+        options = ("--num-learners", str(learners), "--num-gpus-per-learner", "64")
+        done = workshop.run(*TRAIN, *options)
+        assert done.returncode == 1
+        assert f"Error: Training needs {needed} GPU (num_learners x num_gpus_per_learner), and" in done.stderr
+
+
+@pytest.fixture
+def cluster(workshop):
+    """A Ray with two CPUs that runs already; what joins the workshop's commands to it."""
+    directory = Path(tempfile.mkdtemp(prefix="r-", dir="/tmp"))  # short, for Ray's sockets
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 3}
+    workshop.environment.update(token)
+    other = Workshop(directory, {"RAY_TMPDIR": str(directory), **token})
+    port = free_port()
+    other.start(
+        *(str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--port", str(port)),
+        *("--num-cpus", "2", "--include-dashboard", "false", "--temp-dir", str(directory), "--disable-usage-stats"),
+    )
+    await_true(lambda: "Ray runtime started" in other.output(), "Ray runs")
+    yield other, f"127.0.0.1:{port}"
+    other.end()
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def test_a_cluster_is_joined_given_the_code_and_left_running(workshop, client, cluster):
+    other, address = cluster
+    (workshop.directory / "corridor.py").write_text(
+        "import gymnasium\n"
+        "gymnasium.register('Corridor-v0', 'gymnasium.envs.classic_control:CartPoleEnv', max_episode_steps=50)\n"
+    )
+    options = ("--num-env-runners", "1", "--num-learners", "1", "--max-env-steps", "3000", "--env-id")
+    done = workshop.run(*TRAIN, "--address", address, *options, "corridor:Corridor-v0")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert client.get_model_version("cartpole-ppo", "1")
+    (shipped,) = other.directory.glob("session_2*/runtime_resources/py_modules_files")
+    assert {each.name for each in shipped.rglob("*.py")} >= {"corridor.py", "cli.py", "policy.py"}
+    assert any("gcs_server" in each.name() for each in other.processes())
+    done = workshop.run(*TRAIN, "--address", address, "--num-env-runners", "9")
+    assert done.returncode == 1
+    assert "Error: Training needs 9 CPU (num_env_runners + num_learners), and there are 2." in done.stderr
+
+
+def test_a_cluster_that_is_not_there_is_said(workshop):
+    done = workshop.run(*TRAIN, "--address", f"127.0.0.1:{free_port()}")
+    assert done.returncode == 1
+    assert "cannot join the Ray cluster at 127.0.0.1:" in done.stderr
