@@ -94,14 +94,17 @@ class Registry:
         """The server's database, for those who do without the server."""
         return f"sqlite:///{self.shop.directory}/mlflow.db"
 
-    def crowd(self, name: str, versions: int) -> None:
-        """Register so many versions of a model, all without files."""
+    def crowd(self, bundle: Bundle, name: str, versions: int) -> None:
+        """Register so many versions of one bundle, in a folder that can be read with the server and without."""
         from mlflow import MlflowClient
 
+        folder = self.shop.directory / name
+        write(bundle, folder)
         client = MlflowClient(self.database, self.database)
         client.create_registered_model(name)
         for _ in range(versions):
-            client.create_model_version(name, "mlflow-artifacts:/nowhere", tags={"evaluation.return_mean": "500.0"})
+            client.create_model_version(name, folder.as_uri(), tags=digest_tags(bundle))
+        self.bundles[versions] = bundle
 
     def register(
         self, bundle: Bundle, *, tags: dict[str, str] | None = None, lacking: str = "", name: str = NAME
@@ -110,9 +113,9 @@ class Registry:
         client = self.client()
         run = client.create_run("0").info
         with tempfile.TemporaryDirectory() as directory:
-            for file, content in (("model.onnx", bundle.graph), ("policy.json", bundle.policy)):
-                if file != lacking:
-                    Path(directory, file).write_bytes(content)
+            write(bundle, Path(directory))
+            if lacking:
+                Path(directory, lacking).unlink()
             client.log_artifacts(run.run_id, directory, "bundle")
         with contextlib.suppress(Exception):
             client.create_registered_model(name)
@@ -219,6 +222,12 @@ class Load:
         finally:
             self._process.kill()
             self._output.unlink()
+
+
+def write(bundle: Bundle, directory: Path) -> None:
+    directory.mkdir(exist_ok=True)
+    (directory / "model.onnx").write_bytes(bundle.graph)
+    (directory / "policy.json").write_bytes(bundle.policy)
 
 
 def listened_to(port: int) -> bool:

@@ -79,8 +79,8 @@ def test_a_promotion_clicked_in_mlflows_ui(registry: Registry, pair: Server, tel
 @pytest.fixture(scope="module")
 def crowded(registry: Registry) -> str:
     """A model with 1,000 versions, the last of which is in Production."""
-    registry.crowd("crowded", 999)
-    registry.promote(registry.register(GOOD, name="crowded"), "crowded")
+    registry.crowd(GOOD, "crowded", 1000)
+    registry.promote(1000, "crowded")
     return "crowded"
 
 
