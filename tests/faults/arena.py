@@ -198,6 +198,9 @@ class Server:
         return int(next(iter(self.models().values()))["replica"]["pid"])
 
     def end(self) -> None:
+        self.process.terminate()  # killed, it would leave its proxy's directory
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(20)
         self.shop.end()
         shutil.rmtree(self.directory, ignore_errors=True)
 
