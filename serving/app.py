@@ -94,6 +94,7 @@ class PolicyReplica:
             max_body_bytes=arguments.max_body_bytes,
             max_ongoing_requests=arguments.max_ongoing_requests,
             batching=arguments.batching,
+            autoscaled=arguments.autoscaling is not None,
             refresh=start.refresh,
             replica=replica.this(arguments.num_replicas),
         )

@@ -63,6 +63,7 @@ class PolicyApp:
         max_body_bytes: int = MAX_BODY_BYTES,
         max_ongoing_requests: int = MAX_ONGOING_REQUESTS,
         batching: Batching | None = None,
+        autoscaled: bool = False,
         refresh: Refresh = Refresh(),  # noqa: B008 - immutable
         replica: Replica = Replica(),  # noqa: B008 - immutable
     ) -> None:
@@ -75,6 +76,8 @@ class PolicyApp:
         self._max_ongoing_requests = max_ongoing_requests
         self._ongoing_requests = 0
         self._slow = True
+        # Serve scales by the requests that are under way together, which only looking shows.
+        self._slow_ms = 0.0 if autoscaled else SLOW_MS
         self._batching = batching
         self._batcher: tuple[ServedPolicy, Batcher] | None = None
         self._routes: dict[str, tuple[tuple[str, ...], Handler]] = {
@@ -144,7 +147,7 @@ class PolicyApp:
         actions = served.policy.act(observations)
         took_ms = (time.perf_counter() - start) * 1e3
         self.metrics.inference_ms.add(took_ms)
-        self._slow = took_ms * self._max_ongoing_requests > SLOW_MS
+        self._slow = took_ms * self._max_ongoing_requests > self._slow_ms
         self.metrics.batch_size.add(len(observations))
         return actions
 

@@ -297,6 +297,12 @@ def test_a_policy_that_is_through_at_once_refuses_nobody() -> None:
     assert [status for status, _, _ in answers_together(app, *[ONE] * 9)] == [200] * 9
 
 
+def test_what_an_autoscaled_replica_holds_is_counted_however_fast_its_policy() -> None:
+    app = PolicyApp(served(), max_ongoing_requests=2, autoscaled=True)
+    assert [status for status, _, _ in answers_together(app, ONE)] == [200]
+    assert sorted(status for status, _, _ in answers_together(app, *[ONE] * 4)) == [200, 200, 503, 503]
+
+
 def test_bad_input_gets_its_exact_answer_amid_good(app: PolicyApp) -> None:
     bad = [case for case in BAD if case[0] == "POST" and case[1] == "/"] * 3
     bodies = [body for case in bad for body in (ONE, case[2])]
