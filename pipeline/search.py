@@ -176,8 +176,8 @@ class Search:
     def _say_losses(self, iteration: Iteration) -> None:
         lost, before = iteration.lost_env_runners, self._lost_env_runners
         if lost > before:
-            until_then = "" if iteration.sampled else "; until then iterations have no samples"
             number = self._config.num_env_runners
+            until_then = "; until then iterations have no samples" if lost == number else ""
             self._progress.note(f"{lost} of {number} environment runners lost; starting anew{until_then}")
         elif before and not lost:
             self._progress.note("All environment runners are back")
