@@ -1,4 +1,4 @@
-"""The Ray that training uses: one that starts and stops beside what the program does meanwhile, or a cluster."""
+"""The Ray that training uses: none, one that starts and stops beside what the program does meanwhile, or a cluster."""
 
 import importlib.util
 import logging
@@ -17,6 +17,8 @@ _KNOCK_S = 10.0
 
 class RaySession:
     """Ray, started by a thread while the program imports what it needs; a context manager.
+
+    A training in this process alone needs none, and gets none unless it is told to join one.
 
     Starting Ray is mostly waiting for its processes, so both go on at once. The thread lives as long as Ray does: its
     end would be the end of the driver. Ray leaves Python's signal handlers alone, since it is not the main thread.
@@ -43,7 +45,8 @@ class RaySession:
     def begin(self, config: TrainConfig) -> None:
         """Start Ray, or join it, without waiting for it, for a training of this configuration."""
         self._config = config
-        self._thread.start()
+        if self._address is not None or not config.is_one_process:
+            self._thread.start()
 
     def await_ready(self) -> None:
         """Wait, in the main thread, until Ray runs.
@@ -53,6 +56,8 @@ class RaySession:
             NotEnoughResources: If it has too little for the configuration.
             Whatever else starting it raised.
         """
+        if self._thread.ident is None:
+            return
         self._started.wait()
         regain_sigterm()
         if self._error is not None:

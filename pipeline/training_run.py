@@ -119,7 +119,7 @@ class _Run:
     start: Origin | None
 
     def train(self) -> Trained:
-        self.progress.stage(f"MLflow run {self.run_id}; starting Ray and trying the export")
+        self.progress.stage(f"MLflow run {self.run_id}; trying the export")
         self._try_export()
         self.ray.await_ready()
         with Outbox(self.run_id, self.progress.note) as outbox:
