@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from serving import routes
+from serving import batching
 from serving.routes import PolicyApp
 from tests.serving.policies import STEERING_BUNDLE, ask, served
 
@@ -268,7 +268,7 @@ def answers_together(app: PolicyApp, *bodies: bytes) -> list[tuple[int, dict[byt
 @pytest.fixture
 def slow_policy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every policy counts as slow."""
-    monkeypatch.setattr(routes, "SLOW_MS", 0.0)
+    monkeypatch.setattr(batching, "QUICK_S", -1.0)
 
 
 @pytest.mark.usefixtures("slow_policy")
