@@ -72,8 +72,6 @@ class RaySession:
         try:
             import ray
 
-            # RLlib warns at each start that it is itself; what matters to a person raises, or we say it.
-            logging.getLogger("ray.rllib").setLevel(logging.CRITICAL)
             if self._address is not None:
                 _knock(self._address)
             ray.init(logging_level=logging.ERROR, log_to_driver=False, **self._where())

@@ -1,6 +1,7 @@
 """RLlib, and nothing else: a configuration becomes a stream of PPO iterations, and checkpoints."""
 
 import contextlib
+import logging
 import math
 import shutil
 import time
@@ -21,6 +22,10 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 
 from pipeline.config import TrainConfig
 from pipeline.environments import Environment
+
+# RLlib warns at each start that it is itself; what matters to a person raises, or we say it.
+logging.getLogger("ray").setLevel(logging.ERROR)
+logging.getLogger("ray.rllib").setLevel(logging.CRITICAL)
 
 #: Episodes in the running mean of training returns, the window that stable-baselines3 and the literature use.
 RETURN_WINDOW = 100
