@@ -31,7 +31,7 @@ class TrainConfig:
         None, "Mean greedy return at which training ends; the environment's own reward threshold if not given."
     )
     evaluation_interval: int = _setting(4096, "Environment steps between greedy evaluations.")
-    patience: int = _setting(5, "Evaluations without a better one at which training ends, once the target is reached.")
+    patience: int = _setting(10, "Evaluations without a better one at which training ends, once the target is reached.")
     evaluation_episodes: int = _setting(100, "Episodes of each greedy evaluation.")
     checkpoint_interval_s: float = _setting(30.0, "Seconds between checkpoints that go to MLflow while training.")
     num_env_runners: int = _setting(0, "Remote processes that step environments; 0 steps them in this one.")
