@@ -182,6 +182,9 @@ RESPONSES: dict[type[ServingError], tuple[HTTPStatus, str]] = {
 """What HTTP answers to each error: the status, and the `code` in the body."""
 
 
+SPACES = "Box, Discrete, MultiDiscrete, MultiBinary, and Dict and Tuple of these"
+
+
 # --- bundles ---------------------------------------------------------------------------------------------
 
 
@@ -196,7 +199,7 @@ class SpaceUnsupported(BundleError):
     space: str
 
     def __str__(self) -> str:
-        return f"space not supported: {self.space}; supported are Box and Discrete"
+        return f"space not supported: {self.space}; supported are {SPACES}"
 
 
 @dataclass(eq=False)

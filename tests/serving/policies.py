@@ -22,6 +22,11 @@ from serving.spaces import space_to_json
 CARTPOLE = spaces.Box(
     np.array([-4.8, -np.inf, -0.42, -np.inf], np.float32), np.array([4.8, np.inf, 0.42, np.inf], np.float32)
 )
+ROBOT = spaces.Dict(
+    arm=spaces.Dict(position=spaces.Box(-1, 1, (3,)), grip=spaces.Discrete(3, start=-1)),
+    goal=spaces.Tuple([spaces.Box(0, 255, (2, 2), np.uint8), spaces.MultiDiscrete([2, 3], start=[1, 0])]),
+    switches=spaces.MultiBinary(2),
+)
 # Pushes the cart to where the pole falls: good for a return of 500.
 WEIGHTS = np.array([[0, 0.1], [0, 0.5], [0, 5], [0, 1]], np.float32)
 
