@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 from pipeline.config import TrainConfig
 from pipeline.environments import Environment
 from pipeline.evaluation import Evaluation
+from pipeline.structures import to_json
 
 _CARD = """\
 PPO policy for **{env_id}**, trained with Ray RLlib, served as ONNX.
@@ -18,8 +20,8 @@ PPO policy for **{env_id}**, trained with Ray RLlib, served as ONNX.
 **How well** greedy return **{mean:.1f}** over {episodes} episodes on seeds that training never saw: standard \
 deviation {std:.1f}, median {median:.1f}, from {minimum:.1f} to {maximum:.1f}. {verdict}
 
-**Limits** Greedy actions only. Judged on `{env_id}` as it is, with no noise and no changed dynamics; observations far \
-from those of its rollouts were not tried. Input: {observation_space}. \
+**Limits** Judged by its greedy actions on `{env_id}` as it is, with no noise and no changed dynamics; observations \
+far from those of its rollouts were not tried. Input: {observation_space}. \
 Output: {action_space}.
 
 **Query** once it stands in Production and `python -m serving run` is up:
@@ -69,14 +71,14 @@ def write(
     )
 
 
-def evaluation_example(environment: Environment) -> list[float]:
-    """An observation to ask about: the first of an episode."""
+def evaluation_example(environment: Environment) -> Any:
+    """An observation to ask about: the first of an episode, as JSON has it."""
     made = environment.make()
     try:
         observation, _ = made.reset(seed=0)
     finally:
         made.close()  # type: ignore[no-untyped-call]
-    return [round(float(value), 3) for value in observation]
+    return to_json(environment.observation_space, observation, digits=3)
 
 
 def _verdict(evaluation: Evaluation, target_return: float | None) -> str:

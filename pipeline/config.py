@@ -1,6 +1,7 @@
 """What a training run is told. Every default stands here, once."""
 
 import difflib
+import json
 from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any, Self
@@ -8,8 +9,8 @@ from typing import Any, Self
 from pipeline.errors import InvalidConfig, UnknownSetting
 
 
-def _setting(default: Any, about: str) -> Any:
-    return field(default=default, metadata={"help": about})
+def _setting(default: Any, about: str, **more: Any) -> Any:
+    return field(default=default, metadata={"help": about, **more})
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,20 @@ class TrainConfig:
     fcnet_hiddens: str = _setting("64,64", "Units of each hidden layer, separated by commas.")
     fcnet_activation: str = _setting("tanh", "Activation of the hidden layers, as torch names it.")
     vf_share_layers: bool = _setting(False, "Let policy and value function share their hidden layers.")  # noqa: FBT003
+    model_config: str = _setting(
+        "{}", "More of RLlib's model settings, as JSON: convolutions, LSTM, and all; with rl_module, what that reads."
+    )
+    rl_module: str = _setting("default", "The RLModule, module:Class; the default takes every observation space.")
+    wrapper: str = _setting(
+        "none", "Wrapper of the environment, module:Class; several by commas, the innermost first.", repeatable=True
+    )
+    observation_filter: str = _setting("none", "What observations pass first: none, or mean-std, which is frozen.")
+    value_estimates: bool = _setting(False, "Let the served policy estimate values, too; every answer pays for it.")  # noqa: FBT003
 
     def __post_init__(self) -> None:
         for name, minimum in _MINIMA.items():
             if not getattr(self, name) >= minimum:
                 raise InvalidConfig(name, getattr(self, name), f"at least {minimum}")
-        if not self.registered_model_name or set(self.registered_model_name) & set("/:@'"):
-            raise InvalidConfig("registered_model_name", self.registered_model_name, "a name without / : @ and '")
         for name in ("lr", "lr_final", "grad_clip", "vf_clip_param"):
             if not getattr(self, name) > 0:
                 raise InvalidConfig(name, getattr(self, name), "more than 0")
@@ -74,13 +82,37 @@ class TrainConfig:
         if self.minibatch_size > self.train_batch_size_per_learner:
             expected = f"at most train_batch_size_per_learner ({self.train_batch_size_per_learner})"
             raise InvalidConfig("minibatch_size", self.minibatch_size, expected)
+        self._check_texts()
+
+    def _check_texts(self) -> None:
+        if not self.registered_model_name or set(self.registered_model_name) & set("/:@'"):
+            raise InvalidConfig("registered_model_name", self.registered_model_name, "a name without / : @ and '")
         if not all(units.strip().isdecimal() and int(units) > 0 for units in self.fcnet_hiddens.split(",")):
             raise InvalidConfig("fcnet_hiddens", self.fcnet_hiddens, "whole numbers separated by commas, as 64,64")
+        if self.observation_filter not in ("none", "mean-std"):
+            raise InvalidConfig("observation_filter", self.observation_filter, "none or mean-std")
+        _ = self.model_settings
 
     @property
     def hidden_units(self) -> list[int]:
         """`fcnet_hiddens` as RLlib takes it."""
         return [int(units) for units in self.fcnet_hiddens.split(",")]
+
+    @property
+    def model_settings(self) -> dict[str, Any]:
+        """`model_config` as a dict."""
+        try:
+            settings = json.loads(self.model_config)
+        except ValueError:
+            settings = None
+        if not isinstance(settings, dict):
+            raise InvalidConfig("model_config", self.model_config, 'a JSON object, as {"use_lstm": true}')
+        return settings
+
+    @property
+    def wrappers(self) -> tuple[str, ...]:
+        """`wrapper` one by one."""
+        return () if self.wrapper == "none" else tuple(name.strip() for name in self.wrapper.split(","))
 
     @property
     def num_cpus(self) -> int:

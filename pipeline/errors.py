@@ -62,10 +62,56 @@ class UnsupportedSpace(PipelineError):
 
     role: str
     space: str
+    reason: str
     supported: str
 
     def __str__(self) -> str:
-        return f"The {self.role} space {self.space} is not supported; expected {self.supported}."
+        return f"The {self.role} space {self.space} is not supported: {self.reason}. Expected {self.supported}."
+
+
+@dataclass(eq=False)
+class NoSuchObject(PipelineError):
+    """A dotted name names nothing that can be imported."""
+
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"'{self.name}' cannot be imported: {self.reason} Name a class as module:Class."
+
+
+@dataclass(eq=False)
+class UnknownModelSetting(PipelineError):
+    """RLlib has no model setting of this name, or the policy that is trained would not read it."""
+
+    setting: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"model_config: '{self.setting}' {self.reason}"
+
+
+@dataclass(eq=False)
+class ServerAnswered(PipelineError):
+    """A server answered with an error, where an action was expected."""
+
+    url: str
+    status: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.url} answered {self.status} to an observation of the policy's space: {self.text}"
+
+
+@dataclass(eq=False)
+class VerificationFailed(PipelineError):
+    """A registered version does not act as RLlib would with its checkpoint."""
+
+    model_uri: str
+    failures: Sequence[str]
+
+    def __str__(self) -> str:
+        return f"{self.model_uri} does not act as its checkpoint does: {'; '.join(self.failures)}. Do not promote it."
 
 
 @dataclass(eq=False)

@@ -50,6 +50,14 @@ def timeline_table(events: Sequence[Event]) -> None:
     Console(soft_wrap=True).print(table)
 
 
+def checks_table(checks: Sequence[Check]) -> None:
+    """Print what a version was asked, a line each way of asking."""
+    table = Table("asked", "answers", "differs", box=None, header_style="bold", pad_edge=False)
+    for check in checks:
+        table.add_row(check.name, f"{check.asked:,}", check.failure or "-")
+    Console().print(table)
+
+
 def age(seconds: float) -> str:
     """A duration in its largest unit, as `3 hours`."""
     length, unit = next((each for each in _UNITS if seconds >= each[0]), _UNITS[-1])

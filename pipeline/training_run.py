@@ -9,16 +9,30 @@ from pathlib import Path
 
 import mlflow
 
-from pipeline import bundle, card, checkpoints, environments, export, figures, origin, provenance, recording, tracking
+from pipeline import (
+    bundle,
+    card,
+    checkpoints,
+    environments,
+    export,
+    figures,
+    filters,
+    networks,
+    origin,
+    provenance,
+    recording,
+    tracking,
+)
 from pipeline.config import TrainConfig
 from pipeline.environments import Environment
 from pipeline.evaluation import Evaluation
-from pipeline.export import GreedyPolicy
+from pipeline.export import ExportablePolicy
 from pipeline.origin import Origin
 from pipeline.outbox import Outbox, patiently
+from pipeline.player import Player
 from pipeline.ray_session import RaySession
 from pipeline.search import Found, Progress, Search
-from pipeline.training import Trainer, untrained
+from pipeline.training import Trainer
 from serving.registry import check_tracking_server
 
 
@@ -65,7 +79,7 @@ def train(config: TrainConfig, progress: Progress, ray: RaySession, model_uri: s
         Interrupted: On SIGINT and SIGTERM; nothing is registered then.
     """
     check_tracking_server()
-    environment = environments.describe(config.env_id)
+    environment = environments.describe(config.env_id, wrappers=config.wrappers)
     with tracking.run("train") as run_id, _workplace() as directory:
         tracking.log_params(run_id, config.as_params())
         tracking.log_config(config.as_params())
@@ -92,7 +106,7 @@ def resume(run_id: str, progress: Progress, ray: RaySession) -> Trained:
     check_tracking_server()
     config = TrainConfig.of(tracking.load_config(run_id))
     ray.begin(config)
-    environment = environments.describe(config.env_id)
+    environment = environments.describe(config.env_id, wrappers=config.wrappers)
     with _workplace() as directory:
         checkpoints.newest(run_id, directory)
         with tracking.run("train", resumed=run_id):
@@ -139,15 +153,23 @@ class _Run:
 
     def _try_export(self) -> None:
         """What cannot be exported fails now, in seconds, rather than after hours of training."""
-        policy = GreedyPolicy(untrained(self.config, self.environment), self.environment.action_space)
-        export.to_onnx(policy, self.environment.observation_space)
+        observation_space, action_space = self.environment.observation_space, self.environment.action_space
+        if self.config.observation_filter == filters.MEAN_STD:
+            filters.check(observation_space)
+        policy = ExportablePolicy(
+            networks.untrained(self.config, self.environment),
+            observation_space,
+            action_space,
+            with_values=self.config.value_estimates,
+        )
+        export.to_onnx(policy)
 
     def _post_pictures(self, outbox: Outbox, found: Found, target_return: float | None) -> None:
         title = f"Final evaluation on {self.environment.id}: greedy returns of {len(found.evaluation.returns)} episodes"
         figure = figures.distribution(found.evaluation.returns, target_return, title)
         outbox.file("distribution", lambda: tracking.log_figure(self.run_id, figure, tracking.DISTRIBUTION))
         file = self.directory.parent / tracking.RECORDING
-        if recording.record(found.policy.act, self.environment, found.evaluation.first_seed, file):
+        if recording.record(Player.served(found.policy), self.environment, found.evaluation.first_seed, file):
             outbox.file("recording", lambda: mlflow.MlflowClient().log_artifact(self.run_id, str(file)))
 
     def _register(self, found: Found, target_return: float | None) -> Trained:
