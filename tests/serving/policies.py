@@ -222,6 +222,7 @@ COUNTING_BUNDLE = Bundle(
     counting_graph(),
     policy_json(
         spaces.Box(-10, 10, (1,)),
+        env_id="tests.serving.counting:Counting-v0",
         noise=[{"distribution": "normal", "size": 1}],
         state={"sum": {"shape": [1]}, "steps": {"shape": [2, 3]}},
     ),
