@@ -3,12 +3,11 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+from serving.rows import Batch, joined
 
-Act = Callable[[NDArray[Any]], NDArray[Any]]
+Act = Callable[[Batch], Batch]
 
 
 @dataclass(frozen=True)
@@ -24,8 +23,8 @@ class Batching:
 class Waiting(NamedTuple):
     """One request's observations, and where its actions go."""
 
-    observations: NDArray[Any]
-    actions: asyncio.Future[NDArray[Any]]
+    observations: Batch
+    actions: asyncio.Future[Batch]
 
 
 class Batcher:
@@ -42,7 +41,7 @@ class Batcher:
         self._full = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
 
-    async def act(self, observations: NDArray[Any]) -> NDArray[Any]:
+    async def act(self, observations: Batch) -> Batch:
         """Return the actions for one request's observations, `[batch, ...]`. Raises what the policy raises."""
         waiting = Waiting(observations, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
@@ -87,7 +86,7 @@ class Batcher:
 
     async def _answer(self, batch: list[Waiting]) -> None:
         try:
-            actions = await asyncio.to_thread(self._act, _joined(batch))
+            actions = await asyncio.to_thread(self._act, joined([each.observations for each in batch]))
         except Exception as error:  # noqa: BLE001 - it goes to those who wait
             await self._answer_singly(batch, error)
             return
@@ -109,13 +108,7 @@ class Batcher:
         return sum(len(each.observations) for each in self._waiting)
 
 
-def _joined(batch: list[Waiting]) -> NDArray[Any]:
-    if len(batch) == 1:
-        return batch[0].observations
-    return np.concatenate([each.observations for each in batch])
-
-
-def _resolve(waiting: Waiting, actions: NDArray[Any]) -> None:
+def _resolve(waiting: Waiting, actions: Batch) -> None:
     if not waiting.actions.done():
         waiting.actions.set_result(actions)
 

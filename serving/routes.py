@@ -12,7 +12,6 @@ from http import HTTPStatus
 from typing import Any
 
 import orjson
-from numpy.typing import NDArray
 
 from serving.batching import Batcher, Batching
 from serving.engine import MAX_BODY_BYTES
@@ -27,6 +26,7 @@ from serving.errors import (
 from serving.metrics import Metrics
 from serving.refresh import Refresh
 from serving.replica import Counts, Replica
+from serving.rows import Batch
 from serving.served import ServedPolicy
 
 logger = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ class PolicyApp:
             actions = await self._batcher_for(served, self._batching).act(observations)
         return served.codec.encode(actions, batched=batched)
 
-    def _compute(self, served: ServedPolicy, observations: NDArray[Any]) -> NDArray[Any]:
+    def _compute(self, served: ServedPolicy, observations: Batch) -> Batch:
         start = time.perf_counter()
         actions = served.policy.act(observations)
         took_ms = (time.perf_counter() - start) * 1e3

@@ -13,8 +13,10 @@ from serving.errors import SpaceUnsupported
 Json = Any
 """A value that `json.loads` may return."""
 
-LeafSpace = spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary
+LeafSpace = spaces.Box | spaces.Discrete[Any] | spaces.MultiDiscrete | spaces.MultiBinary
 """A space whose elements are one array each."""
+
+LEAF_TYPES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
 OBSERVATIONS, ACTION = "observations", "action"
 """Names of the graph's input and output where the space is one leaf; see `Leaf.tensor`."""
@@ -58,7 +60,7 @@ def _walk(space: Space[Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple
     if isinstance(space, spaces.Dict | spaces.Tuple):
         for name, child in children(space):
             yield from _walk(child, (*path, name))
-    elif isinstance(space, LeafSpace) and np.dtype(space.dtype).name in DTYPES:
+    elif isinstance(space, LEAF_TYPES) and np.dtype(space.dtype).name in DTYPES:
         yield path, space
     else:
         raise SpaceUnsupported(str(space))
@@ -132,14 +134,14 @@ def _bound_from_json(value: Json, shape: tuple[int, ...], dtype: np.dtype[Any]) 
     return numbers.astype(dtype), ~unbounded
 
 
-def _write_discrete(space: spaces.Discrete) -> dict[str, Json]:
+def _write_discrete(space: spaces.Discrete[Any]) -> dict[str, Json]:
     dtype = np.dtype(space.dtype).name
     return {"n": int(space.n), "start": int(space.start)} | ({} if dtype == "int64" else {"dtype": dtype})
 
 
-def _read_discrete(description: dict[str, Json]) -> spaces.Discrete:
-    dtype = np.dtype(description.get("dtype", "int64"))
-    return spaces.Discrete(n=int(description["n"]), start=int(description.get("start", 0)), dtype=dtype.type)
+def _read_discrete(description: dict[str, Json]) -> spaces.Discrete[Any]:
+    dtype = description.get("dtype", "int64")
+    return spaces.Discrete(n=int(description["n"]), start=int(description.get("start", 0)), dtype=dtype)
 
 
 def _write_multi_discrete(space: spaces.MultiDiscrete) -> dict[str, Json]:
@@ -147,9 +149,8 @@ def _write_multi_discrete(space: spaces.MultiDiscrete) -> dict[str, Json]:
 
 
 def _read_multi_discrete(description: dict[str, Json]) -> spaces.MultiDiscrete:
-    dtype = np.dtype(description["dtype"])
-    nvec, start = (np.array(description[key], dtype) for key in ("nvec", "start"))
-    return spaces.MultiDiscrete(nvec, dtype=dtype.type, start=start)
+    nvec, start = (np.array(description[key], np.int64) for key in ("nvec", "start"))
+    return spaces.MultiDiscrete(nvec, dtype=description["dtype"], start=start)
 
 
 def _write_multi_binary(space: spaces.MultiBinary) -> dict[str, Json]:
@@ -179,7 +180,8 @@ def _read_tuple(description: dict[str, Json]) -> spaces.Tuple:
     return spaces.Tuple([space_from_json(child) for child in description["spaces"]])
 
 
-Write, Read = Callable[[Any], dict[str, Json]], Callable[[dict[str, Json]], Space[Any]]
+Write = Callable[[Any], dict[str, Json]]
+Read = Callable[[dict[str, Json]], Space[Any]]
 
 FORMS: dict[type[Space[Any]], tuple[Write, Read]] = {
     spaces.Box: (_write_box, _read_box),

@@ -7,7 +7,7 @@ import pytest
 
 from serving import routes
 from serving.routes import PolicyApp
-from tests.serving.policies import STEERING_BUNDLE, ask, served
+from tests.serving.policies import STEERING_BUNDLE, answers_together, ask, served
 
 ONE = b'{"observation": [0.1, 0.2, 0.3, 0.4]}'
 
@@ -242,27 +242,6 @@ def exchange(app: PolicyApp, kind: str, types: list[str]) -> list[str]:
 def test_every_answer_is_json(app: PolicyApp) -> None:
     for path in ("/", "/model", "/health", "/x"):
         json.loads(ask(app, "GET", path).body)
-
-
-def answers_together(app: PolicyApp, *bodies: bytes) -> list[tuple[int, dict[bytes, bytes], bytes]]:
-    """Send the requests at the same time."""
-
-    async def one(body: bytes) -> tuple[int, dict[bytes, bytes], bytes]:
-        sent: list[Any] = []
-
-        async def receive() -> Any:
-            return {"type": "http.request", "body": body}
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        await app({"type": "http", "method": "POST", "path": "/", "headers": []}, receive, send)
-        return sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"]
-
-    async def everyone() -> list[tuple[int, dict[bytes, bytes], bytes]]:
-        return await asyncio.gather(*map(one, bodies))
-
-    return asyncio.run(everyone())
 
 
 @pytest.fixture
