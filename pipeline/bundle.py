@@ -81,7 +81,7 @@ def describe(environment: Environment) -> dict[str, Any]:
     """The content of `policy.json`."""
     return {
         "format": 1,
-        "environment": {"id": environment.id, "kwargs": {}},
+        "environment": {"id": environment.id, "kwargs": dict(environment.kwargs)},
         "observation_space": space_to_json(environment.observation_space),
         "action_space": space_to_json(environment.action_space),
         "versions": {package: importlib.metadata.version(package) for package in _RECORDED_PACKAGES},

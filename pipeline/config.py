@@ -1,6 +1,7 @@
 """What a training run is told. Every default stands here, once."""
 
 import difflib
+import json
 from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any, Self
@@ -24,6 +25,7 @@ class TrainConfig:
 
     registered_model_name: str = _setting("cartpole-ppo", "Name in the model registry.")
     env_id: str = _setting("CartPole-v1", "Gymnasium environment id, or module:Id.")
+    env_kwargs: str = _setting("{}", "What the environment is made with, as a JSON object.")
     promote: bool = _setting(False, "Promote the version to Production at the end, if the gate lets it pass.")  # noqa: FBT003
     seed: int = _setting(0, "Seed of training; evaluations use seeds of their own.")
     max_env_steps: int = _setting(300_000, "Budget: environment steps after which training ends, solved or not.")
@@ -60,11 +62,10 @@ class TrainConfig:
     vf_share_layers: bool = _setting(False, "Let policy and value function share their hidden layers.")  # noqa: FBT003
 
     def __post_init__(self) -> None:
+        self._check_names()
         for name, minimum in _MINIMA.items():
             if not getattr(self, name) >= minimum:
                 raise InvalidConfig(name, getattr(self, name), f"at least {minimum}")
-        if not self.registered_model_name or set(self.registered_model_name) & set("/:@'"):
-            raise InvalidConfig("registered_model_name", self.registered_model_name, "a name without / : @ and '")
         for name in ("lr", "lr_final", "grad_clip", "vf_clip_param"):
             if not getattr(self, name) > 0:
                 raise InvalidConfig(name, getattr(self, name), "more than 0")
@@ -77,10 +78,22 @@ class TrainConfig:
         if not all(units.strip().isdecimal() and int(units) > 0 for units in self.fcnet_hiddens.split(",")):
             raise InvalidConfig("fcnet_hiddens", self.fcnet_hiddens, "whole numbers separated by commas, as 64,64")
 
+    def _check_names(self) -> None:
+        if not self.registered_model_name or set(self.registered_model_name) & set("/:@'"):
+            raise InvalidConfig("registered_model_name", self.registered_model_name, "a name without / : @ and '")
+        if not isinstance(_parsed(self.env_kwargs), dict):
+            raise InvalidConfig("env_kwargs", self.env_kwargs, """a JSON object, as {"gravity": 9.8}""")
+
     @property
     def hidden_units(self) -> list[int]:
         """`fcnet_hiddens` as RLlib takes it."""
         return [int(units) for units in self.fcnet_hiddens.split(",")]
+
+    @property
+    def environment_kwargs(self) -> dict[str, Any]:
+        """`env_kwargs` as Gymnasium takes them."""
+        kwargs: dict[str, Any] = json.loads(self.env_kwargs)
+        return kwargs
 
     @property
     def num_cpus(self) -> int:
@@ -147,11 +160,21 @@ def _converted(setting: "Field[Any]", value: Any) -> Any:
     if setting.default is None:
         return None if value in (None, "auto") else _number(setting.name, value, float)
     kind = type(setting.default)
+    if isinstance(value, Mapping) and setting.name == "env_kwargs":
+        return json.dumps(value, default=str)
     if kind in (int, float):
         return _number(setting.name, value, kind)
     if not isinstance(value, kind):
         raise InvalidConfig(setting.name, value, "true or false" if kind is bool else "text")
     return value
+
+
+def _parsed(text: str) -> Any:
+    """JSON's value; None for what is no JSON."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def _number(name: str, value: Any, kind: type[int] | type[float]) -> int | float:

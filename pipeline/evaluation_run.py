@@ -35,7 +35,7 @@ def evaluate(model_uri: str, episodes: int, seed: int) -> Evaluated:
     check_tracking_server()
     version = resolve(model_uri)
     policy = Policy.load(fetch(version))
-    environment = environments.describe(policy.environment.id)
+    environment = environments.describe(policy.environment.id, policy.environment.kwargs)
     with tracking.run(f"evaluate {version.name} {version.version}") as run_id:
         tracking.log_params(run_id, {"model_uri": model_uri, "episodes": episodes, "seed": seed})
         result = evaluation.play(policy.act, environment, episodes, seed)

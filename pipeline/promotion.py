@@ -196,7 +196,7 @@ def _judge(slot: Slot, challenger: ModelVersion, champion: int | None, gate: Gat
         if differences:
             return None, differences
     try:
-        environment = environments.describe(policy.environment.id)
+        environment = environments.describe(policy.environment.id, policy.environment.kwargs)
     except PipelineError as error:
         return None, [f"it cannot be evaluated here: {error}"]
     verdict = _compare(policy, incumbent, environment, _threshold(gate, challenger, environment), gate)

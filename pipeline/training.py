@@ -176,7 +176,11 @@ def algorithm_config(config: TrainConfig, environment: Environment) -> PPOConfig
     return (
         PPOConfig()
         # Unsquashing copies every action; a Discrete one has nothing to unsquash.
-        .environment(environment.id, normalize_actions=not isinstance(environment.action_space, Discrete))
+        .environment(
+            environment.id,
+            env_config=dict(environment.kwargs),
+            normalize_actions=not isinstance(environment.action_space, Discrete),
+        )
         .env_runners(
             num_env_runners=config.num_env_runners,
             num_envs_per_env_runner=config.num_envs_per_env_runner,

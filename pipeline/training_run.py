@@ -65,7 +65,7 @@ def train(config: TrainConfig, progress: Progress, ray: RaySession, model_uri: s
         Interrupted: On SIGINT and SIGTERM; nothing is registered then.
     """
     check_tracking_server()
-    environment = environments.describe(config.env_id)
+    environment = environments.describe(config.env_id, config.environment_kwargs)
     with tracking.run("train") as run_id, _workplace() as directory:
         tracking.log_params(run_id, config.as_params())
         tracking.log_config(config.as_params())
@@ -92,7 +92,7 @@ def resume(run_id: str, progress: Progress, ray: RaySession) -> Trained:
     check_tracking_server()
     config = TrainConfig.of(tracking.load_config(run_id))
     ray.begin(config)
-    environment = environments.describe(config.env_id)
+    environment = environments.describe(config.env_id, config.environment_kwargs)
     with _workplace() as directory:
         checkpoints.newest(run_id, directory)
         with tracking.run("train", resumed=run_id):
