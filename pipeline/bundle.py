@@ -22,7 +22,7 @@ from mlflow.types import Schema, TensorSpec
 from ray.rllib.core.rl_module.torch import TorchRLModule
 
 from pipeline import evaluation, export
-from pipeline.environments import Environment, for_gymnasium
+from pipeline.environments import Environment
 from pipeline.export import ExportablePolicy
 from pipeline.filters import FrozenFilter
 from pipeline.reference import MODULE_IN_CHECKPOINT
@@ -86,12 +86,11 @@ def assemble(directory: Path, environment: Environment, *, with_values: bool = F
 
 def describe(environment: Environment, policy: ExportablePolicy) -> dict[str, Any]:
     """The content of `policy.json`."""
-    env_id, kwargs = for_gymnasium(environment.id, environment.kwargs)
+    wrappers = {"wrappers": list(environment.wrappers)} if environment.wrappers else {}
     states = {name: {"shape": list(shape)} for name, shape in policy.state.shapes.items()}
     return {
         "format": 1,
-        "environment": {"id": env_id, "kwargs": kwargs},
-        **({"wrappers": list(environment.wrappers)} if environment.wrappers else {}),
+        "environment": {"id": environment.id, "kwargs": dict(environment.kwargs), **wrappers},
         "observation_space": space_to_json(environment.observation_space),
         "action_space": space_to_json(environment.action_space),
         "noise": [dataclasses.asdict(each) for each in policy.noise],

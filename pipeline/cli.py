@@ -183,7 +183,9 @@ def evaluate(model_uri: str, episodes: int, seed: int) -> None:
 
 @cli.command()
 @click.argument("model_uri")
-@click.option("--url", help="A server of this very version, to be asked as well, as http://127.0.0.1:8000/cartpole-ppo.")
+@click.option(
+    "--url", help="A server of this very version, to be asked as well, as http://127.0.0.1:8000/cartpole-ppo."
+)
 @click.option("--observations", type=click.IntRange(20), default=1000, show_default=True, help="How many to ask about.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the observations.")
 @one_line_errors

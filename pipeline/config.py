@@ -24,7 +24,8 @@ class TrainConfig:
     """
 
     registered_model_name: str = _setting("cartpole-ppo", "Name in the model registry.")
-    env_id: str = _setting("CartPole-v1", "Gymnasium environment id, or module:Id.")
+    env_id: str = _setting("CartPole-v1", "Gymnasium environment id, module:Id, or gym:Id of the legacy package gym.")
+    env_kwargs: str = _setting("{}", "What the environment is made with, as a JSON object.")
     promote: bool = _setting(False, "Promote the version to Production at the end, if the gate lets it pass.")  # noqa: FBT003
     seed: int = _setting(0, "Seed of training; evaluations use seeds of their own.")
     max_env_steps: int = _setting(300_000, "Budget: environment steps after which training ends, solved or not.")
@@ -85,13 +86,15 @@ class TrainConfig:
         self._check_texts()
 
     def _check_texts(self) -> None:
+        for name, example in (("env_kwargs", '{"gravity": 9.8}'), ("model_config", '{"use_lstm": true}')):
+            if not isinstance(_parsed(getattr(self, name)), dict):
+                raise InvalidConfig(name, getattr(self, name), f"a JSON object, as {example}")
         if not self.registered_model_name or set(self.registered_model_name) & set("/:@'"):
             raise InvalidConfig("registered_model_name", self.registered_model_name, "a name without / : @ and '")
         if not all(units.strip().isdecimal() and int(units) > 0 for units in self.fcnet_hiddens.split(",")):
             raise InvalidConfig("fcnet_hiddens", self.fcnet_hiddens, "whole numbers separated by commas, as 64,64")
         if self.observation_filter not in ("none", "mean-std"):
             raise InvalidConfig("observation_filter", self.observation_filter, "none or mean-std")
-        _ = self.model_settings
 
     @property
     def hidden_units(self) -> list[int]:
@@ -100,14 +103,15 @@ class TrainConfig:
 
     @property
     def model_settings(self) -> dict[str, Any]:
-        """`model_config` as a dict."""
-        try:
-            settings = json.loads(self.model_config)
-        except ValueError:
-            settings = None
-        if not isinstance(settings, dict):
-            raise InvalidConfig("model_config", self.model_config, 'a JSON object, as {"use_lstm": true}')
+        """`model_config` as RLlib takes it."""
+        settings: dict[str, Any] = json.loads(self.model_config)
         return settings
+
+    @property
+    def environment_kwargs(self) -> dict[str, Any]:
+        """`env_kwargs` as Gymnasium takes them."""
+        kwargs: dict[str, Any] = json.loads(self.env_kwargs)
+        return kwargs
 
     @property
     def wrappers(self) -> tuple[str, ...]:
@@ -179,11 +183,21 @@ def _converted(setting: "Field[Any]", value: Any) -> Any:
     if setting.default is None:
         return None if value in (None, "auto") else _number(setting.name, value, float)
     kind = type(setting.default)
+    if isinstance(value, Mapping) and setting.name in ("env_kwargs", "model_config"):
+        return json.dumps(value, default=str)
     if kind in (int, float):
         return _number(setting.name, value, kind)
     if not isinstance(value, kind):
         raise InvalidConfig(setting.name, value, "true or false" if kind is bool else "text")
     return value
+
+
+def _parsed(text: str) -> Any:
+    """JSON's value; None for what is no JSON."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def _number(name: str, value: Any, kind: type[int] | type[float]) -> int | float:

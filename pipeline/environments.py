@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,14 +11,11 @@ from gymnasium import spaces
 
 from pipeline import supported
 from pipeline.adapters import AdaptedActions, adapted, needs_adapting
-from pipeline.errors import EnvironmentNotFound, NoSuchObject
-from serving.policy import Bundle
+from pipeline.errors import EnvironmentNotFound, EnvKwargsRefused, NoSuchObject, PipelineError
+from serving.policy import Policy
 
 #: Ids of the legacy package `gym` begin with this.
 _LEGACY = "gym:"
-
-#: What Gymnasium raises of an environment that is not there, or does not take what it is given.
-_MAKING_FAILED = (gymnasium.error.Error, ImportError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -116,37 +112,67 @@ def imported(name: str) -> Callable[..., Any]:
 def describe(env_id: str, kwargs: Mapping[str, Any] | None = None, wrappers: Sequence[str] = ()) -> Environment:
     """Make the environment once, and say what it is.
 
+    Args:
+        env_id: As Gymnasium knows it, or `gym:Id`.
+        kwargs: What to make it with.
+        wrappers: What to wrap it in, `module:Class`, the innermost first.
+
     Raises:
         EnvironmentNotFound: If Gymnasium has none of this id, or a package that it needs is missing.
+        EnvKwargsRefused: If it cannot be made with these.
         NoSuchObject: If there is no such wrapper.
         UnsupportedSpace: If a policy for it could not be trained or served.
     """
-    kwargs = kwargs or {}
-    try:
-        made = make(env_id, kwargs, wrappers)
-    except _MAKING_FAILED as error:
-        raise EnvironmentNotFound(env_id, str(error)) from error
-    with contextlib.closing(made) as environment:
+    kwargs = dict(kwargs or {})
+    with contextlib.closing(_make(env_id, kwargs, wrappers)) as environment:
         supported.check(environment.observation_space, environment.action_space)
-        spec = made.spec  # gymnasium.spec would not take `module:Id`
+        spec = environment.spec  # gymnasium.spec would not take `module:Id`
         return Environment(
             id=env_id,
             observation_space=environment.observation_space,
             action_space=environment.action_space,
             reward_threshold=spec.reward_threshold if spec else None,
-            has_vector_entry_point=spec is not None and spec.vector_entry_point is not None,
+            has_vector_entry_point=spec is not None
+            and spec.vector_entry_point is not None
+            and _has_vectorised(env_id, kwargs),
             render_modes=tuple(environment.metadata.get("render_modes", ())),
             kwargs=kwargs,
             wrappers=tuple(wrappers),
         )
 
 
-def of_bundle(bundle: Bundle) -> Environment:
-    """The environment that a bundle's policy was trained on.
+def served_for(policy: Policy) -> Environment:
+    """The environment that a registered policy was trained on; raises as `describe`."""
+    trained = policy.environment
+    return describe(trained.id, trained.kwargs, trained.wrappers)
 
-    Raises:
-        EnvironmentNotFound, NoSuchObject: If it, or a wrapper, is not installed here.
-    """
-    description = json.loads(bundle.policy)
-    made = description["environment"]
-    return describe(made["id"], made["kwargs"], description.get("wrappers", ()))
+
+def _make(env_id: str, kwargs: Mapping[str, Any], wrappers: Sequence[str]) -> gymnasium.Env[Any, Any]:
+    ours = sorted({"id", "render_mode", "disable_env_checker"} & set(kwargs))
+    if ours:
+        raise EnvKwargsRefused(env_id, kwargs, f"{ours[0]} is set here.")
+    try:
+        return make(env_id, kwargs, wrappers)
+    except (gymnasium.error.Error, ImportError) as error:
+        raise EnvironmentNotFound(env_id, str(error)) from error
+    except PipelineError:
+        raise
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), "") or repr(error)
+        if env_id.startswith(_LEGACY) and not kwargs:  # gym's errors are its own
+            raise EnvironmentNotFound(env_id, reason) from error
+        if not kwargs:
+            raise
+        raise EnvKwargsRefused(env_id, kwargs, reason) from error
+
+
+def _has_vectorised(env_id: str, kwargs: Mapping[str, Any]) -> bool:
+    """Whether the environment's vectorised form can be made with these too."""
+    if not kwargs:
+        return True
+    try:
+        made = gymnasium.make_vec(env_id, num_envs=1, vectorization_mode="vector_entry_point", **kwargs)
+    except Exception:  # noqa: BLE001  # whatever its constructor objects with, one by one they can be made
+        return False
+    made.close()
+    return True

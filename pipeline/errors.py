@@ -1,6 +1,7 @@
 """What can go wrong in the pipeline. Each error keeps its data in fields and says what to do next."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -53,6 +54,21 @@ class EnvironmentNotFound(PipelineError):
         return (
             f"No environment '{self.env_id}': {self.reason} Give the id of a Gymnasium environment, as 'CartPole-v1', "
             "or 'module:Id' for one that a module registers."
+        )
+
+
+@dataclass(eq=False)
+class EnvKwargsRefused(PipelineError):
+    """An environment cannot be made with the keyword arguments that it was to be made with."""
+
+    env_id: str
+    kwargs: Mapping[str, object]
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"'{self.env_id}' cannot be made with env_kwargs {json.dumps(self.kwargs, default=str)}: {self.reason} "
+            "Give what its constructor takes."
         )
 
 

@@ -35,12 +35,11 @@ def evaluate(model_uri: str, episodes: int, seed: int) -> Evaluated:
     """
     check_tracking_server()
     version = resolve(model_uri)
-    bundle = fetch(version)
-    player = Player.served(Policy.load(bundle))
-    environment = environments.of_bundle(bundle)
+    policy = Policy.load(fetch(version))
+    environment = environments.served_for(policy)
     with tracking.run(f"evaluate {version.name} {version.version}") as run_id:
         tracking.log_params(run_id, {"model_uri": model_uri, "episodes": episodes, "seed": seed})
-        result = evaluation.play(player, environment, episodes, seed)
+        result = evaluation.play(Player.served(policy), environment, episodes, seed)
         client = mlflow.MlflowClient()
         tracking.log_evaluation(run_id, result, tracking.model_id_of(version.name, version.version))
         for key, value in tracking.version_tags(result).items():

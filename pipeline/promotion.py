@@ -186,8 +186,7 @@ def _judge(slot: Slot, challenger: ModelVersion, champion: int | None, gate: Gat
 
     A challenger that cannot be loaded is an error that no force overrides: it could not be served either.
     """
-    bundle = fetch(challenger)
-    policy = Policy.load(bundle)
+    policy = Policy.load(fetch(challenger))
     incumbent = None
     if champion is not None:
         try:
@@ -198,7 +197,7 @@ def _judge(slot: Slot, challenger: ModelVersion, champion: int | None, gate: Gat
         if differences:
             return None, differences
     try:
-        environment = environments.of_bundle(bundle)
+        environment = environments.served_for(policy)
     except PipelineError as error:
         return None, [f"it cannot be evaluated here: {error}"]
     verdict = _compare(policy, incumbent, environment, _threshold(gate, challenger, environment), gate)

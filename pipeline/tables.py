@@ -6,6 +6,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.checks import Check
 from pipeline.gate import Verdict
 from pipeline.history import Event
 from pipeline.promotion import VersionRow

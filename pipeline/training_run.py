@@ -79,7 +79,7 @@ def train(config: TrainConfig, progress: Progress, ray: RaySession, model_uri: s
         Interrupted: On SIGINT and SIGTERM; nothing is registered then.
     """
     check_tracking_server()
-    environment = environments.describe(config.env_id, wrappers=config.wrappers)
+    environment = environments.describe(config.env_id, config.environment_kwargs, config.wrappers)
     with tracking.run("train") as run_id, _workplace() as directory:
         tracking.log_params(run_id, config.as_params())
         tracking.log_config(config.as_params())
@@ -106,7 +106,7 @@ def resume(run_id: str, progress: Progress, ray: RaySession) -> Trained:
     check_tracking_server()
     config = TrainConfig.of(tracking.load_config(run_id))
     ray.begin(config)
-    environment = environments.describe(config.env_id, wrappers=config.wrappers)
+    environment = environments.describe(config.env_id, config.environment_kwargs, config.wrappers)
     with _workplace() as directory:
         checkpoints.newest(run_id, directory)
         with tracking.run("train", resumed=run_id):

@@ -16,6 +16,7 @@ from gymnasium import Space, spaces
 from numpy.typing import NDArray
 
 from pipeline import environments, evaluation
+from pipeline.checks import Check
 from pipeline.environments import Environment
 from pipeline.errors import ExportDiffers
 from pipeline.export import compare, draw
@@ -24,7 +25,7 @@ from pipeline.player import Player, State
 from pipeline.reference import Reference
 from pipeline.structures import Batch, flatten, nest, stack
 from pipeline.tensors import ACTION_DIST_INPUTS, NOISE, STATE_IN
-from serving.policy import Bundle, Policy
+from serving.policy import Policy
 from serving.registry import check_tracking_server, fetch, resolve
 from serving.spaces import ACTION, OBSERVATIONS, LeafSpace, leaves
 
@@ -46,21 +47,6 @@ _UNBOUNDED_CORNER = 10.0
 
 
 @dataclass(frozen=True)
-class Check:
-    """One way of asking, and what came of it.
-
-    Attributes:
-        name: How the policy was asked.
-        asked: How many observations, or samples.
-        failure: What differs; None if nothing does.
-    """
-
-    name: str
-    asked: int
-    failure: str | None
-
-
-@dataclass(frozen=True)
 class Question:
     """What a policy is asked: an observation, and the state that it is met with."""
 
@@ -69,21 +55,21 @@ class Question:
 
 
 class Subject:
-    """A bundle beside what RLlib makes of its checkpoint, and the questions to both.
+    """A policy beside what RLlib makes of its checkpoint, and the questions to both.
 
     Args:
-        bundle: As serving loads it.
+        policy: As serving loads it.
         checkpoint: RLlib's, of the same version.
         environment: For rollouts.
         count: How many questions.
         seed: Of the questions.
     """
 
-    def __init__(self, bundle: Bundle, checkpoint: Path, environment: Environment, count: int, seed: int) -> None:
-        self.policy = Policy.load(bundle)
-        self.player = Player.served(self.policy)
+    def __init__(self, policy: Policy, checkpoint: Path, environment: Environment, count: int, seed: int) -> None:
+        self.policy = policy
+        self.player = Player.served(policy)
         self.environment = environment
-        self.observation_space, self.action_space = self.policy.observation_space, self.policy.action_space
+        self.observation_space, self.action_space = policy.observation_space, policy.action_space
         self.reference = Reference(checkpoint, self.observation_space, self.action_space)
         self.generator = np.random.default_rng(seed)
         self.questions = list(self._questions(count, seed))
@@ -132,11 +118,11 @@ def verify(model_uri: str, count: int, seed: int, url: str | None = None) -> lis
     """
     check_tracking_server()
     version = resolve(model_uri)
-    bundle = fetch(version)
+    policy = Policy.load(fetch(version))
     with tempfile.TemporaryDirectory() as directory:
         source = f"{version.pinned_uri}/{CHECKPOINT_DIRECTORY}"
         checkpoint = mlflow.artifacts.download_artifacts(source, dst_path=directory)
-        subject = Subject(bundle, Path(checkpoint), environments.of_bundle(bundle), count, seed)
+        subject = Subject(policy, Path(checkpoint), environments.served_for(policy), count, seed)
     checks = list(in_process(subject))
     if url is not None:
         from pipeline.verification_http import through_http

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import requests
 
+from pipeline.checks import Check
 from pipeline.errors import ExportDiffers, ServerAnswered
 from pipeline.export import compare
 from pipeline.structures import Batch, stack, to_json
 from pipeline.tensors import ACTION_DIST_INPUTS
-from pipeline.verification import SAMPLES, Check, Question, Subject, sampled, sampled_questions
+from pipeline.verification import SAMPLES, Question, Subject, sampled, sampled_questions
 from serving.spaces import ACTION
 
 #: Observations that are asked singly, and in one request.

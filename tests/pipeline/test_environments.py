@@ -4,7 +4,9 @@ import gymnasium
 import pytest
 
 from pipeline import environments
-from pipeline.errors import EnvironmentNotFound, UnsupportedSpace
+from pipeline.config import TrainConfig
+from pipeline.errors import EnvironmentNotFound, EnvKwargsRefused, UnsupportedSpace
+from pipeline.training import algorithm_config
 
 
 def test_an_environment_is_described_by_its_spaces_and_threshold():
@@ -35,3 +37,34 @@ def test_a_space_that_cannot_be_served_is_refused_before_training():
     assert str(caught.value) == (
         "The observation space Discrete(500) is not supported; expected a one-dimensional Box of floats."
     )
+
+
+def test_it_is_made_with_its_kwargs_here_and_by_the_environment_runners():
+    environment = environments.describe("Pendulum-v1", {"g": 1.5})
+    assert environment.make().unwrapped.g == 1.5
+    assert algorithm_config(TrainConfig(), environment).env_config == {"g": 1.5}
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"sutton_barto_reward": True}])
+def test_the_vectorised_form_is_used_where_it_takes_the_kwargs(kwargs):
+    assert environments.describe("CartPole-v1", kwargs).has_vector_entry_point
+
+
+def test_kwargs_that_only_the_single_form_takes_are_no_obstacle():
+    gymnasium.register(
+        "Sized-v0",
+        entry_point=lambda size, **_: gymnasium.make("CartPole-v1").unwrapped if size else None,
+        vector_entry_point="gymnasium.envs.classic_control.cartpole:CartPoleVectorEnv",
+    )
+    assert not environments.describe("Sized-v0", {"size": 8}).has_vector_entry_point
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "reason"),
+    [({"size": 8}, "unexpected keyword argument 'size'"), ({"render_mode": "human"}, "is set here")],
+)
+def test_kwargs_that_it_does_not_take_are_refused_in_one_line(kwargs, reason):
+    with pytest.raises(EnvKwargsRefused) as caught:
+        environments.describe("CartPole-v1", kwargs)
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -14,6 +14,7 @@ ERRORS = [
     errors.NotResumable("0" * 32, "it finished."),
     errors.CannotContinueFrom("models:/cartpole-ppo/1", "its action space is Discrete(2)."),
     errors.EnvironmentNotFound("Cart", "Environment `Cart` doesn't exist."),
+    errors.EnvKwargsRefused("Cart", {"size": 8}, "got an unexpected keyword argument 'size'"),
     errors.UnsupportedSpace("action", "Text(1, 2)", "a Discrete space"),
     errors.ExportFailed("it needs the operators x::y"),
     errors.ExportDiffers("actions", 1.0, 0.0),

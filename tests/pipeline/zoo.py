@@ -32,7 +32,7 @@ BOX = spaces.Box(-1, 1, (3,), np.float32)
 
 
 class Sampler(gymnasium.Env[Any, Any]):
-    """Observations at random; the reward is 1 as long as the actions are of the space, which is all it knows of them."""
+    """Observations at random; all that it asks of actions is to be of its space."""
 
     def __init__(self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
         self.observation_space = observation_space
@@ -80,9 +80,7 @@ SPACES: dict[str, tuple[spaces.Space[Any], spaces.Space[Any]]] = {
 }
 
 for _name, (_observations, _actions) in SPACES.items():
-    gymnasium.register(
-        f"{_name}-v0", Sampler, kwargs={"observation_space": _observations, "action_space": _actions}
-    )
+    gymnasium.register(f"{_name}-v0", Sampler, kwargs={"observation_space": _observations, "action_space": _actions})
 
 
 class WithoutVelocities(gymnasium.ObservationWrapper[Any, Any, Any]):
@@ -104,11 +102,13 @@ class TwoLayers(TorchRLModule, ValueFunctionAPI):
     def setup(self) -> None:
         units = self.model_config["units"]
         size, outputs = self.observation_space.shape[0], self.action_space.n
-        self.policy = torch.nn.Sequential(torch.nn.Linear(size, units), torch.nn.GELU(), torch.nn.Linear(units, outputs))
+        self.policy = torch.nn.Sequential(
+            torch.nn.Linear(size, units), torch.nn.GELU(), torch.nn.Linear(units, outputs)
+        )
         self.value = torch.nn.Sequential(torch.nn.Linear(size, units), torch.nn.GELU(), torch.nn.Linear(units, 1))
 
     def _forward(self, batch: dict[str, Any], **_: Any) -> dict[str, Any]:
         return {Columns.ACTION_DIST_INPUTS: self.policy(batch[Columns.OBS])}
 
-    def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> torch.Tensor:
+    def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> torch.Tensor:  # noqa: ARG002  # RLlib's signature
         return self.value(batch[Columns.OBS]).squeeze(-1)
