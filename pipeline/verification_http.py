@@ -1,25 +1,32 @@
 """The part of the conformance suite that asks a server."""
 
-from collections.abc import Iterator, Mapping
+import base64
+import json
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import requests
+from gymnasium import Space
 
 from pipeline.checks import Check
 from pipeline.errors import ExportDiffers, ServerAnswered
 from pipeline.export import compare
-from pipeline.structures import Batch, stack, to_json
+from pipeline.structures import Batch, flatten, nest, stack
 from pipeline.tensors import ACTION_DIST_INPUTS
 from pipeline.verification import SAMPLES, Question, Subject, sampled, sampled_questions
-from serving.spaces import ACTION
+from serving.spaces import ACTION, LeafSpace, leaves
 
-#: Observations that are asked singly, and in one request.
+#: Observations that are asked singly, and at most in one request.
 _SINGLE = 100
-_BATCH = 100
+_LARGEST_BATCH = 100
 
-#: Samples that a request asks for.
-_SAMPLES_AT_ONCE = 100
+#: Less than what servers take by default.
+_LARGEST_BODY = 200_000
+
+#: Arrays of more numbers are sent as base64.
+_LARGE = 1000
+
 
 _EPISODE_STEPS = 50
 _TIMEOUT_S = 30.0
@@ -34,32 +41,36 @@ def through_http(subject: Subject, url: str) -> Iterator[Check]:
     if subject.player.state_shapes:
         yield _episode(subject, url)
         return
-    singles = [_ask(url, observation=_written(subject, each), details=True) for each in subject.questions[:_SINGLE]]
-    answered = [{"action": each["action"], **each["details"]} for each in singles]
-    yield _compared("HTTP, singly", subject, answered)
-    answered = []
-    for start in range(0, len(subject.questions), _BATCH):
-        batch = [_written(subject, each) for each in subject.questions[start : start + _BATCH]]
-        answer = _ask(url, observations=batch, details=True)
-        answered += [
-            {"action": action, **details} for action, details in zip(answer["actions"], answer["details"], strict=True)
-        ]
-    yield _compared(f"HTTP, batches of {_BATCH}", subject, answered)
-    yield sampled("HTTP, sampled", subject, [_samples(subject, url, each) for each in sampled_questions(subject)])
+    written = [_written(subject.observation_space, each.observation) for each in subject.questions]
+    singles = [_ask(url, observation=each, details=True) for each in written[:_SINGLE]]
+    yield _compared("HTTP, singly", subject, [(each["action"], each["details"]) for each in singles])
+    size, answered = _batch_size(written), []
+    for start in range(0, len(written), size):
+        answer = _ask(url, observations=written[start : start + size], details=True)
+        answered += zip(answer["actions"], answer["details"], strict=True)
+    yield _compared(f"HTTP, batches of {size}", subject, answered)
+    samples = [_samples(subject, url, each, size) for each in sampled_questions(subject)]
+    yield sampled("HTTP, sampled", subject, samples)
 
 
-def _samples(subject: Subject, url: str, question: Question) -> Batch:
-    batch = [_written(subject, question)] * _SAMPLES_AT_ONCE
+def _batch_size(written: list[Any]) -> int:
+    longest = max(len(json.dumps(each)) for each in written)
+    return max(1, min(_LARGEST_BATCH, _LARGEST_BODY // longest))
+
+
+def _samples(subject: Subject, url: str, question: Question, size: int) -> Batch:
+    written = _written(subject.observation_space, question.observation)
     actions: list[Any] = []
-    for seed in range(SAMPLES // _SAMPLES_AT_ONCE):
-        actions += _ask(url, observations=batch, explore=True, seed=seed)["actions"]
+    while len(actions) < SAMPLES:
+        batch = [written] * min(size, SAMPLES - len(actions))
+        actions += _ask(url, observations=batch, explore=True, seed=len(actions))["actions"]
     return stack(subject.action_space, actions, ACTION)
 
 
-def _compared(name: str, subject: Subject, answered: list[Mapping[str, Any]]) -> Check:
+def _compared(name: str, subject: Subject, answered: list[tuple[Any, Any]]) -> Check:
     count = len(answered)
-    found = stack(subject.action_space, [each["action"] for each in answered], ACTION)
-    found[ACTION_DIST_INPUTS] = np.array([each[ACTION_DIST_INPUTS] for each in answered], np.float32)
+    found = stack(subject.action_space, [action for action, _ in answered], ACTION)
+    found[ACTION_DIST_INPUTS] = np.array([details[ACTION_DIST_INPUTS] for _, details in answered], np.float32)
     expected = {output: values[:count] for output, values in subject.expected.items()}
     try:
         compare(subject.action_space, expected, found)
@@ -75,7 +86,7 @@ def _episode(subject: Subject, url: str) -> Check:
     state, opaque = subject.player.initial_state(), {}
     steps = 0
     while steps < _EPISODE_STEPS:
-        answer = _ask(url, observation=to_json(subject.observation_space, observation), **opaque)
+        answer = _ask(url, observation=_written(subject.observation_space, observation), **opaque)
         opaque = {"state": answer["state"]}
         (action,), (state,) = subject.player.act([observation], [state])
         ours, its = (stack(subject.action_space, [each], ACTION) for each in (action, answer["action"]))
@@ -90,8 +101,18 @@ def _episode(subject: Subject, url: str) -> Check:
     return Check("HTTP, an episode", steps, None)
 
 
-def _written(subject: Subject, question: Question) -> Any:
-    return to_json(subject.observation_space, question.observation)
+def _written(space: Space[Any], observation: Any) -> Any:
+    """An observation as a client would send it: large arrays as base64."""
+    flat = zip(leaves(space), flatten(space, observation), strict=True)
+    return nest(space, [_leaf(leaf.space, value) for leaf, value in flat])
+
+
+def _leaf(space: LeafSpace, value: Any) -> Any:
+    array = np.asarray(value, space.dtype)
+    if array.size <= _LARGE:
+        return array.tolist()
+    data = base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
+    return {"base64": data, "dtype": array.dtype.name, "shape": list(array.shape)}
 
 
 def _ask(url: str, **request: Any) -> Any:

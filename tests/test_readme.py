@@ -16,6 +16,7 @@ from serving.cli import main as serving_cli
 from serving.engine import serve_settings
 from serving.errors import RESPONSES
 from serving.metrics import DESCRIPTIONS
+from tests.pipeline.cases import CASES
 from tests.workshop import PROJECT
 
 README = (PROJECT / "README.md").read_text()
@@ -82,6 +83,10 @@ def test_a_cluster_is_told_of_every_setting_that_it_needs():
 
 def test_every_learner_metric_is_defined():
     assert set(_LEARNER_METRICS.values()) <= {row[0].strip("`") for row in rows("metric")}
+
+
+def test_the_policies_that_are_verified_are_those_of_the_test():
+    assert rows("verified") == [[f"`{name}`", why] for name, (_, why) in CASES.items()]
 
 
 @pytest.mark.parametrize("command", [line for line in commands() if line.startswith("python -m")])
