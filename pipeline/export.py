@@ -116,7 +116,7 @@ class ExportablePolicy(torch.nn.Module):
     def run(self, feeds: Batch) -> dict[str, NDArray[Any]]:
         """Outputs by name for inputs by name; noise and state are zero where they are not given."""
         batch = len(next(iter(feeds.values())))
-        defaults = {NOISE: (self.heads.noise_size,)}
+        defaults: dict[str, tuple[int, ...]] = {NOISE: (self.heads.noise_size,)}
         defaults |= {f"{STATE_IN}{name}": shape for name, shape in self.state.shapes.items()}
         arrays = [
             feeds[name] if name in feeds else np.zeros((batch, *defaults[name]), np.float32)
@@ -268,7 +268,7 @@ def prove_equal(policy: ExportablePolicy, graph: bytes, observations: Batch) -> 
         for name, shape in policy.state.shapes.items()
     }
     noise = {NOISE: draw(policy.noise, batch, generator)}
-    for feeds in (dict(observations), observations | noise | states):
+    for feeds in (dict(observations), {**observations, **noise, **states}):
         expected = policy.run(feeds)
         outputs = dict(zip(policy.output_names, session.run(policy.output_names, feeds), strict=True))
         compare(policy.action_space, expected, outputs, feeds.get(NOISE))

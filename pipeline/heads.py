@@ -26,28 +26,25 @@ class Noise:
 class Heads(torch.nn.Module):
     """Distribution inputs and noise -> actions, leaf by leaf, and their log-probability.
 
+    Attributes:
+        noise: What the noise consists of, in order.
+        input_sizes: How many of the distribution inputs each leaf takes.
+
     Without noise (zeros), actions are the most probable ones. Choices add standard Gumbel noise to the logits (Gumbel,
     1954: the argmax is then a sample); Gaussians add standard normal noise times their standard deviation.
     """
 
     def __init__(self, action_space: Space[Any]) -> None:
         super().__init__()
-        self._heads = torch.nn.ModuleList([_head(leaf.space) for leaf in leaves(action_space)])
-
-    @property
-    def noise(self) -> list[Noise]:
-        """What the noise consists of, in order."""
-        return [head.noise for head in self._heads]
+        heads = [_head(leaf.space) for leaf in leaves(action_space)]
+        self.noise: list[Noise] = [head.noise for head in heads]
+        self.input_sizes: list[int] = [head.input_size for head in heads]
+        self._heads = torch.nn.ModuleList(heads)
 
     @property
     def noise_size(self) -> int:
         """The sum of the sizes."""
         return sum(each.size for each in self.noise)
-
-    @property
-    def input_sizes(self) -> list[int]:
-        """How many of the distribution inputs each leaf takes."""
-        return [head.input_size for head in self._heads]
 
     def forward(self, inputs: torch.Tensor, noise: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
         """`[batch, k]` and `[batch, noise_size]` -> actions `[batch, *leaf.shape]`, log-probabilities `[batch]`."""
@@ -62,10 +59,10 @@ class Heads(torch.nn.Module):
 
 
 def _split(tensor: torch.Tensor, sizes: Sequence[int]) -> Sequence[torch.Tensor]:
-    return (tensor,) if len(sizes) == 1 else tensor.split(list(sizes), dim=-1)
+    return (tensor,) if len(sizes) == 1 else torch.split(tensor, list(sizes), dim=-1)
 
 
-def _head(space: LeafSpace) -> torch.nn.Module:
+def _head(space: LeafSpace) -> "_Choice | _Choices | _Gaussian":
     trained = adapted_leaf(space)
     if isinstance(trained, spaces.Discrete):
         return _Choice(int(trained.n), space)
@@ -128,7 +125,7 @@ class _Integers(torch.nn.Module):
     def forward(self, chosen: torch.Tensor) -> torch.Tensor:
         if self._is_native:
             return chosen
-        shaped = chosen if not self._shape else chosen.unflatten(-1, self._shape)
+        shaped = chosen if not self._shape else chosen.reshape(-1, *self._shape)
         return shaped.to(self._start.dtype) + self._start
 
 
@@ -186,7 +183,7 @@ class _Scale(torch.nn.Module):
         self.register_buffer("_high", torch.as_tensor(space.high).double())
 
     def forward(self, action: torch.Tensor) -> torch.Tensor:
-        shaped = (action.unflatten(-1, self._shape) if self._shape else action.squeeze(-1)).double()
+        shaped = (action.reshape(-1, *self._shape) if self._shape else action.squeeze(-1)).double()
         low, high = (torch.where(self._bounded, bound, 0.0) for bound in (self._low, self._high))
         scaled = torch.where(self._bounded, low + (shaped + 1.0) * (high - low) / 2.0, shaped)
         return scaled.clamp(self._low, self._high).to(self._dtype)
@@ -200,4 +197,7 @@ def is_choice(space: LeafSpace) -> bool:
 def choice_sizes(space: LeafSpace) -> list[int]:
     """How many there are, of each choice that a leaf of choices consists of."""
     trained = adapted_leaf(space)
-    return [int(trained.n)] if isinstance(trained, spaces.Discrete) else [int(size) for size in trained.nvec]
+    if isinstance(trained, spaces.Discrete):
+        return [int(trained.n)]
+    assert isinstance(trained, spaces.MultiDiscrete)  # noqa: S101  # nothing else has choices
+    return [int(size) for size in trained.nvec]

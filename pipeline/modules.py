@@ -7,7 +7,7 @@ as they are, and is used for these.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ def is_plain(space: Space[Any]) -> bool:
     return isinstance(space, spaces.Box) and len(space.shape) == 1 and bool(np.issubdtype(space.dtype, np.floating))
 
 
-def is_image(space: LeafSpace) -> bool:
+def is_image(space: LeafSpace) -> TypeGuard[spaces.Box]:
     """Whether an observation is convolved: height x width x channels, or channels first."""
     if not isinstance(space, spaces.Box) or len(space.shape) != len("HWC"):
         return False
@@ -127,8 +127,9 @@ class _Numbers(torch.nn.Module):
         super().__init__()
         self._rank = len(space.shape)
         self._channels_first = is_image(space) and _has_channels_first(space)
-        self._scales = isinstance(space, spaces.Box) and _is_scaled(space)
-        if self._scales:
+        self._scales = False
+        if isinstance(space, spaces.Box) and _is_scaled(space):
+            self._scales = True
             low, width = space.low.astype(np.float32), (choices(space) - 1).astype(np.float32)
             self.register_buffer("_low", torch.from_numpy(low), persistent=False)
             self.register_buffer("_width", torch.from_numpy(np.maximum(width, 1)), persistent=False)
@@ -150,7 +151,7 @@ def _flat(values: torch.Tensor, rank: int) -> torch.Tensor:
     return values.unsqueeze(-1) if rank == 0 else values.flatten(-rank)
 
 
-class AnySpaceCatalog(PPOCatalog):
+class AnySpaceCatalog(PPOCatalog):  # type: ignore[misc]  # RLlib has no types
     """RLlib's networks for PPO, on what the preprocessor makes of an observation space."""
 
     def __init__(self, observation_space: Space[Any], action_space: Space[Any], model_config_dict: Any) -> None:
@@ -176,7 +177,7 @@ class _Vector(spaces.Box):
 
 
 @dataclass
-class ConvolvingEncoderConfig(ModelConfig):
+class ConvolvingEncoderConfig(ModelConfig):  # type: ignore[misc]  # as above
     """Of an encoder for a vector that has images at its end."""
 
     space: Any = None
@@ -193,7 +194,7 @@ class ConvolvingEncoderConfig(ModelConfig):
         return ConvolvingEncoder(self)
 
 
-class ConvolvingEncoder(TorchModel, Encoder):
+class ConvolvingEncoder(TorchModel, Encoder):  # type: ignore[misc]  # as above
     """Convolutions for each image, then dense layers on their outputs and on what is no image."""
 
     def __init__(self, config: ConvolvingEncoderConfig) -> None:
@@ -212,9 +213,9 @@ class ConvolvingEncoder(TorchModel, Encoder):
         return {ENCODER_OUT: outputs[ENCODER_OUT]}
 
     def _joined(self, vectors: torch.Tensor) -> torch.Tensor:
-        plain, *flat = vectors.split(self._sizes, dim=-1)
+        plain, *flat = torch.split(vectors, self._sizes, dim=-1)
         images = zip(self._convolutions, flat, self._images, strict=True)
-        return torch.cat([plain, *(convolve(each.unflatten(-1, shape)) for convolve, each, shape in images)], dim=-1)
+        return torch.cat([plain, *(convolve(each.reshape(-1, *shape)) for convolve, each, shape in images)], dim=-1)
 
 
 def _convolutions(shape: Sequence[int], model_config: dict[str, Any]) -> torch.nn.Module:
@@ -238,7 +239,7 @@ def _filters(shape: Sequence[int]) -> list[list[int]]:
     return filters
 
 
-class AnySpacePPOModule(DefaultPPOTorchRLModule):
+class AnySpacePPOModule(DefaultPPOTorchRLModule):  # type: ignore[misc]  # as above
     """RLlib's default module for PPO, behind a preprocessor."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -70,19 +70,22 @@ class Reference:
 
     def sample(self, observation: Any, state: State, count: int) -> dict[str, NDArray[Any]]:
         """As many samples of the action for one observation; as `act` otherwise."""
-        return self._step([self._episode(observation, state) for _ in range(count)], explore=True, asked=1)
+        return self._step([self._episode(observation, state)], explore=True, count=count)
 
-    def _step(
-        self, episodes: list[SingleAgentEpisode], *, explore: bool, asked: int | None = None
-    ) -> dict[str, NDArray[Any]]:
-        """One step of each episode; with `asked`, the module sees only so many of them, which the others equal."""
-        common = {"explore": explore, "rl_module": self._module, "shared_data": {}}
+    def _step(self, episodes: list[SingleAgentEpisode], *, explore: bool, count: int = 1) -> dict[str, NDArray[Any]]:
+        """So many times an action for each episode, of one forward pass."""
+        shared: dict[str, Any] = {}
+        common = {"explore": explore, "rl_module": self._module, "shared_data": shared, "episodes": episodes}
         with torch.inference_mode():
-            to_module = self._env_to_module(batch={}, episodes=episodes[:asked], **common)
+            to_module = self._env_to_module(batch={}, **common)
             forward = self._module.forward_exploration if explore else self._module.forward_inference
             inputs = forward(to_module)[Columns.ACTION_DIST_INPUTS]
-            batch = {Columns.ACTION_DIST_INPUTS: inputs.repeat_interleave(len(episodes) // len(inputs), dim=0)}
-            to_env = self._module_to_env(batch=batch, episodes=episodes, **common)
+            # To which episode each row belongs, as the one pipeline tells the other.
+            shared["memorized_map_structure"] = [
+                each for each in shared["memorized_map_structure"] for _ in range(count)
+            ]
+            batch = {Columns.ACTION_DIST_INPUTS: inputs.repeat_interleave(count, dim=0)}
+            to_env = self._module_to_env(batch=batch, **common)
         actions = unbatch(to_env.get(Columns.ACTIONS_FOR_ENV, to_env[Columns.ACTIONS]))
         for_environment = [from_policy(self._action_space, action) for action in actions]
         logits = np.stack(to_env[Columns.ACTION_DIST_INPUTS])

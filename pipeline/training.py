@@ -70,7 +70,7 @@ class Trainer:
     def __init__(self, config: TrainConfig, environment: Environment) -> None:
         self._config = algorithm_config(config, environment)
         self._environment = environment
-        self._is_filtered = config.observation_filter == MEAN_STD
+        self.is_filtered = config.observation_filter == MEAN_STD
         self._num_threads = config.torch_num_threads
         self._returns: deque[float] = deque(maxlen=RETURN_WINDOW)
         self._env_steps = 0
@@ -88,13 +88,14 @@ class Trainer:
     def policy(self) -> ExportablePolicy:
         """The policy as the environment runners have it; it changes while training."""
         module: TorchRLModule = self._algorithm.get_module()
-        frozen = FrozenFilter(self._filter_state()) if self._is_filtered else None
+        frozen = FrozenFilter(self._filter_state()) if self.is_filtered else None
         return ExportablePolicy(module, self._environment.observation_space, self._environment.action_space, frozen)
 
     def _filter_state(self) -> dict[Any, Any]:
         runner = self._algorithm.env_runner
-        state: dict[Any, Any] = runner.get_state(components="env_to_module_connector")["env_to_module_connector"]
-        return state["MeanStdFilter"]
+        pipeline = runner.get_state(components="env_to_module_connector")["env_to_module_connector"]
+        state: dict[Any, Any] = pipeline["MeanStdFilter"]
+        return state
 
     @property
     def returns(self) -> Sequence[float]:

@@ -136,7 +136,8 @@ def in_process(subject: Subject) -> Iterator[Check]:
     for batch in BATCHES:
         size = batch or len(subject.questions)
         yield _compared(f"greedy, batches of {size}", subject, _in_batches(subject, size))
-    yield sampled("sampled", subject, subject_samples(subject))
+    if subject.policy.interface.noise is not None:
+        yield sampled("sampled", subject, subject_samples(subject))
 
 
 def _in_batches(subject: Subject, size: int) -> Batch:
@@ -217,7 +218,9 @@ def _parts(questions: Sequence[Question]) -> tuple[list[Any], list[State]]:
 def _corner(space: LeafSpace, generator: np.random.Generator) -> Any:
     """An element of a leaf each of whose numbers is the least or the greatest."""
     if isinstance(space, spaces.Discrete):
-        return space.start + (space.n - 1) * generator.integers(2)
+        return int(space.start) + (int(space.n) - 1) * int(generator.integers(2))
+    low: NDArray[Any]
+    high: NDArray[Any]
     if isinstance(space, spaces.MultiBinary):
         low, high = np.zeros(space.shape), np.ones(space.shape)
     elif isinstance(space, spaces.MultiDiscrete):

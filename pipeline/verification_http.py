@@ -44,11 +44,14 @@ def through_http(subject: Subject, url: str) -> Iterator[Check]:
     written = [_written(subject.observation_space, each.observation) for each in subject.questions]
     singles = [_ask(url, observation=each, details=True) for each in written[:_SINGLE]]
     yield _compared("HTTP, singly", subject, [(each["action"], each["details"]) for each in singles])
-    size, answered = _batch_size(written), []
+    size = _batch_size(written)
+    answered: list[tuple[Any, Any]] = []
     for start in range(0, len(written), size):
         answer = _ask(url, observations=written[start : start + size], details=True)
         answered += zip(answer["actions"], answer["details"], strict=True)
     yield _compared(f"HTTP, batches of {size}", subject, answered)
+    if subject.policy.interface.noise is None:
+        return
     samples = [_samples(subject, url, each, size) for each in sampled_questions(subject)]
     yield sampled("HTTP, sampled", subject, samples)
 
@@ -83,7 +86,8 @@ def _episode(subject: Subject, url: str) -> Check:
     """Play on, with the server's opaque state and ours: both must say the same at each step."""
     environment = subject.environment.make()
     observation, _ = environment.reset(seed=0)
-    state, opaque = subject.player.initial_state(), {}
+    state = subject.player.initial_state()
+    opaque: dict[str, Any] = {}
     steps = 0
     while steps < _EPISODE_STEPS:
         answer = _ask(url, observation=_written(subject.observation_space, observation), **opaque)

@@ -27,6 +27,8 @@ def test_the_defaults_are_valid():
         ("fcnet_hiddens", "", "fcnet_hiddens is '', expected whole numbers separated by commas, as 64,64."),
         ("env_kwargs", "{size: 8}", """env_kwargs is '{size: 8}', expected a JSON object, as {"gravity": 9.8}."""),
         ("env_kwargs", "[8]", """env_kwargs is '[8]', expected a JSON object, as {"gravity": 9.8}."""),
+        ("model_config", "1", """model_config is '1', expected a JSON object, as {"use_lstm": true}."""),
+        ("observation_filter", "mean", "observation_filter is 'mean', expected none or mean-std."),
         ("registered_model_name", "a/b", "registered_model_name is 'a/b', expected a name without / : @ and '."),
         ("registered_model_name", "", "registered_model_name is '', expected a name without / : @ and '."),
     ],
@@ -48,6 +50,11 @@ def test_the_environments_kwargs_are_a_mapping_in_a_file_and_json_in_an_option(g
     config = TrainConfig.of({"env_kwargs": given})
     assert config.environment_kwargs == {"gravity": 9.8}
     assert TrainConfig.of(config.as_params()) == config
+
+
+def test_wrappers_are_separated_by_commas():
+    assert TrainConfig().wrappers == ()
+    assert TrainConfig(wrapper="a:B, c:D").wrappers == ("a:B", "c:D")
 
 
 @pytest.mark.parametrize(

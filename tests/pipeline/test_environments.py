@@ -5,7 +5,7 @@ import pytest
 
 from pipeline import environments
 from pipeline.config import TrainConfig
-from pipeline.errors import EnvironmentNotFound, EnvKwargsRefused, UnsupportedSpace
+from pipeline.errors import EnvironmentNotFound, EnvKwargsRefused, NoSuchObject, UnsupportedSpace
 from pipeline.training import algorithm_config
 
 
@@ -31,12 +31,45 @@ def test_a_module_that_is_not_there_is_named():
         environments.describe("nowhere:Thing-v0")
 
 
-def test_a_space_that_cannot_be_served_is_refused_before_training():
+def test_what_a_space_lacks_is_said_before_training():
     with pytest.raises(UnsupportedSpace) as caught:
-        environments.describe("Taxi-v3")
-    assert str(caught.value) == (
-        "The observation space Discrete(500) is not supported; expected a one-dimensional Box of floats."
+        environments.describe("tests.pipeline.zoo:Text-v0")
+    assert str(caught.value).startswith("The observation space Text(1, 5,")
+    assert str(caught.value).endswith(
+        "is not supported: there is no network for text here. "
+        "Expected Box, Discrete, MultiDiscrete and MultiBinary, and Dict and Tuple of these."
     )
+
+
+def test_wrappers_are_part_of_the_environment():
+    environment = environments.describe("CartPole-v1", wrappers=["tests.pipeline.zoo:WithoutVelocities"])
+    assert environment.observation_space.shape == (2,)
+    assert environment.make().reset(seed=0)[0].shape == (2,)
+    env, env_config = environment.for_rllib
+    assert env(env_config).reset(seed=0)[0].shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("WithoutVelocities", "there is no colon in it."),
+        ("nowhere:Wrapper", "No module named 'nowhere'."),
+        ("tests.pipeline.zoo:Nothing", "module 'tests.pipeline.zoo' has no attribute 'Nothing'."),
+    ],
+)
+def test_a_wrapper_that_is_not_there_is_named(name, reason):
+    with pytest.raises(NoSuchObject) as caught:
+        environments.describe("CartPole-v1", wrappers=[name])
+    assert str(caught.value) == f"'{name}' cannot be imported: {reason} Name a class as module:Class."
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_environments_of_the_legacy_package_are_made_by_shimmy():
+    environment = environments.describe("gym:CartPole-v1")
+    assert environment.id == "gym:CartPole-v1"
+    assert environment.for_rllib[0] == "shimmy:GymV26Environment-v0"
+    with pytest.raises(EnvironmentNotFound, match="No environment 'gym:CartPol-v1'"):
+        environments.describe("gym:CartPol-v1")
 
 
 def test_it_is_made_with_its_kwargs_here_and_by_the_environment_runners():
