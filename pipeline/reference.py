@@ -79,12 +79,13 @@ class Reference:
         with torch.inference_mode():
             to_module = self._env_to_module(batch={}, **common)
             forward = self._module.forward_exploration if explore else self._module.forward_inference
-            inputs = forward(to_module)[Columns.ACTION_DIST_INPUTS]
+            inputs = forward(to_module)[Columns.ACTION_DIST_INPUTS].repeat_interleave(count, dim=0)
             # To which episode each row belongs, as the one pipeline tells the other.
             shared["memorized_map_structure"] = [
                 each for each in shared["memorized_map_structure"] for _ in range(count)
             ]
-            batch = {Columns.ACTION_DIST_INPUTS: inputs.repeat_interleave(count, dim=0)}
+            # RLlib fails to compute the log-probability of greedy Dict and Tuple actions; nobody needs it here.
+            batch = {Columns.ACTION_DIST_INPUTS: inputs, Columns.ACTION_LOGP: torch.zeros(len(inputs))}
             to_env = self._module_to_env(batch=batch, **common)
         actions = unbatch(to_env.get(Columns.ACTIONS_FOR_ENV, to_env[Columns.ACTIONS]))
         for_environment = [from_policy(self._action_space, action) for action in actions]
