@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from serving.errors import ObservationEncoding
 from serving.spaces import DTYPES, Json
 
+MAX_LENGTH = 2**31
 KEYS = frozenset({"base64", "dtype", "shape"})
 
 
@@ -36,11 +37,14 @@ def decode(value: dict[str, Json], path: str) -> NDArray[Any]:
         raise ObservationEncoding(
             path, f"base64 holds {len(content)} bytes, expected {size} for shape {shape} {dtype.name}"
         )
-    return np.frombuffer(content, dtype).reshape(shape)
+    try:
+        return np.frombuffer(content, dtype).reshape(shape)
+    except ValueError:  # more or longer dimensions than NumPy has, one of them empty
+        raise ObservationEncoding(path, "shape has too many dimensions, or too long ones") from None
 
 
 def _shape(shape: Json, path: str) -> tuple[int, ...]:
-    if type(shape) is not list or not all(type(length) is int and length >= 0 for length in shape):
+    if type(shape) is not list or not all(type(length) is int and 0 <= length <= MAX_LENGTH for length in shape):
         raise ObservationEncoding(path, "shape is no list of lengths")
     return tuple(shape)
 

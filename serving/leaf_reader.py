@@ -87,8 +87,9 @@ class LeafReader:
         return array
 
     def _read_stack(self, stack: NDArray[Any]) -> NDArray[Any]:
-        if stack.shape[:1] + self.shape != stack.shape:
+        if not stack.ndim or stack.shape[1:] != self.shape:
             raise ObservationShape("observations", stack.shape, f"a list of observations of {self.expected}")
+        self._check_kind(stack, "observations")
         array = self._cast(stack)
         if array is not None:
             return array
@@ -97,19 +98,22 @@ class LeafReader:
     def _from_array(self, array: NDArray[Any], path: str) -> NDArray[Any]:
         if array.shape != self.shape:
             raise ObservationShape(path, array.shape, self.expected)
-        if array.dtype.kind not in self._kinds:
-            raise ObservationType(path, f"an array of {array.dtype.name}", self.expected)
+        self._check_kind(array, path)
         cast = self._cast(array)
         if cast is None:
             raise self._fault(array.tolist(), path)
         return cast[None]
 
+    def _check_kind(self, array: NDArray[Any], path: str) -> None:
+        if array.dtype.kind not in self._kinds:
+            raise ObservationType(path, f"an array of {array.dtype.name}", self.expected)
+
     def _cast(self, array: NDArray[Any]) -> NDArray[Any] | None:
-        """Return the array in the space's dtype, or None where its values or their kind don't allow it."""
+        """Return the array in the space's dtype, or None where its values don't allow it."""
         with np.errstate(over="ignore"):
             cast = array.astype(self.dtype, copy=False)
-        exact = self._floating or np.array_equal(cast, array)
-        return cast if exact and array.dtype.kind in self._kinds and self._allows(cast) else None
+        exact = self._floating or cast is array or np.array_equal(cast, array)
+        return cast if exact and self._allows(cast) else None
 
     def _convert(self, values: list[Json]) -> NDArray[Any] | None:
         """Return a list of observations as an array, or None when anything about it is wrong."""

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
@@ -60,15 +61,8 @@ class Environment:
     kwargs: dict[str, Any]
     wrappers: tuple[str, ...] = ()
 
-    @classmethod
-    def from_json(cls, description: dict[str, Json]) -> "Environment":
-        """Read policy.json's `environment`. Raises BundleInvalid."""
-        if not {"id", "kwargs"} <= set(description) <= {"id", "kwargs", "wrappers"}:
-            raise BundleInvalid(POLICY_FILE, '"environment" needs "id" and "kwargs", and may have "wrappers"')
-        return cls(description["id"], description["kwargs"], tuple(description.get("wrappers", ())))
-
     def to_json(self) -> dict[str, Json]:
-        """Describe it as policy.json does."""
+        """Describe it as `/model` does."""
         wrappers = {"wrappers": list(self.wrappers)} if self.wrappers else {}
         return {"id": self.id, "kwargs": self.kwargs, **wrappers}
 
@@ -92,7 +86,7 @@ class Interface:
             state_shapes=_state_shapes(description.get("state", {})),
         )
 
-    @property
+    @cached_property
     def required_outputs(self) -> tuple[str, ...]:
         """Names of the graph's outputs that each answer needs."""
         actions = (leaf.tensor(ACTION) for leaf in leaves(self.action_space))
@@ -149,7 +143,8 @@ class Policy:
         session = _start_session(bundle.graph, num_threads)
         _check_signature(session, interface)
         digest = hashlib.sha256(bundle.graph + bundle.policy).digest()
-        policy = cls(session, interface, Environment.from_json(description["environment"]), digest)
+        environment = Environment(**description["environment"], wrappers=tuple(description.get("wrappers", ())))
+        policy = cls(session, interface, environment, digest)
         policy._warm_up()
         return policy
 
@@ -205,8 +200,11 @@ class Policy:
 def _parse(policy: bytes) -> dict[str, Any]:
     try:
         description = json.loads(policy)
-        missing = {"observation_space", "action_space", "environment"} - description.keys()
+        environment = description["environment"]
+        missing = {"observation_space", "action_space"} - description.keys()
         fault = f"it lacks {sorted(missing)}" if missing else None
+        if set(environment) != {"id", "kwargs"}:
+            fault = '"environment" needs "id" and "kwargs"'
         if description["format"] != FORMAT:
             fault = f"format {description['format']} is not {FORMAT}, which this release reads"
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -233,8 +231,10 @@ def _start_session(graph: bytes, num_threads: int) -> Any:
 
 def _state_shapes(description: Json) -> Shapes:
     try:
-        shapes = {name: tuple(state.pop("shape")) for name, state in description.items()}
-        fault = any(description.values()) or not all(type(n) is int and n > 0 for s in shapes.values() for n in s)
+        shapes = {name: tuple(state["shape"]) for name, state in description.items()}
+        lengths = [length for shape in shapes.values() for length in shape]
+        fault = any(set(state) != {"shape"} for state in description.values())
+        fault = fault or not all(type(length) is int and length > 0 for length in lengths)
     except (AttributeError, KeyError, TypeError):
         fault = True
     if fault:

@@ -187,6 +187,9 @@ BAD_BASE64 = [
     ({"base64": "", "dtype": ["a"], "shape": []}, "observation: dtype is none of "),
     ({"base64": "", "dtype": "uint8", "shape": 3}, "observation: shape is no list of lengths"),
     ({"base64": "", "dtype": "uint8", "shape": [-1]}, "observation: shape is no list of lengths"),
+    ({"base64": "", "dtype": "uint8", "shape": [10**30, 0]}, "observation: shape is no list of lengths"),
+    ({"base64": "", "dtype": "uint8", "shape": [2**31] * 9 + [0]}, "observation: shape has too many dimensions, or"),
+    ({"base64": "", "dtype": "uint8", "shape": [0] * 99}, "observation: shape has too many dimensions, or too long"),
     ({"base64": "A", "dtype": "uint8", "shape": [1]}, "observation: base64 is not valid"),
     ({"base64": "\ud800", "dtype": "uint8", "shape": [1]}, "observation: base64 is not valid"),
     ({"base64": None, "dtype": "uint8", "shape": [1]}, "observation: base64 is not valid"),
@@ -239,7 +242,16 @@ def test_a_bad_number_in_a_batch_in_base64_is_named_with_its_index() -> None:
         reader(CARTPOLE).read_batch(base64_of(np.array([[0, 0, 0, 0], [0, 0, np.nan, 0]])))
 
 
-def test_a_batch_in_base64_of_another_shape_is_refused() -> None:
-    with pytest.raises(ObservationShape) as caught:
-        reader(IMAGE).read_batch(base64_of(np.zeros((3, 2), np.uint8)))
-    assert str(caught.value) == "observations has shape (3, 2), expected a list of observations of (2, 2) uint8"
+@pytest.mark.parametrize(
+    ("space", "array", "message"),
+    [
+        (IMAGE, np.zeros((3, 2), np.uint8), "observations has shape (3, 2), expected a list of observations of (2, 2)"),
+        (IMAGE, np.zeros((0, 2, 2)), "observations is an array of float64, expected (2, 2) uint8"),
+        (CARDS, np.array(1), "observations has shape (), expected a list of observations of an integer from -2 to 2"),
+    ],
+    ids=str,
+)
+def test_a_batch_in_base64_that_is_none_of_the_space_is_refused(space: Any, array: Any, message: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        reader(space).read_batch(base64_of(array))
+    assert str(caught.value).startswith(message)

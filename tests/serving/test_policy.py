@@ -93,10 +93,9 @@ def test_a_recurrent_policy_returns_the_state_it_is_to_be_fed() -> None:
 
 
 def test_an_environment_may_have_wrappers() -> None:
-    environment = {"id": "x", "kwargs": {}, "wrappers": ["module:Class"]}
-    policy = Policy.load(Bundle(CARTPOLE_BUNDLE.graph, changed(environment=environment)))
+    policy = Policy.load(Bundle(CARTPOLE_BUNDLE.graph, changed(wrappers=["module:Class"])))
     assert policy.environment.wrappers == ("module:Class",)
-    assert policy.environment.to_json() == environment
+    assert policy.environment.to_json() == {"id": "CartPole-v1", "kwargs": {}, "wrappers": ["module:Class"]}
 
 
 def test_a_failing_graph_says_so_in_our_words(policy: Policy) -> None:

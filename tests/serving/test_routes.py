@@ -6,8 +6,19 @@ from typing import Any
 import pytest
 
 from serving import routes
+from serving.policy import Bundle
 from serving.routes import PolicyApp
-from tests.serving.policies import STEERING_BUNDLE, answers_together, ask, served
+from tests.serving.policies import (
+    CARTPOLE_BUNDLE,
+    COUNTING_BUNDLE,
+    EXPLORING_BUNDLE,
+    ROBOT_BUNDLE,
+    ROBOT_OBSERVATION,
+    STEERING_BUNDLE,
+    answers_together,
+    ask,
+    served,
+)
 
 ONE = b'{"observation": [0.1, 0.2, 0.3, 0.4]}'
 
@@ -134,6 +145,39 @@ BAD: list[tuple[str, str, bytes, int, str, str]] = [
     ("PUT", "/", ONE, 405, "method_not_allowed", "PUT is not allowed on /, use GET or POST"),
     ("POST", "/model", ONE, 405, "method_not_allowed", "POST is not allowed on /model, use GET or HEAD"),
 ]
+
+
+ROBOT = json.dumps(ROBOT_OBSERVATION)
+BAD_KINDS: list[tuple[Bundle, str, str, str]] = [
+    (
+        ROBOT_BUNDLE,
+        '{"observation": ' + ROBOT.replace("[0.5, -0.25, 1]", "[1, 2]") + "}",
+        "observation_shape",
+        "observation.arm.position: shape (2,), expected (3,) float32",
+    ),
+    (
+        ROBOT_BUNDLE,
+        '{"observations": [' + ROBOT + ", " + ROBOT.replace('"grip": -1', '"grip": 5') + "]}",
+        "observation_range",
+        "observations[1].arm.grip: 5, expected an integer from -1 to 1",
+    ),
+    (
+        ROBOT_BUNDLE,
+        '{"observation": {}}',
+        "observation_key_missing",
+        'observation has no key "arm", expected arm, goal, switches',
+    ),
+    (EXPLORING_BUNDLE, '{"observation": [0, 0, 0, 0], "seed": 1.5}', "option_invalid", '"seed" is 1.5, expected an'),
+    (COUNTING_BUNDLE, '{"observation": [0], "state": "AAAA"}', "state_invalid", "state is cut off; send back what"),
+    (CARTPOLE_BUNDLE, '{"observation": [0, 0, 0, 0], "explore": true}', "explore_unsupported", "this version answers"),
+]
+
+
+@pytest.mark.parametrize(("bundle", "body", "code", "message"), BAD_KINDS, ids=[case[2] for case in BAD_KINDS])
+def test_bad_requests_of_every_kind_are_told_apart(bundle: Bundle, body: str, code: str, message: str) -> None:
+    answer = ask(PolicyApp(served(bundle)), body=body.encode())
+    assert (answer.status, answer.json()["error"]["code"]) == (422, code)
+    assert answer.json()["error"]["message"].startswith(message)
 
 
 @pytest.mark.parametrize(
