@@ -27,7 +27,7 @@ from serving.served import ServedPolicy
 from serving.spaces import space_to_json
 from tests.workshop import free_port
 
-SETTINGS: tuple[Batching | None, ...] = (None, Batching(16, 0.0), Batching(16, 0.002), Batching(64, 0.005))
+SETTINGS: tuple[Batching, ...] = (Batching(1), Batching(16), Batching(16, 0.002), Batching(64, 0.005))
 CONNECTIONS = (1, 16, 64)
 ACTIONS = 6
 
@@ -108,14 +108,14 @@ def served(name: str) -> ServedPolicy:
     return ServedPolicy(Policy.load(bundle), version)
 
 
-def serve(name: str, batching: Batching | None, port: int) -> None:
+def serve(name: str, batching: Batching, port: int) -> None:
     """Serve until terminated."""
     app = PolicyApp(served(name), batching=batching)
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="error", access_log=False, lifespan="off")
 
 
 @contextlib.contextmanager
-def running(name: str, batching: Batching | None) -> Iterator[str]:
+def running(name: str, batching: Batching) -> Iterator[str]:
     """Give the URL of a server in a process of its own."""
     port = free_port()
     process = multiprocessing.get_context("spawn").Process(target=serve, args=(name, batching, port), daemon=True)
@@ -153,8 +153,8 @@ def main(seconds: int) -> None:
             click.echo(_row(name, batching, loads))
 
 
-def _row(name: str, batching: Batching | None, loads: list[Load]) -> str:
-    setting = "off" if batching is None else f"{batching.max_batch_size}, {batching.wait_timeout_s * 1e3:g} ms"
+def _row(name: str, batching: Batching, loads: list[Load]) -> str:
+    setting = f"{batching.max_batch_size}, {batching.wait_timeout_s * 1e3:g} ms"
     figures = [f"{each.requests_per_s:,.0f}, {each.p50_ms:.2f}" for each in loads]
     return f"| {name} | {setting} | {' | '.join(figures)} |"
 

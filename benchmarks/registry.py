@@ -14,7 +14,7 @@ from tests.workshop import Workshop, answers, free_port
 
 UP_WITHIN_S = 60.0
 MODEL_URI = "models:/cartpole-ppo/Production"
-TRAIN = ("pipeline", "train", "--max-env-steps", "8192", "--evaluation-episodes", "10")
+TRAIN = ("pipeline", "train", "--promote", "true")
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,9 @@ def registered(directory: Path) -> Iterator[Registered]:
         yield _downloaded(given, directory)
         return
     with _server() as (shop, uri):
-        for command in (TRAIN, ("pipeline", "promote", "1")):
-            done = shop.python(*command)
-            if done.returncode:
-                raise RuntimeError(done.stderr)
+        done = shop.python(*TRAIN)
+        if done.returncode:
+            raise RuntimeError(done.stderr)
         yield _downloaded(uri, directory)
 
 

@@ -76,7 +76,7 @@ def _whole_process(peer: str, seed: int) -> Record:
         lines = _run("pipeline", "train", "--seed", str(seed))
         marks = {"first_step_s": "Training ", "trained_s": "Exporting the best"}
         (minimum,) = (
-            float(found[1]) for _, text in lines if (found := re.search(r"Registered m.* minimum ([\d.]+)", text))
+            float(found[1]) for _, text in lines if (found := re.search(r"Registered m.*minimum ([\d.]+)", text))
         )
     else:
         lines = _run("benchmarks.training_sb3", str(seed))

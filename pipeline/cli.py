@@ -117,12 +117,14 @@ def train(
     if resume and (given or model_uri or file):
         raise click.UsageError("--resume takes every setting from the run; leave the other options out.")
     config = TrainConfig.of((_read(file) if file else {}) | (given if file else settings))
+    from pipeline.export_trial import ExportTrial
     from pipeline.interruption import interruptible
     from pipeline.ray_session import RaySession
 
     with interruptible():
-        with RaySession(address) as ray:
+        with RaySession(address) as ray, ExportTrial() as trial:
             if not resume:
+                trial.begin(config)
                 ray.begin(config)
             from pipeline import training_run
             from pipeline.progress import TrainingProgress
@@ -131,7 +133,7 @@ def train(
                 if resume:
                     trained = training_run.resume(resume, progress, ray)
                 else:
-                    trained = training_run.train(config, progress, ray, model_uri)
+                    trained = training_run.train(config, progress, ray, trial, model_uri)
         _say_what_was_trained(trained)
         if trained.promote:
             from pipeline.promotion import Gate

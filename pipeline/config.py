@@ -124,6 +124,11 @@ class TrainConfig:
         return self.num_env_runners + (0 if self.num_gpus_per_learner else self.num_learners)
 
     @property
+    def is_one_process(self) -> bool:
+        """Whether everything is computed in the process that trains, so that RLlib needs no Ray."""
+        return not self.num_env_runners and not self.num_learners and not self.num_gpus
+
+    @property
     def num_gpus(self) -> float:
         """GPUs of all learners."""
         return max(1, self.num_learners) * self.num_gpus_per_learner

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass
@@ -20,8 +22,10 @@ class LearningCurve:
     training: list[tuple[int, float]] = field(default_factory=list)
     evaluation: list[tuple[int, float]] = field(default_factory=list)
 
-    def figure(self, title: str) -> Figure:
+    def figure(self, title: str) -> "Figure":
         """The curves as a figure of 8 by 4.5 inches."""
+        from matplotlib.figure import Figure
+
         figure = Figure(figsize=(8, 4.5), layout="constrained")
         axes = figure.subplots()
         axes.plot(*_columns(self.training), color="tab:blue", label="training, mean of the last 100 episodes")
@@ -34,8 +38,10 @@ class LearningCurve:
         return figure
 
 
-def distribution(returns: Sequence[float], target_return: float | None, title: str) -> Figure:
+def distribution(returns: Sequence[float], target_return: float | None, title: str) -> "Figure":
     """How the returns of an evaluation are distributed: a histogram, and each of them."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     low, high = min(returns), max(returns)

@@ -1,4 +1,4 @@
-"""The Ray that training uses: one that starts and stops beside what the program does meanwhile, or a cluster."""
+"""The Ray that training uses: none, one that starts and stops beside what the program does meanwhile, or a cluster."""
 
 import importlib.util
 import logging
@@ -18,6 +18,8 @@ _KNOCK_S = 10.0
 
 class RaySession:
     """Ray, started by a thread while the program imports what it needs; a context manager.
+
+    A training in this process alone needs none, and gets none unless it is told to join one.
 
     Starting Ray is mostly waiting for its processes, so both go on at once. The thread lives as long as Ray does: its
     end would be the end of the driver. Ray leaves Python's signal handlers alone, since it is not the main thread.
@@ -44,7 +46,8 @@ class RaySession:
     def begin(self, config: TrainConfig) -> None:
         """Start Ray, or join it, without waiting for it, for a training of this configuration."""
         self._config = config
-        self._thread.start()
+        if self._address is not None or not config.is_one_process:
+            self._thread.start()
 
     def await_ready(self) -> None:
         """Wait, in the main thread, until Ray runs.
@@ -54,6 +57,8 @@ class RaySession:
             NotEnoughResources: If it has too little for the configuration.
             Whatever else starting it raised.
         """
+        if self._thread.ident is None:
+            return
         self._started.wait()
         regain_sigterm()
         if self._error is not None:
@@ -68,8 +73,6 @@ class RaySession:
         try:
             import ray
 
-            # RLlib warns at each start that it is itself; what matters to a person raises, or we say it.
-            logging.getLogger("ray.rllib").setLevel(logging.CRITICAL)
             if self._address is not None:
                 _knock(self._address)
             ray.init(logging_level=logging.ERROR, log_to_driver=False, **self._where())

@@ -118,6 +118,7 @@ class Search:
                 _FINAL_SEED + self._state.finals * self._config.evaluation_episodes,
             )
             if self._holds(final) or self._is_spent():
+                self._post_curve()
                 return Found(policy, final, self._state.best_step)
             self._progress.note(f"The best policy does not hold on fresh episodes: {final}; training goes on")
             self._state.finals += 1
@@ -137,9 +138,9 @@ class Search:
                 break
             if time.monotonic() - self._checkpoint_posted > self._config.checkpoint_interval_s:
                 self._post_checkpoint()
-        self._post_curve()
         self._post_checkpoint()
         if pending.signal_name is not None:
+            self._post_curve()
             self._progress.stage(f"{pending.signal_name}: uploading the checkpoint of {state.env_steps:,} steps")
             arrived = self._outbox.flush(_LAST_UPLOAD_S)
             if not arrived:

@@ -6,11 +6,10 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import yaml
-from matplotlib.figure import Figure
 from mlflow.entities import LoggedModelInput, Metric, RunTag
 from mlflow.exceptions import MlflowException
 
@@ -19,6 +18,9 @@ from pipeline.aftermath import keep_killed
 from pipeline.errors import Interrupted, NotResumable, RelativeStore
 from pipeline.evaluation import Evaluation
 from pipeline.interruption import recognised
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: Files of a run.
 LEARNING_CURVE = "figures/learning_curve.png"
@@ -91,7 +93,7 @@ def log_params(run_id: str, params: Mapping[str, Any]) -> None:
     mlflow.log_params({name: value for name, value in params.items() if name not in logged})
 
 
-def log_figure(run_id: str, figure: Figure, file: str) -> None:
+def log_figure(run_id: str, figure: "Figure", file: str) -> None:
     """Log a figure; one logged before under this name is replaced."""
     mlflow.MlflowClient().log_figure(run_id, figure, file)
 

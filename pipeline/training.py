@@ -1,5 +1,7 @@
 """RLlib, and nothing else: a configuration becomes a stream of PPO iterations, and checkpoints."""
 
+import contextlib
+import logging
 import math
 import shutil
 import time
@@ -9,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import ray
 import torch
 from gymnasium.spaces import Box
 from ray.rllib.algorithms.ppo import PPO, PPOConfig
@@ -20,6 +23,10 @@ from pipeline.environments import Environment
 from pipeline.export import ExportablePolicy
 from pipeline.filters import MEAN_STD, FrozenFilter
 from serving.spaces import leaves
+
+# RLlib warns at each start that it is itself; what matters to a person raises, or we say it.
+logging.getLogger("ray").setLevel(logging.ERROR)
+logging.getLogger("ray.rllib").setLevel(logging.CRITICAL)
 
 #: Episodes in the running mean of training returns, the window that stable-baselines3 and the literature use.
 RETURN_WINDOW = 100
@@ -60,7 +67,7 @@ class Iteration:
 
 
 class Trainer:
-    """PPO on one environment; a context manager, within which Ray must run.
+    """PPO on one environment; a context manager, within which Ray must run unless the configuration is of one process.
 
     Args:
         config: How to train.
@@ -78,11 +85,16 @@ class Trainer:
     def __enter__(self) -> Self:
         # With the small networks of most policies, threads wait for each other longer than they compute.
         torch.set_num_threads(self._num_threads)
-        self._algorithm: PPO = self._config.build_algo()
+        with contextlib.ExitStack() as stack:
+            if not ray.is_initialized():
+                stack.enter_context(_without_ray())
+            self._algorithm: PPO = self._config.build_algo()
+            stack.callback(self._algorithm.stop)
+            self._until_exit = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._algorithm.stop()
+        self._until_exit.close()
 
     @property
     def policy(self) -> ExportablePolicy:
@@ -158,6 +170,20 @@ class Trainer:
             return_mean_100=return_mean_100,
             metrics={name: float(value) for name, value in metrics.items() if math.isfinite(value)},
         )
+
+
+@contextlib.contextmanager
+def _without_ray() -> Iterator[None]:
+    """Let RLlib train in this process alone.
+
+    It puts configuration and weights into Ray's store for remote environment runners even where there are none, and
+    that would start a Ray: six processes, and seconds of both cores.
+    """
+    put, ray.put = ray.put, lambda value: value
+    try:
+        yield
+    finally:
+        ray.put = put
 
 
 def algorithm_config(config: TrainConfig, environment: Environment) -> PPOConfig:

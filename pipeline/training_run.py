@@ -9,24 +9,11 @@ from pathlib import Path
 
 import mlflow
 
-from pipeline import (
-    bundle,
-    card,
-    checkpoints,
-    environments,
-    export,
-    figures,
-    filters,
-    networks,
-    origin,
-    provenance,
-    recording,
-    tracking,
-)
+from pipeline import bundle, card, checkpoints, environments, figures, origin, provenance, recording, tracking
 from pipeline.config import TrainConfig
 from pipeline.environments import Environment
 from pipeline.evaluation import Evaluation
-from pipeline.export import ExportablePolicy
+from pipeline.export_trial import ExportTrial
 from pipeline.origin import Origin
 from pipeline.outbox import Outbox, patiently
 from pipeline.player import Player
@@ -62,13 +49,16 @@ class Trained:
         return self.target_return is None or self.evaluation.mean >= self.target_return
 
 
-def train(config: TrainConfig, progress: Progress, ray: RaySession, model_uri: str | None = None) -> Trained:
+def train(
+    config: TrainConfig, progress: Progress, ray: RaySession, trial: ExportTrial, model_uri: str | None = None
+) -> Trained:
     """Train, evaluate and register a policy in one MLflow run.
 
     Args:
         config: How to train.
         progress: Is told how far it is.
         ray: Has begun.
+        trial: Has begun.
         model_uri: A registered policy whose weights training starts with.
 
     Raises:
@@ -88,7 +78,7 @@ def train(config: TrainConfig, progress: Progress, ray: RaySession, model_uri: s
         if model_uri is not None:
             start = origin.find(model_uri, environment, directory.parent)
             tracking.log_origin(run_id, start.uri, start.model_id)
-        return _Run(config, environment, run_id, directory, progress, ray, start).train()
+        return _Run(config, environment, run_id, directory, progress, ray, start).train(trial)
 
 
 def resume(run_id: str, progress: Progress, ray: RaySession) -> Trained:
@@ -132,9 +122,10 @@ class _Run:
     ray: RaySession
     start: Origin | None
 
-    def train(self) -> Trained:
-        self.progress.stage(f"MLflow run {self.run_id}; starting Ray and trying the export")
-        self._try_export()
+    def train(self, trial: ExportTrial | None = None) -> Trained:
+        self.progress.stage(f"MLflow run {self.run_id}; trying the export")
+        if trial is not None:
+            trial.await_success()
         self.ray.await_ready()
         with Outbox(self.run_id, self.progress.note) as outbox:
             with Trainer(self.config, self.environment) as trainer:
@@ -150,19 +141,6 @@ class _Run:
             )
             self._post_pictures(outbox, found, search.target_return)
         return self._register(found, search.target_return)
-
-    def _try_export(self) -> None:
-        """What cannot be exported fails now, in seconds, rather than after hours of training."""
-        observation_space, action_space = self.environment.observation_space, self.environment.action_space
-        if self.config.observation_filter == filters.MEAN_STD:
-            filters.check(observation_space)
-        policy = ExportablePolicy(
-            networks.untrained(self.config, self.environment),
-            observation_space,
-            action_space,
-            with_values=self.config.value_estimates,
-        )
-        export.to_onnx(policy)
 
     def _post_pictures(self, outbox: Outbox, found: Found, target_return: float | None) -> None:
         title = f"Final evaluation on {self.environment.id}: greedy returns of {len(found.evaluation.returns)} episodes"

@@ -54,10 +54,12 @@ class Arguments(BaseModel):
     max_ongoing_requests: int = Field(
         default=MAX_ONGOING_REQUESTS,
         ge=1,
-        description="Requests that one replica may hold; more are refused (503) if so many take over 0.25 s.",
+        description="Requests that one replica may hold; more are refused (503) if the policy takes over 1 ms.",
     )
     max_batch_size: int = Field(
-        default=1, ge=1, description="Observations of several requests to compute at once; 1 for each alone."
+        default=16,
+        ge=1,
+        description="Observations of requests that came together, computed at once; 1: each alone.",
     )
     batch_wait_timeout_s: float = Field(
         default=0.0, ge=0, description="Seconds that the first request of a batch waits for others."
@@ -70,15 +72,15 @@ class Arguments(BaseModel):
         if self.autoscaling is not None and "num_replicas" in self.model_fields_set:
             raise ValueError("num_replicas and autoscaling contradict each other: give one of them")
         if self.batch_wait_timeout_s and self.max_batch_size == 1:
-            raise ValueError("batch_wait_timeout_s without max_batch_size would only add latency: give both")
+            raise ValueError("batch_wait_timeout_s with a max_batch_size of 1 would only add latency: raise it")
         if self.autoscaling and self.autoscaling.target_ongoing_requests > self.max_ongoing_requests:
             raise ValueError("target_ongoing_requests above max_ongoing_requests is never reached: lower it")
         return self
 
     @property
-    def batching(self) -> Batching | None:
-        """When requests are computed together; None for each alone."""
-        return Batching(self.max_batch_size, self.batch_wait_timeout_s) if self.max_batch_size > 1 else None
+    def batching(self) -> Batching:
+        """When requests are computed together."""
+        return Batching(self.max_batch_size, self.batch_wait_timeout_s)
 
 
 @serve.ingress()

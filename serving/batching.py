@@ -1,6 +1,7 @@
 """Dynamic batching: observations of several requests computed at once, where that is cheaper than one by one."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,14 +10,17 @@ from serving.rows import Batch, joined
 
 Act = Callable[[Batch], Batch]
 
+QUICK_S = 1e-3
+"""A policy that takes longer runs in a thread, so that the event loop reads the next requests meanwhile."""
+
 
 @dataclass(frozen=True)
 class Batching:
     """When a batch is complete."""
 
-    max_batch_size: int
+    max_batch_size: int = 16
     """Observations; a request of more is computed alone."""
-    wait_timeout_s: float
+    wait_timeout_s: float = 0.0
     """How long the first of a batch waits for others."""
 
 
@@ -30,26 +34,56 @@ class Waiting(NamedTuple):
 class Batcher:
     """Collects the observations of requests for one policy. Of one event loop.
 
-    The policy runs in a thread, so that the loop reads the next requests meanwhile; ONNX Runtime lets go of
-    the GIL. One batch runs at a time: those that arrive meanwhile make the next.
+    A request that comes alone is computed at once. Where two came in one turn of the event loop, those that follow
+    wait for the end of their turn, and are computed together, until again one comes alone: a lone client
+    loses nothing, and a crowd pays for ONNX Runtime's way in and out once.
+
+    One batch runs at a time: those that arrive meanwhile make the next. ONNX Runtime lets go of the GIL.
+
+    Args:
+        act: The policy: `[batch, *shape]` -> actions.
+        batching: When a batch is complete.
+        gathers: Let requests that come alone wait for the end of their turn as well. Serve scales by the requests that
+            are under way together, and sees none where each is answered before the next is looked at.
     """
 
-    def __init__(self, act: Act, batching: Batching) -> None:
+    def __init__(self, act: Act, batching: Batching, *, gathers: bool = False) -> None:
         self._act = act
         self._batching = batching
+        self._gathers = gathers
         self._waiting: list[Waiting] = []
         self._full = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
+        self._crowded = gathers
+        self._turn_begun = False
+        self.quick = False
+        """Whether the last batch took at most QUICK_S; before there was one, it is taken for slow."""
 
     async def act(self, observations: Batch) -> Batch:
         """Return the actions for one request's observations, `[batch, ...]`. Raises what the policy raises."""
-        waiting = Waiting(observations, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        if self.quick and self._comes_alone(loop):
+            return self._compute(observations)
+        waiting = Waiting(observations, loop.create_future())
         self._waiting.append(waiting)
-        if self._count() >= self._batching.max_batch_size:
+        if self._is_full():
             self._full.set()
         if self._running is None:
-            self._running = asyncio.create_task(self._run())
+            self._running = loop.create_task(self._run())
         return await waiting.actions
+
+    def _comes_alone(self, loop: asyncio.AbstractEventLoop) -> bool:
+        if self._crowded or self._running is not None or self._batching.wait_timeout_s:
+            return False
+        if self._turn_begun:
+            self._crowded = True
+            return False
+        self._turn_begun = True
+        loop.call_soon(self._end_turn)
+        return True
+
+    def _end_turn(self) -> None:
+        self._turn_begun = False
 
     async def _run(self) -> None:
         try:
@@ -58,13 +92,21 @@ class Batcher:
                 batch = self._take()
                 if batch:
                     await self._answer(batch)
+                    self._crowded = self._gathers or len(batch) > 1
+                    await asyncio.sleep(0)  # the answers go out before the next batch
         finally:
             self._running = None
+
+    def _compute(self, observations: Batch) -> Batch:
+        begun = time.perf_counter()
+        actions = self._act(observations)
+        self.quick = time.perf_counter() - begun <= QUICK_S
+        return actions
 
     async def _fill(self) -> None:
         """Wait until a batch is full, or its time is over."""
         self._full.clear()
-        if self._count() >= self._batching.max_batch_size or not self._batching.wait_timeout_s:
+        if not self._batching.wait_timeout_s or self._is_full():
             return
         try:
             async with asyncio.timeout(self._batching.wait_timeout_s):
@@ -86,7 +128,9 @@ class Batcher:
 
     async def _answer(self, batch: list[Waiting]) -> None:
         try:
-            actions = await asyncio.to_thread(self._act, joined([each.observations for each in batch]))
+            observations = joined([each.observations for each in batch])
+            quick = self.quick and not self._batching.wait_timeout_s
+            actions = self._compute(observations) if quick else await asyncio.to_thread(self._compute, observations)
         except Exception as error:  # noqa: BLE001 - it goes to those who wait
             await self._answer_singly(batch, error)
             return
@@ -104,8 +148,8 @@ class Batcher:
         for each in batch:
             await self._answer([each])
 
-    def _count(self) -> int:
-        return sum(len(each.observations) for each in self._waiting)
+    def _is_full(self) -> bool:
+        return sum(len(each.observations) for each in self._waiting) >= self._batching.max_batch_size
 
 
 def _resolve(waiting: Waiting, actions: Batch) -> None:

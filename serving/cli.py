@@ -48,10 +48,10 @@ def main() -> None:
 )
 @click.option(
     "--max-batch-size",
-    default=1,
+    default=16,
     show_default=True,
     type=click.IntRange(1),
-    help="Observations of several requests to compute at once.",
+    help="Observations to compute at once; 1: each alone.",
 )
 @click.option(
     "--batch-wait-timeout",

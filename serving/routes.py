@@ -3,7 +3,6 @@
 A framework's router and request objects would take longer than the policy does.
 """
 
-import asyncio
 import functools
 import logging
 import time
@@ -39,8 +38,6 @@ Handler = Callable[[ServedPolicy, Receive], Awaitable[bytes]]
 
 MAX_ONGOING_REQUESTS = 256
 RETRY_AFTER_S = 1
-SLOW_MS = 250.0
-"""Where the most requests that may be held take less, nobody looks how many are: that costs a tenth of an answer."""
 DRAIN_FACTOR = 16
 """A body too large is read, and dropped, up to this many times the limit: a client that is still sending does
 not see an answer before its connection breaks."""
@@ -62,7 +59,7 @@ class PolicyApp:
         *,
         max_body_bytes: int = MAX_BODY_BYTES,
         max_ongoing_requests: int = MAX_ONGOING_REQUESTS,
-        batching: Batching | None = None,
+        batching: Batching = Batching(),  # noqa: B008 - immutable
         autoscaled: bool = False,
         refresh: Refresh = Refresh(),  # noqa: B008 - immutable
         replica: Replica = Replica(),  # noqa: B008 - immutable
@@ -75,11 +72,9 @@ class PolicyApp:
         self._max_body_bytes = max_body_bytes
         self._max_ongoing_requests = max_ongoing_requests
         self._ongoing_requests = 0
-        self._slow = True
-        # Serve scales by the requests that are under way together, which only looking shows.
-        self._slow_ms = 0.0 if autoscaled else SLOW_MS
         self._batching = batching
-        self._batcher: tuple[ServedPolicy, Batcher] | None = None
+        self._autoscaled = autoscaled
+        self._batched, self._batcher = served, self._batcher_of(served)
         self._routes: dict[str, tuple[tuple[str, ...], Handler]] = {
             "/": (("GET", "POST"), self._act),
             "/model": (("GET", "HEAD"), self._model),
@@ -118,14 +113,11 @@ class PolicyApp:
         return handler
 
     async def _act(self, served: ServedPolicy, receive: Receive) -> bytes:
-        if self._ongoing_requests >= self._max_ongoing_requests:
+        if self._ongoing_requests >= self._max_ongoing_requests and (self._autoscaled or not self._batcher.quick):
             raise Overloaded(self._max_ongoing_requests)
         self._ongoing_requests += 1
         try:
             body = await _read_body(receive, self._max_body_bytes)
-            if self._slow:
-                # Those that came together with this one are counted, or refused, before it is computed.
-                await asyncio.sleep(0)
             answer = await self._answer(served, body)
             self.counts.answered += 1
             return answer
@@ -134,28 +126,24 @@ class PolicyApp:
 
     async def _answer(self, served: ServedPolicy, body: bytes) -> bytes:
         observations, batched = served.codec.decode(body)
-        if not len(observations):
-            actions = observations
-        elif self._batching is None:
-            actions = self._compute(served, observations)
-        else:
-            actions = await self._batcher_for(served, self._batching).act(observations)
+        actions = await self._batcher_for(served).act(observations) if len(observations) else observations
         return served.codec.encode(actions, batched=batched)
 
     def _compute(self, served: ServedPolicy, observations: Batch) -> Batch:
         start = time.perf_counter()
         actions = served.policy.act(observations)
-        took_ms = (time.perf_counter() - start) * 1e3
-        self.metrics.inference_ms.add(took_ms)
-        self._slow = took_ms * self._max_ongoing_requests > self._slow_ms
+        self.metrics.inference_ms.add((time.perf_counter() - start) * 1e3)
         self.metrics.batch_size.add(len(observations))
         return actions
 
-    def _batcher_for(self, served: ServedPolicy, batching: Batching) -> Batcher:
+    def _batcher_for(self, served: ServedPolicy) -> Batcher:
         """Return the batcher of this policy: a batch is never computed by two."""
-        if self._batcher is None or self._batcher[0] is not served:
-            self._batcher = served, Batcher(functools.partial(self._compute, served), batching)
-        return self._batcher[1]
+        if self._batched is not served:
+            self._batched, self._batcher = served, self._batcher_of(served)
+        return self._batcher
+
+    def _batcher_of(self, served: ServedPolicy) -> Batcher:
+        return Batcher(functools.partial(self._compute, served), self._batching, gathers=self._autoscaled)
 
     async def _model(self, served: ServedPolicy, receive: Receive) -> bytes:  # noqa: ARG002
         state = {"replica": self._replica.describe(self.counts), **self.refresh.describe()}

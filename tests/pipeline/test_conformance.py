@@ -10,7 +10,6 @@ import uvicorn
 
 from pipeline import bundle, environments, verification
 from pipeline.config import TrainConfig
-from pipeline.ray_session import RaySession
 from pipeline.training import Trainer
 from pipeline.verification import Subject
 from pipeline.verification_http import through_http
@@ -29,14 +28,6 @@ _SMALL = {
     "minibatch_size": 32,
     "num_epochs": 1,
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _ray():
-    with RaySession(None) as ray:
-        ray.begin(TrainConfig())
-        ray.await_ready()
-        yield
 
 
 @contextlib.contextmanager

@@ -18,8 +18,8 @@ from serving.autoscaling import Autoscaling
             "target_ongoing_requests above max_ongoing_requests is never reached: lower it",
         ),
         (
-            {"batch_wait_timeout_s": 0.01},
-            "batch_wait_timeout_s without max_batch_size would only add latency: give both",
+            {"batch_wait_timeout_s": 0.01, "max_batch_size": 1},
+            "batch_wait_timeout_s with a max_batch_size of 1 would only add latency: raise it",
         ),
         ({"autoscaling": {"minimum": 1}}, "Extra inputs are not permitted"),
     ],

@@ -74,6 +74,57 @@ def test_the_failure_of_one_request_touches_no_other() -> None:
     assert isinstance(found[1], PolicyFailed)
 
 
+def test_one_after_another_is_computed_at_once_and_a_crowd_together() -> None:
+    policy = Doubling()
+
+    async def run() -> list[bool]:
+        batcher = Batcher(policy, Batching(8))
+        await batcher.act(batch(1))  # how long it takes is known from here on
+        await asyncio.sleep(0)
+        alone = asyncio.create_task(batcher.act(batch(2)))
+        await asyncio.sleep(0)
+        at_once = alone.done()
+        for _ in range(2):
+            await asyncio.gather(*(batcher.act(batch(value)) for value in (3, 4, 5)))
+            await asyncio.sleep(0)
+        for _ in range(2):
+            await batcher.act(batch(6))
+            await asyncio.sleep(0)
+        last = asyncio.create_task(batcher.act(batch(7 + 1)))
+        await asyncio.sleep(0)
+        return [at_once, last.done()]
+
+    assert asyncio.run(run()) == [True, True]
+    assert policy.batches == [1, 1, 1, 2, 3, 1, 1, 1]
+
+
+def test_a_batcher_that_gathers_lets_nobody_go_ahead() -> None:
+    policy = Doubling()
+
+    async def run() -> None:
+        batcher = Batcher(policy, Batching(8), gathers=True)
+        for _ in range(2):
+            await asyncio.gather(*(batcher.act(batch(value)) for value in (1, 2)))
+
+    asyncio.run(run())
+    assert policy.batches == [2, 2]
+
+
+def test_a_slow_policy_leaves_the_event_loop_free() -> None:
+    policy = Doubling()
+    policy.go_on.clear()
+
+    async def run() -> None:
+        batcher = Batcher(policy, Batching(8))
+        request = asyncio.create_task(batcher.act(batch(1)))
+        await asyncio.sleep(0.01)
+        policy.go_on.set()
+        await request
+        assert not batcher.quick
+
+    asyncio.run(run())
+
+
 def test_a_request_given_up_leaves_the_others_alone() -> None:
     async def run() -> list[Any]:
         batcher = Batcher(Doubling(), Batching(8, 0.05))
@@ -92,7 +143,7 @@ def test_those_that_arrive_during_a_batch_make_the_next() -> None:
     policy.go_on.clear()
 
     async def run() -> None:
-        batcher = Batcher(policy, Batching(8, 0))
+        batcher = Batcher(policy, Batching(8))
         first = asyncio.create_task(batcher.act(batch(1)))
         await asyncio.sleep(0.01)  # it is in the policy now, which waits for us
         others = [asyncio.create_task(batcher.act(batch(value))) for value in (2, 3)]
@@ -109,13 +160,15 @@ def test_those_that_arrive_during_a_batch_make_the_next() -> None:
 )
 def test_answers_are_those_without_batching(body: bytes) -> None:
     together = PolicyApp(served(STEERING_BUNDLE), batching=Batching(8, 0.001))
-    assert ask(together, body=body) == ask(PolicyApp(served(STEERING_BUNDLE)), body=body)
+    singly = PolicyApp(served(STEERING_BUNDLE), batching=Batching(1))
+    assert ask(together, body=body) == ask(singly, body=body)
 
 
 @pytest.mark.parametrize("body", [b'{"observation": [7]}', b'{"observation": [1, 2]}', b"hello"])
 def test_errors_are_those_without_batching(body: bytes) -> None:
     together = PolicyApp(served(STEERING_BUNDLE), batching=Batching(8, 0.001))
-    assert ask(together, body=body) == ask(PolicyApp(served(STEERING_BUNDLE)), body=body)
+    singly = PolicyApp(served(STEERING_BUNDLE), batching=Batching(1))
+    assert ask(together, body=body) == ask(singly, body=body)
 
 
 ZEROS = [0, 0, 0, 0]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from serving import routes
+from serving import batching
 from serving.policy import Bundle
 from serving.routes import PolicyApp
 from tests.serving.policies import (
@@ -291,7 +291,7 @@ def test_every_answer_is_json(app: PolicyApp) -> None:
 @pytest.fixture
 def slow_policy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every policy counts as slow."""
-    monkeypatch.setattr(routes, "SLOW_MS", 0.0)
+    monkeypatch.setattr(batching, "QUICK_S", -1.0)
 
 
 @pytest.mark.usefixtures("slow_policy")
