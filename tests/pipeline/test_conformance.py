@@ -5,6 +5,7 @@ import threading
 import time
 import warnings
 
+import onnx
 import pytest
 import uvicorn
 
@@ -72,3 +73,23 @@ def test_the_graph_acts_as_rllib_does(case, tmp_path):
     with answering(policy_bundle) as url:
         checks += through_http(subject, url)
     assert [check for check in checks if check.failure is not None] == []
+
+
+@pytest.mark.parametrize(
+    ("operator", "instead", "failures"),
+    [
+        ("ArgMax", "ArgMin", ["actions differ by 1"] * 3 + ["samples are not from RLlib's distribution"]),
+        ("Tanh", "Softsign", ["distribution inputs differ by"] * 3),
+    ],
+)
+def test_a_graph_that_acts_otherwise_is_caught(operator, instead, failures, tmp_path):
+    policy_bundle, environment = trained("CartPole-v1", tmp_path)
+    graph = onnx.load_from_string(policy_bundle.graph)
+    for node in graph.graph.node:
+        if node.op_type == operator:
+            node.op_type = instead
+    other = Policy.load(Bundle(graph.SerializeToString(), policy_bundle.policy))
+    subject = Subject(other, tmp_path / bundle.CHECKPOINT_DIRECTORY, environment, count=200, seed=0)
+    found = [check.failure for check in verification.in_process(subject) if check.failure is not None]
+    assert all(expected in failure for expected, failure in zip(failures, found, strict=False))
+    assert len(found) >= len(failures)
