@@ -21,7 +21,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 from ray.rllib.core.rl_module.torch import TorchRLModule
 
-from pipeline import evaluation, export
+from pipeline import evaluation, export, proof
 from pipeline.environments import Environment
 from pipeline.export import ExportablePolicy
 from pipeline.filters import FrozenFilter
@@ -78,7 +78,7 @@ def assemble(directory: Path, environment: Environment, *, with_values: bool = F
     reference = restore(directory / CHECKPOINT_DIRECTORY, environment, with_values=with_values)
     graph = export.to_onnx(reference)
     observations = evaluation.observations(reference.player, environment, _PROOF_OBSERVATIONS, first_seed=0)
-    export.prove_equal(reference, graph, observations)
+    proof.prove_equal(reference, graph, observations)
     (directory / GRAPH_FILE).write_bytes(graph)
     (directory / POLICY_FILE).write_text(json.dumps(describe(environment, reference), indent=2))
     return Policy.load(Bundle.read(directory))

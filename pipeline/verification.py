@@ -19,9 +19,9 @@ from pipeline import environments, evaluation
 from pipeline.checks import Check
 from pipeline.environments import Environment
 from pipeline.errors import ExportDiffers
-from pipeline.export import compare, draw
 from pipeline.heads import Heads, is_choice
 from pipeline.player import Player, State
+from pipeline.proof import compare, draw
 from pipeline.reference import Reference
 from pipeline.structures import Batch, flatten, nest, stack
 from pipeline.tensors import ACTION_DIST_INPUTS, NOISE, STATE_IN

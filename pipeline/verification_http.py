@@ -11,7 +11,7 @@ from gymnasium import Space
 
 from pipeline.checks import Check
 from pipeline.errors import ExportDiffers, ServerAnswered
-from pipeline.export import compare
+from pipeline.proof import compare
 from pipeline.structures import Batch, flatten, nest, stack
 from pipeline.tensors import ACTION_DIST_INPUTS
 from pipeline.verification import SAMPLES, Question, Subject, sampled, sampled_questions

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from pipeline import bundle, tracking
+from pipeline.errors import ExportDiffers
 from pipeline.export import ExportablePolicy
 from serving.policy import Policy
 from serving.registry import fetch, resolve
@@ -85,6 +86,6 @@ def test_nothing_is_registered_when_graph_and_checkpoint_differ(store, build_mod
     next(iter(other.parameters())).data.mul_(2)
     graph = bundle.export.to_onnx(other)
     monkeypatch.setattr(bundle.export, "to_onnx", lambda *_: graph)
-    with pytest.raises(bundle.export.ExportDiffers, match="Nothing was registered"):
+    with pytest.raises(ExportDiffers, match="Nothing was registered"):
         bundle.assemble(directory, cartpole)
     assert not (directory / "model.onnx").exists()

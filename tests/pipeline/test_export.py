@@ -7,7 +7,7 @@ import pytest
 import torch
 from ray.rllib.utils.spaces.space_utils import unsquash_action
 
-from pipeline import export
+from pipeline import export, proof
 from pipeline.errors import ExportDiffers, ExportFailed
 from pipeline.export import ExportablePolicy
 
@@ -28,7 +28,7 @@ def observations():
 
 
 def test_the_graph_is_proved_equal_to_the_policy(cartpole_policy, cartpole_graph, observations):
-    export.prove_equal(cartpole_policy, cartpole_graph, observations)
+    proof.prove_equal(cartpole_policy, cartpole_graph, observations)
 
 
 @pytest.mark.parametrize("batch", [1, 7, 1024])
@@ -53,7 +53,7 @@ def test_a_graph_of_other_weights_is_caught(cartpole_policy, cartpole_graph, obs
     weight = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 2)
     weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * 1.001, weight.name))
     with pytest.raises(ExportDiffers, match="distribution inputs differ by"):
-        export.prove_equal(cartpole_policy, model.SerializeToString(), observations)
+        proof.prove_equal(cartpole_policy, model.SerializeToString(), observations)
 
 
 def test_a_graph_of_other_actions_is_caught(cartpole_policy, cartpole_graph, observations):
@@ -61,7 +61,7 @@ def test_a_graph_of_other_actions_is_caught(cartpole_policy, cartpole_graph, obs
     argmax = next(node for node in model.graph.node if node.op_type == "ArgMax")
     argmax.op_type = "ArgMin"
     with pytest.raises(ExportDiffers, match="actions differ by 1"):
-        export.prove_equal(cartpole_policy, model.SerializeToString(), observations)
+        proof.prove_equal(cartpole_policy, model.SerializeToString(), observations)
 
 
 def test_continuous_actions_are_those_of_rllibs_connector(build_policy, pendulum):
@@ -74,13 +74,13 @@ def test_continuous_actions_are_those_of_rllibs_connector(build_policy, pendulum
     expected = np.stack([unsquash_action(mean, pendulum.action_space) for mean in inputs[:, :1]])
     np.testing.assert_allclose(action, expected, atol=1e-5)
     assert all(pendulum.action_space.contains(each) for each in action)
-    export.prove_equal(policy, graph, {"observations": observations})
+    proof.prove_equal(policy, graph, {"observations": observations})
 
 
 def test_noise_makes_samples_of_the_policys_distribution(cartpole_policy, cartpole_graph):
     session = onnxruntime.InferenceSession(cartpole_graph)
     observations = np.repeat(np.array([[0.1, -1.0, 0.05, 2.0]], np.float32), 20_000, axis=0)
-    noise = export.draw(cartpole_policy.noise, len(observations), np.random.default_rng(0))
+    noise = proof.draw(cartpole_policy.noise, len(observations), np.random.default_rng(0))
     outputs = ["action", "action_dist_inputs", "action_logp"]
     action, inputs, logp = session.run(outputs, {"observations": observations, "noise": noise})
     probabilities = np.exp(inputs[0]) / np.exp(inputs[0]).sum()
@@ -93,13 +93,13 @@ def test_the_value_estimate_is_in_the_graph_where_it_is_wanted(build_policy, car
     graph = export.to_onnx(policy)
     values = onnxruntime.InferenceSession(graph).run(["values"], observations)[0]
     assert (values.shape, values.dtype) == ((500,), np.float32)
-    export.prove_equal(policy, graph, observations)
+    proof.prove_equal(policy, graph, observations)
 
 
 def test_a_head_of_free_standard_deviations_keeps_the_batch_free(build_policy, pendulum):
     policy = build_policy(pendulum, model_config='{"free_log_std": true}')
     observations = np.zeros((5, 3), np.float32)
-    export.prove_equal(policy, export.to_onnx(policy), {"observations": observations})
+    proof.prove_equal(policy, export.to_onnx(policy), {"observations": observations})
 
 
 def test_state_is_carried_by_the_caller_and_zero_by_default(build_policy, cartpole):
