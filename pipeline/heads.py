@@ -26,12 +26,12 @@ class Noise:
 class Heads(torch.nn.Module):
     """Distribution inputs and noise -> actions, leaf by leaf, and their log-probability.
 
+    Without noise (zeros), actions are the most probable ones. Choices add standard Gumbel noise to the logits (Gumbel,
+    1954: the argmax is then a sample); Gaussians add standard normal noise times their standard deviation.
+
     Attributes:
         noise: What the noise consists of, in order.
         input_sizes: How many of the distribution inputs each leaf takes.
-
-    Without noise (zeros), actions are the most probable ones. Choices add standard Gumbel noise to the logits (Gumbel,
-    1954: the argmax is then a sample); Gaussians add standard normal noise times their standard deviation.
     """
 
     def __init__(self, action_space: Space[Any]) -> None:
