@@ -86,11 +86,11 @@ def assemble(directory: Path, environment: Environment, *, with_values: bool = F
 
 def describe(environment: Environment, policy: ExportablePolicy) -> dict[str, Any]:
     """The content of `policy.json`."""
-    wrappers = {"wrappers": list(environment.wrappers)} if environment.wrappers else {}
     states = {name: {"shape": list(shape)} for name, shape in policy.state.shapes.items()}
     return {
         "format": 1,
-        "environment": {"id": environment.id, "kwargs": dict(environment.kwargs), **wrappers},
+        "environment": {"id": environment.id, "kwargs": dict(environment.kwargs)},
+        **({"wrappers": list(environment.wrappers)} if environment.wrappers else {}),
         "observation_space": space_to_json(environment.observation_space),
         "action_space": space_to_json(environment.action_space),
         "noise": [dataclasses.asdict(each) for each in policy.noise],
