@@ -6,7 +6,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from pipeline.evaluation import Act
+from pipeline.environments import Environment
+from pipeline.player import Player
 
 ENV_ID = "CartPole-v1"
 
@@ -51,7 +52,6 @@ class OurPpo:
     def __init__(self, seed: int) -> None:
         from pipeline import environments
         from pipeline.config import TrainConfig
-        from pipeline.export import GreedyPolicy
         from pipeline.ray_session import RaySession
         from pipeline.training import Trainer
 
@@ -61,11 +61,10 @@ class OurPpo:
         self._ray.await_ready()
         environment = environments.describe(ENV_ID)
         self._trainer = Trainer(config, environment).__enter__()
-        self._greedy = lambda: GreedyPolicy(self._trainer.module, environment.action_space)
 
     def act(self, observations: np.ndarray) -> np.ndarray:
         """As Peer."""
-        return self._greedy().act(observations)  # type: ignore[no-untyped-call]  # RLlib has no types
+        return self._trainer.policy.run({"observations": observations})["action"]
 
     def moments(self) -> Iterator[Moment]:
         """As Peer."""
@@ -117,6 +116,7 @@ def _mean_of_100(returns: Any) -> float:
 PEERS: dict[str, Callable[[int], Peer]] = {"ours": OurPpo, "stable-baselines3": StableBaselines}
 
 
-def greedy(peer: Peer) -> Act:
+def greedy(peer: Peer, environment: Environment) -> Player:
     """The policy of a peer as evaluation takes it."""
-    return peer.act
+    spaces = environment.observation_space, environment.action_space
+    return Player(*spaces, lambda feeds: {"action": peer.act(feeds["observations"])})

@@ -13,7 +13,7 @@ from typing import Any
 import mlflow
 from mlflow.pyfunc.model import PythonModel
 
-from benchmarks.training_peers import ENV_ID, ZOO_SETTINGS, StableBaselines
+from benchmarks.training_peers import ENV_ID, ZOO_SETTINGS, StableBaselines, greedy
 from pipeline import environments, evaluation
 
 TARGET = 475.0
@@ -37,9 +37,11 @@ def main(seed: int) -> None:
             if moment.env_steps < next_evaluation:
                 continue
             next_evaluation += EVALUATION_EVERY
-            judged = evaluation.play(peer.act, environment, EPISODES, 1_000_000)
+            judged = evaluation.play(greedy(peer, environment), environment, EPISODES, 1_000_000)
             if judged.mean >= TARGET:
-                fresh = evaluation.play(peer.act, environment, EPISODES, 1_000_000_000 + moment.env_steps)
+                fresh = evaluation.play(
+                    greedy(peer, environment), environment, EPISODES, 1_000_000_000 + moment.env_steps
+                )
                 judged = min(judged, fresh, key=lambda each: each.mean)
             mlflow.log_metric("greedy_return_mean", judged.mean, step=moment.env_steps)
             stale += 1
@@ -50,7 +52,7 @@ def main(seed: int) -> None:
                 break
         say("trained")
         peer.model.set_parameters(str(file))
-        final = evaluation.play(peer.act, environment, EPISODES, 2_000_000)
+        final = evaluation.play(greedy(peer, environment), environment, EPISODES, 2_000_000)
         mlflow.log_metrics({"return_mean": final.mean, "return_std": final.std})
         mlflow.pyfunc.log_model(
             name="policy",

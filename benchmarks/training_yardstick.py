@@ -9,7 +9,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass, field
 
-from benchmarks.training_peers import ENV_ID, PEERS
+from benchmarks.training_peers import ENV_ID, PEERS, greedy
 from pipeline import environments, evaluation
 
 TARGET = 475.0
@@ -47,7 +47,7 @@ def measure(name: str, seed: int) -> Measured:
             measured.last_100_s, measured.last_100_steps = trained_s, moment.env_steps
         if moment.env_steps >= next_evaluation and measured.greedy_s is None:
             next_evaluation += EVALUATION_EVERY
-            mean = evaluation.play(peer.act, environment, EPISODES, FIRST_SEED).mean
+            mean = evaluation.play(greedy(peer, environment), environment, EPISODES, FIRST_SEED).mean
             measured.greedy_curve.append((trained_s, moment.env_steps, mean))
             if mean >= TARGET:
                 measured.greedy_s, measured.greedy_steps = trained_s, moment.env_steps

@@ -4,6 +4,7 @@ The version is a standard MLflow model of three flavors. `python_function` and `
 that serves; `rllib` is ours, for the checkpoint that trains on.
 """
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -20,16 +21,16 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 from ray.rllib.core.rl_module.torch import TorchRLModule
 
-from pipeline import evaluation, export
+from pipeline import evaluation, export, proof
 from pipeline.environments import Environment
-from pipeline.export import GreedyPolicy
+from pipeline.export import ExportablePolicy
+from pipeline.filters import FrozenFilter
+from pipeline.reference import MODULE_IN_CHECKPOINT
+from pipeline.structures import stack
 from serving.policy import GRAPH_FILE, POLICY_FILE, Bundle, Policy
-from serving.spaces import space_to_json
+from serving.spaces import OBSERVATIONS, space_to_json
 
 CHECKPOINT_DIRECTORY = "checkpoint"
-
-#: Where RLlib's checkpoints keep the policy's module.
-_MODULE_IN_CHECKPOINT = "learner_group/learner/rl_module/default_policy"
 
 #: Observations from rollouts that graph and checkpoint must agree on.
 _PROOF_OBSERVATIONS = 1000
@@ -48,18 +49,24 @@ class Logged:
     digests: dict[str, str]
 
 
-def restore(checkpoint: Path, environment: Environment) -> GreedyPolicy:
+def restore(checkpoint: Path, environment: Environment, *, with_values: bool = False) -> ExportablePolicy:
     """The policy of a checkpoint, in torch."""
-    module = TorchRLModule.from_checkpoint(checkpoint / _MODULE_IN_CHECKPOINT)
-    return GreedyPolicy(module, environment.action_space)
+    return ExportablePolicy(
+        TorchRLModule.from_checkpoint(checkpoint / MODULE_IN_CHECKPOINT),
+        environment.observation_space,
+        environment.action_space,
+        FrozenFilter.of_checkpoint(checkpoint),
+        with_values=with_values,
+    )
 
 
-def assemble(directory: Path, environment: Environment) -> Policy:
+def assemble(directory: Path, environment: Environment, *, with_values: bool = False) -> Policy:
     """Complete a directory that holds a checkpoint with the graph and its description, and prove the graph right.
 
     Args:
         directory: Holds `checkpoint/`; receives `model.onnx` and `policy.json`.
         environment: What the policy was trained on.
+        with_values: Whether the graph estimates values, too.
 
     Returns:
         The policy as serving loads it.
@@ -68,22 +75,26 @@ def assemble(directory: Path, environment: Environment) -> Policy:
         ExportFailed: If the module cannot be translated.
         ExportDiffers: If the graph and the checkpoint disagree.
     """
-    reference = restore(directory / CHECKPOINT_DIRECTORY, environment)
-    graph = export.to_onnx(reference, environment.observation_space)
-    observations = evaluation.observations(reference.act, environment, _PROOF_OBSERVATIONS, first_seed=0)
-    export.prove_equal(reference, graph, observations, environment.action_space)
+    reference = restore(directory / CHECKPOINT_DIRECTORY, environment, with_values=with_values)
+    graph = export.to_onnx(reference)
+    observations = evaluation.observations(reference.player, environment, _PROOF_OBSERVATIONS, first_seed=0)
+    proof.prove_equal(reference, graph, observations)
     (directory / GRAPH_FILE).write_bytes(graph)
-    (directory / POLICY_FILE).write_text(json.dumps(describe(environment), indent=2))
+    (directory / POLICY_FILE).write_text(json.dumps(describe(environment, reference), indent=2))
     return Policy.load(Bundle.read(directory))
 
 
-def describe(environment: Environment) -> dict[str, Any]:
+def describe(environment: Environment, policy: ExportablePolicy) -> dict[str, Any]:
     """The content of `policy.json`."""
+    states = {name: {"shape": list(shape)} for name, shape in policy.state.shapes.items()}
     return {
         "format": 1,
-        "environment": {"id": environment.id, "kwargs": {}},
+        "environment": {"id": environment.id, "kwargs": dict(environment.kwargs)},
+        **({"wrappers": list(environment.wrappers)} if environment.wrappers else {}),
         "observation_space": space_to_json(environment.observation_space),
         "action_space": space_to_json(environment.action_space),
+        "noise": [dataclasses.asdict(each) for each in policy.noise],
+        **({"state": states} if states else {}),
         "versions": {package: importlib.metadata.version(package) for package in _RECORDED_PACKAGES},
     }
 
@@ -123,7 +134,8 @@ def save_model(path: str, mlflow_model: Model, directory: Path, environment: Env
         directory: An assembled bundle.
         environment: What the policy was trained on.
     """
-    example = np.stack([environment.observation_space.sample()])
+    space = environment.observation_space
+    example = stack(space, [space.sample()], OBSERVATIONS)
     mlflow_model.add_flavor(
         "rllib", checkpoint=CHECKPOINT_DIRECTORY, policy=POLICY_FILE, ray_version=importlib.metadata.version("ray")
     )
@@ -132,7 +144,7 @@ def save_model(path: str, mlflow_model: Model, directory: Path, environment: Env
         path,
         mlflow_model=mlflow_model,
         signature=_signature(directory / GRAPH_FILE),
-        input_example=example,
+        input_example=example.get(OBSERVATIONS, example),
         metadata={"env_id": environment.id},
         pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in _PYFUNC_PACKAGES],
         onnx_execution_providers=["CPUExecutionProvider"],
@@ -145,11 +157,13 @@ def save_model(path: str, mlflow_model: Model, directory: Path, environment: Env
 
 def _signature(graph_file: Path) -> ModelSignature:
     graph = onnx.load(graph_file).graph
-    observations, action, inputs = (_tensor(value) for value in (*graph.input, *graph.output))
+    optional = {initializer.name for initializer in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in optional]
     # One unnamed input tensor, so that MLflow's clients may send a bare array.
+    names = [None] if len(inputs) == 1 else [value.name for value in inputs]
     return ModelSignature(
-        inputs=Schema([TensorSpec(*observations)]),
-        outputs=Schema([TensorSpec(*action, name=export.ACTION), TensorSpec(*inputs, name=export.ACTION_DIST_INPUTS)]),
+        inputs=Schema([TensorSpec(*_tensor(value), name=name) for value, name in zip(inputs, names, strict=True)]),
+        outputs=Schema([TensorSpec(*_tensor(value), name=value.name) for value in graph.output]),
     )
 
 

@@ -2,10 +2,15 @@
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 from pipeline.config import TrainConfig
 from pipeline.environments import Environment
 from pipeline.evaluation import Evaluation
+from pipeline.structures import to_json
+
+#: Characters of a space or an observation; MLflow keeps 5,000 of the card on most databases.
+_LONGEST = 600
 
 _CARD = """\
 PPO policy for **{env_id}**, trained with Ray RLlib, served as ONNX.
@@ -18,8 +23,8 @@ PPO policy for **{env_id}**, trained with Ray RLlib, served as ONNX.
 **How well** greedy return **{mean:.1f}** over {episodes} episodes on seeds that training never saw: standard \
 deviation {std:.1f}, median {median:.1f}, from {minimum:.1f} to {maximum:.1f}. {verdict}
 
-**Limits** Greedy actions only. Judged on `{env_id}` as it is, with no noise and no changed dynamics; observations far \
-from those of its rollouts were not tried. Input: {observation_space}. \
+**Limits** Judged by its greedy actions on `{env_id}` as it is, with no noise and no changed dynamics; observations \
+far from those of its rollouts were not tried. Input: {observation_space}. \
 Output: {action_space}.
 
 **Query** once it stands in Production and `python -m serving run` is up:
@@ -49,7 +54,7 @@ def write(
         origin="" if origin is None else f", starting from `{origin}`",
         run_id=run_id,
         commit=provenance["git_commit"],
-        network="-".join(map(str, config.hidden_units)) + f" {config.fcnet_activation}",
+        network=_network(config),
         gamma=config.gamma,
         lambda_=config.lambda_,
         lr=config.lr,
@@ -63,20 +68,31 @@ def write(
         minimum=evaluation.minimum,
         maximum=evaluation.maximum,
         verdict=_verdict(evaluation, target_return),
-        observation_space=" ".join(str(environment.observation_space).split()),
-        action_space=" ".join(str(environment.action_space).split()),
-        example=json.dumps(evaluation_example(environment)),
+        observation_space=_short(" ".join(str(environment.observation_space).split())),
+        action_space=_short(" ".join(str(environment.action_space).split())),
+        example=_short(json.dumps(evaluation_example(environment))),
     )
 
 
-def evaluation_example(environment: Environment) -> list[float]:
-    """An observation to ask about: the first of an episode."""
+def evaluation_example(environment: Environment) -> Any:
+    """An observation to ask about: the first of an episode, as JSON has it."""
     made = environment.make()
     try:
         observation, _ = made.reset(seed=0)
     finally:
         made.close()  # type: ignore[no-untyped-call]
-    return [round(float(value), 3) for value in observation]
+    return to_json(environment.observation_space, observation, digits=3)
+
+
+def _short(text: str) -> str:
+    """The text, cut where it would fill the card: an image's numbers would."""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
+
+
+def _network(config: TrainConfig) -> str:
+    layers = "-".join(map(str, config.hidden_units)) + f" {config.fcnet_activation}"
+    named = layers if config.rl_module == "default" else f"`{config.rl_module}`"
+    return named if config.model_config == "{}" else f"{named} (`{config.model_config}`)"
 
 
 def _verdict(evaluation: Evaluation, target_return: float | None) -> str:

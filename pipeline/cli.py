@@ -62,6 +62,8 @@ def training_options(command: Command) -> Command:
 
 def _option(setting: "Field[Any]") -> Callable[[Command], Command]:
     optional, switch = setting.default is None, isinstance(setting.default, bool)
+    if "repeatable" in setting.metadata:
+        return _repeatable(setting)
     return click.option(
         "--" + setting.name.strip("_").replace("_", "-"),
         setting.name,
@@ -71,6 +73,19 @@ def _option(setting: "Field[Any]") -> Callable[[Command], Command]:
         is_flag=False,
         flag_value=True if switch else None,
         show_default=True,
+        help=setting.metadata["help"],
+    )
+
+
+def _repeatable(setting: "Field[Any]") -> Callable[[Command], Command]:
+    """An option that may be given several times; their values are joined by commas."""
+    return click.option(
+        "--" + setting.name,
+        setting.name,
+        multiple=True,
+        default=[setting.default],
+        callback=lambda _context, _option, values: ",".join(values),
+        show_default=setting.default,
         help=setting.metadata["help"],
     )
 
@@ -166,6 +181,34 @@ def evaluate(model_uri: str, episodes: int, seed: int) -> None:
         evaluated = evaluate(model_uri, episodes, seed)
     click.echo(f"models:/{evaluated.name}/{evaluated.version}: greedy return {evaluated.evaluation}")
     click.echo(f"Recorded in run {evaluated.run_id} and on the version.")
+
+
+@cli.command()
+@click.argument("model_uri")
+@click.option(
+    "--url", help="A server of this very version, to be asked as well, as http://127.0.0.1:8000/cartpole-ppo."
+)
+@click.option("--observations", type=click.IntRange(20), default=1000, show_default=True, help="How many to ask about.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the observations.")
+@one_line_errors
+def verify(model_uri: str, url: str | None, observations: int, seed: int) -> None:
+    """Check that MODEL_URI, as models:/cartpole-ppo/1, acts as RLlib does with the version's checkpoint.
+
+    On observations from rollouts and from the corners of their space: greedily, singly and in batches, and sampled, by
+    tests of whether both have one distribution. It exits with status 1 if anything differs.
+    """
+    from pipeline.interruption import interruptible
+
+    with interruptible():
+        from pipeline.errors import VerificationFailed
+        from pipeline.tables import checks_table
+        from pipeline.verification import verify
+
+        checks = verify(model_uri, observations, seed, url)
+        checks_table(checks)
+        failures = [f"{each.name}: {each.failure}" for each in checks if each.failure is not None]
+        if failures:
+            raise VerificationFailed(model_uri, failures)
 
 
 @cli.command()

@@ -1,6 +1,7 @@
 """What a training run is told. Every default stands here, once."""
 
 import difflib
+import json
 from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any, Self
@@ -8,8 +9,8 @@ from typing import Any, Self
 from pipeline.errors import InvalidConfig, UnknownSetting
 
 
-def _setting(default: Any, about: str) -> Any:
-    return field(default=default, metadata={"help": about})
+def _setting(default: Any, about: str, **more: Any) -> Any:
+    return field(default=default, metadata={"help": about, **more})
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class TrainConfig:
     """
 
     registered_model_name: str = _setting("cartpole-ppo", "Name in the model registry.")
-    env_id: str = _setting("CartPole-v1", "Gymnasium environment id, or module:Id.")
+    env_id: str = _setting("CartPole-v1", "Gymnasium environment id, module:Id, or gym:Id of the legacy package gym.")
+    env_kwargs: str = _setting("{}", "What the environment is made with, as a JSON object.")
     promote: bool = _setting(False, "Promote the version to Production at the end, if the gate lets it pass.")  # noqa: FBT003
     seed: int = _setting(0, "Seed of training; evaluations use seeds of their own.")
     max_env_steps: int = _setting(300_000, "Budget: environment steps after which training ends, solved or not.")
@@ -58,13 +60,20 @@ class TrainConfig:
     fcnet_hiddens: str = _setting("64,64", "Units of each hidden layer, separated by commas.")
     fcnet_activation: str = _setting("tanh", "Activation of the hidden layers, as torch names it.")
     vf_share_layers: bool = _setting(False, "Let policy and value function share their hidden layers.")  # noqa: FBT003
+    model_config: str = _setting(
+        "{}", "More of RLlib's model settings, as JSON: convolutions, LSTM, and all; with rl_module, what that reads."
+    )
+    rl_module: str = _setting("default", "The RLModule, module:Class; the default takes every observation space.")
+    wrapper: str = _setting(
+        "none", "Wrapper of the environment, module:Class; several by commas, the innermost first.", repeatable=True
+    )
+    observation_filter: str = _setting("none", "What observations pass first: none, or mean-std, which is frozen.")
+    value_estimates: bool = _setting(False, "Let the served policy estimate values, too; every answer pays for it.")  # noqa: FBT003
 
     def __post_init__(self) -> None:
         for name, minimum in _MINIMA.items():
             if not getattr(self, name) >= minimum:
                 raise InvalidConfig(name, getattr(self, name), f"at least {minimum}")
-        if not self.registered_model_name or set(self.registered_model_name) & set("/:@'"):
-            raise InvalidConfig("registered_model_name", self.registered_model_name, "a name without / : @ and '")
         for name in ("lr", "lr_final", "grad_clip", "vf_clip_param"):
             if not getattr(self, name) > 0:
                 raise InvalidConfig(name, getattr(self, name), "more than 0")
@@ -74,13 +83,40 @@ class TrainConfig:
         if self.minibatch_size > self.train_batch_size_per_learner:
             expected = f"at most train_batch_size_per_learner ({self.train_batch_size_per_learner})"
             raise InvalidConfig("minibatch_size", self.minibatch_size, expected)
+        self._check_texts()
+
+    def _check_texts(self) -> None:
+        for name, example in (("env_kwargs", '{"gravity": 9.8}'), ("model_config", '{"use_lstm": true}')):
+            if not isinstance(_parsed(getattr(self, name)), dict):
+                raise InvalidConfig(name, getattr(self, name), f"a JSON object, as {example}")
+        if not self.registered_model_name or set(self.registered_model_name) & set("/:@'"):
+            raise InvalidConfig("registered_model_name", self.registered_model_name, "a name without / : @ and '")
         if not all(units.strip().isdecimal() and int(units) > 0 for units in self.fcnet_hiddens.split(",")):
             raise InvalidConfig("fcnet_hiddens", self.fcnet_hiddens, "whole numbers separated by commas, as 64,64")
+        if self.observation_filter not in ("none", "mean-std"):
+            raise InvalidConfig("observation_filter", self.observation_filter, "none or mean-std")
 
     @property
     def hidden_units(self) -> list[int]:
         """`fcnet_hiddens` as RLlib takes it."""
         return [int(units) for units in self.fcnet_hiddens.split(",")]
+
+    @property
+    def model_settings(self) -> dict[str, Any]:
+        """`model_config` as RLlib takes it."""
+        settings: dict[str, Any] = json.loads(self.model_config)
+        return settings
+
+    @property
+    def environment_kwargs(self) -> dict[str, Any]:
+        """`env_kwargs` as Gymnasium takes them."""
+        kwargs: dict[str, Any] = json.loads(self.env_kwargs)
+        return kwargs
+
+    @property
+    def wrappers(self) -> tuple[str, ...]:
+        """`wrapper` one by one."""
+        return () if self.wrapper == "none" else tuple(name.strip() for name in self.wrapper.split(","))
 
     @property
     def num_cpus(self) -> int:
@@ -152,11 +188,21 @@ def _converted(setting: "Field[Any]", value: Any) -> Any:
     if setting.default is None:
         return None if value in (None, "auto") else _number(setting.name, value, float)
     kind = type(setting.default)
+    if isinstance(value, Mapping) and setting.name in ("env_kwargs", "model_config"):
+        return json.dumps(value, default=str)
     if kind in (int, float):
         return _number(setting.name, value, kind)
     if not isinstance(value, kind):
         raise InvalidConfig(setting.name, value, "true or false" if kind is bool else "text")
     return value
+
+
+def _parsed(text: str) -> Any:
+    """JSON's value; None for what is no JSON."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def _number(name: str, value: Any, kind: type[int] | type[float]) -> int | float:

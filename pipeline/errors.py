@@ -1,6 +1,7 @@
 """What can go wrong in the pipeline. Each error keeps its data in fields and says what to do next."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -57,15 +58,76 @@ class EnvironmentNotFound(PipelineError):
 
 
 @dataclass(eq=False)
+class EnvKwargsRefused(PipelineError):
+    """An environment cannot be made with the keyword arguments that it was to be made with."""
+
+    env_id: str
+    kwargs: Mapping[str, object]
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"'{self.env_id}' cannot be made with env_kwargs {json.dumps(self.kwargs, default=str)}: {self.reason} "
+            "Give what its constructor takes."
+        )
+
+
+@dataclass(eq=False)
 class UnsupportedSpace(PipelineError):
     """PPO cannot train on a space of this kind, or its policy could not be exported."""
 
     role: str
     space: str
+    reason: str
     supported: str
 
     def __str__(self) -> str:
-        return f"The {self.role} space {self.space} is not supported; expected {self.supported}."
+        return f"The {self.role} space {self.space} is not supported: {self.reason}. Expected {self.supported}."
+
+
+@dataclass(eq=False)
+class NoSuchObject(PipelineError):
+    """A dotted name names nothing that can be imported."""
+
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"'{self.name}' cannot be imported: {self.reason} Name a class as module:Class."
+
+
+@dataclass(eq=False)
+class UnknownModelSetting(PipelineError):
+    """RLlib has no model setting of this name, or the policy that is trained would not read it."""
+
+    setting: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"model_config: '{self.setting}' {self.reason}"
+
+
+@dataclass(eq=False)
+class ServerAnswered(PipelineError):
+    """A server answered with an error, where an action was expected."""
+
+    url: str
+    status: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.url} answered {self.status} to an observation of the policy's space: {self.text}"
+
+
+@dataclass(eq=False)
+class VerificationFailed(PipelineError):
+    """A registered version does not act as RLlib would with its checkpoint."""
+
+    model_uri: str
+    failures: Sequence[str]
+
+    def __str__(self) -> str:
+        return f"{self.model_uri} does not act as its checkpoint does: {'; '.join(self.failures)}. Do not promote it."
 
 
 @dataclass(eq=False)

@@ -1,16 +1,16 @@
 """Playing greedy episodes: a policy and an environment become returns."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from pipeline.environments import Environment
-
-#: A batch of observations `[batch, *shape]` -> a batch of actions in the environment's own space.
-Act = Callable[[np.ndarray], np.ndarray]
+from pipeline.player import Player, State
+from pipeline.structures import stack
+from serving.spaces import OBSERVATIONS
 
 
 @dataclass(frozen=True)
@@ -59,48 +59,57 @@ class Evaluation:
         return f"{self.mean:.1f} +- {self.std:.1f} (minimum {self.minimum:.1f}) over {len(self.returns)} episodes"
 
 
-def play(act: Act, environment: Environment, episodes: int, first_seed: int) -> Evaluation:
+def play(player: Player, environment: Environment, episodes: int, first_seed: int) -> Evaluation:
     """Play episodes side by side, one batch of observations per step, each to its end.
 
     Args:
-        act: The policy.
+        player: The policy.
         environment: Where to play.
         episodes: How many.
         first_seed: Seed of the first episode's reset; the others count up from it.
     """
     returns = np.zeros(episodes)
-    for alive, _, rewards in _steps(act, environment, episodes, first_seed):
+    for alive, _, _, rewards in _steps(player, environment, episodes, first_seed):
         returns[alive] += rewards
     return Evaluation(tuple(returns.tolist()), first_seed)
 
 
-def observations(act: Act, environment: Environment, count: int, first_seed: int) -> np.ndarray:
-    """At least `count` observations (unless 32 episodes end sooner), `[n, *shape]`, as the policy meets them."""
-    collected: list[np.ndarray] = []
-    for _, batch, _ in _steps(act, environment, 32, first_seed):
-        collected.append(batch)
-        if sum(map(len, collected)) >= count:
+def observations(player: Player, environment: Environment, count: int, first_seed: int) -> dict[str, np.ndarray]:
+    """`count` observations (fewer if 32 episodes end sooner) by the names of the graph's inputs, `[n, *leaf.shape]`."""
+    collected = [observation for observation, _ in visited(player, environment, count, first_seed)]
+    return stack(player.observation_space, collected, OBSERVATIONS)
+
+
+def visited(player: Player, environment: Environment, count: int, first_seed: int) -> list[tuple[Any, State]]:
+    """`count` observations (fewer if 32 episodes end sooner), as the policy meets them, with its state before each."""
+    collected: list[tuple[Any, State]] = []
+    for _, batch, states, _ in _steps(player, environment, 32, first_seed):
+        collected.extend(zip(batch, states, strict=True))
+        if len(collected) >= count:
             break
-    return np.concatenate(collected)
+    return collected[:count]
 
 
 def _steps(
-    act: Act, environment: Environment, episodes: int, first_seed: int
-) -> Iterator[tuple[list[int], np.ndarray, list[float]]]:
-    """Of each step: the episodes still going, their observations, their rewards."""
-    with contextlib.ExitStack() as stack:
-        environments = [stack.enter_context(contextlib.closing(environment.make())) for _ in range(episodes)]
+    player: Player, environment: Environment, episodes: int, first_seed: int
+) -> Iterator[tuple[list[int], list[Any], list[State], list[float]]]:
+    """Of each step: the episodes still going, their observations, their states before it, their rewards."""
+    with contextlib.ExitStack() as opened:
+        environments = [opened.enter_context(contextlib.closing(environment.make())) for _ in range(episodes)]
         current: dict[int, Any] = {
             index: each.reset(seed=first_seed + index)[0] for index, each in enumerate(environments)
         }
+        states: dict[int, State] = dict.fromkeys(current, player.initial_state())
         while current:
-            alive = list(current)
-            batch = np.stack(list(current.values()))
+            alive, batch = list(current), list(current.values())
+            before = [states[index] for index in alive]
+            actions, after = player.act(batch, before)
+            states = dict(zip(alive, after, strict=True))
             rewards = []
-            for index, action in zip(alive, act(batch), strict=True):
+            for index, action in zip(alive, actions, strict=True):
                 observation, reward, terminated, truncated, _ = environments[index].step(action)
                 rewards.append(float(reward))
                 current[index] = observation
                 if terminated or truncated:
                     del current[index]
-            yield alive, batch, rewards
+            yield alive, batch, before, rewards

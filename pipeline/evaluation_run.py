@@ -6,6 +6,7 @@ import mlflow
 
 from pipeline import environments, evaluation, tracking
 from pipeline.evaluation import Evaluation
+from pipeline.player import Player
 from serving.policy import Policy
 from serving.registry import check_tracking_server, fetch, resolve
 
@@ -35,10 +36,10 @@ def evaluate(model_uri: str, episodes: int, seed: int) -> Evaluated:
     check_tracking_server()
     version = resolve(model_uri)
     policy = Policy.load(fetch(version))
-    environment = environments.describe(policy.environment.id)
+    environment = environments.served_for(policy)
     with tracking.run(f"evaluate {version.name} {version.version}") as run_id:
         tracking.log_params(run_id, {"model_uri": model_uri, "episodes": episodes, "seed": seed})
-        result = evaluation.play(policy.act, environment, episodes, seed)
+        result = evaluation.play(Player.served(policy), environment, episodes, seed)
         client = mlflow.MlflowClient()
         tracking.log_evaluation(run_id, result, tracking.model_id_of(version.name, version.version))
         for key, value in tracking.version_tags(result).items():

@@ -36,7 +36,8 @@ class ExportTrial:
 
         Raises:
             ExportFailed: If it cannot be.
-            EnvironmentNotFound, UnsupportedSpace: If there is nothing to train on.
+            EnvironmentNotFound, EnvKwargsRefused, NoSuchObject, UnsupportedSpace: If there is nothing to train on.
+            UnknownModelSetting: If a setting of the network means nothing.
         """
         try:
             error: Exception | None = self._outcome.recv()
@@ -59,10 +60,12 @@ def _try(config: TrainConfig, outcome: Connection) -> None:
 
 
 def _export(config: TrainConfig) -> None:
-    from pipeline import environments, export
-    from pipeline.export import GreedyPolicy
-    from pipeline.training import untrained
+    from pipeline import environments, export, filters, networks
+    from pipeline.export import ExportablePolicy
 
-    environment = environments.describe(config.env_id)
-    policy = GreedyPolicy(untrained(config, environment), environment.action_space)
-    export.to_onnx(policy, environment.observation_space)
+    environment = environments.describe(config.env_id, config.environment_kwargs, config.wrappers)
+    spaces = environment.observation_space, environment.action_space
+    if config.observation_filter == filters.MEAN_STD:
+        filters.check(environment.observation_space)
+    module = networks.untrained(config, environment)
+    export.to_onnx(ExportablePolicy(module, *spaces, with_values=config.value_estimates))

@@ -8,6 +8,7 @@ import mlflow
 from pipeline import bundle, tracking
 from pipeline.environments import Environment
 from pipeline.errors import CannotContinueFrom
+from pipeline.filters import FrozenFilter
 from pipeline.training import Trainer
 from serving.policy import Policy
 from serving.registry import fetch, resolve
@@ -31,8 +32,11 @@ class Origin:
         """Give the trainer the weights.
 
         Raises:
-            CannotContinueFrom: If its network has another shape.
+            CannotContinueFrom: If its network has another shape, or either is filtered.
         """
+        if trainer.is_filtered or FrozenFilter.of_checkpoint(self.checkpoint) is not None:
+            reason = "the figures of its mean/std filter would not come along. Train anew."
+            raise CannotContinueFrom(self.uri, reason)
         try:
             trainer.load_weights(self.checkpoint)
         except RuntimeError as error:

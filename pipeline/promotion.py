@@ -13,6 +13,7 @@ from pipeline.errors import NothingToRollBack, PipelineError, PromotionRefused
 from pipeline.evaluation import Evaluation
 from pipeline.gate import Verdict
 from pipeline.history import Event
+from pipeline.player import Player
 from pipeline.slots import STAGES, Slot, stages
 from serving.errors import ServingError
 from serving.policy import Policy
@@ -196,7 +197,7 @@ def _judge(slot: Slot, challenger: ModelVersion, champion: int | None, gate: Gat
         if differences:
             return None, differences
     try:
-        environment = environments.describe(policy.environment.id)
+        environment = environments.served_for(policy)
     except PipelineError as error:
         return None, [f"it cannot be evaluated here: {error}"]
     verdict = _compare(policy, incumbent, environment, _threshold(gate, challenger, environment), gate)
@@ -215,7 +216,7 @@ def _compare(
     challenger: Policy, champion: Policy | None, environment: Environment, threshold: float | None, gate: Gate
 ) -> Verdict:
     def play(policy: Policy) -> Evaluation:
-        return evaluation.play(policy.act, environment, gate.episodes, gate.seed)
+        return evaluation.play(Player.served(policy), environment, gate.episodes, gate.seed)
 
     return Verdict(play(challenger), play(champion) if champion else None, threshold, gate.tolerance)
 

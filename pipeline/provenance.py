@@ -16,7 +16,7 @@ def of(environment: Environment) -> dict[str, str]:
     return {
         "git_commit": _commit(),
         "env_id": environment.id,
-        "env_kwargs": json.dumps({}),
+        "env_kwargs": json.dumps(dict(environment.kwargs)),
         "package.python": platform.python_version(),
         **{f"package.{name}": importlib.metadata.version(name) for name in _PACKAGES},
     }

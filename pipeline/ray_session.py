@@ -4,6 +4,7 @@ import importlib.util
 import logging
 import socket
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
@@ -87,7 +88,7 @@ class RaySession:
 
     def _where(self) -> dict[str, Any]:
         if self._address is not None:
-            return {"address": self._address, "runtime_env": {"py_modules": _code(self._config.env_id)}}
+            return {"address": self._address, "runtime_env": {"py_modules": _code(_modules(self._config))}}
         # "local" always starts a Ray; no address would join whichever runs on this machine. It counts processes, not
         # cores: it runs as many as are asked for.
         return {"address": "local", "include_dashboard": False, "num_cpus": self._config.num_cpus}
@@ -100,15 +101,22 @@ def _knock(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
 
 
-def _code(env_id: str) -> list[str]:
-    """What a cluster needs of this machine: these packages, and the module that registers `module:Id`."""
+def _modules(config: TrainConfig) -> list[str]:
+    """The modules that a configuration names: those of `module:Id` and `module:Class`."""
+    names = [config.env_id, *config.wrappers, config.rl_module]
+    return [name.rpartition(":")[0] for name in names if ":" in name]
+
+
+def _code(modules: Iterable[str]) -> list[str]:
+    """What a cluster needs of this machine: these packages, and the modules of the user's own."""
     packages = [str(Path(__file__).parents[1] / name) for name in ("pipeline", "serving")]
-    module, _, name = env_id.rpartition(":")
-    found = importlib.util.find_spec(module.partition(".")[0]) if name and module else None
-    if found is None or found.origin is None or "site-packages" in found.origin:
-        return packages  # an installed package is the cluster's to install
-    is_package = found.submodule_search_locations is not None
-    return [*packages, str(Path(found.origin).parent if is_package else found.origin)]
+    for module in modules:
+        found = importlib.util.find_spec(module.partition(".")[0])
+        if found is None or found.origin is None or "site-packages" in found.origin:
+            continue  # an installed package is the cluster's to install
+        is_package = found.submodule_search_locations is not None
+        packages.append(str(Path(found.origin).parent if is_package else found.origin))
+    return list(dict.fromkeys(packages))
 
 
 def _check_resources(config: TrainConfig) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.environments import Environment
-from pipeline.evaluation import Act
+from pipeline.player import Player
 
 #: Enough to see what the policy does, small enough to load at once.
 _FRAMES = 125
@@ -17,11 +17,11 @@ _FRAMES_PER_S = 12.5
 _WIDTH = 300
 
 
-def record(act: Act, environment: Environment, seed: int, file: Path) -> bool:
+def record(player: Player, environment: Environment, seed: int, file: Path) -> bool:
     """Play a greedy episode and write up to 10 s of it, in the environment's own time.
 
     Args:
-        act: The policy.
+        player: The policy.
         environment: Where to play.
         seed: Of the episode's reset.
         file: Where to.
@@ -36,20 +36,22 @@ def record(act: Act, environment: Environment, seed: int, file: Path) -> bool:
     if "rgb_array" not in environment.render_modes:
         return False
     try:
-        frames = _frames(act, environment, seed)
+        frames = _frames(player, environment, seed)
     except (gymnasium.error.Error, ImportError):
         return False
     frames[0].save(file, save_all=True, append_images=frames[1:], duration=1000 / _FRAMES_PER_S, loop=0)
     return True
 
 
-def _frames(act: Act, environment: Environment, seed: int) -> list[Image.Image]:
+def _frames(player: Player, environment: Environment, seed: int) -> list[Image.Image]:
     with contextlib.closing(environment.make(render_mode="rgb_array")) as made:
         stride = max(1, round(made.metadata.get("render_fps", 30) / _FRAMES_PER_S))
         observation, _ = made.reset(seed=seed)
+        states = [player.initial_state()]
         frames = [_picture(made.render())]
         for step in range(1, stride * _FRAMES):
-            observation, _, terminated, truncated, _ = made.step(act(np.stack([observation]))[0])
+            (action,), states = player.act([observation], states)
+            observation, _, terminated, truncated, _ = made.step(action)
             if step % stride == 0:
                 frames.append(_picture(made.render()))
             if terminated or truncated:

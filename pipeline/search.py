@@ -9,9 +9,9 @@ from pipeline import bundle, checkpoints, evaluation, interruption, tracking
 from pipeline.config import TrainConfig
 from pipeline.environments import Environment
 from pipeline.evaluation import Evaluation
-from pipeline.export import GreedyPolicy
 from pipeline.figures import LearningCurve
 from pipeline.outbox import Outbox
+from pipeline.player import Player
 from pipeline.state import State
 from pipeline.training import Iteration, Trainer
 from serving.policy import Policy
@@ -110,9 +110,9 @@ class Search:
             with interruption.deferred() as pending:
                 self._train(pending)
             self._progress.stage("Exporting the best policy and proving the graph equal to its checkpoint")
-            policy = bundle.assemble(self._directory, self._environment)
+            policy = bundle.assemble(self._directory, self._environment, with_values=self._config.value_estimates)
             final = evaluation.play(
-                policy.act,
+                Player.served(policy),
                 self._environment,
                 self._config.evaluation_episodes,
                 _FINAL_SEED + self._state.finals * self._config.evaluation_episodes,
@@ -212,8 +212,8 @@ class Search:
         return fixed, min(fixed, self._play(_FRESH_SEED + self._state.env_steps), key=lambda each: each.mean)
 
     def _play(self, first_seed: int) -> Evaluation:
-        policy = GreedyPolicy(self._trainer.module, self._environment.action_space)
-        return evaluation.play(policy.act, self._environment, self._config.evaluation_episodes, first_seed)
+        player = self._trainer.policy.player
+        return evaluation.play(player, self._environment, self._config.evaluation_episodes, first_seed)
 
     def _goal(self) -> str:
         budget = f"{self._config.max_env_steps:,} environment steps"

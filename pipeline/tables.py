@@ -6,6 +6,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.checks import Check
 from pipeline.gate import Verdict
 from pipeline.history import Event
 from pipeline.promotion import VersionRow
@@ -48,6 +49,14 @@ def timeline_table(events: Sequence[Event]) -> None:
         version = "-" if event.version is None else str(event.version)
         table.add_row(event.at[:19].replace("T", " "), version, event.by, event.kind, event.why)
     Console(soft_wrap=True).print(table)
+
+
+def checks_table(checks: Sequence[Check]) -> None:
+    """Print what a version was asked, a line each way of asking."""
+    table = Table("asked", "answers", "differs", box=None, header_style="bold", pad_edge=False)
+    for check in checks:
+        table.add_row(check.name, f"{check.asked:,}", check.failure or "-")
+    Console().print(table)
 
 
 def age(seconds: float) -> str:

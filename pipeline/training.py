@@ -13,15 +13,16 @@ from typing import Any, Self
 
 import ray
 import torch
-from gymnasium.spaces import Discrete
+from gymnasium.spaces import Box
 from ray.rllib.algorithms.ppo import PPO, PPOConfig
-from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
-from ray.rllib.core.rl_module import RLModuleSpec
-from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.torch import TorchRLModule
 
+from pipeline import networks
 from pipeline.config import TrainConfig
 from pipeline.environments import Environment
+from pipeline.export import ExportablePolicy
+from pipeline.filters import MEAN_STD, FrozenFilter
+from serving.spaces import leaves
 
 # RLlib warns at each start that it is itself; what matters to a person raises, or we say it.
 logging.getLogger("ray").setLevel(logging.ERROR)
@@ -75,6 +76,8 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, environment: Environment) -> None:
         self._config = algorithm_config(config, environment)
+        self._environment = environment
+        self.is_filtered = config.observation_filter == MEAN_STD
         self._num_threads = config.torch_num_threads
         self._returns: deque[float] = deque(maxlen=RETURN_WINDOW)
         self._env_steps = 0
@@ -94,10 +97,17 @@ class Trainer:
         self._until_exit.close()
 
     @property
-    def module(self) -> TorchRLModule:
+    def policy(self) -> ExportablePolicy:
         """The policy as the environment runners have it; it changes while training."""
         module: TorchRLModule = self._algorithm.get_module()
-        return module
+        frozen = FrozenFilter(self._filter_state()) if self.is_filtered else None
+        return ExportablePolicy(module, self._environment.observation_space, self._environment.action_space, frozen)
+
+    def _filter_state(self) -> dict[Any, Any]:
+        runner = self._algorithm.env_runner
+        pipeline = runner.get_state(components="env_to_module_connector")["env_to_module_connector"]
+        state: dict[Any, Any] = pipeline["MeanStdFilter"]
+        return state
 
     @property
     def returns(self) -> Sequence[float]:
@@ -176,37 +186,21 @@ def _without_ray() -> Iterator[None]:
         ray.put = put
 
 
-def untrained(config: TrainConfig, environment: Environment) -> TorchRLModule:
-    """A policy as training begins with, built without Ray."""
-    module: TorchRLModule = RLModuleSpec(
-        module_class=DefaultPPOTorchRLModule,
-        observation_space=environment.observation_space,
-        action_space=environment.action_space,
-        model_config=_model_config(config),
-    ).build()
-    return module
-
-
-def _model_config(config: TrainConfig) -> DefaultModelConfig:
-    return DefaultModelConfig(
-        fcnet_hiddens=config.hidden_units,
-        fcnet_activation=config.fcnet_activation,
-        vf_share_layers=config.vf_share_layers,
-    )
-
-
 def algorithm_config(config: TrainConfig, environment: Environment) -> PPOConfig:
     """RLlib's form of a configuration."""
-    vectorize_mode = "vector_entry_point" if environment.has_vector_entry_point else "sync"
+    env, env_config = environment.for_rllib
+    has_own_vectors = isinstance(env, str) and environment.has_vector_entry_point
+    has_boxes = any(isinstance(leaf.space, Box) for leaf in leaves(environment.trained_action_space))
     schedule = [[0, config.lr], [config.lr_decay_steps, config.lr_final]]
     return (
         PPOConfig()
-        # Unsquashing copies every action; a Discrete one has nothing to unsquash.
-        .environment(environment.id, normalize_actions=not isinstance(environment.action_space, Discrete))
+        # Unsquashing copies every action; without a Box there is nothing to unsquash.
+        .environment(env, env_config=env_config, normalize_actions=has_boxes)
         .env_runners(
             num_env_runners=config.num_env_runners,
             num_envs_per_env_runner=config.num_envs_per_env_runner,
-            gym_env_vectorize_mode=vectorize_mode,
+            gym_env_vectorize_mode="vector_entry_point" if has_own_vectors else "sync",
+            env_to_module_connector=_mean_std_filter() if config.observation_filter == MEAN_STD else None,
         )
         .learners(num_learners=config.num_learners, num_gpus_per_learner=config.num_gpus_per_learner)
         .training(
@@ -225,7 +219,7 @@ def algorithm_config(config: TrainConfig, environment: Environment) -> PPOConfig
             entropy_coeff=config.entropy_coeff,
             grad_clip=config.grad_clip,
         )
-        .rl_module(model_config=_model_config(config))
+        .rl_module(rl_module_spec=networks.spec(config, environment))
         .callbacks(on_episode_end=_return_logger())
         .debugging(seed=config.seed)
     )
@@ -243,3 +237,14 @@ def _return_logger() -> Callable[..., None]:
         metrics_logger.log_value(key, sum(chunk.get_return() for chunk in chunks), reduce="item_series")
 
     return log_return
+
+
+def _mean_std_filter() -> Callable[..., Any]:
+    """A factory of RLlib's filter; a closure, as `_return_logger`."""
+
+    def make_filter(*_: Any) -> Any:
+        from ray.rllib.connectors.env_to_module import MeanStdFilter
+
+        return MeanStdFilter()
+
+    return make_filter

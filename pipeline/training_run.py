@@ -16,6 +16,7 @@ from pipeline.evaluation import Evaluation
 from pipeline.export_trial import ExportTrial
 from pipeline.origin import Origin
 from pipeline.outbox import Outbox, patiently
+from pipeline.player import Player
 from pipeline.ray_session import RaySession
 from pipeline.search import Found, Progress, Search
 from pipeline.training import Trainer
@@ -68,7 +69,7 @@ def train(
         Interrupted: On SIGINT and SIGTERM; nothing is registered then.
     """
     check_tracking_server()
-    environment = environments.describe(config.env_id)
+    environment = environments.describe(config.env_id, config.environment_kwargs, config.wrappers)
     with tracking.run("train") as run_id, _workplace() as directory:
         tracking.log_params(run_id, config.as_params())
         tracking.log_config(config.as_params())
@@ -95,7 +96,7 @@ def resume(run_id: str, progress: Progress, ray: RaySession) -> Trained:
     check_tracking_server()
     config = TrainConfig.of(tracking.load_config(run_id))
     ray.begin(config)
-    environment = environments.describe(config.env_id)
+    environment = environments.describe(config.env_id, config.environment_kwargs, config.wrappers)
     with _workplace() as directory:
         checkpoints.newest(run_id, directory)
         with tracking.run("train", resumed=run_id):
@@ -146,7 +147,7 @@ class _Run:
         figure = figures.distribution(found.evaluation.returns, target_return, title)
         outbox.file("distribution", lambda: tracking.log_figure(self.run_id, figure, tracking.DISTRIBUTION))
         file = self.directory.parent / tracking.RECORDING
-        if recording.record(found.policy.act, self.environment, found.evaluation.first_seed, file):
+        if recording.record(Player.served(found.policy), self.environment, found.evaluation.first_seed, file):
             outbox.file("recording", lambda: mlflow.MlflowClient().log_artifact(self.run_id, str(file)))
 
     def _register(self, found: Found, target_return: float | None) -> Trained:

@@ -1,38 +1,57 @@
-"""The JSON form of actions: what `env.step` takes, numbers for Discrete and lists for arrays."""
+"""The JSON form of actions: what `env.step` takes.
 
-from collections.abc import Callable, Sequence
+Numbers for Discrete, lists for arrays and Tuple, objects for Dict.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from gymnasium import Space, spaces
 from numpy.typing import NDArray
 
-from serving.errors import PolicyFailed, SpaceUnsupported
-from serving.spaces import Json
+from serving.errors import PolicyFailed
+from serving.rows import Tensors
+from serving.spaces import ACTION, Json, Leaf, children, leaves
 
-ActionWriter = Callable[[NDArray[Any]], Sequence[Json]]
-"""Actions `[batch, ...]` of one space -> their JSON forms, one each."""
+LeafWriter = Callable[[NDArray[Any]], Sequence[Json]]
+"""Actions `[batch, ...]` of one leaf -> their JSON forms, one each."""
+
+ActionWriter = Callable[[Tensors], Sequence[Json]]
+"""Actions `[batch, ...]` by the names of the graph's outputs -> their JSON forms, one each."""
 
 
 def action_writer(space: Space[Any]) -> ActionWriter:
-    """Return the function that writes a space's actions.
+    """Return the function that writes a space's actions. Raises SpaceUnsupported."""
+    writers = [(leaf.tensor(ACTION), leaf_writer(leaf)) for leaf in leaves(space)]
 
-    Raises:
-        SpaceUnsupported: neither Box nor Discrete.
-    """
-    if isinstance(space, spaces.Discrete):
-        return _write_integers
-    if isinstance(space, spaces.Box):
-        return _write_arrays
-    raise SpaceUnsupported(f"{space} as actions")
+    def write(tensors: Tensors) -> list[Json]:
+        columns = [write_leaf(tensors[name]) for name, write_leaf in writers]
+        return [_nest(space, iter(row)) for row in zip(*columns, strict=True)]
+
+    return write
+
+
+def leaf_writer(leaf: Leaf) -> LeafWriter:
+    """Return the function that writes one leaf's actions."""
+    return _write_finite if np.dtype(leaf.space.dtype).kind == "f" else _write_integers
 
 
 def _write_integers(actions: NDArray[Any]) -> Sequence[Json]:
     return actions.tolist()  # type: ignore[no-any-return]
 
 
-def _write_arrays(actions: NDArray[Any]) -> Sequence[Json]:
+def _write_finite(actions: NDArray[Any]) -> Sequence[Json]:
     # JSON has no NaN: a policy that diverged must not answer null.
     if not np.isfinite(actions).all():
         raise PolicyFailed("the action is not finite")
     return actions.tolist()  # type: ignore[no-any-return]
+
+
+def _nest(space: Space[Any], values: Iterator[Json]) -> Json:
+    """Put values, in the order of `leaves`, where the space has them."""
+    if isinstance(space, spaces.Dict):
+        return {name: _nest(child, values) for name, child in children(space)}
+    if isinstance(space, spaces.Tuple):
+        return [_nest(child, values) for _, child in children(space)]
+    return next(values)

@@ -4,12 +4,11 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+from serving.rows import Batch, joined
 
-Act = Callable[[NDArray[Any]], NDArray[Any]]
+Act = Callable[[Batch], Batch]
 
 QUICK_S = 1e-3
 """A policy that takes longer runs in a thread, so that the event loop reads the next requests meanwhile."""
@@ -28,8 +27,8 @@ class Batching:
 class Waiting(NamedTuple):
     """One request's observations, and where its actions go."""
 
-    observations: NDArray[Any]
-    actions: asyncio.Future[NDArray[Any]]
+    observations: Batch
+    actions: asyncio.Future[Batch]
 
 
 class Batcher:
@@ -60,7 +59,7 @@ class Batcher:
         self.quick = False
         """Whether the last batch took at most QUICK_S; before there was one, it is taken for slow."""
 
-    async def act(self, observations: NDArray[Any]) -> NDArray[Any]:
+    async def act(self, observations: Batch) -> Batch:
         """Return the actions for one request's observations, `[batch, ...]`. Raises what the policy raises."""
         loop = asyncio.get_running_loop()
         if self.quick and self._comes_alone(loop):
@@ -98,7 +97,7 @@ class Batcher:
         finally:
             self._running = None
 
-    def _compute(self, observations: NDArray[Any]) -> NDArray[Any]:
+    def _compute(self, observations: Batch) -> Batch:
         begun = time.perf_counter()
         actions = self._act(observations)
         self.quick = time.perf_counter() - begun <= QUICK_S
@@ -129,7 +128,7 @@ class Batcher:
 
     async def _answer(self, batch: list[Waiting]) -> None:
         try:
-            observations = _joined(batch)
+            observations = joined([each.observations for each in batch])
             quick = self.quick and not self._batching.wait_timeout_s
             actions = self._compute(observations) if quick else await asyncio.to_thread(self._compute, observations)
         except Exception as error:  # noqa: BLE001 - it goes to those who wait
@@ -153,13 +152,7 @@ class Batcher:
         return sum(len(each.observations) for each in self._waiting) >= self._batching.max_batch_size
 
 
-def _joined(batch: list[Waiting]) -> NDArray[Any]:
-    if len(batch) == 1:
-        return batch[0].observations
-    return np.concatenate([each.observations for each in batch])
-
-
-def _resolve(waiting: Waiting, actions: NDArray[Any]) -> None:
+def _resolve(waiting: Waiting, actions: Batch) -> None:
     if not waiting.actions.done():
         waiting.actions.set_result(actions)
 

@@ -38,6 +38,7 @@ def play_one(client: PolicyClient, environment: gymnasium.Env[Any, Any], seed: i
     Raises:
         RequestRefused, ServerUnreachable: as `PolicyClient.act`.
     """
+    client.reset()
     observation, _ = environment.reset(seed=seed)
     total, steps, done = 0.0, 0, False
     while not done:
@@ -56,9 +57,10 @@ def play_together(client: PolicyClient, make: MakeEnvironment, seeds: range) -> 
     Raises:
         RequestRefused, ServerUnreachable: as `PolicyClient.act_batch`.
     """
+    client.reset()
     running = [_Running(make(), seed) for seed in seeds]
     while running:
-        actions = client.act_batch([each.observation for each in running])
+        actions = client.act_batch([each.observation for each in running], episodes=[each.seed for each in running])
         for each, action in zip(running, actions, strict=True):
             each.step(action)
         yield from (each.episode() for each in running if each.done)
@@ -69,7 +71,7 @@ class _Running:
     def __init__(self, environment: gymnasium.Env[Any, Any], seed: int) -> None:
         self.done = False
         self.observation, _ = environment.reset(seed=seed)
-        self._environment, self._seed = environment, seed
+        self._environment, self.seed = environment, seed
         self._return, self._steps = 0.0, 0
 
     def step(self, action: Any) -> None:
@@ -80,4 +82,4 @@ class _Running:
             self._environment.close()  # type: ignore[no-untyped-call]
 
     def episode(self) -> Episode:
-        return Episode(self._seed, self._return, self._steps)
+        return Episode(self.seed, self._return, self._steps)

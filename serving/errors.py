@@ -86,12 +86,52 @@ class ObservationAmbiguous(RequestError):
 
 @dataclass(eq=False)
 class KeyUnknown(RequestError):
-    """The request has a key that means nothing here."""
+    """The request has a key that means nothing beside those that it also has; `known` are those that would."""
 
     key: str
+    known: Sequence[str]
 
     def __str__(self) -> str:
-        return f'the request has an unknown key "{self.key}", expected only "observation" or "observations"'
+        return f'the request has an unknown key "{self.key}", expected only {", ".join(self.known)}'
+
+
+@dataclass(eq=False)
+class OptionInvalid(RequestError):
+    """The request's option `name` has no value that it can have."""
+
+    name: str
+    found: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f'"{self.name}" is {self.found}, expected {self.expected}'
+
+
+@dataclass(eq=False)
+class ExploreUnsupported(RequestError):
+    """The request asks for a sampled action, and the bundle's graph is greedy only."""
+
+    def __str__(self) -> str:
+        return 'this version answers greedily only: its graph takes no noise; leave "explore" out'
+
+
+@dataclass(eq=False)
+class StateInvalid(RequestError):
+    """The state at `path` did not come from this server, or was changed since; `reason` says why."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} {self.reason}; send back what the last answer held, or leave it out to begin with the "
+            f"initial state"
+        )
+
+
+def _at(path: str, verb: str) -> str:
+    # "observation is null", but "observation.arm.position: null".
+    return f"{path}:" if "." in path else f"{path} {verb}"
 
 
 @dataclass(eq=False)
@@ -104,7 +144,7 @@ class ObservationShape(RequestError):
 
     def __str__(self) -> str:
         found = "lists of different lengths" if self.shape is None else f"shape {self.shape}"
-        return f"{self.path} has {found}, expected {self.expected}"
+        return f"{_at(self.path, 'has')} {found}, expected {self.expected}"
 
 
 @dataclass(eq=False)
@@ -116,7 +156,20 @@ class ObservationType(RequestError):
     expected: str
 
     def __str__(self) -> str:
-        return f"{self.path} is {self.found}, expected {self.expected}"
+        return f"{_at(self.path, 'is')} {self.found}, expected {self.expected}"
+
+
+@dataclass(eq=False)
+class ObservationRange(RequestError):
+    """The integer at `path` is none of those that the space counts."""
+
+    path: str
+    found: int
+    low: int
+    high: int
+
+    def __str__(self) -> str:
+        return f"{_at(self.path, 'is')} {self.found}, expected an integer from {self.low} to {self.high}"
 
 
 @dataclass(eq=False)
@@ -128,7 +181,54 @@ class ObservationNotFinite(RequestError):
     dtype: str
 
     def __str__(self) -> str:
-        return f"{self.path} is {self.found}, expected a finite {self.dtype}"
+        return f"{_at(self.path, 'is')} {self.found}, expected a finite {self.dtype}"
+
+
+@dataclass(eq=False)
+class ObservationKeyMissing(RequestError):
+    """The object at `path` lacks a key of the Dict space."""
+
+    path: str
+    key: str
+    expected: Sequence[str]
+
+    def __str__(self) -> str:
+        return f'{_at(self.path, "has")} no key "{self.key}", expected {", ".join(self.expected)}'
+
+
+@dataclass(eq=False)
+class ObservationKeyUnknown(RequestError):
+    """The object at `path` has a key that the Dict space lacks."""
+
+    path: str
+    key: str
+    expected: Sequence[str]
+
+    def __str__(self) -> str:
+        return f'{_at(self.path, "has")} an unknown key "{self.key}", expected {", ".join(self.expected)}'
+
+
+@dataclass(eq=False)
+class ObservationLength(RequestError):
+    """The list at `path` has more or fewer elements than the Tuple space."""
+
+    path: str
+    found: int
+    expected: int
+
+    def __str__(self) -> str:
+        return f"{_at(self.path, 'has')} a list of {self.found}, expected {self.expected} elements"
+
+
+@dataclass(eq=False)
+class ObservationEncoding(RequestError):
+    """The base64 form of the array at `path` cannot be decoded; `reason` says why."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
 
 
 @dataclass(eq=False)
@@ -171,15 +271,26 @@ RESPONSES: dict[type[ServingError], tuple[HTTPStatus, str]] = {
     ObservationMissing: (HTTPStatus.UNPROCESSABLE_ENTITY, "observation_missing"),
     ObservationAmbiguous: (HTTPStatus.UNPROCESSABLE_ENTITY, "observation_ambiguous"),
     KeyUnknown: (HTTPStatus.UNPROCESSABLE_ENTITY, "key_unknown"),
+    OptionInvalid: (HTTPStatus.UNPROCESSABLE_ENTITY, "option_invalid"),
+    ExploreUnsupported: (HTTPStatus.UNPROCESSABLE_ENTITY, "explore_unsupported"),
+    StateInvalid: (HTTPStatus.UNPROCESSABLE_ENTITY, "state_invalid"),
     ObservationShape: (HTTPStatus.UNPROCESSABLE_ENTITY, "observation_shape"),
     ObservationType: (HTTPStatus.UNPROCESSABLE_ENTITY, "observation_type"),
     ObservationNotFinite: (HTTPStatus.UNPROCESSABLE_ENTITY, "observation_not_finite"),
+    ObservationRange: (HTTPStatus.UNPROCESSABLE_ENTITY, "observation_range"),
+    ObservationKeyMissing: (HTTPStatus.UNPROCESSABLE_ENTITY, "observation_key_missing"),
+    ObservationKeyUnknown: (HTTPStatus.UNPROCESSABLE_ENTITY, "observation_key_unknown"),
+    ObservationLength: (HTTPStatus.UNPROCESSABLE_ENTITY, "observation_length"),
+    ObservationEncoding: (HTTPStatus.UNPROCESSABLE_ENTITY, "observation_encoding"),
     PathUnknown: (HTTPStatus.NOT_FOUND, "path_unknown"),
     MethodNotAllowed: (HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed"),
     PolicyFailed: (HTTPStatus.INTERNAL_SERVER_ERROR, "policy_failed"),
     Overloaded: (HTTPStatus.SERVICE_UNAVAILABLE, "overloaded"),
 }
 """What HTTP answers to each error: the status, and the `code` in the body."""
+
+
+SPACES = "Box, Discrete, MultiDiscrete, MultiBinary, and Dict and Tuple of these"
 
 
 # --- bundles ---------------------------------------------------------------------------------------------
@@ -196,7 +307,7 @@ class SpaceUnsupported(BundleError):
     space: str
 
     def __str__(self) -> str:
-        return f"space not supported: {self.space}; supported are Box and Discrete"
+        return f"space not supported: {self.space}; supported are {SPACES}"
 
 
 @dataclass(eq=False)

@@ -1,55 +1,123 @@
-"""The native protocol: `{"observation": [...]}` -> `{"action": 1}`, and the same in the plural."""
+"""The native protocol: `{"observation": [...]}` -> `{"action": 1}`, the same in the plural, and options beside it."""
 
 import json
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import orjson
-from gymnasium import Space
-from numpy.typing import NDArray
+from gymnasium import Space, spaces
 
-from serving.actions import action_writer
+from serving.actions import action_writer, leaf_writer
 from serving.errors import (
     BodyNotJson,
     BodyNotObject,
+    ExploreUnsupported,
     KeyUnknown,
     ObservationAmbiguous,
     ObservationMissing,
-    RequestError,
+    OptionInvalid,
 )
-from serving.observations import describe, observation_reader
-from serving.spaces import Json
+from serving.leaf_reader import LeafReader, describe
+from serving.noise import NOISE, Noise
+from serving.observations import ObservationReader
+from serving.rows import Batch, Rows, Tensors
+from serving.spaces import Json, leaves
+from serving.states import StateCodec
 
 ONE, MANY = "observation", "observations"
+STATE, STATES = "state", "states"
+OPTIONS = ("explore", "seed", "details")
+KNOWN_KEYS = {ONE: (ONE, STATE, *OPTIONS), MANY: (MANY, STATES, *OPTIONS)}
+
+DETAILS = {"action_dist_inputs": "action_dist_inputs", "action_logp": "action_logp", "values": "value"}
+"""The graph's outputs that say more about an action, and what an answer calls them."""
+
+MAX_SEED = 2**64 - 1
 
 
 class Decoded(NamedTuple):
-    """The observations of a request, `[batch, *shape]`, and whether it asked for a list of actions."""
+    """The observations of a request, and whether it asked for a list of actions.
 
-    observations: NDArray[Any]
+    They are one array, `[batch, *shape]`, where that is all that the policy needs, and rows otherwise.
+    """
+
+    observations: Batch
     batched: bool
 
 
 class JsonCodec:
-    """Decodes request bodies and encodes answers for one pair of spaces."""
+    """Decodes request bodies and encodes answers for one policy.
 
-    def __init__(self, observation_space: Space[Any], action_space: Space[Any]) -> None:
-        self._reader = observation_reader(observation_space)
+    Args:
+        observation_space: what its clients send.
+        action_space: what they get.
+        noise: what its graph takes, if it does.
+        states: of the version, where the policy is recurrent or clients may come with the state of one that was.
+    """
+
+    def __init__(
+        self,
+        observation_space: Space[Any],
+        action_space: Space[Any],
+        *,
+        noise: Noise | None = None,
+        states: StateCodec | None = None,
+    ) -> None:
+        self._observations = ObservationReader(observation_space)
         self._write = action_writer(action_space)
+        self._noise = noise
+        self._states = StateCodec({}) if states is None else states
+        self._reader, self._write_plain = LeafReader(leaves(observation_space)[0]), leaf_writer(leaves(action_space)[0])
+        # Requests of one key, answered with one array, take a way that costs nothing.
+        nested = any(isinstance(space, spaces.Dict | spaces.Tuple) for space in (observation_space, action_space))
+        self._plain_keys = 0 if nested or self._states.recurrent else 1
 
     def decode(self, body: bytes) -> Decoded:
         """Return the observations in a request's body. Raises RequestError, saying what doesn't fit."""
         request = parse(body)
-        if type(request) is dict and len(request) == 1:
+        if type(request) is dict and len(request) == self._plain_keys:
             if ONE in request:
                 return Decoded(self._reader.read(request[ONE]), batched=False)
             if MANY in request:
                 return Decoded(self._reader.read_batch(request[MANY]), batched=True)
-        raise _fault(request)
+        return self._decode_rows(_checked(request))
 
-    def encode(self, actions: NDArray[Any], *, batched: bool) -> bytes:
-        """Return the body that answers with `actions`, `[batch, ...]`. Raises PolicyFailed if not finite."""
-        written = self._write(actions)
+    def encode(self, actions: Batch, *, batched: bool) -> bytes:
+        """Return the body that answers with a policy's actions. Raises PolicyFailed if they are not finite."""
+        if isinstance(actions, Rows):
+            return self._encode_rows(actions, batched=batched)
+        written = self._write_plain(actions)
         return orjson.dumps({"actions": written} if batched else {"action": written[0]})
+
+    def _decode_rows(self, request: dict[str, Json]) -> Decoded:
+        batched = MANY in request
+        tensors = self._observations.read_batch(request[MANY]) if batched else self._observations.read(request[ONE])
+        batch = len(next(iter(tensors.values())))
+        states, reset = self._states.read(*_states(request, batch, batched=batched))
+        details = np.full(batch, _flag(request, "details"))
+        return Decoded(Rows(tensors | self._noise_for(request, batch) | states, details, reset), batched)
+
+    def _noise_for(self, request: dict[str, Json], batch: int) -> Tensors:
+        seed = _seed(request)
+        if not _flag(request, "explore"):
+            return {}
+        if self._noise is None:
+            raise ExploreUnsupported
+        return {NOISE: self._noise.draw(batch, seed)}
+
+    def _encode_rows(self, rows: Rows, *, batched: bool) -> bytes:
+        written: dict[str, Sequence[Json]] = {"action": self._write(rows.tensors) if len(rows) else []}
+        if rows.details.any():
+            written["details"] = _details(rows.tensors)
+        if self._states.recurrent:
+            written["state"] = self._states.write(rows.tensors) if len(rows) else []
+        if rows.reset.any():
+            written["state_reset"] = rows.reset.tolist()
+        if not batched:
+            return orjson.dumps({key: values[0] for key, values in written.items()})
+        plural = {"action": "actions", "state": "states"}
+        return orjson.dumps({plural.get(key, key): values for key, values in written.items()})
 
 
 def parse(body: bytes) -> Json:
@@ -70,11 +138,49 @@ def parse(body: bytes) -> Json:
         raise BodyNotJson(reason if body else "it is empty") from None
 
 
-def _fault(request: Json) -> RequestError:
+def _checked(request: Json) -> dict[str, Json]:
+    """Return the request if it has the keys of one. Raises RequestError."""
     if type(request) is not dict:
-        return BodyNotObject(describe(request))
+        raise BodyNotObject(describe(request))
     if ONE in request and MANY in request:
-        return ObservationAmbiguous()
-    if ONE in request or MANY in request:
-        return KeyUnknown(next(key for key in request if key not in (ONE, MANY)))
-    return ObservationMissing(tuple(request)[:5])
+        raise ObservationAmbiguous
+    if ONE not in request and MANY not in request:
+        raise ObservationMissing(tuple(request)[:5])
+    known = KNOWN_KEYS[ONE if ONE in request else MANY]
+    for key in request:
+        if key not in known:
+            raise KeyUnknown(key, known)
+    return request
+
+
+def _flag(request: dict[str, Json], name: str) -> bool:
+    value = request.get(name, False)
+    if type(value) is not bool:
+        raise OptionInvalid(name, describe(value), "true or false")
+    return value
+
+
+def _seed(request: dict[str, Json]) -> int | None:
+    seed = request.get("seed")
+    if seed is None or (type(seed) is int and 0 <= seed <= MAX_SEED):
+        return seed
+    raise OptionInvalid("seed", describe(seed), "an integer from 0 to 2**64 - 1")
+
+
+def _states(request: dict[str, Json], batch: int, *, batched: bool) -> tuple[list[Json], list[str]]:
+    """Return each row's state in a request, None for the initial one, and what the request calls it."""
+    if not batched:
+        return [request.get(STATE)], [STATE]
+    states = request.get(STATES)
+    if states is None:
+        states = [None] * batch
+    if type(states) is not list or len(states) != batch:
+        found = f"a list of {len(states)}" if type(states) is list else describe(states)
+        raise OptionInvalid(STATES, found, f"a list of one state per observation, {batch}")
+    return states, [f"{STATES}[{index}]" for index in range(batch)]
+
+
+def _details(tensors: Tensors) -> list[Json]:
+    given = [(key, tensors[name].tolist()) for name, key in DETAILS.items() if name in tensors]
+    batch = len(next(iter(tensors.values())))
+    return [{key: values[row] for key, values in given} for row in range(batch)]

@@ -8,9 +8,9 @@ import click
 import gymnasium
 import numpy as np
 
+from serving import environments
 from serving.client import PolicyClient
 from serving.episodes import Episode, MakeEnvironment, Step, play_one, play_together
-from serving.errors import EnvironmentUnknown
 
 SHOWN_STEPS = 3
 TOGETHER_FROM = 20
@@ -24,13 +24,12 @@ def query(
 
     Raises:
         ServerUnreachable, RequestRefused: as the client does.
-        EnvironmentUnknown: Gymnasium cannot make the environment.
+        EnvironmentUnknown: the environment cannot be made.
     """
     with PolicyClient(url) as client:
         model = client.model()
-        environment = env_id or model["environment"]["id"]
-        kwargs = {} if env_id else model["environment"]["kwargs"]
-        make = _maker(environment, kwargs)
+        described = {"id": env_id, "kwargs": {}} if env_id else model["environment"]
+        environment, make = described["id"], _maker(described)
         click.echo(f"{model['name']} version {model['version']} plays {environment} through {client.url}")
         in_lockstep = episodes >= TOGETHER_FROM if together is None else together
         seeds = range(seed, seed + episodes)
@@ -40,16 +39,13 @@ def query(
     return played
 
 
-def _maker(env_id: str, kwargs: dict[str, Any]) -> MakeEnvironment:
+def _maker(described: dict[str, Any]) -> MakeEnvironment:
     """Return a function that makes the environment, after making it once to see that it can be made."""
 
     def make() -> gymnasium.Env[Any, Any]:
-        return gymnasium.make(env_id, **kwargs)
+        return environments.make(described["id"], described["kwargs"], described.get("wrappers", ()))
 
-    try:
-        make().close()  # type: ignore[no-untyped-call]
-    except (gymnasium.error.Error, ImportError, TypeError) as error:
-        raise EnvironmentUnknown(env_id, str(error)) from error
+    make().close()  # type: ignore[no-untyped-call]
     return make
 
 
@@ -72,12 +68,17 @@ def _shown(episodes: Iterator[Episode]) -> Iterator[Episode]:
 def _show(step: Step) -> None:
     """Show the first few steps and the last."""
     if step.number <= SHOWN_STEPS or step.done:
-        observation = np.array2string(
-            np.asarray(step.observation), precision=3, suppress_small=True, threshold=8, floatmode="fixed"
-        )
-        click.echo(f"  step {step.number:>4}   observation {observation}   action {step.action}")
+        click.echo(f"  step {step.number:>4}   observation {_shortened(step.observation)}   action {step.action}")
     elif step.number == SHOWN_STEPS + 1:
         click.echo("  ...")
+
+
+def _shortened(observation: Any) -> str:
+    if isinstance(observation, dict):
+        return "{" + ", ".join(f"{key}: {_shortened(part)}" for key, part in observation.items()) + "}"
+    if isinstance(observation, tuple):
+        return "(" + ", ".join(map(_shortened, observation)) + ")"
+    return np.array2string(np.asarray(observation), precision=3, suppress_small=True, threshold=8, floatmode="fixed")
 
 
 def _ignore(step: Step) -> None:

@@ -11,7 +11,6 @@ from http import HTTPStatus
 from typing import Any
 
 import orjson
-from numpy.typing import NDArray
 
 from serving.batching import Batcher, Batching
 from serving.engine import MAX_BODY_BYTES
@@ -26,6 +25,7 @@ from serving.errors import (
 from serving.metrics import Metrics
 from serving.refresh import Refresh
 from serving.replica import Counts, Replica
+from serving.rows import Batch
 from serving.served import ServedPolicy
 
 logger = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ class PolicyApp:
         actions = await self._batcher_for(served).act(observations) if len(observations) else observations
         return served.codec.encode(actions, batched=batched)
 
-    def _compute(self, served: ServedPolicy, observations: NDArray[Any]) -> NDArray[Any]:
+    def _compute(self, served: ServedPolicy, observations: Batch) -> Batch:
         start = time.perf_counter()
         actions = served.policy.act(observations)
         self.metrics.inference_ms.add((time.perf_counter() - start) * 1e3)

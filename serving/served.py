@@ -9,6 +9,7 @@ from serving.json_codec import JsonCodec
 from serving.policy import Policy
 from serving.registry import ModelVersion
 from serving.spaces import Json, space_to_json
+from serving.states import StateCodec
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -19,7 +20,10 @@ class ServedPolicy:
     def __init__(self, policy: Policy, version: ModelVersion, *, loaded_at: float | None = None) -> None:
         self.policy = policy
         self.version = version
-        self.codec = JsonCodec(policy.observation_space, policy.action_space)
+        states = StateCodec(policy.interface.state_shapes, f"{version.name}/{version.version}", policy.digest)
+        self.codec = JsonCodec(
+            policy.observation_space, policy.action_space, noise=policy.interface.noise, states=states
+        )
         self.loaded_at = datetime.fromtimestamp(time.time() if loaded_at is None else loaded_at, UTC)
         self.headers = _headers(version)
         self.description = self._description()
@@ -38,9 +42,11 @@ class ServedPolicy:
             "model_uri": version.uri,
             "stage": version.stage,
             "run_id": version.run_id,
-            "environment": {"id": policy.environment.id, "kwargs": policy.environment.kwargs},
+            "environment": policy.environment.to_json(),
             "observation_space": space_to_json(policy.observation_space),
             "action_space": space_to_json(policy.action_space),
+            "explores": policy.interface.noise is not None,
+            "recurrent": bool(policy.interface.state_shapes),
             "evaluation": version.evaluation,
             "loaded_at": self.loaded_at.isoformat(timespec="seconds"),
         }

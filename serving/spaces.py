@@ -1,7 +1,8 @@
-"""The JSON form of spaces, as `policy.json` and `/model` hold it."""
+"""The JSON form of spaces, as `policy.json` and `/model` hold it, and the arrays that a nested space consists of."""
 
-import math
-from typing import Any
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import Space, spaces
@@ -12,19 +13,77 @@ from serving.errors import SpaceUnsupported
 Json = Any
 """A value that `json.loads` may return."""
 
+LeafSpace = spaces.Box | spaces.Discrete[Any] | spaces.MultiDiscrete | spaces.MultiBinary
+"""A space whose elements are one array each."""
 
-def space_to_json(space: Space[Any]) -> dict[str, Json]:
-    """Describe a Box or Discrete space in valid JSON: infinities are the strings "inf" and "-inf".
+LEAF_TYPES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+
+OBSERVATIONS, ACTION = "observations", "action"
+"""Names of the graph's input and output where the space is one leaf; see `Leaf.tensor`."""
+
+INTEGERS = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
+DTYPES = INTEGERS | {"bool", "float16", "float32", "float64"}
+
+
+class Leaf(NamedTuple):
+    """One array of a nested space, and where it stands in it."""
+
+    path: str
+    """Keys and indices joined by dots, such as `arm.position` or `0.1`; empty where the space is itself a leaf."""
+    space: LeafSpace
+
+    def tensor(self, root: str) -> str:
+        """Return the name of its tensor in the graph: `observations` or `observations.arm.position`."""
+        return f"{root}.{self.path}" if self.path else root
+
+
+def leaves(space: Space[Any]) -> tuple[Leaf, ...]:
+    """Return the arrays that a space consists of: Dict by sorted keys, Tuple by index, depth first.
 
     Raises:
-        SpaceUnsupported: the space is of another type.
+        SpaceUnsupported: a space in it has no JSON form, a key is no string or holds a dot, or there is no array.
     """
-    if isinstance(space, spaces.Box):
-        bounds = {"low": _bound_to_json(space.low), "high": _bound_to_json(space.high)}
-        return {"type": "Box", "shape": list(space.shape), "dtype": np.dtype(space.dtype).name, **bounds}
-    if isinstance(space, spaces.Discrete):
-        return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
-    raise SpaceUnsupported(str(space))
+    found = tuple(Leaf(".".join(path), leaf) for path, leaf in _walk(space))
+    if not found:
+        raise SpaceUnsupported(f"{space}, which is empty")
+    return found
+
+
+def children(space: spaces.Dict | spaces.Tuple) -> list[tuple[str, Space[Any]]]:
+    """Return the spaces directly in a Dict or Tuple, each with its key or index. Raises SpaceUnsupported."""
+    if isinstance(space, spaces.Tuple):
+        return [(str(index), child) for index, child in enumerate(space.spaces)]
+    return sorted(_checked_keys(space).items())
+
+
+def _walk(space: Space[Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], LeafSpace]]:
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        for name, child in children(space):
+            yield from _walk(child, (*path, name))
+    elif isinstance(space, LEAF_TYPES) and np.dtype(space.dtype).name in DTYPES:
+        yield path, space
+    else:
+        raise SpaceUnsupported(str(space))
+
+
+def _checked_keys(space: spaces.Dict) -> dict[str, Space[Any]]:
+    for key in space.spaces:
+        if not isinstance(key, str) or not key or "." in key:
+            raise SpaceUnsupported(f"Dict with the key {key!r} (keys are strings without dots)")
+    return space.spaces
+
+
+def space_to_json(space: Space[Any]) -> dict[str, Json]:
+    """Describe a space in valid JSON, exactly: infinities are the strings "inf" and "-inf".
+
+    Raises:
+        SpaceUnsupported: the space, or one in it, is of another type.
+    """
+    leaves(space)
+    for kind, (write, _) in FORMS.items():
+        if isinstance(space, kind):
+            return {"type": kind.__name__, **write(space)}
+    raise AssertionError("every space with leaves has a form")  # pragma: no cover
 
 
 def space_from_json(description: Json) -> Space[Any]:
@@ -34,36 +93,102 @@ def space_from_json(description: Json) -> Space[Any]:
         SpaceUnsupported: the description is not of that form.
     """
     try:
-        if description["type"] == "Box":
-            return _box_from_json(description)
-        if description["type"] == "Discrete":
-            return spaces.Discrete(n=int(description["n"]), start=int(description.get("start", 0)))
-    except (KeyError, TypeError, ValueError, AssertionError) as error:
+        read = next(read for kind, (_, read) in FORMS.items() if kind.__name__ == description["type"])
+        return read(description)
+    except StopIteration:
+        raise SpaceUnsupported(str(description)[:200]) from None
+    except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
         raise SpaceUnsupported(f"{str(description)[:200]} ({error!r})") from error
-    raise SpaceUnsupported(str(description)[:200])
 
 
-def _box_from_json(description: dict[str, Json]) -> spaces.Box:
+def _write_box(space: spaces.Box) -> dict[str, Json]:
+    low = _bound_to_json(space.low, space.bounded_below, "-inf")
+    high = _bound_to_json(space.high, space.bounded_above, "inf")
+    return {"shape": list(space.shape), "dtype": np.dtype(space.dtype).name, "low": low, "high": high}
+
+
+def _read_box(description: dict[str, Json]) -> spaces.Box:
     shape, dtype = tuple(description["shape"]), np.dtype(description["dtype"])
-    low, high = (
-        np.broadcast_to(np.array(_numbers(description[bound]), dtype=dtype), shape) for bound in ("low", "high")
-    )
-    return spaces.Box(low=low, high=high, shape=shape, dtype=dtype.type)
+    low, bounded_below = _bound_from_json(description["low"], shape, dtype)
+    high, bounded_above = _bound_from_json(description["high"], shape, dtype)
+    space = spaces.Box(low=low, high=high, shape=shape, dtype=dtype.type)
+    # An integer's lack of bounds is nowhere in its bounds.
+    space.bounded_below, space.bounded_above = bounded_below, bounded_above
+    return space
 
 
-def _bound_to_json(bound: NDArray[Any]) -> Json:
+def _bound_to_json(bound: NDArray[Any], bounded: NDArray[Any], infinity: str) -> Json:
     # One number stands for an array of equal ones: an image's bounds would otherwise outweigh its policy.
-    uniform = bound.size > 0 and bool((bound == bound.flat[0]).all())
-    return _json_numbers(bound.flat[0].item() if uniform else bound.tolist())
+    numbers = np.where(bounded, bound.astype(object), infinity)
+    uniform = numbers.size > 0 and bool((numbers == numbers.flat[0]).all())
+    return numbers.flat[0] if uniform else numbers.tolist()
 
 
-def _json_numbers(value: Json) -> Json:
-    if isinstance(value, list):
-        return [_json_numbers(item) for item in value]
-    return str(value) if isinstance(value, float) and math.isinf(value) else value
+def _bound_from_json(value: Json, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the bounds, and where there are any."""
+    numbers = np.broadcast_to(np.array(value, dtype=object), shape)
+    unbounded = np.isin(numbers, ("inf", "-inf"))
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        numbers = np.where(numbers == "-inf", limits.min, np.where(numbers == "inf", limits.max, numbers))
+    return numbers.astype(dtype), ~unbounded
 
 
-def _numbers(value: Json) -> Json:
-    if isinstance(value, list):
-        return [_numbers(item) for item in value]
-    return float(value) if isinstance(value, str) else value
+def _write_discrete(space: spaces.Discrete[Any]) -> dict[str, Json]:
+    dtype = np.dtype(space.dtype).name
+    return {"n": int(space.n), "start": int(space.start)} | ({} if dtype == "int64" else {"dtype": dtype})
+
+
+def _read_discrete(description: dict[str, Json]) -> spaces.Discrete[Any]:
+    dtype = description.get("dtype", "int64")
+    return spaces.Discrete(n=int(description["n"]), start=int(description.get("start", 0)), dtype=dtype)
+
+
+def _write_multi_discrete(space: spaces.MultiDiscrete) -> dict[str, Json]:
+    return {"nvec": space.nvec.tolist(), "start": space.start.tolist(), "dtype": np.dtype(space.dtype).name}
+
+
+def _read_multi_discrete(description: dict[str, Json]) -> spaces.MultiDiscrete:
+    nvec, start = (np.array(description[key], np.int64) for key in ("nvec", "start"))
+    return spaces.MultiDiscrete(nvec, dtype=description["dtype"], start=start)
+
+
+def _write_multi_binary(space: spaces.MultiBinary) -> dict[str, Json]:
+    return {"n": space.n if isinstance(space.n, int) else list(space.n)}
+
+
+def _read_multi_binary(description: dict[str, Json]) -> spaces.MultiBinary:
+    return spaces.MultiBinary(description["n"])
+
+
+def _write_dict(space: spaces.Dict) -> dict[str, Json]:
+    return {"spaces": {key: space_to_json(child) for key, child in space.spaces.items()}}
+
+
+def _read_dict(description: dict[str, Json]) -> spaces.Dict:
+    # Gymnasium would sort a plain dict.
+    read = OrderedDict((key, space_from_json(child)) for key, child in description["spaces"].items())
+    _checked_keys(space := spaces.Dict(read))
+    return space
+
+
+def _write_tuple(space: spaces.Tuple) -> dict[str, Json]:
+    return {"spaces": [space_to_json(child) for child in space.spaces]}
+
+
+def _read_tuple(description: dict[str, Json]) -> spaces.Tuple:
+    return spaces.Tuple([space_from_json(child) for child in description["spaces"]])
+
+
+Write = Callable[[Any], dict[str, Json]]
+Read = Callable[[dict[str, Json]], Space[Any]]
+
+FORMS: dict[type[Space[Any]], tuple[Write, Read]] = {
+    spaces.Box: (_write_box, _read_box),
+    spaces.Discrete: (_write_discrete, _read_discrete),
+    spaces.MultiDiscrete: (_write_multi_discrete, _read_multi_discrete),
+    spaces.MultiBinary: (_write_multi_binary, _read_multi_binary),
+    spaces.Dict: (_write_dict, _read_dict),
+    spaces.Tuple: (_write_tuple, _read_tuple),
+}
+"""Each type of space, how it is described, and how it is built from its description."""

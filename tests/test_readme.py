@@ -1,11 +1,14 @@
 """The README is true: its tables are the code's, and its commands exist. `tests/e2e/test_journey.py` runs them."""
 
+import json
 import re
 import shlex
 
 import click
+import numpy as np
 import pytest
 import yaml
+from gymnasium import spaces
 
 from pipeline.cli import cli as pipeline_cli
 from pipeline.config import SETTINGS, TrainConfig
@@ -15,7 +18,11 @@ from serving.autoscaling import Autoscaling
 from serving.cli import main as serving_cli
 from serving.engine import serve_settings
 from serving.errors import RESPONSES
+from serving.json_codec import OPTIONS, STATE, STATES
 from serving.metrics import DESCRIPTIONS
+from serving.observations import ObservationReader
+from serving.spaces import leaves
+from tests.pipeline.cases import CASES
 from tests.workshop import PROJECT
 
 README = (PROJECT / "README.md").read_text()
@@ -71,6 +78,18 @@ def test_the_serving_arguments_are_those_of_the_application(column, model):
     assert rows(column) == expected
 
 
+@pytest.mark.parametrize("row", rows("JSON form of"), ids=lambda row: row[0])
+def test_every_example_of_a_json_form_is_one(row):
+    space = eval(row[0].strip("`"), {**vars(spaces), "uint8": np.uint8})
+    read = ObservationReader(space).read(json.loads(row[1].strip("`")))
+    assert [array.shape for array in read.values()] == [(1, *leaf.space.shape) for leaf in leaves(space)]
+
+
+def test_every_option_of_a_request_is_listed():
+    listed = [re.search(r'"(\w+)"', row[0])[1] for row in rows("request option")]
+    assert listed == [*OPTIONS, STATE, STATES]
+
+
 def test_every_serving_metric_is_listed_as_described():
     assert rows("serving metric") == [[f"`ray_{name}`", meaning] for name, meaning in DESCRIPTIONS.items()]
 
@@ -82,6 +101,10 @@ def test_a_cluster_is_told_of_every_setting_that_it_needs():
 
 def test_every_learner_metric_is_defined():
     assert set(_LEARNER_METRICS.values()) <= {row[0].strip("`") for row in rows("metric")}
+
+
+def test_the_policies_that_are_verified_are_those_of_the_test():
+    assert rows("verified") == [[f"`{name}`", why] for name, (_, why) in CASES.items()]
 
 
 @pytest.mark.parametrize("command", [line for line in commands() if line.startswith("python -m")])

@@ -4,10 +4,9 @@ import shutil
 
 import mlflow
 import pytest
-from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
-from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from pipeline import environments
+from pipeline.config import TrainConfig
 
 
 @pytest.fixture(scope="session")
@@ -22,16 +21,27 @@ def pendulum():
 
 @pytest.fixture(scope="session")
 def build_module():
-    """Environment -> a module with random weights."""
+    """Environment, and settings -> a module with random weights."""
     import torch
-    from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
 
-    def build(environment):
+    from pipeline import networks
+
+    def build(environment, **settings):
         torch.manual_seed(0)
-        model_config = DefaultModelConfig(fcnet_hiddens=[64, 64], vf_share_layers=False)
-        return RLModuleSpec(
-            DefaultPPOTorchRLModule, environment.observation_space, environment.action_space, model_config=model_config
-        ).build()
+        return networks.untrained(TrainConfig(**settings), environment)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def build_policy(build_module):
+    """Environment, and settings -> a policy with random weights."""
+    from pipeline.export import ExportablePolicy
+
+    def build(environment, **settings):
+        module = build_module(environment, **settings)
+        spaces = environment.observation_space, environment.action_space
+        return ExportablePolicy(module, *spaces, with_values=settings.get("value_estimates", False))
 
     return build
 

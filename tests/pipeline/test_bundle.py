@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from pipeline import bundle, tracking
+from pipeline.errors import ExportDiffers
+from pipeline.export import ExportablePolicy
 from serving.policy import Policy
 from serving.registry import fetch, resolve
 
@@ -34,7 +36,7 @@ def test_it_has_three_flavors_a_signature_and_an_example(registered):
     assert set(model.flavors) == {"python_function", "onnx", "rllib"}
     assert model.flavors["python_function"]["loader_module"] == "mlflow.onnx"
     assert model.signature.inputs.inputs[0].shape == (-1, 4)
-    assert model.signature.outputs.input_names() == ["action", "action_dist_inputs"]
+    assert model.signature.outputs.input_names() == ["action", "action_dist_inputs", "action_logp"]
     assert model.saved_input_example_info["type"] == "ndarray"
 
 
@@ -52,7 +54,8 @@ def test_actions_before_saving_equal_actions_after_loading_as_serving_loads(regi
     version, module = registered
     observations = np.random.default_rng(1).normal(size=(200, 4)).astype(np.float32)
     policy = Policy.load(fetch(resolve(f"models:/cartpole-ppo/{version}"), tmp_path / "cache"))
-    expected = bundle.GreedyPolicy(module, cartpole.action_space).act(observations)
+    trained = ExportablePolicy(module, cartpole.observation_space, cartpole.action_space)
+    expected = trained.run({"observations": observations})["action"]
     np.testing.assert_array_equal(policy.act(observations), expected)
 
 
@@ -79,10 +82,10 @@ def test_mlflow_runs_it_where_this_repository_is_not_installed(registered, store
 def test_nothing_is_registered_when_graph_and_checkpoint_differ(store, build_module, cartpole, monkeypatch):
     directory = store / "assembled"
     build_module(cartpole).save_to_path(directory / "checkpoint/learner_group/learner/rl_module/default_policy")
-    other = bundle.GreedyPolicy(build_module(cartpole), cartpole.action_space)
+    other = ExportablePolicy(build_module(cartpole), cartpole.observation_space, cartpole.action_space)
     next(iter(other.parameters())).data.mul_(2)
-    graph = bundle.export.to_onnx(other, cartpole.observation_space)
+    graph = bundle.export.to_onnx(other)
     monkeypatch.setattr(bundle.export, "to_onnx", lambda *_: graph)
-    with pytest.raises(bundle.export.ExportDiffers, match="Nothing was registered"):
+    with pytest.raises(ExportDiffers, match="Nothing was registered"):
         bundle.assemble(directory, cartpole)
     assert not (directory / "model.onnx").exists()

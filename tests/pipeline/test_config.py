@@ -25,6 +25,10 @@ def test_the_defaults_are_valid():
         ("minibatch_size", 2048, "minibatch_size is 2048, expected at most train_batch_size_per_learner (1024)."),
         ("fcnet_hiddens", "64,x", "fcnet_hiddens is '64,x', expected whole numbers separated by commas, as 64,64."),
         ("fcnet_hiddens", "", "fcnet_hiddens is '', expected whole numbers separated by commas, as 64,64."),
+        ("env_kwargs", "{size: 8}", """env_kwargs is '{size: 8}', expected a JSON object, as {"gravity": 9.8}."""),
+        ("env_kwargs", "[8]", """env_kwargs is '[8]', expected a JSON object, as {"gravity": 9.8}."""),
+        ("model_config", "1", """model_config is '1', expected a JSON object, as {"use_lstm": true}."""),
+        ("observation_filter", "mean", "observation_filter is 'mean', expected none or mean-std."),
         ("registered_model_name", "a/b", "registered_model_name is 'a/b', expected a name without / : @ and '."),
         ("registered_model_name", "", "registered_model_name is '', expected a name without / : @ and '."),
     ],
@@ -39,6 +43,18 @@ def test_settings_by_name_are_converted_as_the_command_line_would():
     config = TrainConfig.of({"lr": "3e-3", "gamma": 1, "seed": 2.0, "target_return": "auto", "promote": True})
     assert (config.lr, config.gamma, config.seed, config.target_return, config.promote) == (0.003, 1.0, 2, None, True)
     assert TrainConfig.of(TrainConfig(target_return=3.0).as_params()) == TrainConfig(target_return=3.0)
+
+
+@pytest.mark.parametrize("given", [{"gravity": 9.8}, '{"gravity": 9.8}'])
+def test_the_environments_kwargs_are_a_mapping_in_a_file_and_json_in_an_option(given):
+    config = TrainConfig.of({"env_kwargs": given})
+    assert config.environment_kwargs == {"gravity": 9.8}
+    assert TrainConfig.of(config.as_params()) == config
+
+
+def test_wrappers_are_separated_by_commas():
+    assert TrainConfig().wrappers == ()
+    assert TrainConfig(wrapper="a:B, c:D").wrappers == ("a:B", "c:D")
 
 
 @pytest.mark.parametrize(

@@ -7,34 +7,36 @@ import pytest
 import torch
 from ray.rllib.utils.spaces.space_utils import unsquash_action
 
-from pipeline import export
+from pipeline import export, proof
 from pipeline.errors import ExportDiffers, ExportFailed
-from pipeline.export import GreedyPolicy
+from pipeline.export import ExportablePolicy
 
 
 @pytest.fixture(scope="module")
-def cartpole_policy(build_module, cartpole):
-    return GreedyPolicy(build_module(cartpole), cartpole.action_space)
+def cartpole_policy(build_policy, cartpole):
+    return build_policy(cartpole)
 
 
 @pytest.fixture(scope="module")
-def cartpole_graph(cartpole_policy, cartpole):
-    return export.to_onnx(cartpole_policy, cartpole.observation_space)
+def cartpole_graph(cartpole_policy):
+    return export.to_onnx(cartpole_policy)
 
 
 @pytest.fixture
 def observations():
-    return np.random.default_rng(0).normal(size=(500, 4)).astype(np.float32)
+    return {"observations": np.random.default_rng(0).normal(size=(500, 4)).astype(np.float32)}
 
 
-def test_the_graph_is_proved_equal_to_the_policy(cartpole_policy, cartpole_graph, cartpole, observations):
-    export.prove_equal(cartpole_policy, cartpole_graph, observations, cartpole.action_space)
+def test_the_graph_is_proved_equal_to_the_policy(cartpole_policy, cartpole_graph, observations):
+    proof.prove_equal(cartpole_policy, cartpole_graph, observations)
 
 
 @pytest.mark.parametrize("batch", [1, 7, 1024])
 def test_the_batch_size_is_free(cartpole_graph, batch):
     session = onnxruntime.InferenceSession(cartpole_graph)
-    action, inputs = session.run(None, {"observations": np.zeros((batch, 4), np.float32)})
+    outputs = ["action", "action_dist_inputs", "action_logp"]
+    action, inputs, logp = session.run(outputs, {"observations": np.zeros((batch, 4), np.float32)})
+    assert (logp.shape, logp.dtype) == ((batch,), np.float32)
     assert (action.shape, action.dtype) == ((batch,), np.int64)
     assert (inputs.shape, inputs.dtype) == ((batch, 2), np.float32)
 
@@ -46,41 +48,91 @@ def test_the_graph_holds_standard_operators_and_no_trace_of_where_it_was_made(ca
     assert b".py" not in cartpole_graph
 
 
-def test_a_graph_of_other_weights_is_caught(cartpole_policy, cartpole_graph, cartpole, observations):
+def test_a_graph_of_other_weights_is_caught(cartpole_policy, cartpole_graph, observations):
     model = onnx.load_from_string(cartpole_graph)
     weight = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 2)
     weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * 1.001, weight.name))
     with pytest.raises(ExportDiffers, match="distribution inputs differ by"):
-        export.prove_equal(cartpole_policy, model.SerializeToString(), observations, cartpole.action_space)
+        proof.prove_equal(cartpole_policy, model.SerializeToString(), observations)
 
 
-def test_a_graph_of_other_actions_is_caught(cartpole_policy, cartpole_graph, cartpole, observations):
+def test_a_graph_of_other_actions_is_caught(cartpole_policy, cartpole_graph, observations):
     model = onnx.load_from_string(cartpole_graph)
     argmax = next(node for node in model.graph.node if node.op_type == "ArgMax")
     argmax.op_type = "ArgMin"
     with pytest.raises(ExportDiffers, match="actions differ by 1"):
-        export.prove_equal(cartpole_policy, model.SerializeToString(), observations, cartpole.action_space)
+        proof.prove_equal(cartpole_policy, model.SerializeToString(), observations)
 
 
-def test_continuous_actions_are_those_of_rllibs_connector(build_module, pendulum):
+def test_continuous_actions_are_those_of_rllibs_connector(build_policy, pendulum):
     """RLlib takes the Gaussian's mean and unsquashes it in a connector; here both are in the graph."""
-    module = build_module(pendulum)
-    policy = GreedyPolicy(module, pendulum.action_space)
-    graph = export.to_onnx(policy, pendulum.observation_space)
+    policy = build_policy(pendulum)
+    graph = export.to_onnx(policy)
     observations = np.random.default_rng(0).normal(scale=50, size=(200, 3)).astype(np.float32)
-    inputs = module.forward_inference({"obs": torch.from_numpy(observations)})["action_dist_inputs"].detach().numpy()
+    session = onnxruntime.InferenceSession(graph)
+    action, inputs = session.run(["action", "action_dist_inputs"], {"observations": observations})
     expected = np.stack([unsquash_action(mean, pendulum.action_space) for mean in inputs[:, :1]])
-    action = onnxruntime.InferenceSession(graph).run(["action"], {"observations": observations})[0]
     np.testing.assert_allclose(action, expected, atol=1e-5)
     assert all(pendulum.action_space.contains(each) for each in action)
-    export.prove_equal(policy, graph, observations, pendulum.action_space)
+    proof.prove_equal(policy, graph, {"observations": observations})
+
+
+def test_noise_makes_samples_of_the_policys_distribution(cartpole_policy, cartpole_graph):
+    session = onnxruntime.InferenceSession(cartpole_graph)
+    observations = np.repeat(np.array([[0.1, -1.0, 0.05, 2.0]], np.float32), 20_000, axis=0)
+    noise = proof.draw(cartpole_policy.noise, len(observations), np.random.default_rng(0))
+    outputs = ["action", "action_dist_inputs", "action_logp"]
+    action, inputs, logp = session.run(outputs, {"observations": observations, "noise": noise})
+    probabilities = np.exp(inputs[0]) / np.exp(inputs[0]).sum()
+    np.testing.assert_allclose(np.bincount(action) / len(action), probabilities, atol=0.015)
+    np.testing.assert_allclose(np.exp(logp), probabilities[action], rtol=1e-4)
+
+
+def test_the_value_estimate_is_in_the_graph_where_it_is_wanted(build_policy, cartpole, observations):
+    policy = build_policy(cartpole, value_estimates=True)
+    graph = export.to_onnx(policy)
+    values = onnxruntime.InferenceSession(graph).run(["values"], observations)[0]
+    assert (values.shape, values.dtype) == ((500,), np.float32)
+    proof.prove_equal(policy, graph, observations)
+
+
+def test_a_head_of_free_standard_deviations_keeps_the_batch_free(build_policy, pendulum):
+    policy = build_policy(pendulum, model_config='{"free_log_std": true}')
+    observations = np.zeros((5, 3), np.float32)
+    proof.prove_equal(policy, export.to_onnx(policy), {"observations": observations})
+
+
+def test_state_is_carried_by_the_caller_and_zero_by_default(build_policy, cartpole):
+    policy = build_policy(cartpole, model_config='{"use_lstm": true, "lstm_cell_size": 8}')
+    session = onnxruntime.InferenceSession(export.to_onnx(policy))
+    names = ["state_out.actor.c", "state_out.actor.h"]
+    observations = {"observations": np.ones((3, 4), np.float32)}
+    first = session.run([*names, "action_dist_inputs"], observations)
+    zeros = {f"state_in.actor.{name}": np.zeros((3, 1, 8), np.float32) for name in "ch"}
+    for found, expected in zip(session.run(names, observations | zeros), first, strict=False):
+        np.testing.assert_array_equal(found, expected)
+    states = {name.replace("out", "in"): state for name, state in zip(names, first, strict=False)}
+    assert not np.allclose(session.run(["action_dist_inputs"], observations | states)[0], first[-1])
 
 
 class _Untranslatable(torch.nn.Module):
+    def is_stateful(self):
+        return False
+
     def forward_inference(self, batch):
         return {"action_dist_inputs": torch.linalg.matrix_exp(batch["obs"] @ batch["obs"].T)}
 
 
 def test_what_cannot_be_exported_says_so(cartpole):
     with pytest.raises(ExportFailed, match="cannot be exported to ONNX"):
-        export.to_onnx(GreedyPolicy(_Untranslatable(), cartpole.action_space), cartpole.observation_space)
+        export.to_onnx(ExportablePolicy(_Untranslatable(), cartpole.observation_space, cartpole.action_space))
+
+
+class _FixedBatch(_Untranslatable):
+    def forward_inference(self, batch):
+        return {"action_dist_inputs": batch["obs"][:, :2] + torch.zeros(len(batch["obs"]), 2)}
+
+
+def test_a_module_that_fixes_the_size_of_its_batch_is_refused(cartpole):
+    with pytest.raises(ExportFailed, match=r"the size of a batch is fixed in it\. Where it says len\(x\)"):
+        export.to_onnx(ExportablePolicy(_FixedBatch(), cartpole.observation_space, cartpole.action_space))

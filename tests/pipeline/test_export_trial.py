@@ -5,7 +5,7 @@ import multiprocessing
 import pytest
 
 from pipeline.config import TrainConfig
-from pipeline.errors import EnvironmentNotFound, ExportFailed
+from pipeline.errors import EnvironmentNotFound, ExportFailed, UnknownModelSetting, UnsupportedSpace
 from pipeline.export_trial import ExportTrial
 
 
@@ -21,6 +21,8 @@ def test_what_can_be_exported_passes_and_leaves_no_process():
     [
         ({"fcnet_activation": "nonsense"}, ExportFailed, "Unknown activation"),
         ({"env_id": "Nowhere-v0"}, EnvironmentNotFound, "Nowhere-v0"),
+        ({"model_config": '{"use_lstn": true}'}, UnknownModelSetting, "the nearest is 'use_lstm'"),
+        ({"env_id": "Taxi-v3", "observation_filter": "mean-std"}, UnsupportedSpace, "mean/std filter fails on it"),
     ],
 )
 def test_what_cannot_is_said(settings, error, says):

@@ -1,26 +1,71 @@
+import json
+from typing import Any
+
 import numpy as np
 import pytest
 from gymnasium import spaces
 
-from serving.actions import action_writer
+from serving.actions import action_writer, leaf_writer
 from serving.errors import PolicyFailed, SpaceUnsupported
+from serving.spaces import leaves
+from tests.serving.policies import ROBOT_ACTIONS
+
+SPACES: list[Any] = [
+    spaces.Discrete(2),
+    spaces.Discrete(3, start=5),
+    spaces.MultiDiscrete([2, 3], start=[1, 0]),
+    spaces.MultiBinary((2, 2)),
+    spaces.Box(-2, 2, (1,)),
+    spaces.Box(-2, 2, (2, 3), np.float64),
+    spaces.Box(0, np.inf, ()),
+    spaces.Box(-3, 3, (2,), np.int32),
+    ROBOT_ACTIONS,
+]
 
 
-def test_discrete_actions_are_integers() -> None:
-    assert action_writer(spaces.Discrete(2))(np.array([1, 0])) == [1, 0]
+def tensors(space: Any, samples: list[Any]) -> dict[str, Any]:
+    """What the graph returns for actions that the space sampled."""
+
+    def part(sample: Any, path: str) -> Any:
+        for key in filter(None, path.split(".")):
+            sample = sample[int(key) if isinstance(sample, tuple) else key]
+        return sample
+
+    return {leaf.tensor("action"): np.stack([part(sample, leaf.path) for sample in samples]) for leaf in leaves(space)}
 
 
-def test_box_actions_are_lists_that_keep_every_bit() -> None:
-    actions = np.array([[0.1], [-2.0]], np.float32)
-    written = action_writer(spaces.Box(-2, 2, (1,)))(actions)
-    assert written == [[float(np.float32(0.1))], [-2.0]]
+@pytest.mark.filterwarnings("ignore:.*Casting input x to numpy array")
+@pytest.mark.parametrize("space", SPACES, ids=str)
+def test_an_action_is_in_its_space_as_it_comes_out_of_json_and_keeps_every_bit(space: Any) -> None:
+    space.seed(0)
+    samples = [space.sample() for _ in range(10)]
+    written = json.loads(json.dumps(action_writer(space)(tensors(space, samples))))
+    for action, sample in zip(written, samples, strict=True):
+        assert space.contains(action)
+        again = tensors(space, [action]) if not isinstance(space, spaces.Dict) else None
+        if again:
+            np.testing.assert_array_equal(again["action"][0].astype(space.dtype), sample)
 
 
-def test_an_action_that_is_not_finite_is_never_written() -> None:
+def test_nested_actions_are_objects_and_lists() -> None:
+    found = action_writer(ROBOT_ACTIONS)(
+        {
+            "action.drive": np.array([[0.5, -1]], np.float32),
+            "action.flags.0": np.array([[1, 0]], np.int8),
+            "action.flags.1": np.array([[1, 2]]),
+            "action.mode": np.array([6]),
+        }
+    )
+    assert found == [{"drive": [0.5, -1.0], "flags": [[1, 0], [1, 2]], "mode": 6}]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_action_that_is_not_finite_is_never_written(value: float) -> None:
+    (leaf,) = leaves(spaces.Box(-2, 2, (1,)))
     with pytest.raises(PolicyFailed):
-        action_writer(spaces.Box(-2, 2, (1,)))(np.array([[np.nan]]))
+        leaf_writer(leaf)(np.array([[value]]))
 
 
 def test_spaces_without_a_writer_are_refused() -> None:
-    with pytest.raises(SpaceUnsupported, match="as actions"):
-        action_writer(spaces.MultiBinary(3))
+    with pytest.raises(SpaceUnsupported):
+        action_writer(spaces.Text(3))

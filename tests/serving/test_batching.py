@@ -1,4 +1,5 @@
 import asyncio
+import json
 import threading
 from typing import Any
 
@@ -7,8 +8,18 @@ import pytest
 
 from serving.batching import Batcher, Batching
 from serving.errors import PolicyFailed
+from serving.policy import Bundle
 from serving.routes import PolicyApp
-from tests.serving.policies import STEERING_BUNDLE, ask, served
+from tests.serving.policies import (
+    COUNTING_BUNDLE,
+    EXPLORING_BUNDLE,
+    ROBOT_BUNDLE,
+    ROBOT_OBSERVATION,
+    STEERING_BUNDLE,
+    answers_together,
+    ask,
+    served,
+)
 
 
 class Doubling:
@@ -158,3 +169,40 @@ def test_errors_are_those_without_batching(body: bytes) -> None:
     together = PolicyApp(served(STEERING_BUNDLE), batching=Batching(8, 0.001))
     singly = PolicyApp(served(STEERING_BUNDLE), batching=Batching(1))
     assert ask(together, body=body) == ask(singly, body=body)
+
+
+ZEROS = [0, 0, 0, 0]
+STATE = json.loads(served(COUNTING_BUNDLE).answer(b'{"observation": [2]}'))["state"]
+MIXED: dict[str, tuple[Bundle, list[dict[str, Any]]]] = {
+    "options": (
+        EXPLORING_BUNDLE,
+        [
+            {"observation": [0, 0, 1, 0]},
+            {"observation": ZEROS, "explore": True, "seed": 1},
+            {"observations": [ZEROS, [0, 0, -1, 0]], "details": True},
+            {"observations": []},
+            {"observation": ZEROS, "explore": True, "seed": 2, "details": True},
+        ],
+    ),
+    "states": (
+        COUNTING_BUNDLE,
+        [
+            {"observation": [-1], "state": STATE},
+            {"observation": [-1]},
+            {"observations": [[1], [-1]], "states": [None, STATE]},
+            {"observation": [-1], "explore": True, "seed": 3, "state": STATE},
+        ],
+    ),
+    "nested": (ROBOT_BUNDLE, [{"observation": ROBOT_OBSERVATION}, {"observations": [ROBOT_OBSERVATION] * 2}]),
+}
+
+
+@pytest.mark.parametrize("kind", MIXED)
+def test_requests_of_all_kinds_are_computed_together_and_answered_as_if_alone(kind: str) -> None:
+    bundle, requests = MIXED[kind]
+    bodies = [json.dumps(request).encode() for request in requests]
+    app = PolicyApp(served(bundle), batching=Batching(64, 0.05))
+    found = [json.loads(body) for _, _, body in answers_together(app, *bodies)]
+    expected = [json.loads(served(bundle).answer(body)) for body in bodies]
+    assert found == expected
+    assert app.metrics.batch_size.cumulative()[-1][1] == 1

@@ -1,15 +1,26 @@
+import contextlib
+import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import requests
 
-from serving.client import PolicyClient
+from serving.client import PolicyClient, _plain
 from serving.errors import RequestRefused, ServerUnreachable
 from serving.routes import PolicyApp
+from tests.serving.policies import (
+    COUNTING_BUNDLE,
+    EXPLORING_BUNDLE,
+    ROBOT,
+    ROBOT_ACTIONS,
+    ROBOT_BUNDLE,
+    STEERING_BUNDLE,
+    served,
+)
 
 
 @pytest.fixture
@@ -28,6 +39,80 @@ def test_a_client_gets_a_batch_of_actions(client: PolicyClient) -> None:
     observations = [np.array([0, 0, 1, 0], np.float32), np.array([0, 0, -1, 0], np.float32)]
     assert client.act_batch(observations) == [1, 0]
     assert client.act_batch(np.stack(observations)) == [1, 0]
+
+
+@pytest.fixture
+def counting() -> PolicyApp:
+    return PolicyApp(served(COUNTING_BUNDLE))
+
+
+@pytest.fixture
+def connect(serve_http: Callable[[Any], str]) -> Iterator[Callable[[PolicyApp], PolicyClient]]:
+    with contextlib.ExitStack() as stack:
+        yield lambda app: stack.enter_context(PolicyClient(serve_http(app)))
+
+
+Connect = Callable[[PolicyApp], PolicyClient]
+
+
+def test_a_client_carries_the_state_until_it_is_reset(counting: PolicyApp, connect: Connect) -> None:
+    client = connect(counting)
+    assert [client.act([2]), client.act([-1]), client.act([-2])] == [1, 1, 0]
+    client.reset()
+    assert client.act([-1]) == 0
+
+
+def test_states_of_a_batch_go_with_their_episodes(counting: PolicyApp, connect: Connect) -> None:
+    client = connect(counting)
+    assert client.act_batch([[2], [-2], [3]], episodes=["a", "b", "c"]) == [1, 0, 1]
+    assert client.act_batch([[-2], [-1]], episodes=["c", "a"]) == [1, 1]
+    client.reset("a")
+    assert client.act_batch([[-0.5], [-1], [1]], episodes=["c", "a", "b"]) == [1, 0, 0]
+    assert client.act_batch([[1], [1]]) == [1, 1]
+
+
+def test_a_promotion_resets_the_state_and_the_client_knows(counting: PolicyApp, connect: Connect) -> None:
+    client = connect(counting)
+    client.act([5])
+    client.act_batch([[5]])
+    counting.served = served(COUNTING_BUNDLE, version=4)
+    assert client.act([-1]) == 0
+    assert client.state_reset
+    assert client.act([2]) == 1
+    assert not client.state_reset
+    assert client.act_batch([[-1], [1]]) == [0, 1]
+    assert client.state_reset
+    counting.served = served(STEERING_BUNDLE, version=5)
+    assert client.act([0]) == [0.0]
+    assert client.state_reset
+    assert client.act([0]) == [0.0]
+    assert not client.state_reset
+
+
+def test_a_client_asks_for_samples_and_details(connect: Connect) -> None:
+    client = connect(PolicyApp(served(EXPLORING_BUNDLE)))
+    undecided = np.zeros((40, 4), np.float32)
+    sampled = client.act_batch(undecided, explore=True, seed=0)
+    assert set(sampled) == {0, 1}
+    assert client.act_batch(undecided, explore=True, seed=0) == sampled
+    assert client.act(undecided[0], explore=True, seed=0) == sampled[0]
+    assert client.answer([0, 0, 1, 0], details=True)["details"]["value"] == 1.0
+
+
+@pytest.mark.filterwarnings("ignore:.*Casting input x to numpy array")
+def test_a_client_sends_what_any_environment_returns_and_gets_what_it_takes(connect: Connect) -> None:
+    client = connect(PolicyApp(served(ROBOT_BUNDLE)))
+    samples = [ROBOT.sample() for _ in range(3)]
+    assert all(ROBOT_ACTIONS.contains(action) for action in client.act_batch(samples))
+    assert ROBOT_ACTIONS.contains(client.act(samples[0]))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, ">f4", np.int16])
+def test_large_arrays_travel_in_base64_and_mean_the_same(connect: Connect, dtype: Any) -> None:
+    observations = np.random.default_rng(0).integers(-9, 9, (500, 4)).astype(dtype)
+    client = connect(PolicyApp(served()))
+    assert client.act_batch(observations) == client.act_batch(observations.tolist())
+    assert len(json.dumps(_plain(observations.astype(np.float32)))) < 11_000
 
 
 def test_a_client_gets_the_models_description(client: PolicyClient) -> None:

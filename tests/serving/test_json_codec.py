@@ -1,3 +1,4 @@
+import json
 from typing import Any
 
 import numpy as np
@@ -6,6 +7,7 @@ from gymnasium import spaces
 
 from serving.errors import RequestError
 from serving.json_codec import JsonCodec
+from serving.rows import Rows
 from tests.serving.policies import CARTPOLE
 
 
@@ -16,12 +18,14 @@ def codec() -> JsonCodec:
 
 def test_one_observation_gets_one_action(codec: JsonCodec) -> None:
     decoded = codec.decode(b'{"observation": [1, 2, 3, 4]}')
+    assert isinstance(decoded.observations, np.ndarray)
     assert decoded.observations.shape == (1, 4)
     assert codec.encode(np.array([1]), batched=decoded.batched) == b'{"action":1}'
 
 
 def test_a_list_of_observations_gets_a_list_of_actions(codec: JsonCodec) -> None:
     decoded = codec.decode(b'{"observations": [[1, 2, 3, 4], [5, 6, 7, 8]]}')
+    assert isinstance(decoded.observations, np.ndarray)
     assert decoded.observations.shape == (2, 4)
     assert codec.encode(np.array([1, 0]), batched=decoded.batched) == b'{"actions":[1,0]}'
 
@@ -46,9 +50,34 @@ BAD: list[tuple[Any, str]] = [
         'the request has both "observation" and "observations", expected one of them',
     ),
     (
-        b'{"observation": [1,2,3,4], "explore": true}',
-        'the request has an unknown key "explore", expected only "observation" or "observations"',
+        b'{"observation": [1,2,3,4], "action": 1}',
+        'the request has an unknown key "action", expected only observation, state, explore, seed, details',
     ),
+    (
+        b'{"observations": [], "state": null}',
+        'the request has an unknown key "state", expected only observations, states, explore, seed, details',
+    ),
+    (b'{"observation": [1,2,3,4], "explore": 1}', '"explore" is 1, expected true or false'),
+    (b'{"observation": [1,2,3,4], "details": "yes"}', '"details" is the string "yes", expected true or false'),
+    (b'{"observation": [1,2,3,4], "seed": -1}', '"seed" is -1, expected an integer from 0 to 2**64 - 1'),
+    (b'{"observation": [1,2,3,4], "seed": true}', '"seed" is true, expected an integer from 0 to 2**64 - 1'),
+    (
+        b'{"observation": [1,2,3,4], "explore": true}',
+        'this version answers greedily only: its graph takes no noise; leave "explore" out',
+    ),
+    (
+        b'{"observations": [[1,2,3,4]], "states": [null, null]}',
+        '"states" is a list of 2, expected a list of one state per observation, 1',
+    ),
+    (
+        b'{"observations": [[1,2,3,4]], "states": "x"}',
+        '"states" is the string "x", expected a list of one state per observation, 1',
+    ),
+    (
+        b'{"observation": [1,2,3,4], "state": "x"}',
+        ("state is not base64; send back what the last answer held, or leave it out to begin with the initial state"),
+    ),
+    (b'{"observation": [1, 2, 3], "details": true}', "observation has shape (3,), expected (4,) float32"),
     (b'{"observation": [NaN, 2, 3, 4]}', "observation[0] is NaN, expected a finite float32"),
     (b'{"observation": [1, Infinity, 3, 4]}', "observation[1] is Infinity, expected a finite float32"),
     (b'{"observation": [1, 1e999, 3, 4]}', "observation[1] is Infinity, expected a finite float32"),
@@ -61,3 +90,23 @@ def test_a_bad_body_is_named_exactly(codec: JsonCodec, body: bytes, message: str
     with pytest.raises(RequestError) as caught:
         codec.decode(body)
     assert str(caught.value) == message
+
+
+def test_options_that_ask_for_nothing_change_nothing(codec: JsonCodec) -> None:
+    body = b'{"observation": [1, 2, 3, 4], "explore": false, "details": false, "seed": 3, "state": null}'
+    decoded = codec.decode(body)
+    assert isinstance(decoded.observations, Rows)
+    assert list(decoded.observations.tensors) == ["observations"]
+    assert not decoded.observations.details.any()
+
+
+def test_numbers_without_a_json_form_are_null_in_details(codec: JsonCodec) -> None:
+    rows = Rows(
+        {"action": np.array([1]), "action_dist_inputs": np.array([[-np.inf, 0.5]]), "values": np.array([2.5])},
+        details=np.array([True]),
+        reset=np.array([False]),
+    )
+    assert json.loads(codec.encode(rows, batched=False)) == {
+        "action": 1,
+        "details": {"action_dist_inputs": [None, 0.5], "value": 2.5},
+    }

@@ -1,105 +1,112 @@
-import math
+import copy
+import json
 from typing import Any
 
 import numpy as np
 import pytest
-from gymnasium import spaces
 
-from serving.errors import ObservationNotFinite, ObservationShape, ObservationType, SpaceUnsupported
-from serving.observations import observation_reader
-from tests.serving.policies import CARTPOLE
-
-IMAGE = spaces.Box(0, 255, (2, 2), np.uint8)
-SCALAR = spaces.Box(-1.0, 1.0, ())
-
-
-def test_one_observation_becomes_a_batch_of_one() -> None:
-    array = observation_reader(CARTPOLE).read([1, 2.5, -3, 0.1])
-    assert array.dtype == np.float32
-    np.testing.assert_array_equal(array, np.array([[1, 2.5, -3, 0.1]], np.float32))
-
-
-def test_a_list_of_observations_becomes_a_batch() -> None:
-    array = observation_reader(IMAGE).read_batch([[[0, 1], [2, 255]]] * 3)
-    assert array.shape == (3, 2, 2)
-    assert array.dtype == np.uint8
+from serving.client import _plain
+from serving.errors import (
+    ObservationKeyMissing,
+    ObservationKeyUnknown,
+    ObservationLength,
+    ObservationNotFinite,
+    ObservationRange,
+    ObservationShape,
+    ObservationType,
+)
+from serving.observations import ObservationReader
+from serving.spaces import leaves
+from tests.serving.policies import CARTPOLE, ROBOT, ROBOT_OBSERVATION
 
 
-def test_an_empty_list_is_an_empty_batch() -> None:
-    assert observation_reader(CARTPOLE).read_batch([]).shape == (0, 4)
+def test_a_nested_observation_becomes_one_array_per_leaf() -> None:
+    found = ObservationReader(ROBOT).read(ROBOT_OBSERVATION)
+    assert {name: array.tolist() for name, array in found.items()} == {
+        "observations.arm.grip": [-1],
+        "observations.arm.position": [[0.5, -0.25, 1]],
+        "observations.goal.0": [[[0, 1], [2, 255]]],
+        "observations.goal.1": [[2, 1]],
+        "observations.switches": [[1, 0]],
+    }
 
 
-def test_a_scalar_space_takes_a_number() -> None:
-    assert observation_reader(SCALAR).read(0.5).shape == (1,)
+def test_the_arrays_have_the_dtypes_of_their_leaves() -> None:
+    reader = ObservationReader(ROBOT)
+    for found in (reader.read(ROBOT_OBSERVATION), reader.read_batch([ROBOT_OBSERVATION] * 3), reader.read_batch([])):
+        assert [array.dtype for array in found.values()] == [leaf.space.dtype for leaf in leaves(ROBOT)]
 
 
-def test_values_beyond_the_bounds_are_the_environments_business() -> None:
-    assert observation_reader(CARTPOLE).read([99, 0, 0, 0])[0, 0] == 99
+def test_a_batch_is_a_list_of_observations() -> None:
+    other = {**ROBOT_OBSERVATION, "switches": [0, 0]}
+    found = ObservationReader(ROBOT).read_batch([ROBOT_OBSERVATION, other])
+    assert found["observations.switches"].tolist() == [[1, 0], [0, 0]]
+    assert found["observations.goal.0"].shape == (2, 2, 2)
 
 
-BAD = [
-    (CARTPOLE, [1, 2, 3], ObservationShape, "observation has shape (3,), expected (4,) float32"),
-    (CARTPOLE, [1] * 5, ObservationShape, "observation has shape (5,), expected (4,) float32"),
-    (CARTPOLE, [], ObservationShape, "observation has shape (0,), expected (4,) float32"),
-    (CARTPOLE, [[1, 2, 3, 4]], ObservationShape, "observation has shape (1, 4), expected (4,) float32"),
+def test_what_an_environment_returns_is_read_back_as_it_is() -> None:
+    ROBOT.seed(0)
+    samples = [ROBOT.sample() for _ in range(20)]
+    found = ObservationReader(ROBOT).read_batch(json.loads(json.dumps(_plain(samples))))
+    for row, sample in enumerate(samples):
+        np.testing.assert_array_equal(found["observations.arm.position"][row], sample["arm"]["position"])
+        np.testing.assert_array_equal(found["observations.goal.0"][row], sample["goal"][0])
+        assert found["observations.arm.grip"][row] == sample["arm"]["grip"]
+
+
+def test_a_space_of_one_leaf_is_one_array() -> None:
+    assert ObservationReader(CARTPOLE).read([1, 2, 3, 4])["observations"].shape == (1, 4)
+    assert ObservationReader(CARTPOLE).read_batch([[1, 2, 3, 4]])["observations"].shape == (1, 4)
+
+
+def changed(path: str, value: Any) -> Any:
+    """ROBOT_OBSERVATION with another value at a dotted path."""
+    observation = copy.deepcopy(ROBOT_OBSERVATION)
+    *way, last = path.split(".")
+    inner: Any = observation
+    for key in way:
+        inner = inner[int(key) if isinstance(inner, list) else key]
+    inner[int(last) if isinstance(inner, list) else last] = value
+    return observation
+
+
+def without(key: str) -> Any:
+    return {name: value for name, value in ROBOT_OBSERVATION.items() if name != key}
+
+
+BAD: list[tuple[Any, type[Exception], str]] = [
+    (changed("arm.position", [1, 2]), ObservationShape, ".arm.position: shape (2,), expected (3,) float32"),
+    (changed("arm.position", [1, 2, None]), ObservationType, ".arm.position[2]: null, expected a number"),
+    (changed("arm.position", "far"), ObservationType, '.arm.position: the string "far", expected (3,) float32'),
     (
-        CARTPOLE,
-        [1, [2], 3, 4],
-        ObservationShape,
-        "observation has lists of different lengths, expected (4,) float32",
+        changed("arm.position", [1, float("nan"), 3]),
+        ObservationNotFinite,
+        ".arm.position[1]: NaN, expected a finite float32",
     ),
-    (CARTPOLE, 7, ObservationShape, "observation has shape (), expected (4,) float32"),
-    (CARTPOLE, None, ObservationType, "observation is null, expected (4,) float32"),
-    (CARTPOLE, "abcd", ObservationType, 'observation is the string "abcd", expected (4,) float32'),
-    (CARTPOLE, {"a": 1}, ObservationType, "observation is an object, expected (4,) float32"),
-    (CARTPOLE, [1, "2", 3, 4], ObservationType, 'observation[1] is the string "2", expected a number'),
-    (CARTPOLE, [1, 2, None, 4], ObservationType, "observation[2] is null, expected a number"),
-    (CARTPOLE, [True, 2, 3, 4], ObservationType, "observation[0] is true, expected a number"),
-    (CARTPOLE, [1, 2, 3, {}], ObservationType, "observation[3] is an object, expected a number"),
-    (CARTPOLE, [math.nan, 2, 3, 4], ObservationNotFinite, "observation[0] is NaN, expected a finite float32"),
-    (CARTPOLE, [1, -math.inf, 3, 4], ObservationNotFinite, "observation[1] is -Infinity, expected a finite float32"),
-    (CARTPOLE, [1, 2, 1e39, 4], ObservationNotFinite, "observation[2] is 1e+39, expected a finite float32"),
-    (CARTPOLE, [10**400, 2, 3, 4], ObservationNotFinite, f"observation[0] is 1{'0' * 39}, expected a finite float32"),
-    (IMAGE, [[0, 1], [2]], ObservationShape, "observation has lists of different lengths, expected (2, 2) uint8"),
-    (IMAGE, [[0, 1], [2, 256]], ObservationType, "observation[1][1] is 256, expected a uint8"),
-    (IMAGE, [[0, 1], [2, -1]], ObservationType, "observation[1][1] is -1, expected a uint8"),
-    (IMAGE, [[0, 1.5], [2, 3]], ObservationType, "observation[0][1] is 1.5, expected an integer"),
-    (IMAGE, [0, 1, 2, 3], ObservationShape, "observation has shape (4,), expected (2, 2) uint8"),
-    (SCALAR, [0.5], ObservationShape, "observation has shape (1,), expected () float32"),
+    (changed("arm.grip", 2), ObservationRange, ".arm.grip: 2, expected an integer from -1 to 1"),
+    (changed("goal.1", [3, 0]), ObservationRange, ".goal.1[0]: 3, expected an integer from 1 to 2"),
+    (changed("goal.0", [[0, 1], [2, 256]]), ObservationType, ".goal.0[1][1]: 256, expected a uint8"),
+    (changed("goal", [[[0, 1], [2, 3]]]), ObservationLength, ".goal: a list of 1, expected 2 elements"),
+    (changed("goal", {"0": 1}), ObservationType, ".goal: an object, expected a list of 2 elements"),
+    (changed("arm", [1, 2]), ObservationType, ".arm: a list, expected an object with grip, position"),
+    (changed("arm", {"grip": 1}), ObservationKeyMissing, '.arm: no key "position", expected grip, position'),
+    (changed("arm.color", 1), ObservationKeyUnknown, '.arm: an unknown key "color", expected grip, position'),
+    (without("switches"), ObservationKeyMissing, ' has no key "switches", expected arm, goal, switches'),
+    (7, ObservationType, " is 7, expected an object with arm, goal, switches"),
+    ([], ObservationType, " is a list, expected an object with arm, goal, switches"),
 ]
 
 
-@pytest.mark.parametrize(("space", "value", "error", "message"), BAD, ids=[case[3][:60] for case in BAD])
-def test_a_bad_observation_is_named_exactly(space: Any, value: Any, error: type[Exception], message: str) -> None:
+@pytest.mark.parametrize(("value", "error", "message"), BAD, ids=[case[2] for case in BAD])
+def test_a_bad_observation_is_named_by_its_path(value: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error) as caught:
-        observation_reader(space).read(value)
-    assert str(caught.value) == message
+        ObservationReader(ROBOT).read(value)
+    assert str(caught.value) == f"observation{message}"
+    with pytest.raises(error) as caught:
+        ObservationReader(ROBOT).read_batch([ROBOT_OBSERVATION, value])
+    assert str(caught.value) == f"observations[1]{message}"
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ([[1, 2, 3, 4], [1, 2]], "observations[1] has shape (2,), expected (4,) float32"),
-        ([1, 2, 3, 4], "observations[0] has shape (), expected (4,) float32"),
-        ([[1, 2, 3, 4], None], "observations[1] is null, expected (4,) float32"),
-        ([[1, 2, 3, "4"]], 'observations[0][3] is the string "4", expected a number'),
-        ({"0": []}, "observations is an object, expected a list of observations of (4,) float32"),
-    ],
-)
-def test_a_bad_observation_in_a_batch_is_named_with_its_index(values: Any, message: str) -> None:
-    with pytest.raises((ObservationShape, ObservationType)) as caught:
-        observation_reader(CARTPOLE).read_batch(values)
-    assert str(caught.value) == message
-
-
-def test_endless_nesting_is_refused_like_any_other_shape() -> None:
-    value: Any = []
-    for _ in range(900):
-        value = [value]
-    with pytest.raises((ObservationShape, ObservationType)):
-        observation_reader(CARTPOLE).read(value)
-
-
-def test_spaces_without_a_reader_are_refused() -> None:
-    with pytest.raises(SpaceUnsupported, match="as observations"):
-        observation_reader(spaces.Discrete(3))
+def test_a_batch_that_is_no_list_is_refused() -> None:
+    with pytest.raises(ObservationType, match="observations is an object, expected a list of observations"):
+        ObservationReader(ROBOT).read_batch(ROBOT_OBSERVATION)

@@ -1,11 +1,13 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from serving.errors import EnvironmentUnknown, ServerUnreachable
-from serving.query import query
+from serving.query import _shortened, query
 from serving.routes import PolicyApp
+from tests.serving.policies import COUNTING_BUNDLE, served
 
 
 @pytest.fixture
@@ -41,6 +43,18 @@ def test_lockstep_plays_the_same_episodes(url: str) -> None:
 
 def test_many_episodes_are_played_in_lockstep(url: str) -> None:
     assert len(play(url, episodes=100)) == 100
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_the_state_of_a_recurrent_policy_lasts_an_episode(serve_http: Callable[[Any], str], together: bool) -> None:  # noqa: FBT001
+    url = serve_http(PolicyApp(served(COUNTING_BUNDLE)))
+    episodes = play(url, episodes=10, together=together)
+    assert {episode.episode_return for episode in episodes} == {4.0}
+
+
+def test_nested_observations_are_shown_part_by_part() -> None:
+    observation = {"arm": np.array([0.5, 1.23456]), "goal": (3, np.zeros(2))}
+    assert _shortened(observation) == "{arm: [0.500 1.235], goal: (3, [0.000 0.000])}"
 
 
 def test_an_unknown_environment_is_named(url: str) -> None:

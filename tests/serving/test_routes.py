@@ -6,8 +6,19 @@ from typing import Any
 import pytest
 
 from serving import batching
+from serving.policy import Bundle
 from serving.routes import PolicyApp
-from tests.serving.policies import STEERING_BUNDLE, ask, served
+from tests.serving.policies import (
+    CARTPOLE_BUNDLE,
+    COUNTING_BUNDLE,
+    EXPLORING_BUNDLE,
+    ROBOT_BUNDLE,
+    ROBOT_OBSERVATION,
+    STEERING_BUNDLE,
+    answers_together,
+    ask,
+    served,
+)
 
 ONE = b'{"observation": [0.1, 0.2, 0.3, 0.4]}'
 
@@ -136,6 +147,39 @@ BAD: list[tuple[str, str, bytes, int, str, str]] = [
 ]
 
 
+ROBOT = json.dumps(ROBOT_OBSERVATION)
+BAD_KINDS: list[tuple[Bundle, str, str, str]] = [
+    (
+        ROBOT_BUNDLE,
+        '{"observation": ' + ROBOT.replace("[0.5, -0.25, 1]", "[1, 2]") + "}",
+        "observation_shape",
+        "observation.arm.position: shape (2,), expected (3,) float32",
+    ),
+    (
+        ROBOT_BUNDLE,
+        '{"observations": [' + ROBOT + ", " + ROBOT.replace('"grip": -1', '"grip": 5') + "]}",
+        "observation_range",
+        "observations[1].arm.grip: 5, expected an integer from -1 to 1",
+    ),
+    (
+        ROBOT_BUNDLE,
+        '{"observation": {}}',
+        "observation_key_missing",
+        'observation has no key "arm", expected arm, goal, switches',
+    ),
+    (EXPLORING_BUNDLE, '{"observation": [0, 0, 0, 0], "seed": 1.5}', "option_invalid", '"seed" is 1.5, expected an'),
+    (COUNTING_BUNDLE, '{"observation": [0], "state": "AAAA"}', "state_invalid", "state is cut off; send back what"),
+    (CARTPOLE_BUNDLE, '{"observation": [0, 0, 0, 0], "explore": true}', "explore_unsupported", "this version answers"),
+]
+
+
+@pytest.mark.parametrize(("bundle", "body", "code", "message"), BAD_KINDS, ids=[case[2] for case in BAD_KINDS])
+def test_bad_requests_of_every_kind_are_told_apart(bundle: Bundle, body: str, code: str, message: str) -> None:
+    answer = ask(PolicyApp(served(bundle)), body=body.encode())
+    assert (answer.status, answer.json()["error"]["code"]) == (422, code)
+    assert answer.json()["error"]["message"].startswith(message)
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "code", "message"), BAD, ids=[case[5][:50] for case in BAD]
 )
@@ -242,27 +286,6 @@ def exchange(app: PolicyApp, kind: str, types: list[str]) -> list[str]:
 def test_every_answer_is_json(app: PolicyApp) -> None:
     for path in ("/", "/model", "/health", "/x"):
         json.loads(ask(app, "GET", path).body)
-
-
-def answers_together(app: PolicyApp, *bodies: bytes) -> list[tuple[int, dict[bytes, bytes], bytes]]:
-    """Send the requests at the same time."""
-
-    async def one(body: bytes) -> tuple[int, dict[bytes, bytes], bytes]:
-        sent: list[Any] = []
-
-        async def receive() -> Any:
-            return {"type": "http.request", "body": body}
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        await app({"type": "http", "method": "POST", "path": "/", "headers": []}, receive, send)
-        return sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"]
-
-    async def everyone() -> list[tuple[int, dict[bytes, bytes], bytes]]:
-        return await asyncio.gather(*map(one, bodies))
-
-    return asyncio.run(everyone())
 
 
 @pytest.fixture

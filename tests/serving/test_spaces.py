@@ -1,30 +1,55 @@
 import json
+from collections import OrderedDict
+from typing import Any
 
 import numpy as np
 import pytest
 from gymnasium import spaces
 
 from serving.errors import SpaceUnsupported
-from serving.spaces import space_from_json, space_to_json
+from serving.spaces import leaves, space_from_json, space_to_json
+from tests.serving.policies import ROBOT
 
 CARTPOLE = spaces.Box(np.array([-4.8, -np.inf], np.float32), np.array([4.8, np.inf], np.float32))
+SPACES: list[Any] = [
+    CARTPOLE,
+    spaces.Box(0, 255, (84, 84, 4), np.uint8),
+    spaces.Box(-1.0, 1.0, (), np.float64),
+    spaces.Box(-np.inf, np.inf, (2, 3), np.float32),
+    spaces.Box(np.array([[0.1, -np.inf], [3, 4]]), np.array([[np.inf, 1 / 3], [3, 5]]), dtype=np.float64),
+    spaces.Box(-np.inf, np.inf, (2,), np.int64),
+    spaces.Box(np.array([-(2**63), 5]), np.array([2**63 - 2, 6]), dtype=np.int64),
+    spaces.Box(0, 2**64 - 1, (2,), np.uint64),
+    spaces.Box(0, 1, (3,), np.bool_),  # type: ignore[arg-type]
+    spaces.Box(-1, 1, (0,), np.float16),
+    spaces.Discrete(2),
+    spaces.Discrete(5, start=-2),
+    spaces.Discrete(5, dtype=np.int32),
+    spaces.MultiDiscrete([3, 2]),
+    spaces.MultiDiscrete([[3, 2], [1, 9]], start=[[-1, 0], [5, 0]], dtype=np.int32),
+    spaces.MultiBinary(3),
+    spaces.MultiBinary((3,)),
+    spaces.MultiBinary([2, 2]),
+    spaces.Dict(OrderedDict([("b", spaces.Discrete(2)), ("a", spaces.Tuple([CARTPOLE, spaces.MultiBinary(2)]))])),
+    ROBOT,
+]
 
 
-@pytest.mark.parametrize(
-    "space",
-    [
-        CARTPOLE,
-        spaces.Box(0, 255, (84, 84, 4), np.uint8),
-        spaces.Box(-1.0, 1.0, (), np.float64),
-        spaces.Box(-np.inf, np.inf, (2, 3), np.float32),
-        spaces.Discrete(2),
-        spaces.Discrete(5, start=-2),
-    ],
-    ids=str,
-)
-def test_a_space_survives_the_way_through_json(space: spaces.Space) -> None:
+@pytest.mark.parametrize("space", SPACES, ids=str)
+def test_a_space_survives_the_way_through_json(space: spaces.Space[Any]) -> None:
     text = json.dumps(space_to_json(space), allow_nan=False)
-    assert space_from_json(json.loads(text)) == space
+    found = space_from_json(json.loads(text))
+    assert found == space
+    assert str(found) == str(space)
+    for one, other in zip(leaves(space), leaves(found), strict=True):
+        assert vars_of(one.space) == vars_of(other.space)
+
+
+def vars_of(space: Any) -> dict[str, Any]:
+    """The numbers that define a leaf, to the bit."""
+    names = ("dtype", "shape", "low", "high", "bounded_below", "bounded_above", "n", "start", "nvec")
+    found = {name: getattr(space, name) for name in names if hasattr(space, name)}
+    return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in found.items()}
 
 
 def test_infinities_are_strings_and_bounds_exact() -> None:
@@ -44,9 +69,35 @@ def test_a_discrete_space_names_its_start() -> None:
     assert space_to_json(spaces.Discrete(3, start=1)) == {"type": "Discrete", "n": 3, "start": 1}
 
 
-def test_a_space_without_a_json_form_is_refused_by_name() -> None:
-    with pytest.raises(SpaceUnsupported, match="space not supported: MultiBinary"):
-        space_to_json(spaces.MultiBinary(3))
+def test_the_leaves_of_a_nested_space_are_sorted_and_named_by_their_way() -> None:
+    found = leaves(ROBOT)
+    assert [leaf.path for leaf in found] == ["arm.grip", "arm.position", "goal.0", "goal.1", "switches"]
+    assert found[1].space == spaces.Box(-1, 1, (3,))
+    assert found[1].tensor("observations") == "observations.arm.position"
+    insertion = spaces.Dict(OrderedDict([("b", spaces.Discrete(2)), ("a", spaces.Discrete(3))]))
+    assert [leaf.path for leaf in leaves(insertion)] == ["a", "b"]
+
+
+def test_a_space_that_is_one_array_is_its_own_leaf() -> None:
+    (leaf,) = leaves(CARTPOLE)
+    assert (leaf.path, leaf.space, leaf.tensor("action")) == ("", CARTPOLE, "action")
+
+
+@pytest.mark.parametrize("use", [leaves, space_to_json])
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (spaces.Text(3), r"space not supported: Text\(.*; supported are Box, Discrete, "),
+        (spaces.Dict(a=spaces.Sequence(spaces.Discrete(2))), "space not supported: Sequence"),
+        (spaces.Dict({"a.b": spaces.Discrete(2)}), r"Dict with the key 'a.b' \(keys are strings without dots\)"),
+        (spaces.Dict({1: spaces.Discrete(2)}), "Dict with the key 1 "),  # type: ignore[dict-item]
+        (spaces.Tuple([]), "which is empty"),
+    ],
+    ids=str,
+)
+def test_a_space_without_a_json_form_is_refused_by_name(use: Any, space: Any, message: str) -> None:
+    with pytest.raises(SpaceUnsupported, match=message):
+        use(space)
 
 
 @pytest.mark.parametrize(
@@ -60,6 +111,11 @@ def test_a_space_without_a_json_form_is_refused_by_name() -> None:
         {"type": "Box", "shape": [2], "dtype": "no", "low": 0, "high": 1},
         {"type": "Discrete", "n": 0},
         {"type": "Discrete", "n": "many"},
+        {"type": "MultiDiscrete", "nvec": [2], "start": [0, 0], "dtype": "int64"},
+        {"type": "MultiBinary", "n": 0},
+        {"type": "Dict", "spaces": []},
+        {"type": "Dict", "spaces": {"a.b": {"type": "Discrete", "n": 2}}},
+        {"type": "Tuple", "spaces": [{"type": "Text"}]},
     ],
     ids=str,
 )

@@ -1,0 +1,130 @@
+"""Actions that RLlib's PPO trains on, for environments that take others, and the way back to the latter.
+
+What PPO takes stays as it is: Discrete from 0, one-dimensional MultiDiscrete from 0, one-dimensional float32 Boxes
+that are bounded on both sides or on none. Any other leaf is adapted:
+
+- Discrete and MultiDiscrete are counted from 0, and MultiDiscrete of more dimensions is flattened;
+- MultiBinary is a choice between two for each bit;
+- a Box of integers is a choice between them;
+- any other Box is a flat unbounded one. Where the environment's is bounded on both sides, [-1, 1] means its range, and
+  what lies beyond a bound is clipped.
+
+Dict and Tuple are the Tuple of their leaves.
+"""
+
+import math
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import Space, spaces
+from numpy.typing import NDArray
+
+from pipeline.structures import flatten, nest
+from serving.spaces import LeafSpace, leaves
+
+#: Integers that an element of a Box may choose between; each is an output of the network.
+MAX_CHOICES = 1024
+
+
+def adapted(space: Space[Any]) -> Space[Any]:
+    """The action space that the policy is trained on."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        return spaces.Tuple([adapted_leaf(leaf.space) for leaf in leaves(space)])
+    return adapted_leaf(space)
+
+
+def needs_adapting(space: Space[Any]) -> bool:
+    """Whether RLlib's actions are not the environment's."""
+    return adapted(space) is not space
+
+
+def adapted_leaf(space: Any) -> LeafSpace:
+    """The space that PPO takes instead of a leaf; the leaf itself if it takes that."""
+    if is_native(space):
+        return space  # type: ignore[no-any-return]
+    if isinstance(space, spaces.Discrete):
+        return spaces.Discrete(int(space.n))
+    if isinstance(space, spaces.MultiDiscrete):
+        return spaces.MultiDiscrete(space.nvec.ravel())
+    if isinstance(space, spaces.MultiBinary):
+        return spaces.MultiDiscrete(np.full(math.prod(space.shape), 2))
+    if is_integer(space):
+        return spaces.MultiDiscrete(choices(space).ravel())
+    return spaces.Box(-np.inf, np.inf, (math.prod(space.shape),), np.float32)
+
+
+def is_native(space: LeafSpace) -> bool:
+    """Whether RLlib's PPO and its connectors do right by a leaf."""
+    if isinstance(space, spaces.Discrete):
+        return space.start == 0 and space.dtype == np.int64
+    if isinstance(space, spaces.MultiDiscrete):
+        return space.nvec.ndim == 1 and not space.start.any() and space.dtype == np.int64
+    if isinstance(space, spaces.Box):
+        bounded = space.bounded_below.all() and space.bounded_above.all()
+        unbounded = not (space.bounded_below.any() or space.bounded_above.any())
+        return len(space.shape) == 1 and space.dtype == np.float32 and bool(bounded or unbounded)
+    return False
+
+
+def is_integer(space: Any) -> bool:
+    """Whether a space is a Box of integers."""
+    return isinstance(space, spaces.Box) and bool(np.issubdtype(space.dtype, np.integer))
+
+
+def choices(space: spaces.Box) -> NDArray[Any]:
+    """How many integers each element of a Box of integers may be; as Python's own, which do not overflow."""
+    counts: NDArray[Any] = space.high.astype(object) - space.low.astype(object) + 1
+    return counts
+
+
+def to_environment(space: LeafSpace, action: Any) -> Any:
+    """The environment's action for one of the policy's: of a leaf, unbatched.
+
+    Args:
+        space: The environment's leaf.
+        action: An element of `adapted_leaf(space)`.
+    """
+    if is_native(space):
+        return action
+    if isinstance(space, spaces.Discrete):
+        return np.asarray(action, space.dtype)[()] + space.start
+    flat = np.asarray(action).reshape(space.shape)
+    if isinstance(space, spaces.MultiDiscrete):
+        return flat.astype(space.dtype) + space.start
+    if isinstance(space, spaces.MultiBinary):
+        return flat.astype(space.dtype)
+    if is_integer(space):
+        return flat.astype(space.dtype) + space.low
+    return _scaled(space, flat.astype(np.float64))
+
+
+def _scaled(space: spaces.Box, action: NDArray[np.float64]) -> NDArray[Any]:
+    bounded = space.bounded_below & space.bounded_above
+    low, high = (np.where(bounded, bound.astype(np.float64), 0.0) for bound in (space.low, space.high))
+    scaled = np.where(bounded, low + (action + 1.0) * (high - low) / 2.0, action)
+    return np.clip(scaled, space.low, space.high).astype(space.dtype)
+
+
+class AdaptedActions(gymnasium.ActionWrapper[Any, Any, Any]):
+    """An environment that takes the actions of a policy that PPO can train."""
+
+    def __init__(self, environment: gymnasium.Env[Any, Any]) -> None:
+        super().__init__(environment)
+        self.action_space = adapted(environment.action_space)
+
+    def action(self, action: Any) -> Any:
+        """The environment's action for one of the policy's."""
+        return from_policy(self.env.action_space, action)
+
+
+def from_policy(space: Space[Any], action: Any) -> Any:
+    """The environment's action for one of the policy's.
+
+    Args:
+        space: The environment's action space.
+        action: An element of `adapted(space)`.
+    """
+    trained = adapted(space)
+    pairs = zip(leaves(space), flatten(trained, action), strict=True)
+    return nest(space, [to_environment(leaf.space, part) for leaf, part in pairs])

@@ -1,0 +1,268 @@
+"""RLModules that take any observation space: what turns observations into numbers is inside the network.
+
+So environment runner, learner and exported graph share it. RLlib's own default takes one-dimensional Boxes of floats
+as they are, and is used for these.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeGuard
+
+import numpy as np
+import torch
+from gymnasium import Space, spaces
+from ray.rllib.algorithms.ppo.ppo_catalog import PPOCatalog
+from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.models.base import ENCODER_OUT, Encoder
+from ray.rllib.core.models.configs import ModelConfig
+from ray.rllib.core.models.torch.base import TorchModel
+from ray.rllib.core.models.torch.primitives import TorchCNN
+
+from pipeline.adapters import choices, is_integer
+from pipeline.structures import flatten
+from serving.spaces import LeafSpace, leaves
+
+#: An array of three dimensions is an image if two of them are at least this, and the third at most that.
+_SMALLEST_IMAGE = 8
+_MOST_CHANNELS = 16
+
+#: The widest range of integers that float32 tells apart.
+_EXACT_IN_FLOAT32 = 2**24
+
+_LARGEST_MAP = 8
+_FIRST_FILTERS = 16
+
+
+def is_plain(space: Space[Any]) -> bool:
+    """Whether RLlib's default module takes the observations as they are."""
+    return isinstance(space, spaces.Box) and len(space.shape) == 1 and bool(np.issubdtype(space.dtype, np.floating))
+
+
+def is_image(space: LeafSpace) -> TypeGuard[spaces.Box]:
+    """Whether an observation is convolved: height x width x channels, or channels first."""
+    if not isinstance(space, spaces.Box) or len(space.shape) != len("HWC"):
+        return False
+    height, width, channels = _picture_shape(space)
+    return min(height, width) >= _SMALLEST_IMAGE and channels <= _MOST_CHANNELS
+
+
+def _picture_shape(space: spaces.Box) -> tuple[int, int, int]:
+    """The shape with channels last."""
+    first, second, third = space.shape
+    return (second, third, first) if _has_channels_first(space) else (first, second, third)
+
+
+def _has_channels_first(space: spaces.Box) -> bool:
+    return space.shape[0] < min(space.shape[1:])
+
+
+class Preprocessor(torch.nn.Module):
+    """Observations -> one vector of float32 each: Boxes flat, integers between bounds from 0 to 1, choices one-hot.
+
+    Images come last, height x width x channels.
+    """
+
+    def __init__(self, space: Space[Any]) -> None:
+        super().__init__()
+        self._space = space
+        self._order = vectors_first(space)
+        self._leaves = torch.nn.ModuleList([_leaf_preprocessor(leaf.space) for leaf in leaves(space)])
+
+    def forward(self, observations: Any) -> torch.Tensor:
+        """Nested tensors `[..., *leaf.shape]` -> `[..., size]`."""
+        flat = flatten(self._space, observations)
+        return torch.cat([self._leaves[index](flat[index]) for index in self._order], dim=-1)
+
+
+def vectors_first(space: Space[Any]) -> list[int]:
+    """The indices of the leaves in the order of the vector: images last."""
+    return sorted(range(len(leaves(space))), key=lambda index: is_image(leaves(space)[index].space))
+
+
+def vector_size(space: LeafSpace) -> int:
+    """How many numbers a leaf becomes."""
+    if isinstance(space, spaces.Discrete):
+        return int(space.n)
+    if isinstance(space, spaces.MultiDiscrete):
+        return int(space.nvec.sum())
+    return math.prod(space.shape)
+
+
+def _leaf_preprocessor(space: LeafSpace) -> torch.nn.Module:
+    if isinstance(space, spaces.Discrete):
+        return _OneHot(np.array([space.n]), np.array([space.start]), rank=0)
+    if isinstance(space, spaces.MultiDiscrete):
+        return _OneHot(space.nvec.ravel(), space.start.ravel(), rank=space.nvec.ndim)
+    return _Numbers(space)
+
+
+class _OneHot(torch.nn.Module):
+    """Choices -> one-hot vectors, joined."""
+
+    _component: torch.Tensor
+    _choice: torch.Tensor
+
+    def __init__(self, sizes: Any, starts: Any, rank: int) -> None:
+        super().__init__()
+        self._rank = rank
+        component = np.repeat(np.arange(len(sizes)), sizes)
+        choice = np.concatenate([start + np.arange(size) for size, start in zip(sizes, starts, strict=True)])
+        self.register_buffer("_component", torch.from_numpy(component), persistent=False)
+        self.register_buffer("_choice", torch.from_numpy(choice.astype(np.int64)), persistent=False)
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        flat = _flat(values.long(), self._rank)
+        return (flat.index_select(-1, self._component) == self._choice).float()
+
+
+class _Numbers(torch.nn.Module):
+    """A Box or MultiBinary -> float32, flat."""
+
+    _low: torch.Tensor
+    _width: torch.Tensor
+
+    def __init__(self, space: spaces.Box | spaces.MultiBinary) -> None:
+        super().__init__()
+        self._rank = len(space.shape)
+        self._channels_first = is_image(space) and _has_channels_first(space)
+        self._scales = False
+        if isinstance(space, spaces.Box) and _is_scaled(space):
+            self._scales = True
+            low, width = space.low.astype(np.float32), (choices(space) - 1).astype(np.float32)
+            self.register_buffer("_low", torch.from_numpy(low), persistent=False)
+            self.register_buffer("_width", torch.from_numpy(np.maximum(width, 1)), persistent=False)
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        numbers = values.float()
+        if self._scales:
+            numbers = (numbers - self._low) / self._width
+        return _flat(numbers.movedim(-3, -1) if self._channels_first else numbers, self._rank)
+
+
+def _is_scaled(space: spaces.Box) -> bool:
+    is_bounded = space.bounded_below.all() and space.bounded_above.all()
+    return is_integer(space) and bool(is_bounded) and bool((choices(space) <= _EXACT_IN_FLOAT32).all())
+
+
+def _flat(values: torch.Tensor, rank: int) -> torch.Tensor:
+    """The last `rank` dimensions as one."""
+    return values.unsqueeze(-1) if rank == 0 else values.flatten(-rank)
+
+
+class AnySpaceCatalog(PPOCatalog):  # type: ignore[misc]  # RLlib has no types
+    """RLlib's networks for PPO, on what the preprocessor makes of an observation space."""
+
+    def __init__(self, observation_space: Space[Any], action_space: Space[Any], model_config_dict: Any) -> None:
+        super().__init__(_Vector(observation_space), action_space, model_config_dict)
+
+    @classmethod
+    def _get_encoder_config(
+        cls, observation_space: Space[Any], model_config_dict: dict[str, Any], action_space: Space[Any] | None = None
+    ) -> ModelConfig:
+        is_convolved = isinstance(observation_space, _Vector) and observation_space.images
+        if is_convolved and not model_config_dict["use_lstm"]:
+            return ConvolvingEncoderConfig(space=observation_space, model_config=model_config_dict)
+        return super()._get_encoder_config(observation_space, model_config_dict, action_space)
+
+
+class _Vector(spaces.Box):
+    """The preprocessor's output, which knows the shapes of the images at its end."""
+
+    def __init__(self, observation_space: Space[Any]) -> None:
+        found = [leaf.space for leaf in leaves(observation_space)]
+        self.images = [_picture_shape(leaf) for leaf in found if is_image(leaf)]
+        super().__init__(-np.inf, np.inf, (sum(map(vector_size, found)),), np.float32)
+
+
+@dataclass
+class ConvolvingEncoderConfig(ModelConfig):  # type: ignore[misc]  # as above
+    """Of an encoder for a vector that has images at its end."""
+
+    space: Any = None
+    model_config: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def output_dims(self) -> tuple[int]:
+        """Of the dense layers after the convolutions."""
+        return (self.model_config["fcnet_hiddens"][-1],)
+
+    def build(self, framework: str = "torch") -> "ConvolvingEncoder":
+        """The encoder; there is none but for torch."""
+        assert framework == "torch"  # noqa: S101  # PPO has no other
+        return ConvolvingEncoder(self)
+
+
+class ConvolvingEncoder(TorchModel, Encoder):  # type: ignore[misc]  # as above
+    """Convolutions for each image, then dense layers on their outputs and on what is no image."""
+
+    def __init__(self, config: ConvolvingEncoderConfig) -> None:
+        TorchModel.__init__(self, config)
+        Encoder.__init__(self, config)
+        self._images = config.space.images
+        self._sizes = [config.space.shape[0] - sum(map(math.prod, self._images)), *map(math.prod, self._images)]
+        self._convolutions = torch.nn.ModuleList([_convolutions(shape, config.model_config) for shape in self._images])
+        with torch.no_grad():
+            joined = self._joined(torch.zeros(1, *config.space.shape))
+        dense = spaces.Box(-np.inf, np.inf, (joined.shape[-1],), np.float32)
+        self._dense = PPOCatalog._get_encoder_config(dense, config.model_config | {"use_lstm": False}).build("torch")  # noqa: SLF001  # RLlib's hook
+
+    def _forward(self, inputs: dict[str, Any], **_: Any) -> dict[str, Any]:
+        outputs: dict[str, Any] = self._dense({Columns.OBS: self._joined(inputs[Columns.OBS])})
+        return {ENCODER_OUT: outputs[ENCODER_OUT]}
+
+    def _joined(self, vectors: torch.Tensor) -> torch.Tensor:
+        plain, *flat = torch.split(vectors, self._sizes, dim=-1)
+        images = zip(self._convolutions, flat, self._images, strict=True)
+        return torch.cat([plain, *(convolve(each.reshape(-1, *shape)) for convolve, each, shape in images)], dim=-1)
+
+
+def _convolutions(shape: Sequence[int], model_config: dict[str, Any]) -> torch.nn.Module:
+    convolutions = TorchCNN(
+        input_dims=shape,
+        cnn_filter_specifiers=model_config["conv_filters"] or _filters(shape),
+        cnn_activation=model_config["conv_activation"],
+        cnn_kernel_initializer=model_config["conv_kernel_initializer"],
+        cnn_kernel_initializer_config=model_config["conv_kernel_initializer_kwargs"],
+        cnn_bias_initializer=model_config["conv_bias_initializer"],
+        cnn_bias_initializer_config=model_config["conv_bias_initializer_kwargs"],
+    )
+    return torch.nn.Sequential(convolutions, torch.nn.Flatten())
+
+
+def _filters(shape: Sequence[int]) -> list[list[int]]:
+    """Kernels of 4 with stride 2, of 16, 32, ... filters, until height and width are at most 8."""
+    filters = [[_FIRST_FILTERS, 4, 2]]
+    while max(shape[:2]) > _LARGEST_MAP * 2 ** len(filters):
+        filters.append([2 * filters[-1][0], 4, 2])
+    return filters
+
+
+class AnySpacePPOModule(DefaultPPOTorchRLModule):  # type: ignore[misc]  # as above
+    """RLlib's default module for PPO, behind a preprocessor."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs | {"catalog_class": AnySpaceCatalog})
+
+    def setup(self) -> None:
+        """Build the networks."""
+        super().setup()
+        self.preprocessor = Preprocessor(self.observation_space)
+
+    def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        outputs: dict[str, Any] = super()._forward(self._preprocessed(batch), **kwargs)
+        return outputs
+
+    def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        outputs: dict[str, Any] = super()._forward_train(self._preprocessed(batch), **kwargs)
+        return outputs
+
+    def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> torch.Tensor:
+        """The value estimates of a batch."""
+        preprocessed = batch if embeddings is not None else self._preprocessed(batch)
+        values: torch.Tensor = super().compute_values(preprocessed, embeddings)
+        return values
+
+    def _preprocessed(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return {**batch, Columns.OBS: self.preprocessor(batch[Columns.OBS])}

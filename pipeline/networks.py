@@ -1,0 +1,94 @@
+"""Which RLModule is trained, and with what settings: RLlib's default, behind a preprocessor, or one of the user's."""
+
+import dataclasses
+import difflib
+from typing import Any
+
+from gymnasium import Space
+from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
+from ray.rllib.core.rl_module import RLModuleSpec
+from ray.rllib.core.rl_module.apis import ValueFunctionAPI
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+from ray.rllib.core.rl_module.torch import TorchRLModule
+
+from pipeline import supported
+from pipeline.config import TrainConfig
+from pipeline.environments import Environment, imported
+from pipeline.errors import NoSuchObject, UnknownModelSetting
+from pipeline.modules import AnySpacePPOModule, is_image, is_plain
+from serving.spaces import leaves
+
+_DEFAULT = "default"
+
+#: Settings of RLlib's that nothing reads in its PPO.
+_NEVER_READ = ("lstm_use_prev_action", "lstm_use_prev_reward", "fusionnet_")
+
+
+def spec(config: TrainConfig, environment: Environment) -> RLModuleSpec:
+    """What RLlib builds the policy from.
+
+    Raises:
+        UnknownModelSetting: If a setting of `model_config` is unknown, or would not be read.
+        NoSuchObject: If `rl_module` names no RLModule for PPO.
+    """
+    if config.rl_module != _DEFAULT:
+        return RLModuleSpec(
+            module_class=_custom(config.rl_module), model_config=_common(config) | config.model_settings
+        )
+    _check_settings(config.model_settings, environment.observation_space)
+    module_class = DefaultPPOTorchRLModule if is_plain(environment.observation_space) else AnySpacePPOModule
+    return RLModuleSpec(
+        module_class=module_class, model_config=DefaultModelConfig(**_common(config) | config.model_settings)
+    )
+
+
+def untrained(config: TrainConfig, environment: Environment) -> TorchRLModule:
+    """A policy as training begins with, built without Ray.
+
+    Raises:
+        UnsupportedSpace: If the policy is recurrent and RLlib has none for these spaces.
+        As `spec`.
+    """
+    unbuilt = spec(config, environment)
+    unbuilt.observation_space = environment.observation_space
+    unbuilt.action_space = environment.trained_action_space
+    module: TorchRLModule = unbuilt.build()
+    if module.is_stateful():
+        supported.check_recurrent(environment.action_space)
+    return module
+
+
+def _common(config: TrainConfig) -> dict[str, Any]:
+    return {
+        "fcnet_hiddens": config.hidden_units,
+        "fcnet_activation": config.fcnet_activation,
+        "vf_share_layers": config.vf_share_layers,
+    }
+
+
+def _custom(name: str) -> type[TorchRLModule]:
+    found = imported(name)
+    if not (isinstance(found, type) and issubclass(found, TorchRLModule) and issubclass(found, ValueFunctionAPI)):
+        raise NoSuchObject(name, "it is no TorchRLModule with ValueFunctionAPI, which PPO needs.")
+    return found
+
+
+def _check_settings(settings: dict[str, Any], space: Space[Any]) -> None:
+    known = {each.name for each in dataclasses.fields(DefaultModelConfig)}
+    for name in settings:
+        if name not in known:
+            nearest = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.0)[0]
+            raise UnknownModelSetting(name, f"is none of RLlib's model settings; the nearest is '{nearest}'.")
+        reason = _why_unread(name, settings, space)
+        if reason is not None:
+            raise UnknownModelSetting(name, f"would not be read: {reason}. Leave it out.")
+
+
+def _why_unread(name: str, settings: dict[str, Any], space: Space[Any]) -> str | None:
+    if name.startswith(_NEVER_READ):
+        return "RLlib's PPO has no use for it"
+    if name.startswith("conv_") and not any(is_image(leaf.space) for leaf in leaves(space)):
+        return "no observation is an image (height x width x channels)"
+    if (name.startswith("lstm_") or name == "max_seq_len") and not settings.get("use_lstm"):
+        return 'there is no LSTM without "use_lstm": true'
+    return None

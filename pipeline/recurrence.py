@@ -1,0 +1,60 @@
+"""The state of a recurrent policy: which arrays it consists of, and what they are called."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from ray.rllib.core.models.base import CRITIC
+from ray.rllib.core.rl_module.torch import TorchRLModule
+
+
+@dataclass(frozen=True)
+class StateLayout:
+    """The arrays of a policy's state, by dotted name; there are none if the policy is not recurrent.
+
+    Attributes:
+        shapes: Of each that serving carries from step to step, without the batch dimension.
+        constant: Of each that no output depends on, so that zeros will do: the critic's.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    constant: Mapping[str, tuple[int, ...]]
+
+    @classmethod
+    def of(cls, module: TorchRLModule, *, with_critic: bool) -> Self:
+        """The layout of a module's state; without a critic's of its own unless that is wanted."""
+        if not module.is_stateful():
+            return cls({}, {})
+        found = {name: tuple(value.shape) for name, value in _walk(module.get_initial_state())}
+        constant = {} if with_critic else {name: found[name] for name in found if name.split(".")[0] == CRITIC}
+        return cls({name: found[name] for name in found if name not in constant}, constant)
+
+    def __bool__(self) -> bool:
+        return bool(self.shapes)
+
+    def nest(self, states: Sequence[torch.Tensor]) -> dict[str, Any]:
+        """RLlib's form of the arrays in `shapes`, `[batch, *shape]` each."""
+        named = dict(zip(self.shapes, states, strict=True))
+        named |= {name: states[0].new_zeros((states[0].shape[0], *shape)) for name, shape in self.constant.items()}
+        nested: dict[str, Any] = {}
+        for name, value in named.items():
+            *parents, last = name.split(".")
+            place = nested
+            for parent in parents:
+                place = place.setdefault(parent, {})
+            place[last] = value
+        return nested
+
+    def flatten(self, nested: Any) -> list[torch.Tensor]:
+        """The arrays in `shapes`, of RLlib's form."""
+        named = dict(_walk(nested)) if self.shapes else {}
+        return [named[name] for name in self.shapes]
+
+
+def _walk(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in sorted(nested.items()):
+        if isinstance(value, Mapping):
+            yield from _walk(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

@@ -1,0 +1,116 @@
+"""What RLlib itself would do with a checkpoint: its module and its connectors, as its environment runner calls them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import Space
+from numpy.typing import NDArray
+from ray.rllib.connectors.env_to_module import EnvToModulePipeline, MeanStdFilter
+from ray.rllib.connectors.module_to_env import ModuleToEnvPipeline
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.torch import TorchRLModule
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.utils.spaces.space_utils import unbatch
+
+from pipeline.adapters import adapted, from_policy
+from pipeline.player import State
+from pipeline.recurrence import StateLayout
+from pipeline.structures import stack
+from pipeline.tensors import ACTION_DIST_INPUTS
+from serving.spaces import ACTION
+
+#: Where RLlib's checkpoints keep the policy's module.
+MODULE_IN_CHECKPOINT = "learner_group/learner/rl_module/default_policy"
+
+#: Where RLlib's checkpoints keep the connectors: at the top level where there is no local environment runner.
+_CONNECTOR_DIRECTORIES = ("env_runner", ".")
+
+
+class Reference:
+    """A policy, restored by RLlib from a checkpoint.
+
+    Args:
+        checkpoint: RLlib's.
+        observation_space: The environment's.
+        action_space: The environment's.
+    """
+
+    def __init__(self, checkpoint: Path, observation_space: Space[Any], action_space: Space[Any]) -> None:
+        self._observation_space = observation_space
+        self._action_space = action_space
+        self._module = TorchRLModule.from_checkpoint(checkpoint / MODULE_IN_CHECKPOINT)
+        self._state = StateLayout.of(self._module, with_critic=False)
+        directory = next(
+            checkpoint / each
+            for each in _CONNECTOR_DIRECTORIES
+            if (checkpoint / each / "env_to_module_connector").is_dir()
+        )
+        self._env_to_module = EnvToModulePipeline.from_checkpoint(directory / "env_to_module_connector")
+        self._module_to_env = ModuleToEnvPipeline.from_checkpoint(directory / "module_to_env_connector")
+        for connector in self._env_to_module.connectors:
+            if isinstance(connector, MeanStdFilter):
+                connector._update_stats = False  # noqa: SLF001  # a filter that exists has no other switch
+
+    def act(self, observations: Sequence[Any], states: Sequence[State]) -> dict[str, NDArray[Any]]:
+        """One step of several episodes.
+
+        Args:
+            observations: As the environment gives them.
+            states: Of the episodes before the step.
+
+        Returns:
+            The most probable actions, as the environment takes them, and `action_dist_inputs`, by the names of the
+            graph's outputs.
+        """
+        episodes = [self._episode(*each) for each in zip(observations, states, strict=True)]
+        return self._step(episodes, explore=False)
+
+    def sample(self, observation: Any, state: State, count: int) -> dict[str, NDArray[Any]]:
+        """As many samples of the action for one observation; as `act` otherwise."""
+        return self._step([self._episode(observation, state)], explore=True, count=count)
+
+    def _step(self, episodes: list[SingleAgentEpisode], *, explore: bool, count: int = 1) -> dict[str, NDArray[Any]]:
+        """So many times an action for each episode, of one forward pass."""
+        shared: dict[str, Any] = {}
+        common = {"explore": explore, "rl_module": self._module, "shared_data": shared, "episodes": episodes}
+        with torch.inference_mode():
+            to_module = self._env_to_module(batch={}, **common)
+            forward = self._module.forward_exploration if explore else self._module.forward_inference
+            inputs = forward(to_module)[Columns.ACTION_DIST_INPUTS].repeat_interleave(count, dim=0)
+            # To which episode each row belongs, as the one pipeline tells the other.
+            shared["memorized_map_structure"] = [
+                each for each in shared["memorized_map_structure"] for _ in range(count)
+            ]
+            # RLlib fails to compute the log-probability of greedy Dict and Tuple actions; nobody needs it here.
+            batch = {Columns.ACTION_DIST_INPUTS: inputs, Columns.ACTION_LOGP: torch.zeros(len(inputs))}
+            to_env = self._module_to_env(batch=batch, **common)
+        actions = unbatch(to_env.get(Columns.ACTIONS_FOR_ENV, to_env[Columns.ACTIONS]))
+        for_environment = [from_policy(self._action_space, action) for action in actions]
+        logits = np.stack(to_env[Columns.ACTION_DIST_INPUTS])
+        return {**stack(self._action_space, for_environment, ACTION), ACTION_DIST_INPUTS: logits}
+
+    def _episode(self, observation: Any, state: State) -> SingleAgentEpisode:
+        spaces = {"observation_space": self._observation_space, "action_space": adapted(self._action_space)}
+        episode = SingleAgentEpisode(**spaces)
+        episode.add_env_reset(observation)
+        if state:
+            episode.add_env_step(
+                observation,
+                spaces["action_space"].sample(),
+                0.0,
+                extra_model_outputs={Columns.STATE_OUT: self._nested(state)},
+            )
+        return episode
+
+    def _nested(self, state: Mapping[str, NDArray[Any]]) -> Any:
+        nested = self._state.nest([torch.from_numpy(np.asarray(state[name]))[None] for name in self._state.shapes])
+        return _first_rows(nested)
+
+
+def _first_rows(nested: Any) -> Any:
+    if isinstance(nested, Mapping):
+        return {name: _first_rows(value) for name, value in nested.items()}
+    return nested[0].numpy()

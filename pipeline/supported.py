@@ -1,0 +1,75 @@
+"""Which environments a policy can be trained for and served: what is not is refused before training, and why."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from gymnasium import Space, spaces
+
+from pipeline.adapters import MAX_CHOICES, choices, is_integer
+from pipeline.errors import UnsupportedSpace
+from serving.errors import SpaceUnsupported
+from serving.spaces import leaves
+
+_LEAVES = "Box, Discrete, MultiDiscrete and MultiBinary, and Dict and Tuple of these"
+
+_UNSUPPORTED = (
+    (spaces.Sequence, "its elements have no fixed length, a network's input has"),
+    (spaces.Text, "there is no network for text here"),
+    (spaces.Graph, "there is no network for graphs here"),
+    (spaces.OneOf, "what its elements consist of changes, a network's input does not"),
+)
+
+
+def check(observation_space: Space[Any], action_space: Space[Any]) -> None:
+    """Refuse spaces that PPO cannot be trained on, or whose policy could not be served.
+
+    Raises:
+        UnsupportedSpace: With the space and the reason.
+    """
+    for role, space in (("observation", observation_space), ("action", action_space)):
+        for part in _parts(space):
+            for kind, reason in _UNSUPPORTED:
+                if isinstance(part, kind):
+                    raise UnsupportedSpace(role, _short(part), reason, _LEAVES)
+        try:
+            leaves(space)
+        except SpaceUnsupported as error:
+            raise UnsupportedSpace(role, _short(space), f"it is {error.space}", _LEAVES) from error
+    _check_actions(action_space)
+
+
+def check_recurrent(action_space: Space[Any]) -> None:
+    """Refuse action spaces that RLlib's recurrent policies fail on.
+
+    Raises:
+        UnsupportedSpace: On Dict and Tuple.
+    """
+    if isinstance(action_space, spaces.Dict | spaces.Tuple):
+        reason = "RLlib's LSTM policies take no Dict or Tuple actions"
+        raise UnsupportedSpace("action", _short(action_space), reason, "one of its parts, or no use_lstm")
+
+
+def _check_actions(space: Space[Any]) -> None:
+    for leaf in leaves(space):
+        if not isinstance(leaf.space, spaces.Box):
+            continue
+        if leaf.space.dtype == np.bool_:
+            raise UnsupportedSpace("action", _short(leaf.space), "it is a Box of bool", "MultiBinary")
+        if is_integer(leaf.space) and (choices(leaf.space) > MAX_CHOICES).any():
+            reason = f"an element is one of more than {MAX_CHOICES:,} integers, each an output of the network"
+            raise UnsupportedSpace("action", _short(leaf.space), reason, "a Box of floats that a wrapper rounds")
+
+
+def _parts(space: Space[Any]) -> Iterator[Space[Any]]:
+    yield space
+    if isinstance(space, spaces.Dict):
+        for child in space.spaces.values():
+            yield from _parts(child)
+    elif isinstance(space, spaces.Tuple):
+        for child in space.spaces:
+            yield from _parts(child)
+
+
+def _short(space: Space[Any]) -> str:
+    return " ".join(str(space).split())[:200]

@@ -1,0 +1,126 @@
+"""The part of the conformance suite that asks a server."""
+
+import base64
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import requests
+from gymnasium import Space
+
+from pipeline.checks import Check
+from pipeline.errors import ExportDiffers, ServerAnswered
+from pipeline.proof import compare
+from pipeline.structures import Batch, flatten, nest, stack
+from pipeline.tensors import ACTION_DIST_INPUTS
+from pipeline.verification import SAMPLES, Question, Subject, sampled, sampled_questions
+from serving.spaces import ACTION, LeafSpace, leaves
+
+#: Observations that are asked singly, and at most in one request.
+_SINGLE = 100
+_LARGEST_BATCH = 100
+
+#: Less than what servers take by default.
+_LARGEST_BODY = 200_000
+
+#: Arrays of more numbers are sent as base64.
+_LARGE = 1000
+
+
+_EPISODE_STEPS = 50
+_TIMEOUT_S = 30.0
+
+
+def through_http(subject: Subject, url: str) -> Iterator[Check]:
+    """Ask a server of the same version.
+
+    Raises:
+        ServerAnswered: With an error, where an action is expected.
+    """
+    if subject.player.state_shapes:
+        yield _episode(subject, url)
+        return
+    written = [_written(subject.observation_space, each.observation) for each in subject.questions]
+    singles = [_ask(url, observation=each, details=True) for each in written[:_SINGLE]]
+    yield _compared("HTTP, singly", subject, [(each["action"], each["details"]) for each in singles])
+    size = _batch_size(written)
+    answered: list[tuple[Any, Any]] = []
+    for start in range(0, len(written), size):
+        answer = _ask(url, observations=written[start : start + size], details=True)
+        answered += zip(answer["actions"], answer["details"], strict=True)
+    yield _compared(f"HTTP, batches of {size}", subject, answered)
+    if subject.policy.interface.noise is None:
+        return
+    samples = [_samples(subject, url, each, size) for each in sampled_questions(subject)]
+    yield sampled("HTTP, sampled", subject, samples)
+
+
+def _batch_size(written: list[Any]) -> int:
+    longest = max(len(json.dumps(each)) for each in written)
+    return max(1, min(_LARGEST_BATCH, _LARGEST_BODY // longest))
+
+
+def _samples(subject: Subject, url: str, question: Question, size: int) -> Batch:
+    written = _written(subject.observation_space, question.observation)
+    actions: list[Any] = []
+    while len(actions) < SAMPLES:
+        batch = [written] * min(size, SAMPLES - len(actions))
+        actions += _ask(url, observations=batch, explore=True, seed=len(actions))["actions"]
+    return stack(subject.action_space, actions, ACTION)
+
+
+def _compared(name: str, subject: Subject, answered: list[tuple[Any, Any]]) -> Check:
+    count = len(answered)
+    found = stack(subject.action_space, [action for action, _ in answered], ACTION)
+    found[ACTION_DIST_INPUTS] = np.array([details[ACTION_DIST_INPUTS] for _, details in answered], np.float32)
+    expected = {output: values[:count] for output, values in subject.expected.items()}
+    try:
+        compare(subject.action_space, expected, found)
+    except ExportDiffers as error:
+        return Check(name, count, f"{error.quantity} differ by {error.difference:.3g}")
+    return Check(name, count, None)
+
+
+def _episode(subject: Subject, url: str) -> Check:
+    """Play on, with the server's opaque state and ours: both must say the same at each step."""
+    environment = subject.environment.make()
+    observation, _ = environment.reset(seed=0)
+    state = subject.player.initial_state()
+    opaque: dict[str, Any] = {}
+    steps = 0
+    while steps < _EPISODE_STEPS:
+        answer = _ask(url, observation=_written(subject.observation_space, observation), **opaque)
+        opaque = {"state": answer["state"]}
+        (action,), (state,) = subject.player.act([observation], [state])
+        ours, its = (stack(subject.action_space, [each], ACTION) for each in (action, answer["action"]))
+        steps += 1
+        if any(not np.allclose(ours[name], its[name]) for name in ours):
+            return Check("HTTP, an episode", steps, f"actions differ at step {steps}")
+        observation, _, terminated, truncated, _ = environment.step(action)
+        if terminated or truncated:
+            observation, _ = environment.reset()
+            state, opaque = subject.player.initial_state(), {}
+    environment.close()  # type: ignore[no-untyped-call]
+    return Check("HTTP, an episode", steps, None)
+
+
+def _written(space: Space[Any], observation: Any) -> Any:
+    """An observation as a client would send it: large arrays as base64."""
+    flat = zip(leaves(space), flatten(space, observation), strict=True)
+    return nest(space, [_leaf(leaf.space, value) for leaf, value in flat])
+
+
+def _leaf(space: LeafSpace, value: Any) -> Any:
+    array = np.asarray(value, space.dtype)
+    if array.size <= _LARGE:
+        return array.tolist()
+    data = base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
+    return {"base64": data, "dtype": array.dtype.name, "shape": list(array.shape)}
+
+
+def _ask(url: str, **request: Any) -> Any:
+    answer = requests.post(url, json=request, timeout=_TIMEOUT_S)
+    if not answer.ok:
+        raise ServerAnswered(url, answer.status_code, answer.text[:300])
+    return answer.json()

@@ -1,0 +1,56 @@
+"""The short JSON form of large arrays: `{"base64": "...", "dtype": "uint8", "shape": [84, 84, 4]}`.
+
+The bytes are in C order, little-endian.
+"""
+
+import base64
+import binascii
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.errors import ObservationEncoding
+from serving.spaces import DTYPES, Json
+
+MAX_LENGTH = 2**31
+KEYS = frozenset({"base64", "dtype", "shape"})
+
+
+def is_encoded(value: Json) -> bool:
+    """Whether a JSON value is meant as an array in this form."""
+    return type(value) is dict and "base64" in value
+
+
+def decode(value: dict[str, Json], path: str) -> NDArray[Any]:
+    """Return the array, read-only. Raises ObservationEncoding with the path of a value that holds none."""
+    if value.keys() != KEYS:
+        raise ObservationEncoding(path, f"keys {', '.join(map(str, value))}, expected base64, dtype, shape")
+    shape = _shape(value["shape"], path)
+    if not isinstance(value["dtype"], str) or value["dtype"] not in DTYPES:
+        raise ObservationEncoding(path, f"dtype is none of {', '.join(sorted(DTYPES))}")
+    dtype = np.dtype(value["dtype"]).newbyteorder("<")
+    content = _bytes(value["base64"], path)
+    size = math.prod(shape) * dtype.itemsize
+    if len(content) != size:
+        raise ObservationEncoding(
+            path, f"base64 holds {len(content)} bytes, expected {size} for shape {shape} {dtype.name}"
+        )
+    try:
+        return np.frombuffer(content, dtype).reshape(shape)
+    except ValueError:  # more or longer dimensions than NumPy has, one of them empty
+        raise ObservationEncoding(path, "shape has too many dimensions, or too long ones") from None
+
+
+def _shape(shape: Json, path: str) -> tuple[int, ...]:
+    if type(shape) is not list or not all(type(length) is int and 0 <= length <= MAX_LENGTH for length in shape):
+        raise ObservationEncoding(path, "shape is no list of lengths")
+    return tuple(shape)
+
+
+def _bytes(text: Json, path: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (TypeError, ValueError, binascii.Error):
+        raise ObservationEncoding(path, "base64 is not valid") from None

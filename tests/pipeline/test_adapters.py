@@ -1,0 +1,52 @@
+"""Actions of the policy become the environment's, and what PPO takes stays as it is."""
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from pipeline.adapters import adapted, from_policy, needs_adapting
+from tests.pipeline.zoo import SPACES
+
+NATIVE = [
+    spaces.Discrete(3),
+    spaces.MultiDiscrete([2, 3]),
+    spaces.Box(-2, 2, (3,), np.float32),
+    spaces.Box(-np.inf, np.inf, (3,), np.float32),
+]
+
+ACTIONS = {
+    name: action for name, (_, action) in SPACES.items() if name not in ("WideIntegers", "Text", "Sequence", "Graph")
+}
+
+
+@pytest.mark.parametrize("space", NATIVE, ids=str)
+def test_what_ppo_takes_is_left_alone(space):
+    assert not needs_adapting(space)
+    action = space.sample()
+    assert from_policy(space, action) is action
+
+
+@pytest.mark.parametrize("space", ACTIONS.values(), ids=ACTIONS)
+def test_every_action_of_the_policy_is_one_of_the_environment(space):
+    # In parts of a Dict or Tuple, too, RLlib's connector sees to bounded one-dimensional Boxes.
+    trained = adapted(space)
+    assert all(space.contains(from_policy(space, trained.sample())) for _ in range(50))
+
+
+@pytest.mark.parametrize(
+    ("space", "action", "expected"),
+    [
+        (spaces.Discrete(3, start=-1), 2, 1),
+        (spaces.MultiDiscrete([[3, 4], [2, 2]], start=[[1, 0], [0, 5]]), [2, 3, 1, 0], [[3, 3], [1, 5]]),
+        (spaces.MultiBinary((2, 2)), [0, 1, 1, 0], [[0, 1], [1, 0]]),
+        (spaces.Box(-3, 4, (2,), np.int16), [0, 7], [-3, 4]),
+        (spaces.Box(-2, 4, (1, 2), np.float32), [0.0, 3.0], [[1.0, 4.0]]),
+        (spaces.Box(0, np.inf, (2,), np.float32), [-1.0, 7.0], [0.0, 7.0]),
+        (spaces.Box(np.array([0, -np.inf]), np.array([8, 1]), dtype=np.float64), [0.0, 3.0], [4.0, 1.0]),
+    ],
+    ids=str,
+)
+def test_an_action_is_brought_into_the_environments_space(space, action, expected):
+    found = from_policy(space, np.array(action))
+    np.testing.assert_array_equal(found, expected)
+    assert np.asarray(found).dtype == space.dtype

@@ -1,0 +1,95 @@
+"""Whatever is trained is served as RLlib would act: the conformance suite, on one policy of each kind."""
+
+import contextlib
+import threading
+import time
+import warnings
+
+import onnx
+import pytest
+import uvicorn
+
+from pipeline import bundle, environments, verification
+from pipeline.config import TrainConfig
+from pipeline.training import Trainer
+from pipeline.verification import Subject
+from pipeline.verification_http import through_http
+from serving.policy import Bundle, Policy
+from serving.routes import PolicyApp
+from tests.pipeline.cases import CASES
+from tests.serving.policies import served
+from tests.workshop import free_port
+
+pytestmark = [pytest.mark.e2e, pytest.mark.filterwarnings("ignore")]
+
+_SMALL = {
+    "fcnet_hiddens": "8",
+    "num_envs_per_env_runner": 4,
+    "train_batch_size_per_learner": 64,
+    "minibatch_size": 32,
+    "num_epochs": 1,
+}
+
+
+@contextlib.contextmanager
+def answering(policy_bundle):
+    """A server of a bundle, without Ray Serve around it; its URL."""
+    app = PolicyApp(served(policy_bundle), max_body_bytes=64 << 20)
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", lifespan="off"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def trained(case, directory):
+    """The bundle of a policy after one iteration, in a directory; and its environment."""
+    settings = {"env_id": case, **CASES[case][0]}
+    settings["env_id"] = settings["env_id"].replace("zoo:", "tests.pipeline.zoo:")
+    settings |= {name: setting == "true" for name, setting in settings.items() if setting in ("true", "false")}
+    config = TrainConfig.of(_SMALL | settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        environment = environments.describe(config.env_id, config.environment_kwargs, config.wrappers)
+        with Trainer(config, environment) as trainer:
+            next(trainer.iterations())
+            trainer.save(directory / bundle.CHECKPOINT_DIRECTORY)
+    bundle.assemble(directory, environment, with_values=config.value_estimates)
+    return Bundle.read(directory), environment
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_graph_acts_as_rllib_does(case, tmp_path):
+    policy_bundle, environment = trained(case, tmp_path)
+    checkpoint = tmp_path / bundle.CHECKPOINT_DIRECTORY
+    subject = Subject(Policy.load(policy_bundle), checkpoint, environment, count=1000, seed=0)
+    checks = list(verification.in_process(subject))
+    with answering(policy_bundle) as url:
+        checks += through_http(subject, url)
+    assert [check for check in checks if check.failure is not None] == []
+
+
+@pytest.mark.parametrize(
+    ("operator", "instead", "failures"),
+    [
+        ("ArgMax", "ArgMin", ["actions differ by 1"] * 3 + ["samples are not from RLlib's distribution"]),
+        ("Tanh", "Softsign", ["distribution inputs differ by"] * 3),
+    ],
+)
+def test_a_graph_that_acts_otherwise_is_caught(operator, instead, failures, tmp_path):
+    policy_bundle, environment = trained("CartPole-v1", tmp_path)
+    graph = onnx.load_from_string(policy_bundle.graph)
+    for node in graph.graph.node:
+        if node.op_type == operator:
+            node.op_type = instead
+    other = Policy.load(Bundle(graph.SerializeToString(), policy_bundle.policy))
+    subject = Subject(other, tmp_path / bundle.CHECKPOINT_DIRECTORY, environment, count=200, seed=0)
+    found = [check.failure for check in verification.in_process(subject) if check.failure is not None]
+    assert all(expected in failure for expected, failure in zip(failures, found, strict=False))
+    assert len(found) >= len(failures)
