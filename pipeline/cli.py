@@ -126,11 +126,7 @@ def train(
                 else:
                     trained = training_run.train(config, progress, ray, model_uri or None)
         _say_what_was_trained(trained)
-        if trained.promote:
-            from pipeline.promotion import Gate
-            from pipeline.slots import Slot
-
-            _promote(Slot(trained.name, "Production"), trained.version, Gate())
+        _promote_if_asked(trained)
 
 
 @cli.command()
@@ -173,14 +169,14 @@ def tune(
     if resume and (search or file or any(_is_changed(context, name) for name in (*settings, "num_trials"))):
         raise click.UsageError("--resume takes the search from the run; leave out all but the limits of this machine.")
     content = _read(search or str(Path(__file__).with_name("search_space.yaml")))
-    content["settings"] = (content.get("settings") or {}) | (_read(file) if file else {}) | given
+    shared = (_read(file) if file else {}) | given
     from pipeline.interruption import interruptible
 
     with interruptible():
         from pipeline.ray_session import RaySession
         from pipeline.search_space import SearchSpace
 
-        space = None if resume else SearchSpace.of(content)
+        space = None if resume else SearchSpace.of(content, shared)
         from pipeline import tuning_run
         from pipeline.tuning_progress import TuningTable
 
@@ -191,6 +187,7 @@ def tune(
             else:
                 tuned = tuning_run.tune(space, num_trials, limits, progress, ray)
         _say_what_was_found(tuned)
+        _promote_if_asked(tuned.trained)
 
 
 def _say_what_was_found(tuned: "Tuned") -> None:
@@ -347,6 +344,14 @@ def _promote(slot: "Slot", version: int, gate: "Gate") -> None:
     for objection in promotion.overridden:
         click.secho(f"Forced, although {objection}", fg="yellow")
     _say_what_stands(promotion)
+
+
+def _promote_if_asked(trained: "Trained") -> None:
+    if trained.promote:
+        from pipeline.promotion import Gate
+        from pipeline.slots import Slot
+
+        _promote(Slot(trained.name, "Production"), trained.version, Gate())
 
 
 def _say_what_stands(promotion: "Promotion") -> None:

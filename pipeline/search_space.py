@@ -96,8 +96,12 @@ class SearchSpace:
     search: Mapping[str, _Domain]
 
     @classmethod
-    def of(cls, content: Mapping[str, Any]) -> Self:
+    def of(cls, content: Mapping[str, Any], shared: Mapping[str, Any] | None = None) -> Self:
         """A search space from the content of its file.
+
+        Args:
+            content: Of the file.
+            shared: Settings of every trial that override the file's.
 
         Raises:
             UnknownSetting: On a name that is none, with the nearest.
@@ -109,7 +113,7 @@ class SearchSpace:
                 raise UnknownSetting(part, nearest_of(part, ("settings", "search")))
         settings, search = (_mapping(part, content.get(part) or {}) for part in ("settings", "search"))
         space = cls(
-            {name: convert(name, value) for name, value in settings.items()},
+            {name: convert(name, value) for name, value in {**settings, **(shared or {})}.items()},
             {name: _domain(name, value) for name, value in search.items()},
         )
         space.config(1)

@@ -82,6 +82,7 @@ def run(plans: Sequence[Plan], directory: Path, at_once: int, listener: Listener
     """
     os.environ |= {
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # MLflow has it all
+        "RAY_AIR_NEW_OUTPUT": "0",  # which prints even if told to be silent
         "TUNE_DISABLE_SIGINT_HANDLER": "1",  # signals are ours
         "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # what Tune would resume from; MLflow has that too
         "RAY_CHDIR_TO_TRIAL_DIR": "0",  # an environment of `module:Id` is looked for where the command runs
@@ -164,12 +165,18 @@ class _Teller(tune.Callback):  # type: ignore[misc]
         self._listener.ended(_number(trial), is_over=_report(trial.last_result).is_over)
 
     def on_trial_error(self, iteration: int, trials: Sequence[Any], trial: Any, **_: Any) -> None:  # noqa: ARG002
-        lines = [line for line in (trial.get_error() or "").splitlines() if line.strip()]
-        self._listener.failed(_number(trial), lines[-1].strip() if lines else "its process is gone")
+        self._listener.failed(_number(trial), _reason(trial.error_file))
 
 
 def _number(trial: Any) -> int:
     return int(trial.config["trial"]["number"])
+
+
+def _reason(error_file: str | None) -> str:
+    """The last line of a traceback that Tune wrote."""
+    text = Path(error_file).read_text() if error_file and Path(error_file).exists() else ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "its process is gone."
 
 
 def _report(result: Mapping[str, Any]) -> Report:
