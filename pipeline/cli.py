@@ -14,8 +14,9 @@ from serving.console import domain_errors
 
 if TYPE_CHECKING:
     from pipeline.promotion import Gate, Promotion
+    from pipeline.registration import Trained
     from pipeline.slots import Slot
-    from pipeline.training_run import Trained
+    from pipeline.tuning_run import Tuned
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -51,6 +52,13 @@ class _OptionalFloat(click.ParamType["float | None"]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
         return None if value == "auto" else click.FLOAT.convert(value, param, ctx)
+
+
+class _OptionalFile(click.Path):
+    """A file, or nothing for None: MLproject cannot leave a parameter out."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return None if value == "" else super().convert(value, param, ctx)
 
 
 def training_options(command: Command) -> Command:
@@ -114,7 +122,7 @@ def train(
     the run KILLED, with nothing registered; --resume goes on with it. A second Ctrl-C ends it at once.
     """
     given = {name: value for name, value in settings.items() if _is_given(context, name)}
-    if resume and (given or model_uri or file):
+    if resume and (model_uri or file or any(_is_changed(context, name) for name in settings)):
         raise click.UsageError("--resume takes every setting from the run; leave the other options out.")
     config = TrainConfig.of((_read(file) if file else {}) | (given if file else settings))
     from pipeline.export_trial import ExportTrial
@@ -133,17 +141,90 @@ def train(
                 if resume:
                     trained = training_run.resume(resume, progress, ray)
                 else:
-                    trained = training_run.train(config, progress, ray, trial, model_uri)
+                    trained = training_run.train(config, progress, ray, trial, model_uri or None)
         _say_what_was_trained(trained)
-        if trained.promote:
-            from pipeline.promotion import Gate
-            from pipeline.slots import Slot
+        _promote_if_asked(trained)
 
-            _promote(Slot(trained.name, "Production"), trained.version, Gate())
+
+@cli.command()
+@click.option("--resume", metavar="RUN_ID", help="Go on with a search that did not finish; trials that ended stay.")
+@click.option(
+    "--search",
+    type=_OptionalFile(exists=True, dir_okay=False),
+    help="What to search, in YAML.  [default: pipeline/search_space.yaml]",
+)
+@click.option(
+    "--config",
+    "file",
+    type=click.Path(exists=True, dir_okay=False),
+    help="What trials share, in YAML; options override.",
+)
+@click.option("--num-trials", type=click.IntRange(1), default=20, show_default=True, help="The first draws nothing.")
+@click.option("--max-concurrent", type=click.IntRange(0), default=0, help="Trials at once.  [default: one per core]")
+@click.option(
+    "--time-budget-s", type=_OptionalFloat(), default="auto", help="Seconds for all trials.  [default: no limit]"
+)
+@training_options
+@click.pass_context
+@one_line_errors
+def tune(
+    context: click.Context,
+    resume: str | None,
+    search: str | None,
+    file: str | None,
+    num_trials: int,
+    max_concurrent: int,
+    time_budget_s: float | None,
+    **settings: Any,
+) -> None:
+    """Search settings with Ray Tune, each trial an MLflow run below one, and register the best trial's policy.
+
+    Trials are judged by greedy evaluations; ASHA ends those that fall behind. Ctrl-C and SIGTERM end the trials with
+    their checkpoints uploaded, and register nothing; --resume goes on. A second Ctrl-C ends it at once.
+    """
+    given = {name: value for name, value in settings.items() if _is_given(context, name)}
+    if resume and (search or file or any(_is_changed(context, name) for name in (*settings, "num_trials"))):
+        raise click.UsageError("--resume takes the search from the run; leave out all but the limits of this machine.")
+    content = _read(search or str(Path(__file__).with_name("search_space.yaml")))
+    shared = (_read(file) if file else {}) | given
+    from pipeline.interruption import interruptible
+
+    with interruptible():
+        from pipeline.ray_session import RaySession
+        from pipeline.search_space import SearchSpace
+
+        space = None if resume else SearchSpace.of(content, shared)
+        from pipeline import tuning_run
+        from pipeline.tuning_progress import TuningTable
+
+        limits = tuning_run.Limits(max_concurrent, time_budget_s)
+        with RaySession(None) as ray, TuningTable() as progress:
+            if space is None:
+                tuned = tuning_run.resume(str(resume), limits, progress, ray)
+            else:
+                tuned = tuning_run.tune(space, num_trials, limits, progress, ray)
+        _say_what_was_found(tuned)
+        _promote_if_asked(tuned.trained)
+
+
+def _say_what_was_found(tuned: "Tuned") -> None:
+    import yaml
+
+    _say_what_was_trained(tuned.trained)
+    click.echo(
+        f"\nBest: trial {tuned.trial.number}. Its settings, also best.yaml of the run, for train --config FILE:\n"
+    )
+    click.echo(yaml.safe_dump(dict(tuned.settings), sort_keys=False))
 
 
 def _is_given(context: click.Context, name: str) -> bool:
     return context.get_parameter_source(name) != ParameterSource.DEFAULT
+
+
+def _is_changed(context: click.Context, name: str) -> bool:
+    """Whether an option has another value than its default, which MLproject hands over even if nobody gave it."""
+    (option,) = [each for each in context.command.params if each.name == name]
+    return bool(context.params[name] != option.type_cast_value(context, option.get_default(context)))
 
 
 def _read(file: str) -> dict[str, Any]:
@@ -308,6 +389,14 @@ def _promote(slot: "Slot", version: int, gate: "Gate") -> None:
     for objection in promotion.overridden:
         click.secho(f"Forced, although {objection}", fg="yellow")
     _say_what_stands(promotion)
+
+
+def _promote_if_asked(trained: "Trained") -> None:
+    if trained.promote:
+        from pipeline.promotion import Gate
+        from pipeline.slots import Slot
+
+        _promote(Slot(trained.name, "Production"), trained.version, Gate())
 
 
 def _say_what_stands(promotion: "Promotion") -> None:

@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any, Self
 
@@ -141,12 +141,7 @@ class TrainConfig:
             UnknownSetting: With the nearest known one.
             InvalidConfig: On a value of another type or outside its range.
         """
-        known = {each.name: each for each in fields(cls)}
-        for name in settings:
-            if name not in known:
-                nearest = _ALSO_CALLED.get(name) or difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-                raise UnknownSetting(name, nearest)
-        return cls(**{name: _converted(known[name], value) for name, value in settings.items()})
+        return cls(**{name: convert(name, value) for name, value in settings.items()})
 
     def as_params(self) -> Mapping[str, Any]:
         """The settings by name, as MLflow logs them."""
@@ -181,6 +176,33 @@ SETTINGS = fields(TrainConfig)
 
 #: Names elsewhere whose letters are nearer to something else here.
 _ALSO_CALLED = {"learning_rate": "lr", "num_workers": "num_env_runners"}
+
+
+def convert(name: str, value: Any) -> Any:
+    """A value as the setting of this name takes it.
+
+    Raises:
+        UnknownSetting: With the nearest known one.
+        InvalidConfig: On a value of another type.
+    """
+    return _converted(setting(name), value)
+
+
+def setting(name: str) -> "Field[Any]":
+    """The setting of this name.
+
+    Raises:
+        UnknownSetting: With the nearest known one.
+    """
+    known = {each.name: each for each in SETTINGS}
+    if name not in known:
+        raise UnknownSetting(name, _ALSO_CALLED.get(name) or nearest_of(name, known))
+    return known[name]
+
+
+def nearest_of(name: str, known: Iterable[str]) -> str:
+    """The known name whose letters are nearest."""
+    return difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.0)[0]
 
 
 def _converted(setting: "Field[Any]", value: Any) -> Any:

@@ -33,6 +33,31 @@ class UnknownSetting(PipelineError):
 
 
 @dataclass(eq=False)
+class NotSearchable(PipelineError):
+    """A search was to draw a setting that its trials have to share."""
+
+    setting: str
+
+    def __str__(self) -> str:
+        return f"'{self.setting}' cannot be searched: every trial has the same. Put it under 'settings'."
+
+
+@dataclass(eq=False)
+class NothingFound(PipelineError):
+    """No trial of a search was evaluated, so there is no best one."""
+
+    run_id: str
+    trials: int
+    failed: int
+
+    def __str__(self) -> str:
+        return (
+            f"None of {self.trials} trials was evaluated, {self.failed} failed; nothing was registered. "
+            f"Why stands in the runs below {self.run_id}, as the tag 'trial.error'."
+        )
+
+
+@dataclass(eq=False)
 class UnreadableConfig(PipelineError):
     """A file of training settings is no YAML mapping."""
 

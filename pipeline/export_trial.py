@@ -50,7 +50,7 @@ class ExportTrial:
 def _try(config: TrainConfig, outcome: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the parent's business
     try:
-        _export(config)
+        attempt(config)
     except PipelineError as error:
         outcome.send(error)
     except Exception as error:  # noqa: BLE001  # whatever it is: not every exception can be sent
@@ -59,7 +59,8 @@ def _try(config: TrainConfig, outcome: Connection) -> None:
         outcome.send(None)
 
 
-def _export(config: TrainConfig) -> None:
+def attempt(config: TrainConfig) -> None:
+    """Export an untrained policy, in this process. Raises as `ExportTrial.await_success`, and what RLlib raises."""
     from pipeline import environments, export, filters, networks
     from pipeline.export import ExportablePolicy
 

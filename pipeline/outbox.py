@@ -46,13 +46,15 @@ class Outbox:
     Args:
         run_id: Of the run.
         say: Is told when the server goes away and when it is back.
+        samples_system: Whether what the machine is busy with is logged too.
     """
 
-    def __init__(self, run_id: str, say: Say) -> None:
+    def __init__(self, run_id: str, say: Say, *, samples_system: bool = True) -> None:
         self.run_id = run_id
+        self._samples_system = samples_system
         self._say = say
         self._metrics: list[Metric] = []
-        self._files: dict[str, Callable[[], None]] = {}
+        self._files: dict[str, Callable[[], object]] = {}
         self._changed = threading.Condition()
         self._urgent = self._closed = False
         self._error: Exception | None = None
@@ -61,9 +63,7 @@ class Outbox:
         self.busy_s = 0.0
 
     def __enter__(self) -> Self:
-        # An outage is waited out here; MLflow's own retries, up to two minutes apart, would notice its end late.
-        self._few_retries.enter_context(retries.few())
-        self._thread.start()
+        self.open()
         return self
 
     def __exit__(self, error: object, *_: object) -> None:
@@ -71,21 +71,31 @@ class Outbox:
             if error is None:
                 self.flush()
         finally:
-            with self._changed:
-                self._closed = True
-                self._changed.notify_all()
+            self.close()
+
+    def open(self) -> None:
+        """Begin to send."""
+        # An outage is waited out here; MLflow's own retries, up to two minutes apart, would notice its end late.
+        self._few_retries.enter_context(retries.few())
+        self._thread.start()
+
+    def close(self) -> None:
+        """Send nothing any more; what was not sent is lost."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
         self._thread.join(timeout=2 * _AWAY_POLL_S)
         self._few_retries.close()
 
-    def metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Send the metrics of one step (environment steps since training began)."""
-        now = int(time.time() * 1000)
+    def metrics(self, metrics: Mapping[str, float], step: int, timestamp_ms: int | None = None) -> None:
+        """Send the metrics of one step (environment steps since training began), measured now or at a time."""
+        now = int(time.time() * 1000) if timestamp_ms is None else timestamp_ms
         self._raise_error()
         with self._changed:
             self._metrics += [Metric(name, value, now, step) for name, value in metrics.items()]
             self._changed.notify_all()
 
-    def file(self, key: str, send: Callable[[], None]) -> None:
+    def file(self, key: str, send: Callable[[], object]) -> None:
         """Call `send` when its turn comes, in the place of an earlier one of this key that still waits."""
         self._raise_error()
         with self._changed:
@@ -138,6 +148,8 @@ class Outbox:
             return not self._closed
 
     def _add_system_metrics(self) -> None:
+        if not self._samples_system:
+            return
         now = int(time.time() * 1000)
         with self._changed:
             self._metrics += [Metric(name, value, now, now // 1000) for name, value in _system_metrics().items()]

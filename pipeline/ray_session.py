@@ -43,10 +43,16 @@ class RaySession:
         if self._thread.ident is not None:
             self._thread.join()
 
-    def begin(self, config: TrainConfig) -> None:
-        """Start Ray, or join it, without waiting for it, for a training of this configuration."""
+    def begin(self, config: TrainConfig, num_trials: int = 0) -> None:
+        """Start Ray, or join it, without waiting for it.
+
+        Args:
+            config: Of the training that it is for.
+            num_trials: How many of them go on at once, each from a process of Ray's; 0 if one does, from this process.
+        """
         self._config = config
-        if self._address is not None or not config.is_one_process:
+        self._num_cpus = (1 + config.num_cpus) * num_trials if num_trials else config.num_cpus
+        if self._address is not None or num_trials or not config.is_one_process:
             self._thread.start()
 
     def await_ready(self) -> None:
@@ -91,7 +97,7 @@ class RaySession:
             return {"address": self._address, "runtime_env": {"py_modules": _code(_modules(self._config))}}
         # "local" always starts a Ray; no address would join whichever runs on this machine. It counts processes, not
         # cores: it runs as many as are asked for.
-        return {"address": "local", "include_dashboard": False, "num_cpus": self._config.num_cpus}
+        return {"address": "local", "include_dashboard": False, "num_cpus": self._num_cpus}
 
 
 def _knock(address: str) -> None:

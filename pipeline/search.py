@@ -1,6 +1,7 @@
 """The search for the best policy: train, judge greedily, keep the best, and know when nothing is left to gain."""
 
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -10,7 +11,6 @@ from pipeline.config import TrainConfig
 from pipeline.environments import Environment
 from pipeline.evaluation import Evaluation
 from pipeline.figures import LearningCurve
-from pipeline.outbox import Outbox
 from pipeline.player import Player
 from pipeline.state import State
 from pipeline.training import Iteration, Trainer
@@ -18,7 +18,7 @@ from serving.policy import Policy
 
 #: Evaluations draw their episodes from seeds far apart, so that no policy is judged on what it was chosen by.
 _FIXED_SEED = 1_000_000
-_FINAL_SEED = 2_000_000
+FINAL_SEED = 2_000_000
 _FRESH_SEED = 1_000_000_000
 
 #: Seconds between uploads of the learning curve while training.
@@ -49,6 +49,21 @@ class Progress(Protocol):
         """A greedy evaluation is done."""
 
 
+class Log(Protocol):
+    """Where metrics and files go, as an `Outbox`."""
+
+    run_id: str
+
+    def metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Log the metrics of one step."""
+
+    def file(self, key: str, send: Callable[[], object]) -> None:
+        """Call `send` when its turn comes, unless a newer one of this key takes its place."""
+
+    def flush(self, timeout_s: float | None = None) -> bool:
+        """Wait until all is sent, or for so long; returns whether all is."""
+
+
 @dataclass(frozen=True)
 class Found:
     """The best policy, as it will be served, and its final evaluation."""
@@ -65,7 +80,7 @@ class Search:
         config: How to train.
         environment: What on.
         trainer: Untrained, or with a registered policy's weights.
-        outbox: Of the MLflow run.
+        outbox: What it logs goes there.
         directory: For the bundle and its making; with the content of a checkpoint, the search goes on from there.
         progress: Is told.
     """
@@ -75,7 +90,7 @@ class Search:
         config: TrainConfig,
         environment: Environment,
         trainer: Trainer,
-        outbox: Outbox,
+        outbox: Log,
         directory: Path,
         progress: Progress,
     ) -> None:
@@ -115,7 +130,7 @@ class Search:
                 Player.served(policy),
                 self._environment,
                 self._config.evaluation_episodes,
-                _FINAL_SEED + self._state.finals * self._config.evaluation_episodes,
+                FINAL_SEED + self._state.finals * self._config.evaluation_episodes,
             )
             if self._holds(final) or self._is_spent():
                 self._post_curve()
@@ -124,16 +139,39 @@ class Search:
             self._state.finals += 1
             self._state.best_mean, self._state.best_perfect, self._state.stale = final.mean, False, 0
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the search is settled, or the budget spent."""
+        return self._is_settled() or self._is_spent()
+
+    def advance(self) -> State:
+        """Train until one more evaluation is done, and pack a checkpoint: for one of many searches side by side.
+
+        Returns:
+            How far it is; it changes with the search.
+        """
+        for iteration in () if self.is_over else self._trainer.iterations():
+            if self._digest(iteration):
+                break
+        self._post_checkpoint()
+        return self._state
+
+    def _digest(self, iteration: Iteration) -> bool:
+        """Record an iteration, evaluate if it is time for it, and say whether it was."""
+        state = self._state
+        self._record(iteration)
+        due = state.env_steps >= state.next_evaluation or self._is_spent()
+        if due:
+            state.next_evaluation = state.env_steps + self._config.evaluation_interval
+            self._evaluate()
+        return due
+
     def _train(self, pending: interruption.Pending) -> None:
         """Iterate until the search is settled, the budget is spent or a signal came."""
         state = self._state
-        for iteration in () if self._is_settled() or self._is_spent() else self._trainer.iterations():
-            self._record(iteration)
-            if state.env_steps >= state.next_evaluation or self._is_spent():
-                state.next_evaluation = state.env_steps + self._config.evaluation_interval
-                self._evaluate()
-                if self._is_settled() or self._is_spent():
-                    break
+        for iteration in () if self.is_over else self._trainer.iterations():
+            if self._digest(iteration) and self.is_over:
+                break
             if pending.signal_name is not None:
                 break
             if time.monotonic() - self._checkpoint_posted > self._config.checkpoint_interval_s:

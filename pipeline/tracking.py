@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import mlflow
 import yaml
-from mlflow.entities import LoggedModelInput, Metric, RunTag
+from mlflow.entities import LoggedModelInput, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from pipeline import retries
 from pipeline.aftermath import keep_killed
@@ -27,6 +28,8 @@ LEARNING_CURVE = "figures/learning_curve.png"
 DISTRIBUTION = "figures/evaluation_returns.png"
 RECORDING = "episode.gif"
 _CONFIG_FILE = "config.yaml"
+_SEARCH_FILE = "search.yaml"
+BEST_FILE = "best.yaml"
 
 _ORIGIN_TAG = "from"
 
@@ -57,6 +60,8 @@ def run(name: str, *, resumed: str | None = None) -> Iterator[str]:
         _require_store_of(parent_run_id)
     new_name = None if parent_run_id or resumed else name
     run_id: str = mlflow.start_run(run_id=resumed, run_name=new_name).info.run_id
+    if parent_run_id and resumed:
+        mlflow.MlflowClient().set_tag(parent_run_id, "resumed", resumed)
     status = "FAILED"
     try:
         with recognised():
@@ -109,17 +114,56 @@ def load_config(run_id: str) -> dict[str, Any]:
     Raises:
         NotResumable: If there is no such run, it finished, or it was no training run.
     """
+    return _load(run_id, _CONFIG_FILE, "training run", "python -m pipeline train --from models:/NAME/N")
+
+
+def log_search(search: Mapping[str, Any]) -> None:
+    """Log what a search over settings was told, as `search.yaml`."""
+    mlflow.log_dict(dict(search), _SEARCH_FILE)
+
+
+def load_search(run_id: str) -> dict[str, Any]:
+    """What a search over settings that did not finish was told.
+
+    Raises:
+        NotResumable: If there is no such run, it finished, or it was no search.
+    """
+    return _load(run_id, _SEARCH_FILE, "search", "python -m pipeline train --from models:/NAME/N")
+
+
+def _load(run_id: str, file: str, kind: str, instead: str) -> dict[str, Any]:
     try:
         run = mlflow.get_run(run_id)
     except MlflowException as error:
         raise NotResumable(run_id, "there is no such run.") from error
     if run.info.status == "FINISHED":
-        raise NotResumable(run_id, "it finished. Start from its policy: python -m pipeline train --from models:/NAME/N")
+        raise NotResumable(run_id, f"it finished. Start from its policy: {instead}")
     try:
-        config: dict[str, Any] = yaml.safe_load(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{_CONFIG_FILE}"))
+        content: dict[str, Any] = yaml.safe_load(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{file}"))
     except (MlflowException, OSError) as error:
-        raise NotResumable(run_id, f"it has no {_CONFIG_FILE}, so it was no training run.") from error
-    return config
+        raise NotResumable(run_id, f"it has no {file}, so it was no {kind}.") from error
+    return content
+
+
+def begin_child(parent_id: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+    """A run below another, whose parameters and tags take one request each."""
+    client = mlflow.MlflowClient()
+    experiment_id = client.get_run(parent_id).info.experiment_id
+    run_id: str = client.create_run(
+        experiment_id, tags={MLFLOW_PARENT_RUN_ID: parent_id, **tags}, run_name=name
+    ).info.run_id
+    client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
+    client.log_dict(run_id, dict(params), _CONFIG_FILE)
+    return run_id
+
+
+def children(parent_id: str) -> list[Run]:
+    """The runs below another, the oldest first."""
+    client = mlflow.MlflowClient()
+    experiment_id = client.get_run(parent_id).info.experiment_id
+    condition = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent_id}'"
+    found: list[Run] = client.search_runs([experiment_id], condition, max_results=50_000, order_by=["start_time ASC"])
+    return found
 
 
 def log_origin(run_id: str, model_uri: str, model_id: str | None) -> None:

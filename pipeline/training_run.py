@@ -7,46 +7,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import mlflow
-
-from pipeline import bundle, card, checkpoints, environments, figures, origin, provenance, recording, tracking
+from pipeline import checkpoints, environments, origin, provenance, tracking
 from pipeline.config import TrainConfig
 from pipeline.environments import Environment
-from pipeline.evaluation import Evaluation
 from pipeline.export_trial import ExportTrial
 from pipeline.origin import Origin
-from pipeline.outbox import Outbox, patiently
-from pipeline.player import Player
+from pipeline.outbox import Outbox
 from pipeline.ray_session import RaySession
-from pipeline.search import Found, Progress, Search
+from pipeline.registration import Registration, Trained
+from pipeline.search import Progress, Search
 from pipeline.training import Trainer
 from serving.registry import check_tracking_server
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a training run registered.
-
-    Attributes:
-        name: The registered model.
-        version: Its new version.
-        run_id: The MLflow run.
-        evaluation: The final evaluation, of the bundle as it will be served.
-        target_return: What was to be reached; None if nothing was.
-        promote: Whether it is to be promoted.
-    """
-
-    name: str
-    version: int
-    run_id: str
-    evaluation: Evaluation
-    target_return: float | None
-    promote: bool
-
-    @property
-    def solved(self) -> bool:
-        """Whether the final evaluation reached the target."""
-        return self.target_return is None or self.evaluation.mean >= self.target_return
 
 
 def train(
@@ -70,7 +41,7 @@ def train(
     """
     check_tracking_server()
     environment = environments.describe(config.env_id, config.environment_kwargs, config.wrappers)
-    with tracking.run("train") as run_id, _workplace() as directory:
+    with tracking.run("train") as run_id, workplace() as directory:
         tracking.log_params(run_id, config.as_params())
         tracking.log_config(config.as_params())
         tracking.log_provenance(run_id, provenance.of(environment))
@@ -97,14 +68,14 @@ def resume(run_id: str, progress: Progress, ray: RaySession) -> Trained:
     config = TrainConfig.of(tracking.load_config(run_id))
     ray.begin(config)
     environment = environments.describe(config.env_id, config.environment_kwargs, config.wrappers)
-    with _workplace() as directory:
+    with workplace() as directory:
         checkpoints.newest(run_id, directory)
         with tracking.run("train", resumed=run_id):
             return _Run(config, environment, run_id, directory, progress, ray, None).train()
 
 
 @contextlib.contextmanager
-def _workplace() -> Iterator[Path]:
+def workplace() -> Iterator[Path]:
     """An empty directory for the bundle, in a temporary one for what stands beside it."""
     with tempfile.TemporaryDirectory(prefix="cartpole-ppo-") as parent:
         directory = Path(parent, "bundle")
@@ -139,38 +110,8 @@ class _Run:
             self.progress.stage(
                 f"Registering the policy; sending metrics to MLflow took {share:.1%} of the time so far"
             )
-            self._post_pictures(outbox, found, search.target_return)
-        return self._register(found, search.target_return)
-
-    def _post_pictures(self, outbox: Outbox, found: Found, target_return: float | None) -> None:
-        title = f"Final evaluation on {self.environment.id}: greedy returns of {len(found.evaluation.returns)} episodes"
-        figure = figures.distribution(found.evaluation.returns, target_return, title)
-        outbox.file("distribution", lambda: tracking.log_figure(self.run_id, figure, tracking.DISTRIBUTION))
-        file = self.directory.parent / tracking.RECORDING
-        if recording.record(Player.served(found.policy), self.environment, found.evaluation.first_seed, file):
-            outbox.file("recording", lambda: mlflow.MlflowClient().log_artifact(self.run_id, str(file)))
-
-    def _register(self, found: Found, target_return: float | None) -> Trained:
-        logged = bundle.log(self.directory, self.environment, self.run_id, found.step)
-        final = found.evaluation
-        patiently(lambda: tracking.log_evaluation(self.run_id, final, logged.model_id), self.progress.note)
-        made_with = provenance.of(self.environment)
-        tags = made_with | tracking.version_tags(final)
-        if target_return is not None:
-            tags["target_return"] = f"{target_return:g}"
-        started_from = tracking.origin_of(self.run_id)
-        if started_from is not None:
-            tags["from"] = started_from
-        description = card.write(
-            self.config,
-            self.environment,
-            final,
-            made_with,
-            run_id=self.run_id,
-            best_step=found.step,
-            target_return=target_return,
-            origin=started_from,
-        )
-        version = bundle.register(logged, self.config.registered_model_name, tags, description)
-        name = self.config.registered_model_name
-        return Trained(name, version, self.run_id, final, target_return, self.config.promote)
+            registration = Registration(
+                self.config, self.environment, self.run_id, self.directory, search.target_return, self.progress.note
+            )
+            registration.post_pictures(outbox, found)
+        return registration.register(found)

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import fields
+from enum import Enum
 from pathlib import Path
 
 import click
@@ -25,7 +26,7 @@ COMMANDS = [
 
 def test_mlproject_repeats_the_defaults_of_the_training_configuration():
     declared = MLPROJECT["entry_points"]["main"]["parameters"]
-    assert list(declared) == [setting.name for setting in fields(TrainConfig)]
+    assert list(declared) == ["resume", "from", *(setting.name for setting in fields(TrainConfig))]
     for setting in fields(TrainConfig):
         written = declared[setting.name]
         is_text = setting.default is None or isinstance(setting.default, (str, bool))
@@ -39,6 +40,17 @@ def test_mlproject_hands_every_parameter_to_the_option_of_its_name():
         assert set(re.findall(r"{(\w+)}", declared["command"])) == set(declared["parameters"]), entry_point
         for option, parameter in re.findall(r"--([\w-]+) {(\w+)}", declared["command"]):
             assert option == parameter.strip("_").replace("_", "-")
+
+
+@pytest.mark.parametrize("entry_point", ["tune", "evaluate", "promote"])
+def test_mlproject_repeats_the_defaults_of_the_options(entry_point):
+    declared = MLPROJECT["entry_points"][entry_point]
+    options = {option.name: option for option in pipeline_cli.commands[entry_point].params}
+    for name in re.findall(r"--[\w-]+ {(\w+)}", declared["command"]):
+        written = declared["parameters"][name]["default"]
+        expected = options[name].get_default(click.Context(click.Command("none")))
+        is_empty = isinstance(expected, Enum)  # as click says that there is no default
+        assert written == ("" if is_empty else expected), name
 
 
 def test_mlproject_runs_commands_in_the_place_of_their_shell():

@@ -39,3 +39,39 @@ def test_options_override_the_file(tmp_path):
     file.write_text("lr: 3e-3\ngamma: 0.9\n")
     done = train("--config", file, "--gamma", "2")
     assert "gamma is 2.0, expected between 0 and 1." in done.output
+
+
+def tune(*arguments):
+    return CliRunner().invoke(cli, ["tune", *map(str, arguments)])
+
+
+@pytest.mark.parametrize("options", [("--lr", "1"), ("--num-trials", "3"), ("--config", __file__)])
+def test_a_resumed_search_takes_no_other_setting(options):
+    done = tune("--resume", "0" * 32, *options)
+    assert done.exit_code == 2
+    assert "--resume takes the search from the run" in done.output
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("search: {lamda: [0.9]}", "There is no setting 'lamda'; the nearest is 'lambda_'."),
+        ("search: {lr: [-1]}", "lr is -1.0, expected more than 0."),
+        ("settings: {gamma: 2}", "gamma is 2.0, expected between 0 and 1."),
+        ("settings: [gamma]", "settings is ['gamma'], expected one NAME: VALUE per line."),
+        ("- lr", "expected settings, one NAME: VALUE per line."),
+    ],
+)
+def test_a_search_that_makes_no_sense_is_refused(tmp_path, content, message):
+    file = tmp_path / "space.yaml"
+    file.write_text(content)
+    done = tune("--search", file)
+    assert done.exit_code == 1
+    assert message in done.output
+
+
+def test_what_mlproject_leaves_empty_counts_as_not_given():
+    """`mlflow run` hands over every default; only what differs from it goes against --resume."""
+    done = train("--resume", "0" * 32, "--from", "", "--lr", "0.003", "--env-kwargs", "{}", "--gamma", "2")
+    assert done.exit_code == 2
+    assert train("--resume", "", "--from", "", "--gamma", "2").exit_code == 1

@@ -9,6 +9,8 @@ from pipeline import errors
 ERRORS = [
     errors.InvalidConfig("lr", 0.0, "more than 0"),
     errors.UnknownSetting("lambda", "lambda_"),
+    errors.NotSearchable("env_id"),
+    errors.NothingFound("0" * 32, 4, 4),
     errors.UnreadableConfig("settings.yaml", "expected settings, one NAME: VALUE per line."),
     errors.NoCheckpoint("0" * 32),
     errors.NotResumable("0" * 32, "it finished."),

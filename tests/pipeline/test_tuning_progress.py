@@ -1,0 +1,30 @@
+"""A search is shown as a table in a terminal, and as lines elsewhere."""
+
+from rich.console import Console
+
+from pipeline.standing import Standing, TrialState
+from pipeline.tuning_progress import TuningTable
+
+STANDINGS = [
+    Standing(1, {"lr": 0.003}, TrialState.FINISHED, "a", 9000, 500.0),
+    Standing(2, {"lr": 0.0001}, TrialState.RUNNING, "b", 4096, 20.0),
+    Standing(3, {"lr": 0.01}),
+]
+
+
+def test_the_table_shows_settings_steps_return_and_state(capsys):
+    with TuningTable() as progress:
+        progress.trials(STANDINGS)
+        Console(width=100).print(progress._table())
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["trial", "lr", "steps", "greedy", "return", "state"]
+    assert lines[1] == ["1", "0.003", "9,000", "500.0", "*", "finished"]
+    assert lines[2] == ["2", "0.0001", "4,096", "20.0", "running"]
+    assert lines[3] == ["3", "0.01", "0", "-", "waiting"]
+
+
+def test_elsewhere_each_change_is_a_line(capsys):
+    with TuningTable() as progress:
+        progress.trials(STANDINGS)
+        progress.changed(STANDINGS[1])
+    assert "trial 2: 4,096 steps, best greedy return 20.0, running" in capsys.readouterr().out
