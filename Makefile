@@ -6,7 +6,7 @@ MLFLOW_PORT ?= 5000
 SERVING_PORT ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-unit test-faults lint types bench-serving bench-batching bench-training bench-scale clean
+.PHONY: help setup run test test-unit test-conformance test-faults lint types bench-serving bench-batching bench-training bench-scale clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -32,6 +32,9 @@ test: setup ## All tests, the fault suite in short.
 
 test-unit: setup ## The tests that take seconds.
 	@$(BIN)/python -m pytest -m 'not e2e'
+
+test-conformance: setup ## The conformance suite whole: a policy of each kind of space and network.
+	@$(BIN)/python -m pytest -m 'conformance or not conformance' tests/pipeline/test_conformance.py
 
 test-faults: setup ## The fault suite: kills, corrupt versions and outages under load.
 	@$(BIN)/python -m pytest -m faults tests/faults

@@ -2,6 +2,19 @@
 
 _LSTM = '{"use_lstm": true, "lstm_cell_size": 8}'
 
+#: Those that `make test` runs, one of each kind; `make test-conformance` runs all.
+IN_SHORT = (
+    "CartPole-v1",
+    "Pendulum-v1, filtered",
+    "gym:CartPole-v1",
+    "zoo:DiscreteStart-v0",
+    "zoo:Images-v0",
+    "zoo:MultiBinary-v0",
+    "zoo:Nested-v0 with an LSTM",
+    "zoo:NestedActions-v0",
+    "zoo:SquareBox-v0",
+)
+
 #: By environment, as the README lists them; the settings beyond it, and what the case is there for.
 CASES: dict[str, tuple[dict[str, str], str]] = {
     "CartPole-v1": ({}, "plain observations, Discrete actions"),

@@ -16,7 +16,7 @@ from pipeline.verification import Subject
 from pipeline.verification_http import through_http
 from serving.policy import Bundle, Policy
 from serving.routes import PolicyApp
-from tests.pipeline.cases import CASES
+from tests.pipeline.cases import CASES, IN_SHORT
 from tests.serving.policies import served
 from tests.workshop import free_port
 
@@ -64,7 +64,9 @@ def trained(case, directory):
     return Bundle.read(directory), environment
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [case if case in IN_SHORT else pytest.param(case, marks=pytest.mark.conformance) for case in CASES]
+)
 def test_the_graph_acts_as_rllib_does(case, tmp_path):
     policy_bundle, environment = trained(case, tmp_path)
     checkpoint = tmp_path / bundle.CHECKPOINT_DIRECTORY
