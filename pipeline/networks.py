@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import logging
 from typing import Any
 
 from gymnasium import Space
@@ -17,6 +18,10 @@ from pipeline.environments import Environment, imported
 from pipeline.errors import NoSuchObject, UnknownModelSetting
 from pipeline.modules import AnySpacePPOModule, is_image, is_plain
 from serving.spaces import leaves
+
+# RLlib warns at each start that it is itself; what matters to a person raises, or we say it.
+logging.getLogger("ray").setLevel(logging.ERROR)
+logging.getLogger("ray.rllib").setLevel(logging.CRITICAL)
 
 _DEFAULT = "default"
 

@@ -1,7 +1,6 @@
 """RLlib, and nothing else: a configuration becomes a stream of PPO iterations, and checkpoints."""
 
 import contextlib
-import logging
 import math
 import shutil
 import time
@@ -23,10 +22,6 @@ from pipeline.environments import Environment
 from pipeline.export import ExportablePolicy
 from pipeline.filters import MEAN_STD, FrozenFilter
 from serving.spaces import leaves
-
-# RLlib warns at each start that it is itself; what matters to a person raises, or we say it.
-logging.getLogger("ray").setLevel(logging.ERROR)
-logging.getLogger("ray.rllib").setLevel(logging.CRITICAL)
 
 #: Episodes in the running mean of training returns, the window that stable-baselines3 and the literature use.
 RETURN_WINDOW = 100
