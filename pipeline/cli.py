@@ -223,6 +223,8 @@ def _is_given(context: click.Context, name: str) -> bool:
 
 def _is_changed(context: click.Context, name: str) -> bool:
     """Whether an option has another value than its default, which MLproject hands over even if nobody gave it."""
+    if not _is_given(context, name) or not context.params[name]:
+        return False
     (option,) = [each for each in context.command.params if each.name == name]
     return bool(context.params[name] != option.type_cast_value(context, option.get_default(context)))
 
