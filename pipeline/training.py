@@ -167,7 +167,7 @@ def _without_ray() -> Iterator[None]:
     """Let RLlib train in this process alone.
 
     It puts configuration and weights into Ray's store for remote environment runners even where there are none, and
-    that would start a Ray: six processes, and seconds of both cores.
+    that would start a Ray: its processes, and seconds of both cores.
     """
     put, ray.put = ray.put, lambda value: value
     try:
