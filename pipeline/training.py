@@ -117,14 +117,16 @@ class Trainer:
         self._algorithm.save_to_path(directory)
         return directory
 
-    def restore(self, directory: Path, returns: Sequence[float]) -> None:
+    def restore(self, directory: Path, env_steps: int, returns: Sequence[float]) -> None:
         """Go on from a checkpoint of the same configuration: weights, optimizer and counters.
 
         Args:
             directory: What `save` wrote.
+            env_steps: Of the last iteration before that.
             returns: The `returns` at that time.
         """
         self._algorithm.restore_from_path(directory)
+        self._env_steps = env_steps
         self._returns.extend(returns)
 
     def load_weights(self, checkpoint: Path) -> None:
