@@ -46,10 +46,15 @@ def interruptible() -> Iterator[None]:
 
 @contextlib.contextmanager
 def recognised() -> Iterator[None]:
-    """Within, an error that followed a signal is Interrupted again: a cut-short import may raise ImportError."""
+    """Within, an error that followed a signal is Interrupted again.
+
+    A cut-short import may raise ImportError, Ray's native code KeyboardInterrupt for whatever a handler raised.
+    """
     try:
         yield
-    except Exception as error:
+    except Interrupted:
+        raise
+    except (Exception, KeyboardInterrupt) as error:
         if _Received.signal_name is None:
             raise
         raise Interrupted(_Received.signal_name) from error

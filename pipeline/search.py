@@ -104,7 +104,7 @@ class Search:
         self._state = State(next_evaluation=config.evaluation_interval)
         if State.is_in(directory):
             self._state = State.read(directory)
-            trainer.restore(directory / _LATEST, self._state.returns)
+            trainer.restore(directory / _LATEST, self._state.env_steps, self._state.returns)
         progress.budget(config.max_env_steps, self._state.env_steps)
         self._curve_posted = self._checkpoint_posted = time.monotonic()
         self._lost_env_runners = 0

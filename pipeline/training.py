@@ -122,14 +122,16 @@ class Trainer:
         self._algorithm.save_to_path(directory)
         return directory
 
-    def restore(self, directory: Path, returns: Sequence[float]) -> None:
+    def restore(self, directory: Path, env_steps: int, returns: Sequence[float]) -> None:
         """Go on from a checkpoint of the same configuration: weights, optimizer and counters.
 
         Args:
             directory: What `save` wrote.
+            env_steps: Of the last iteration before that.
             returns: The `returns` at that time.
         """
         self._algorithm.restore_from_path(directory)
+        self._env_steps = env_steps
         self._returns.extend(returns)
 
     def load_weights(self, checkpoint: Path) -> None:
@@ -172,7 +174,7 @@ def _without_ray() -> Iterator[None]:
     """Let RLlib train in this process alone.
 
     It puts configuration and weights into Ray's store for remote environment runners even where there are none, and
-    that would start a Ray: six processes, and seconds of both cores.
+    that would start a Ray: its processes, and seconds of both cores.
     """
     put, ray.put = ray.put, lambda value: value
     try:

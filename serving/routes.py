@@ -139,7 +139,9 @@ class PolicyApp:
     def _batcher_for(self, served: ServedPolicy) -> Batcher:
         """Return the batcher of this policy: a batch is never computed by two."""
         if self._batched is not served:
+            quick = self._batcher.quick
             self._batched, self._batcher = served, self._batcher_of(served)
+            self._batcher.quick = quick  # until it is known better: a promotion refuses nobody
         return self._batcher
 
     def _batcher_of(self, served: ServedPolicy) -> Batcher:

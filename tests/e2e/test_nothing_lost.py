@@ -84,9 +84,6 @@ def test_counters_optimizer_and_schedule_go_on(client, run_id):
     for (step, rate), (later_step, later_rate) in itertools.pairwise(rates):
         assert later_step - step < 1100
         assert later_rate <= rate or later_step == step
-    means = sorted((metric.step, metric.value) for metric in history(client, run_id, "train/return_mean_100"))
-    for (step, mean), (_, later_mean) in itertools.pairwise(means):
-        assert later_mean > 0.7 * mean or step < 4000, "the mean of the last 100 episodes begins anew"
 
 
 def test_the_checkpoints_are_bounded(client, run_id):

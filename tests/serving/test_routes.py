@@ -320,6 +320,13 @@ def test_a_policy_that_is_through_at_once_refuses_nobody() -> None:
     assert [status for status, _, _ in answers_together(app, *[ONE] * 9)] == [200] * 9
 
 
+def test_nor_does_the_policy_that_replaces_it() -> None:
+    app = PolicyApp(served(), max_ongoing_requests=2)
+    assert [status for status, _, _ in answers_together(app, ONE)] == [200]
+    app.served = served()
+    assert [status for status, _, _ in answers_together(app, *[ONE] * 9)] == [200] * 9
+
+
 def test_what_an_autoscaled_replica_holds_is_counted_however_fast_its_policy() -> None:
     app = PolicyApp(served(), max_ongoing_requests=2, autoscaled=True)
     assert [status for status, _, _ in answers_together(app, ONE)] == [200]
