@@ -6,23 +6,32 @@ A framework's router and request objects would take longer than the policy does.
 import functools
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Any
 
 import orjson
 
+from serving.asgi import (
+    ClientGoneError,
+    Receive,
+    Scope,
+    Send,
+    lifespan,
+    read_body,
+    refuse_websocket,
+    respond,
+    respond_in_parts,
+)
 from serving.batching import Batcher, Batching
 from serving.engine import MAX_BODY_BYTES
 from serving.errors import (
-    RESPONSES,
-    BodyTooLarge,
     MethodNotAllowed,
     Overloaded,
     PathUnknown,
     PolicyFailed,
 )
 from serving.metrics import Metrics
+from serving.protocol import Act, Answer, Protocol, Refusal, Request
 from serving.refresh import Refresh
 from serving.replica import Counts, Replica
 from serving.rows import Batch
@@ -30,21 +39,10 @@ from serving.served import ServedPolicy
 
 logger = logging.getLogger(__name__)
 
-Message = MutableMapping[str, Any]
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 Handler = Callable[[ServedPolicy, Receive], Awaitable[bytes]]
 
 MAX_ONGOING_REQUESTS = 256
 RETRY_AFTER_S = 1
-DRAIN_FACTOR = 16
-"""A body too large is read, and dropped, up to this many times the limit: a client that is still sending does
-not see an answer before its connection breaks."""
-
-
-class ClientGoneError(Exception):
-    """The client hung up before its request was complete; nobody is there to answer."""
 
 
 class PolicyApp:
@@ -80,49 +78,78 @@ class PolicyApp:
             "/model": (("GET", "HEAD"), self._model),
             "/health": (("GET", "HEAD"), self._health),
         }
+        self._protocols: tuple[Protocol, ...] = ()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's scope (asgi.readthedocs.io/en/latest/specs/main.html)."""
         if scope["type"] == "http":
             await self._http(scope, receive, send)
         elif scope["type"] == "lifespan":
-            await _lifespan(receive, send)
+            await lifespan(receive, send)
         else:
-            await _refuse_websocket(receive, send)
+            await refuse_websocket(receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         served, start = self.served, time.perf_counter()
+        path = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/") or "/"
+        refuse = _refuse
         try:
-            body = await self._route(scope)(served, receive)
+            if path in self._routes:
+                allowed, handler = self._routes[path]
+                _check_method(scope["method"], path, allowed)
+                body = await handler(served, receive)
+                await respond(send, HTTPStatus.OK, served.headers, body)
+            else:
+                protocol = self._protocol_of(path)
+                refuse = protocol.refuse
+                _check_method(scope["method"], path, protocol.methods(path))
+                body = await read_body(receive, self._max_body_bytes)
+                request = Request(scope["method"], path, dict(scope["headers"]), scope["query_string"], body)
+                await _send(send, served, await protocol.answer(request, served, self._act_for(served)))
         except ClientGoneError:
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets JSON and the log the rest
             self.counts.errors += 1
-            self.metrics.refused[await _respond_error(send, served, error)] += 1
+            refusal = Refusal.of(error)
+            self.metrics.refused[refusal.code] += 1
+            _log(refusal, error)
+            await respond(send, refusal.status, [*served.headers, *_headers_of(error)], refuse(refusal))
             return
-        await _respond(send, HTTPStatus.OK, served, body)
         self.metrics.request_ms.add((time.perf_counter() - start) * 1e3)
 
-    def _route(self, scope: Scope) -> Handler:
-        path = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/") or "/"
-        if path not in self._routes:
-            raise PathUnknown(path, tuple(self._routes))
-        allowed, handler = self._routes[path]
-        if scope["method"] not in allowed:
-            raise MethodNotAllowed(scope["method"], path, allowed)
-        return handler
+    def _protocol_of(self, path: str) -> Protocol:
+        for protocol in self._protocols:
+            if protocol.methods(path):
+                return protocol
+        raise PathUnknown(path, tuple(self._routes))
 
     async def _act(self, served: ServedPolicy, receive: Receive) -> bytes:
-        if self._ongoing_requests >= self._max_ongoing_requests and (self._autoscaled or not self._batcher.quick):
-            raise Overloaded(self._max_ongoing_requests)
+        self._admit()
         self._ongoing_requests += 1
         try:
-            body = await _read_body(receive, self._max_body_bytes)
+            body = await read_body(receive, self._max_body_bytes)
             answer = await self._answer(served, body)
             self.counts.answered += 1
             return answer
         finally:
             self._ongoing_requests -= 1
+
+    def _act_for(self, served: ServedPolicy) -> Act:
+        async def act(observations: Batch) -> Batch:
+            self._admit()
+            self._ongoing_requests += 1
+            try:
+                actions = await self._batcher_for(served).act(observations) if len(observations) else observations
+                self.counts.answered += 1
+                return actions
+            finally:
+                self._ongoing_requests -= 1
+
+        return act
+
+    def _admit(self) -> None:
+        if self._ongoing_requests >= self._max_ongoing_requests and (self._autoscaled or not self._batcher.quick):
+            raise Overloaded(self._max_ongoing_requests)
 
     async def _answer(self, served: ServedPolicy, body: bytes) -> bytes:
         observations, batched = served.codec.decode(body)
@@ -156,73 +183,30 @@ class PolicyApp:
         return orjson.dumps({"status": status, "name": served.version.name, "version": served.version.version})
 
 
-async def _read_body(receive: Receive, limit: int) -> bytes:
-    """Return the whole body. Raises BodyTooLarge beyond `limit` bytes, ClientGoneError."""
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if message["type"] != "http.request":
-        raise ClientGoneError
-    if message.get("more_body", False):
-        body = await _read_rest(receive, body, limit)
-    if len(body) > limit:
-        raise BodyTooLarge(limit)
-    return body
+async def _send(send: Send, served: ServedPolicy, answer: Answer) -> None:
+    headers = [(b"content-type", answer.content_type), *served.labels, *answer.headers]
+    if isinstance(answer.body, bytes):
+        await respond(send, answer.status, headers, answer.body)
+    else:
+        await respond_in_parts(send, answer.status, headers, answer.body)
 
 
-async def _read_rest(receive: Receive, start: bytes, limit: int) -> bytes:
-    chunks, length, more = [start], len(start), True
-    while more and length <= limit * DRAIN_FACTOR:
-        message = await receive()
-        if message["type"] != "http.request":
-            raise ClientGoneError
-        chunk, more = message.get("body", b""), message.get("more_body", False)
-        length += len(chunk)
-        if length <= limit:
-            chunks.append(chunk)
-    if length > limit:
-        raise BodyTooLarge(limit)
-    return b"".join(chunks)
+def _check_method(method: str, path: str, allowed: tuple[str, ...]) -> None:
+    if method not in allowed:
+        raise MethodNotAllowed(method, path, allowed)
 
 
-async def _respond(send: Send, status: HTTPStatus, served: ServedPolicy, body: bytes, *more: Any) -> None:
-    headers = [*served.headers, (b"content-length", b"%d" % len(body)), *more]
-    await send({"type": "http.response.start", "status": status.value, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+def _refuse(refusal: Refusal) -> bytes:
+    return orjson.dumps({"error": {"code": refusal.code, "message": refusal.message}})
 
 
-async def _respond_error(send: Send, served: ServedPolicy, error: Exception) -> str:
-    """Answer with the error; return its code."""
-    status, code, message = HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "the server failed; its log says why"
-    if type(error) in RESPONSES:
-        status, code = RESPONSES[type(error)]  # type: ignore[index]  # mypy doesn't narrow the type of an error
-        message = str(error)
-    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+def _log(refusal: Refusal, error: Exception) -> None:
+    if refusal.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         reason = error.reason if isinstance(error, PolicyFailed) else repr(error)
-        logger.error("%s: %s", code, reason, exc_info=error)
-    await _respond(send, status, served, _error_body(code, message), *_headers_of(error))
-    return code
+        logger.error("%s: %s", refusal.code, reason, exc_info=error)
 
 
 def _headers_of(error: Exception) -> list[tuple[bytes, bytes]]:
     if isinstance(error, MethodNotAllowed):
         return [(b"allow", ", ".join(error.allowed).encode())]
     return [(b"retry-after", b"%d" % RETRY_AFTER_S)] if isinstance(error, Overloaded) else []
-
-
-def _error_body(code: str, message: str) -> bytes:
-    # A request may hold half a surrogate pair, which UTF-8 has no form for.
-    printable = message.encode(errors="replace").decode()
-    return orjson.dumps({"error": {"code": code, "message": printable}})
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        await send({"type": f"{message['type']}.complete"})
-        if message["type"] == "lifespan.shutdown":
-            return
-
-
-async def _refuse_websocket(receive: Receive, send: Send) -> None:
-    await receive()
-    await send({"type": "websocket.close", "code": 1008, "reason": "this API is plain HTTP"})

@@ -25,7 +25,8 @@ class ServedPolicy:
             policy.observation_space, policy.action_space, noise=policy.interface.noise, states=states
         )
         self.loaded_at = datetime.fromtimestamp(time.time() if loaded_at is None else loaded_at, UTC)
-        self.headers = _headers(version)
+        self.labels = _labels(version)
+        self.headers = [(b"content-type", b"application/json"), *self.labels]
         self.description = self._description()
 
     def answer(self, body: bytes) -> bytes:
@@ -52,9 +53,8 @@ class ServedPolicy:
         }
 
 
-def _headers(version: ModelVersion) -> Headers:
+def _labels(version: ModelVersion) -> Headers:
     return [
-        (b"content-type", b"application/json"),
         # Header values are ASCII; model names need not be.
         (b"x-model-name", quote(version.name, safe=" !#$&'()*+,;=?[]").encode("ascii")),
         (b"x-model-version", b"%d" % version.version),

@@ -1,0 +1,78 @@
+"""The parts of ASGI that are the same for every route (asgi.readthedocs.io/en/latest/specs/www.html)."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+from serving.errors import BodyTooLarge
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Headers = Iterable[tuple[bytes, bytes]]
+
+DRAIN_FACTOR = 16
+"""A body too large is read, and dropped, up to this many times the limit: a client that is still sending does
+not see an answer before its connection breaks."""
+
+
+class ClientGoneError(Exception):
+    """The client hung up before its request was complete; nobody is there to answer."""
+
+
+async def read_body(receive: Receive, limit: int) -> bytes:
+    """Return the whole body. Raises BodyTooLarge beyond `limit` bytes, ClientGoneError."""
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if message["type"] != "http.request":
+        raise ClientGoneError
+    if message.get("more_body", False):
+        body = await _read_rest(receive, body, limit)
+    if len(body) > limit:
+        raise BodyTooLarge(limit)
+    return body
+
+
+async def _read_rest(receive: Receive, start: bytes, limit: int) -> bytes:
+    chunks, length, more = [start], len(start), True
+    while more and length <= limit * DRAIN_FACTOR:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise ClientGoneError
+        chunk, more = message.get("body", b""), message.get("more_body", False)
+        length += len(chunk)
+        if length <= limit:
+            chunks.append(chunk)
+    if length > limit:
+        raise BodyTooLarge(limit)
+    return b"".join(chunks)
+
+
+async def respond(send: Send, status: int, headers: Headers, body: bytes) -> None:
+    """Send a whole answer."""
+    headers = [*headers, (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def respond_in_parts(send: Send, status: int, headers: Headers, parts: AsyncIterator[bytes]) -> None:
+    """Send an answer while it is made."""
+    await send({"type": "http.response.start", "status": status, "headers": [*headers]})
+    async for part in parts:
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def lifespan(receive: Receive, send: Send) -> None:
+    """Agree to start and to stop."""
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
+async def refuse_websocket(receive: Receive, send: Send) -> None:
+    """Close it, saying why."""
+    await receive()
+    await send({"type": "websocket.close", "code": 1008, "reason": "this API is plain HTTP"})
