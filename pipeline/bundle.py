@@ -17,6 +17,7 @@ from typing import Any
 import mlflow.onnx
 import numpy as np
 import onnx
+import onnxruntime
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 from ray.rllib.core.rl_module.torch import TorchRLModule
@@ -139,6 +140,7 @@ def save_model(path: str, mlflow_model: Model, directory: Path, environment: Env
     mlflow_model.add_flavor(
         "rllib", checkpoint=CHECKPOINT_DIRECTORY, policy=POLICY_FILE, ray_version=importlib.metadata.version("ray")
     )
+    onnxruntime.set_default_logger_severity(3)  # MLflow runs the example, and it warns of every input with a default
     mlflow.onnx.save_model(
         onnx.load(directory / GRAPH_FILE),
         path,

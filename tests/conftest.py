@@ -1,5 +1,6 @@
 """What tests of both packages share: directories to run commands in, and a real MLflow server."""
 
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.workshop import Workshop, answers, await_true, free_port
+
+
+def pytest_configure() -> None:
+    # A shell's background jobs ignore Ctrl-C, and so would the commands that tests start, and stop as a person does.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -35,9 +35,11 @@ class Journey:
         self.shop.environment["MLFLOW_TRACKING_URI"] = self.mlflow_url
 
     def here(self, text: str) -> str:
-        """A text of the README, with the ports and the directory of this test."""
+        """A text of the README, with the ports and the directory of this test, and training that is content earlier."""
         text = re.sub(r"http://(127\.0\.0\.1|localhost):8000/cartpole-ppo", self.policy_url, text)
         text = re.sub(r"serving (query|status)", rf"serving \1 --url {self.policy_url}", text)
+        text = text.replace("train --seed 2", "train --seed 2 --target-return 150")
+        text = text.replace("-P seed=1", "-P seed=1 -P target_return=150")
         return text.replace("mlflow run .", f"mlflow run {PROJECT}")
 
     def stop(self) -> None:

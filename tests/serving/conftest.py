@@ -1,9 +1,11 @@
 """Fixtures around tiny real policies: a registry that holds them, a server that answers with them."""
 
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 import uvicorn
@@ -17,6 +19,13 @@ def pytest_configure(config: pytest.Config) -> None:
     # MLflow's and Ray's own debts.
     config.addinivalue_line("filterwarnings", "ignore::sqlalchemy.exc.SADeprecationWarning")
     config.addinivalue_line("filterwarnings", "ignore::pydantic.warnings.PydanticDeprecatedSince20")
+
+
+@pytest.fixture(autouse=True)
+def _environment() -> Iterator[None]:
+    """What a test puts into this process's environment, as `build` does for the Ray that it starts, goes with it."""
+    with mock.patch.dict(os.environ):
+        yield
 
 
 @pytest.fixture(scope="session")
