@@ -20,6 +20,10 @@ class Frame(NamedTuple):
         """Return the cells of one column."""
         return [row[index] for row in self.rows]
 
+    def named(self, name: str) -> list[Json]:
+        """Return the cells of the column of a name, which must be there."""
+        return self.column(self.columns.index(name))
+
     @classmethod
     def of_split(cls, value: Json) -> "Frame":
         """Read `{"columns": [...], "data": [[...], ...]}`, as `DataFrame.to_dict(orient="split")` makes it.

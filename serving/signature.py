@@ -58,17 +58,13 @@ class Signature:
             raise InvocationInvalid("the table has no row, expected one per observation")
         if self._only is None:
             self._check_names(frame.columns)
-            return {
-                name: _read_column(reader, frame.column(frame.columns.index(name)))
-                for name, reader in self._readers.items()
-            }
+            return {name: _read_column(reader, frame.named(name)) for name, reader in self._readers.items()}
         name, reader = self._only
-        if len(frame.columns) == 1:
+        width = len(frame.columns)
+        if width == 1:
             return {name: _read_column(reader, frame.column(0))}
-        if reader.shape != (len(frame.columns),):
-            raise InvocationInvalid(
-                f"the table has {len(frame.columns)} columns, expected {reader.expected} in each row"
-            )
+        if reader.shape != (width,):
+            raise InvocationInvalid(f"the table has {width} columns, expected {reader.expected} in each row")
         return {name: _read_array(reader, frame.rows)}
 
     def _check_names(self, given: Json) -> None:
@@ -99,10 +95,9 @@ def _read_numbers(reader: LeafReader, numbers: NDArray[Any]) -> NDArray[Any]:
 
 def _read_column(reader: LeafReader, cells: list[Json]) -> NDArray[Any]:
     """Read one column as one array: its cells are numbers, or flat lists of as many as the array holds."""
-    numbers = _numbers(reader, cells)
-    size = math.prod(reader.shape)
-    flat = numbers.ndim == (1 if type(cells[0]) is not list else 2)
-    if not flat or numbers.size != size * len(cells) or (numbers.ndim == 1 and reader.shape not in ((), (1,))):
+    numbers, size = _numbers(reader, cells), math.prod(reader.shape)
+    single = reader.shape in {(), (1,)}
+    if numbers.shape != (len(cells), size) and not (single and numbers.shape == (len(cells),)):
         raise InvocationInvalid(f"a cell has shape {numbers.shape[1:]}, expected {size} numbers in a flat list")
     return _read_numbers(reader, numbers.reshape(len(cells), *reader.shape))
 

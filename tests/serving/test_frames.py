@@ -39,7 +39,7 @@ def test_records_are_aligned_by_name(value: Any, columns: list[Any], rows: list[
 def test_csv_cells_are_numbers_where_they_can_be() -> None:
     frame = Frame.of_csv(b'\xef\xbb\xbfa,"b, c"\r\n1,-0.5\r\n\r\n9007199254740993,x\r\n')
     assert frame == Frame(["a", "b, c"], [[1, -0.5], [9007199254740993, "x"]])
-    assert frame.column(1) == [-0.5, "x"]
+    assert frame.column(1) == frame.named("b, c") == [-0.5, "x"]
 
 
 @pytest.mark.parametrize(
