@@ -8,8 +8,10 @@ from tests.workshop import free_port
 
 OBSERVATION = [0.1, -0.2, 0.03, 0.4]
 ONE = json.dumps({"observation": OBSERVATION}).encode()
+INPUTS = json.dumps({"inputs": [OBSERVATION]}).encode()
 
 OURS, OURS_2, NOOP = "ours", "ours, 2 replicas", "no-op Serve, same settings"
+OURS_INVOCATIONS = "ours, /invocations"
 TUTORIAL, MLFLOW, PLAIN = "tutorial, Serve's defaults", "mlflow models serve", "FastAPI + ONNX Runtime"
 
 
@@ -21,8 +23,9 @@ def many(batch: int) -> bytes:
 def recipes(registered: Registered) -> list[Recipe]:
     """Return how to start each contender on the registered version, each on a port of its own."""
     return [
-        _ours(OURS, registered, 1),
-        _ours(OURS_2, registered, 2),
+        _ours(OURS, registered),
+        _ours(OURS_2, registered, replicas=2),
+        _ours(OURS_INVOCATIONS, registered, path="ours/invocations", body=INPUTS),
         _recipe(NOOP, "noop", ("benchmarks.noop",)),
         _recipe(TUTORIAL, "tutorial", ("benchmarks.tutorial", "--checkpoint", str(registered.checkpoint))),
         _mlflow(registered),
@@ -30,24 +33,19 @@ def recipes(registered: Registered) -> list[Recipe]:
     ]
 
 
-def _recipe(name: str, path: str, command: tuple[str, ...], environment: dict[str, str] | None = None) -> Recipe:
+def _recipe(
+    name: str, path: str, command: tuple[str, ...], environment: dict[str, str] | None = None, body: bytes = ONE
+) -> Recipe:
     port = str(free_port())
-    return Recipe(name, (*command, "--port", port), f"http://127.0.0.1:{port}/{path}", ONE, environment or {})
+    return Recipe(name, (*command, "--port", port), f"http://127.0.0.1:{port}/{path}", body, environment or {})
 
 
-def _ours(name: str, registered: Registered, replicas: int) -> Recipe:
+def _ours(name: str, registered: Registered, *, replicas: int = 1, path: str = "ours", body: bytes = ONE) -> Recipe:
     command = ("serving", "run", "--model-uri", registered.pinned_uri, "--route-prefix", "/ours")
     environment = {"MLFLOW_TRACKING_URI": registered.tracking_uri}
-    return _recipe(name, "ours", (*command, "--num-replicas", str(replicas)), environment)
+    return _recipe(name, path, (*command, "--num-replicas", str(replicas)), environment, body)
 
 
 def _mlflow(registered: Registered) -> Recipe:
     command = ("mlflow", "models", "serve", "--model-uri", registered.pinned_uri, "--env-manager", "local")
-    started = _recipe(MLFLOW, "invocations", command, {"MLFLOW_TRACKING_URI": registered.tracking_uri})
-    return Recipe(
-        started.name,
-        started.command,
-        started.url,
-        json.dumps({"inputs": [OBSERVATION]}).encode(),
-        started.environment,
-    )
+    return _recipe(MLFLOW, "invocations", command, {"MLFLOW_TRACKING_URI": registered.tracking_uri}, INPUTS)

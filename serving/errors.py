@@ -255,6 +255,37 @@ class MethodNotAllowed(RequestError):
 
 
 @dataclass(eq=False)
+class MediaTypeUnsupported(RequestError):
+    """The body of an invocation is of another type, or in another encoding; `found` is the header's content."""
+
+    found: str
+
+    def __str__(self) -> str:
+        found = f'"{self.found[:100]}"' if self.found else "missing"
+        return f"the content type is {found}, expected application/json or text/csv, in UTF-8"
+
+
+@dataclass(eq=False)
+class InvocationMalformed(RequestError):
+    """The body of an invocation holds no observations in any of MLflow's forms; `reason` says why."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"cannot read the invocation: {self.reason}"
+
+
+@dataclass(eq=False)
+class InvocationInvalid(RequestError):
+    """An invocation's observations do not fit the model's signature, or are none of its space; `reason` says why."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the invocation does not fit the model: {self.reason}"
+
+
+@dataclass(eq=False)
 class PolicyFailed(ServingError):
     """The policy could not compute an action; `reason` goes to the log, not to the client."""
 
@@ -284,6 +315,9 @@ RESPONSES: dict[type[ServingError], tuple[HTTPStatus, str]] = {
     ObservationEncoding: (HTTPStatus.UNPROCESSABLE_ENTITY, "observation_encoding"),
     PathUnknown: (HTTPStatus.NOT_FOUND, "path_unknown"),
     MethodNotAllowed: (HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed"),
+    MediaTypeUnsupported: (HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "media_type_unsupported"),
+    InvocationMalformed: (HTTPStatus.BAD_REQUEST, "invocation_malformed"),
+    InvocationInvalid: (HTTPStatus.BAD_REQUEST, "invocation_invalid"),
     PolicyFailed: (HTTPStatus.INTERNAL_SERVER_ERROR, "policy_failed"),
     Overloaded: (HTTPStatus.SERVICE_UNAVAILABLE, "overloaded"),
 }

@@ -35,6 +35,7 @@ from serving.protocol import Act, Answer, Protocol, Refusal, Request
 from serving.refresh import Refresh
 from serving.replica import Counts, Replica
 from serving.rows import Batch
+from serving.scoring import ScoringProtocol
 from serving.served import ServedPolicy
 
 logger = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ class PolicyApp:
             "/model": (("GET", "HEAD"), self._model),
             "/health": (("GET", "HEAD"), self._health),
         }
-        self._protocols: tuple[Protocol, ...] = ()
+        self._protocols: tuple[Protocol, ...] = (ScoringProtocol(),)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's scope (asgi.readthedocs.io/en/latest/specs/main.html)."""

@@ -1,0 +1,121 @@
+"""What a policy takes, as its MLflow signature says it, and how MLflow converts what clients send to that.
+
+A space of one array is one tensor without a name; else each array is a tensor, by the graph's names
+(`observations.arm.position`). Values become numbers by NumPy's rules, so that "1.5" and true are numbers. What is no
+observation of the space afterwards is refused, while MLflow computes with it.
+"""
+
+import contextlib
+import math
+from typing import Any
+
+import numpy as np
+from gymnasium import Space
+from numpy.typing import NDArray
+
+from serving.errors import InvocationInvalid, InvocationMalformed, RequestError
+from serving.frames import Frame
+from serving.leaf_reader import LeafReader, describe
+from serving.rows import Tensors
+from serving.spaces import OBSERVATIONS, Json, leaves
+
+
+class Signature:
+    """Reads the observations of MLflow's scoring protocol for one space.
+
+    Every method returns `[batch, *shape]` in the space's dtype by the names of the graph's inputs, and raises
+    InvocationMalformed for what has no such form at all, InvocationInvalid for what has it and does not fit.
+    """
+
+    def __init__(self, space: Space[Any]) -> None:
+        self._readers = {leaf.tensor(OBSERVATIONS): LeafReader(leaf) for leaf in leaves(space)}
+        self._names = ", ".join(self._readers)
+        self._only = next(iter(self._readers.items())) if len(self._readers) == 1 else None
+
+    def read_inputs(self, value: Json) -> Tensors:
+        """Read `inputs`: an array, or an object of arrays by name; others in it are ignored."""
+        if self._only is not None:
+            name, reader = self._only
+            return {name: _read_array(reader, value)}
+        if type(value) is not dict:
+            raise InvocationInvalid(f"the inputs are {describe(value)}, expected an object with {self._names}")
+        self._check_names(value)
+        return _same_length({name: _read_array(reader, value[name]) for name, reader in self._readers.items()})
+
+    def read_instances(self, value: Json) -> Tensors:
+        """Read `instances`: as `inputs`, or a list of objects of arrays by name, one per observation."""
+        if self._only is not None or type(value) is not list:
+            return self.read_inputs(value)
+        for each in value:
+            if type(each) is not dict:
+                raise InvocationMalformed(f"an instance is {describe(each)}, expected an object with {self._names}")
+            self._check_names(each)
+        return self.read_inputs({name: [each[name] for each in value] for name in self._readers})
+
+    def read_frame(self, frame: Frame) -> Tensors:
+        """Read a table: a column per number of a single flat array, or one per array, its cells flat lists."""
+        if not frame.rows:
+            raise InvocationInvalid("the table has no row, expected one per observation")
+        if self._only is None:
+            self._check_names(frame.columns)
+            return {name: _read_column(reader, frame.named(name)) for name, reader in self._readers.items()}
+        name, reader = self._only
+        width = len(frame.columns)
+        if width == 1:
+            return {name: _read_column(reader, frame.column(0))}
+        if reader.shape != (width,):
+            raise InvocationInvalid(f"the table has {width} columns, expected {reader.expected} in each row")
+        return {name: _read_array(reader, frame.rows)}
+
+    def _check_names(self, given: Json) -> None:
+        missing = [name for name in self._readers if name not in given]
+        if missing:
+            raise InvocationInvalid(f"it lacks {', '.join(missing)}")
+
+
+def _read_array(reader: LeafReader, value: Json) -> NDArray[Any]:
+    if type(value) is not list or not value or type(value[0]) is dict:
+        found = "an empty list" if value == [] else ("a list of objects" if type(value) is list else describe(value))
+        raise InvocationInvalid(f"found {found}, expected a list of observations of {reader.expected}")
+    if len(value) == 1:  # the usual case, quicker alone
+        with contextlib.suppress(RequestError):
+            return reader.read(value[0])
+    try:
+        return reader.read_batch(value)
+    except RequestError as error:
+        return _read_numbers(reader, _numbers(reader, value, error))
+
+
+def _read_numbers(reader: LeafReader, numbers: NDArray[Any]) -> NDArray[Any]:
+    try:
+        return reader.read_batch(numbers.tolist())
+    except RequestError as error:
+        raise InvocationInvalid(str(error)) from None
+
+
+def _read_column(reader: LeafReader, cells: list[Json]) -> NDArray[Any]:
+    """Read one column as one array: its cells are numbers, or flat lists of as many as the array holds."""
+    numbers, size = _numbers(reader, cells), math.prod(reader.shape)
+    single = reader.shape in {(), (1,)}
+    if numbers.shape != (len(cells), size) and not (single and numbers.shape == (len(cells),)):
+        raise InvocationInvalid(f"a cell has shape {numbers.shape[1:]}, expected {size} numbers in a flat list")
+    return _read_numbers(reader, numbers.reshape(len(cells), *reader.shape))
+
+
+def _numbers(reader: LeafReader, value: Json, error: RequestError | None = None) -> NDArray[Any]:
+    """Convert as MLflow does, but keep integers from being rounded or wrapped."""
+    try:
+        with np.errstate(all="ignore"):
+            numbers, exact = np.array(value, reader.dtype), np.array(value, np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise InvocationMalformed(str(error or f"a cell is no number, or list of them, of {reader.dtype}")) from None
+    if reader.dtype.kind != "f" and not np.array_equal(numbers, exact):
+        raise InvocationInvalid(str(error or f"a number is none of {reader.dtype}"))
+    return numbers
+
+
+def _same_length(tensors: Tensors) -> Tensors:
+    lengths = {name: len(tensor) for name, tensor in tensors.items()}
+    if len(set(lengths.values())) > 1:
+        raise InvocationInvalid(f"the inputs hold different numbers of observations: {lengths}")
+    return tensors

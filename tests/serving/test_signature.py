@@ -1,0 +1,130 @@
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from serving.errors import InvocationInvalid, InvocationMalformed
+from serving.frames import Frame
+from serving.signature import Signature
+
+BOX = Signature(spaces.Box(-1, 1, (2,)))
+IMAGE = Signature(spaces.Box(0, 255, (2, 2), np.uint8))
+COUNT = Signature(spaces.Discrete(3, start=5))
+BITS = Signature(spaces.MultiBinary(2))
+PAIR = Signature(spaces.Dict(count=spaces.Discrete(3), image=spaces.Box(0, 255, (2, 2), np.uint8)))
+
+
+@pytest.mark.parametrize(
+    ("signature", "value", "expected"),
+    [
+        (BOX, [[1, 2.5]], [[1, 2.5]]),
+        (BOX, [["1", True], [0.5, "-2.5"]], [[1, 1], [0.5, -2.5]]),
+        (IMAGE, [[[0, 1], [2, 255]]], [[[0, 1], [2, 255]]]),
+        (IMAGE, [[["0", 1.0], [2, True]]], [[[0, 1], [2, 1]]]),
+        (COUNT, [5, 7], [5, 7]),
+        (COUNT, ["6", 6.0], [6, 6]),
+        (BITS, [[True, 0], [1, False]], [[1, 0], [1, 0]]),
+    ],
+)
+def test_numbers_are_what_numpy_takes_for_numbers(signature: Signature, value: Any, expected: Any) -> None:
+    read = signature.read_inputs(value)["observations"]
+    np.testing.assert_array_equal(read, expected, strict=False)
+    assert read.dtype == {id(BOX): np.float32, id(IMAGE): np.uint8, id(BITS): np.int8}.get(id(signature), np.int64)
+
+
+@pytest.mark.parametrize(
+    ("signature", "value", "kind", "reason"),
+    [
+        (BOX, [[1, "x"]], InvocationMalformed, 'observations[0][1] is the string "x", expected a number'),
+        (BOX, [[1, None]], InvocationInvalid, "observations[0][1] is NaN, expected a finite float32"),
+        (BOX, [1, 2], InvocationInvalid, "observations[0] has shape (), expected (2,) float32"),
+        (BOX, [], InvocationInvalid, "found an empty list, expected a list of observations of (2,) float32"),
+        (BOX, {"observations": [[1, 2]]}, InvocationInvalid, "found an object, expected a list of observations"),
+        (BOX, [{"base64": ""}], InvocationInvalid, "found a list of objects, expected a list of observations of"),
+        (COUNT, [5.5], InvocationInvalid, "observations[0] is 5.5, expected an integer from 5 to 7"),
+        (COUNT, ["5.5"], InvocationMalformed, 'observations[0] is the string "5.5", expected an integer from 5 to 7'),
+        (COUNT, [1e300], InvocationMalformed, "observations[0] is 1e+300, expected an integer from 5 to 7"),
+        (COUNT, ["8"], InvocationInvalid, "observations[0] is 8, expected an integer from 5 to 7"),
+        (IMAGE, [[[0, 1], [2, 256]]], InvocationMalformed, "observations[0][1][1] is 256, expected a uint8"),
+        (IMAGE, [[[0, 1], [2, 256.0]]], InvocationMalformed, "observations[0][1][1] is 256.0, expected an integer"),
+        (
+            PAIR,
+            [1],
+            InvocationInvalid,
+            "the inputs are a list, expected an object with observations.count, observations.im",
+        ),
+        (PAIR, {"observations.count": [1]}, InvocationInvalid, "it lacks observations.image"),
+        (
+            PAIR,
+            {"observations.count": [1, 2], "observations.image": [[[0, 1], [2, 3]]]},
+            InvocationInvalid,
+            "the inputs hold different numbers of observations: {'observations.count': 2, 'observations.image': 1}",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_said(signature: Signature, value: Any, kind: type[Any], reason: str) -> None:
+    with pytest.raises(kind) as caught:
+        signature.read_inputs(value)
+    assert caught.value.reason.startswith(reason)
+
+
+def test_instances_are_objects_by_name_where_there_are_several_arrays() -> None:
+    instance = {"observations.count": 2, "observations.image": [[0, 1], [2, 3]], "more": None}
+    read = PAIR.read_instances([instance, instance])
+    assert {name: array.shape for name, array in read.items()} == {
+        "observations.count": (2,),
+        "observations.image": (2, 2, 2),
+    }
+
+
+@pytest.mark.parametrize(
+    ("instances", "kind", "reason"),
+    [
+        ([5], InvocationMalformed, "an instance is 5, expected an object with observations.count, observations.image"),
+        ([{"observations.count": 2}], InvocationInvalid, "it lacks observations.image"),
+    ],
+)
+def test_an_instance_that_is_none_is_said(instances: Any, kind: type[Any], reason: str) -> None:
+    with pytest.raises(kind) as caught:
+        PAIR.read_instances(instances)
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("signature", "frame", "expected"),
+    [
+        (BOX, Frame(["a", "b"], [[1, 2], ["3", 4]]), [[1, 2], [3, 4]]),
+        (BOX, Frame(["flat"], [[[1, 2]], [["3", 4]]]), [[1, 2], [3, 4]]),
+        (IMAGE, Frame(["flat"], [[[0, 1, 2, 3]]]), [[[0, 1], [2, 3]]]),
+        (COUNT, Frame(["a"], [[5], ["6"]]), [5, 6]),
+        (COUNT, Frame(["a"], [[[5]], [[6]]]), [5, 6]),
+    ],
+)
+def test_a_table_holds_a_number_or_a_flat_list_per_cell(signature: Signature, frame: Frame, expected: Any) -> None:
+    np.testing.assert_array_equal(signature.read_frame(frame)["observations"], expected)
+
+
+def test_columns_are_found_by_name_where_there_are_several_arrays() -> None:
+    frame = Frame(["more", "observations.image", "observations.count"], [["x", [0, 1, 2, 3], 2]])
+    read = PAIR.read_frame(frame)
+    assert (read["observations.count"].tolist(), read["observations.image"].tolist()) == ([2], [[[0, 1], [2, 3]]])
+
+
+@pytest.mark.parametrize(
+    ("signature", "frame", "reason"),
+    [
+        (BOX, Frame([], []), "the table has no row, expected one per observation"),
+        (BOX, Frame(["a", "b", "c"], [[1, 2, 3]]), "the table has 3 columns, expected (2,) float32 in each row"),
+        (BOX, Frame(["a"], [[1]]), "a cell has shape (), expected 2 numbers in a flat list"),
+        (BOX, Frame(["a"], [[[1, 2, 3]]]), "a cell has shape (3,), expected 2 numbers in a flat list"),
+        (IMAGE, Frame(["a"], [[[[0, 1], [2, 3]]]]), "a cell has shape (2, 2), expected 4 numbers in a flat list"),
+        (COUNT, Frame(["a"], [[5.5]]), "a number is none of int64"),
+        (COUNT, Frame(["a"], [[9]]), "observations[0] is 9, expected an integer from 5 to 7"),
+        (PAIR, Frame(["observations.count"], [[1]]), "it lacks observations.image"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_refused(signature: Signature, frame: Frame, reason: str) -> None:
+    with pytest.raises(InvocationInvalid) as caught:
+        signature.read_frame(frame)
+    assert caught.value.reason == reason
