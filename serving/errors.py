@@ -255,6 +255,41 @@ class MethodNotAllowed(RequestError):
 
 
 @dataclass(eq=False)
+class InferenceInvalid(RequestError):
+    """What stands at `path` of a request of the Open Inference Protocol is not what the protocol has there."""
+
+    path: str
+    found: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{_at(self.path, 'is')} {self.found}, expected {self.expected}"
+
+
+@dataclass(eq=False)
+class ModelNotServed(RequestError):
+    """The request names another model than the one served here."""
+
+    name: str
+    served: str
+
+    def __str__(self) -> str:
+        return f"no model '{self.name}' is served here, only '{self.served}'"
+
+
+@dataclass(eq=False)
+class VersionNotServed(RequestError):
+    """The request names another version than the one served here, as it does after a promotion."""
+
+    name: str
+    version: str
+    served: str
+
+    def __str__(self) -> str:
+        return f"version {self.version} of '{self.name}' is not served here, version {self.served} is: name it, or none"
+
+
+@dataclass(eq=False)
 class PolicyFailed(ServingError):
     """The policy could not compute an action; `reason` goes to the log, not to the client."""
 
@@ -284,6 +319,9 @@ RESPONSES: dict[type[ServingError], tuple[HTTPStatus, str]] = {
     ObservationEncoding: (HTTPStatus.UNPROCESSABLE_ENTITY, "observation_encoding"),
     PathUnknown: (HTTPStatus.NOT_FOUND, "path_unknown"),
     MethodNotAllowed: (HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed"),
+    InferenceInvalid: (HTTPStatus.BAD_REQUEST, "inference_invalid"),
+    ModelNotServed: (HTTPStatus.NOT_FOUND, "model_not_served"),
+    VersionNotServed: (HTTPStatus.NOT_FOUND, "version_not_served"),
     PolicyFailed: (HTTPStatus.INTERNAL_SERVER_ERROR, "policy_failed"),
     Overloaded: (HTTPStatus.SERVICE_UNAVAILABLE, "overloaded"),
 }

@@ -56,7 +56,7 @@ class LeafReader:
     def read_batch(self, values: Json) -> NDArray[Any]:
         """Return a list of observations, or one array of them in base64, as `[batch, *shape]`. Raises as `read`."""
         if base64_arrays.is_encoded(values):
-            return self._read_stack(base64_arrays.decode(values, "observations"))
+            return self.read_stack(base64_arrays.decode(values, "observations"), "observations")
         if type(values) is not list:
             raise ObservationType("observations", describe(values), f"a list of observations of {self.expected}")
         if not values:
@@ -86,14 +86,15 @@ class LeafReader:
             raise self._fault(value, path)
         return array
 
-    def _read_stack(self, stack: NDArray[Any]) -> NDArray[Any]:
+    def read_stack(self, stack: NDArray[Any], path: str) -> NDArray[Any]:
+        """Return an array of observations, `[batch, *shape]`, in the space's dtype. Raises as `read`."""
         if not stack.ndim or stack.shape[1:] != self.shape:
-            raise ObservationShape("observations", stack.shape, f"a list of observations of {self.expected}")
-        self._check_kind(stack, "observations")
+            raise ObservationShape(path, stack.shape, f"a list of observations of {self.expected}")
+        self._check_kind(stack, path)
         array = self._cast(stack)
         if array is not None:
             return array
-        return np.concatenate([self._from_array(each, f"observations[{index}]") for index, each in enumerate(stack)])
+        return np.concatenate([self._from_array(each, f"{path}[{index}]") for index, each in enumerate(stack)])
 
     def _from_array(self, array: NDArray[Any], path: str) -> NDArray[Any]:
         if array.shape != self.shape:

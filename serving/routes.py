@@ -30,6 +30,7 @@ from serving.errors import (
     PathUnknown,
     PolicyFailed,
 )
+from serving.inference_http import InferenceProtocol
 from serving.metrics import Metrics
 from serving.protocol import Act, Answer, Protocol, Refusal, Request
 from serving.refresh import Refresh
@@ -78,7 +79,7 @@ class PolicyApp:
             "/model": (("GET", "HEAD"), self._model),
             "/health": (("GET", "HEAD"), self._health),
         }
-        self._protocols: tuple[Protocol, ...] = ()
+        self._protocols: tuple[Protocol, ...] = (InferenceProtocol(),)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's scope (asgi.readthedocs.io/en/latest/specs/main.html)."""
@@ -105,17 +106,22 @@ class PolicyApp:
                 _check_method(scope["method"], path, protocol.methods(path))
                 body = await read_body(receive, self._max_body_bytes)
                 request = Request(scope["method"], path, dict(scope["headers"]), scope["query_string"], body)
-                await _send(send, served, await protocol.answer(request, served, self._act_for(served)))
+                await _send(send, served, await protocol.answer(request, served, self.act_for(served)))
         except ClientGoneError:
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets JSON and the log the rest
-            self.counts.errors += 1
-            refusal = Refusal.of(error)
-            self.metrics.refused[refusal.code] += 1
-            _log(refusal, error)
+            refusal = self.refusal_of(error)
             await respond(send, refusal.status, [*served.headers, *_headers_of(error)], refuse(refusal))
             return
         self.metrics.request_ms.add((time.perf_counter() - start) * 1e3)
+
+    def refusal_of(self, error: Exception) -> Refusal:
+        """Count an error, log it where it is the server's, and return what the client is told."""
+        self.counts.errors += 1
+        refusal = Refusal.of(error)
+        self.metrics.refused[refusal.code] += 1
+        _log(refusal, error)
+        return refusal
 
     def _protocol_of(self, path: str) -> Protocol:
         for protocol in self._protocols:
@@ -134,7 +140,9 @@ class PolicyApp:
         finally:
             self._ongoing_requests -= 1
 
-    def _act_for(self, served: ServedPolicy) -> Act:
+    def act_for(self, served: ServedPolicy) -> Act:
+        """Return what computes the actions of one request with this policy, if there is room for it."""
+
         async def act(observations: Batch) -> Batch:
             self._admit()
             self._ongoing_requests += 1

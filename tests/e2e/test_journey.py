@@ -37,6 +37,7 @@ class Journey:
     def here(self, text: str) -> str:
         """A text of the README, with the ports and the directory of this test."""
         text = re.sub(r"http://(127\.0\.0\.1|localhost):8000/cartpole-ppo", self.policy_url, text)
+        text = text.replace("127.0.0.1:8000/cartpole-ppo", self.policy_url.removeprefix("http://"))
         text = re.sub(r"serving (query|status)", rf"serving \1 --url {self.policy_url}", text)
         return text.replace("mlflow run .", f"mlflow run {PROJECT}")
 
