@@ -18,6 +18,9 @@ from serving import orphans, proxy
 from serving.errors import ClusterUnreachable, DeploymentFailed, PortTaken
 from serving.stopping import signals_kept
 
+SERVICER_FUNCTION = "serving.protos.inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server"
+"""What Serve calls to learn which RPCs there are."""
+
 POLL_S = 0.05
 STATUS_EVERY_S = 0.5
 NAMESPACE = "serve"
@@ -29,8 +32,16 @@ class Cluster:
     A context manager: on leaving it shuts down what it started, and deletes what it deployed to another's.
     """
 
-    def __init__(self, host: str, port: int, *, address: str | None = None, cpus: int | None = None) -> None:
-        self.host, self.port = host, port
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        grpc_port: int | None = None,
+        address: str | None = None,
+        cpus: int | None = None,
+    ) -> None:
+        self.host, self.port, self.grpc_port = host, port, grpc_port
         self._address = address
         self._cpus = cpus
         self._cleanup = contextlib.ExitStack()
@@ -108,7 +119,11 @@ class Cluster:
         if self._address is None:
             self._later(serve.shutdown)
         try:
-            serve.start(proxy_location="HeadOnly", http_options={"host": self.host, "port": self.port})
+            serve.start(
+                proxy_location="HeadOnly",
+                http_options={"host": self.host, "port": self.port},
+                grpc_options=_grpc_options(self.grpc_port),
+            )
         except RuntimeError as error:
             if "Failed to bind" in str(error):
                 raise PortTaken(self.host, self.port, "taken while Ray started") from error
@@ -173,6 +188,11 @@ def _show_replicas_only() -> None:
 
     dispatcher.remove_handler("ray_print_logs")
     dispatcher.add_handler("ray_print_logs", show)
+
+
+def _grpc_options(port: int | None) -> dict[str, Any] | None:
+    """Return what makes Serve answer gRPC, None for no port."""
+    return None if port is None else {"port": port, "grpc_servicer_functions": [SERVICER_FUNCTION]}
 
 
 def check_port(host: str, port: int) -> None:

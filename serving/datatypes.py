@@ -54,12 +54,8 @@ class OutputTensor(NamedTuple):
     """A tensor of a response."""
 
     name: str
+    datatype: str
     array: NDArray[Any]
-
-    @property
-    def datatype(self) -> str:
-        """The protocol's name of its type."""
-        return DATATYPES[self.array.dtype.name]
 
 
 def array_of(tensor: InputTensor) -> NDArray[Any]:

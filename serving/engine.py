@@ -89,6 +89,7 @@ def private_settings(directory: Path) -> dict[str, str]:
         # Where requests wait while no replica runs. Serve shares its default port with every other Serve of the
         # machine, whose proxies would answer 404.
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
         # A throwaway Ray is no news to its makers.
         "RAY_USAGE_STATS_ENABLED": "0",
     }

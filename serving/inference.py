@@ -72,7 +72,9 @@ class InferenceModel:
         self._actions = tuple(leaf.tensor(ACTION) for leaf in leaves(policy.action_space))
         self._details = frozenset(policy.details)
         self._empty = {name: each[:0] for name, each in _outputs(policy).items()}
+        self._datatypes = {name: DATATYPES[each.dtype.name] for name, each in self._empty.items()}
         self._all = tuple(self._empty)
+        self._floats = tuple(name for name in self._actions if self._empty[name].dtype.kind == "f")
         # What needs neither noise nor state nor details goes to the graph as one array, as the native route's does.
         self._plain = tuple(self._observations) == (OBSERVATIONS,) and self._actions == (ACTION,) and not self._states
         self.inputs = tuple(_info(name, reader.dtype, reader.shape) for name, reader in self._readers.items())
@@ -87,7 +89,8 @@ class InferenceModel:
 
     def prepare(self, request: InferenceRequest) -> Prepared:
         """Return what to compute for a request. Raises RequestError, with the name of what doesn't fit."""
-        _check_parameters(request.parameters)
+        if request.parameters:
+            _check_parameters(request.parameters)
         outputs = request.outputs or self._all
         self._check_outputs(outputs)
         inputs, state_reset = self._without_other_states(request)
@@ -106,10 +109,10 @@ class InferenceModel:
             tensors = self._empty
         else:
             tensors = computed.tensors if isinstance(computed, Rows) else {ACTION: computed}
-        for name in self._actions:
-            if tensors[name].dtype.kind == "f" and not np.isfinite(tensors[name]).all():
+        for name in self._floats:
+            if not np.isfinite(tensors[name]).all():
                 raise PolicyFailed("the action is not finite")
-        return [OutputTensor(name, tensors[name]) for name in prepared.outputs]
+        return [OutputTensor(name, self._datatypes[name], tensors[name]) for name in prepared.outputs]
 
     def _check_outputs(self, names: Sequence[str]) -> None:
         for index, name in enumerate(names):
@@ -133,8 +136,8 @@ class InferenceModel:
         for name in expected:
             if name not in tensors:
                 raise InferenceInvalid("inputs", f"a list without '{name}'", ", ".join(expected))
-        lengths = {name: len(tensor) for name, tensor in tensors.items()}
-        if len(set(lengths.values())) > 1:
+        if len(tensors) > 1 and len({len(tensor) for tensor in tensors.values()}) > 1:
+            lengths = {name: len(tensor) for name, tensor in tensors.items()}
             found = ", ".join(f"{length} of {name}" for name, length in lengths.items())
             raise InferenceInvalid("inputs", found, "as many of each")
         return tensors
@@ -150,6 +153,8 @@ class InferenceModel:
         return reader.read_stack(array_of(tensor), tensor.name)
 
     def _noise_for(self, parameters: dict[str, Json], rows: int) -> Tensors:
+        if not parameters:
+            return {}
         drawn_with = seed_of(parameters)
         if not flag(parameters, "explore"):
             return {}

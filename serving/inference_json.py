@@ -4,6 +4,7 @@ The bytes are Triton's binary tensor data extension, which KServe shares: the JS
 whose parameters have a `binary_data_size` follow it one after another.
 """
 
+import functools
 from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Any, NamedTuple
@@ -18,6 +19,9 @@ from serving.leaf_reader import describe
 from serving.spaces import Json
 
 JSON_LENGTH = b"inference-header-content-length"
+KNOWN_BYTES = 4096
+"""A longer JSON is not worth remembering."""
+
 BINARY_SIZE, BINARY, ALL_BINARY = "binary_data_size", "binary_data", "binary_data_output"
 
 
@@ -30,6 +34,18 @@ class JsonRequest(NamedTuple):
     all_binary: bool
 
 
+class Layout(NamedTuple):
+    """What a body's JSON says: all but the bytes behind it."""
+
+    id: str
+    parameters: dict[str, Json]
+    inputs: list[tuple[str, str, tuple[int, ...], list[Json] | slice]]
+    """Name, datatype, shape; elements, or where they are in the bytes."""
+    outputs: list[str]
+    binary: dict[str, bool]
+    all_binary: bool
+
+
 class Written(NamedTuple):
     """The body of an answer; `json_length` where bytes follow the JSON."""
 
@@ -39,28 +55,24 @@ class Written(NamedTuple):
 
 def read(body: bytes, headers: Mapping[bytes, bytes]) -> JsonRequest:
     """Return what a body asks for. Raises InferenceInvalid, with the path of what doesn't fit."""
-    header, content = _split(body, headers.get(JSON_LENGTH))
-    parameters = dict(_optional(header, "", "parameters", dict, {}))
-    all_binary = _flag(parameters.pop(ALL_BINARY, False), f"parameters.{ALL_BINARY}")
-    inputs, position = [], 0
-    for index, each in enumerate(_required(header, "", "inputs", list)):
-        tensor, position = _input(each, f"inputs[{index}]", content, position)
-        inputs.append(tensor)
-    if position != len(content):
-        raise InferenceInvalid("the body", f"{len(content) - position} bytes longer than its tensors", "no more")
-    listed = enumerate(_optional(header, "", "outputs", list, []))
-    outputs = [_output(each, f"outputs[{index}]") for index, each in listed]
-    names = [name for name, _ in outputs]
-    binary = {name: flag for name, flag in outputs if flag is not None}
-    return JsonRequest(InferenceRequest(_id(header), parameters, inputs, names), binary, all_binary)
+    length = headers.get(JSON_LENGTH)
+    size = len(body) if length is None else _json_size(length, len(body))
+    header, content = body[:size], body[size:]
+    understand = _known_layout if content and size <= KNOWN_BYTES else _layout
+    layout = understand(header, len(content))
+    inputs = [
+        InputTensor(name, datatype, shape, content[each] if type(each) is slice else each)
+        for name, datatype, shape, each in layout.inputs
+    ]
+    request = InferenceRequest(layout.id, layout.parameters, inputs, layout.outputs)
+    return JsonRequest(request, layout.binary, layout.all_binary)
 
 
 def write(response: dict[str, Json], outputs: Iterable[OutputTensor], asked: JsonRequest) -> Written:
     """Return the body for a response and its outputs. JSON has no infinite numbers: they are null."""
     described, contents = [], []
-    for tensor in outputs:
-        name, array = tensor
-        one: dict[str, Json] = {"name": name, "datatype": tensor.datatype, "shape": array.shape}
+    for name, datatype, array in outputs:
+        one: dict[str, Json] = {"name": name, "datatype": datatype, "shape": array.shape}
         if asked.binary.get(name, asked.all_binary):
             contents.append(array.tobytes())
             one["parameters"] = {BINARY_SIZE: array.nbytes}
@@ -71,26 +83,50 @@ def write(response: dict[str, Json], outputs: Iterable[OutputTensor], asked: Jso
     return Written(b"".join((header, *contents)), len(header)) if contents else Written(header, None)
 
 
-def _split(body: bytes, length: bytes | None) -> tuple[dict[str, Json], bytes]:
-    """Return the JSON object of a body, and the bytes behind it."""
-    size = len(body)
-    if length is not None:
-        if not length.isdigit() or int(length[:20]) > len(body):
-            found = describe(length.decode(errors="replace"))
-            raise InferenceInvalid("Inference-Header-Content-Length", found, f"at most the body's length, {len(body)}")
-        size = int(length)
+def _json_size(length: bytes, available: int) -> int:
+    if not length.isdigit() or int(length[:20]) > available:
+        found = describe(length.decode(errors="replace"))
+        raise InferenceInvalid("Inference-Header-Content-Length", found, f"at most the body's length, {available}")
+    return int(length)
+
+
+def _layout(header: bytes, available: int) -> Layout:
+    """Understand a body's JSON, with so many bytes behind it."""
+    request = _parsed(header)
+    parameters = dict(_optional(request, "", "parameters", dict, {}))
+    all_binary = _flag(parameters.pop(ALL_BINARY, False), f"parameters.{ALL_BINARY}")
+    inputs, position = [], 0
+    for index, each in enumerate(_required(request, "", "inputs", list)):
+        tensor, position = _input(each, f"inputs[{index}]", position, available)
+        inputs.append(tensor)
+    if position != available:
+        raise InferenceInvalid("the body", f"{available - position} bytes longer than its tensors", "no more")
+    listed = enumerate(_optional(request, "", "outputs", list, []))
+    outputs = [_output(each, f"outputs[{index}]") for index, each in listed]
+    binary = {name: flag for name, flag in outputs if flag is not None}
+    identifier = _optional(request, "", "id", str, "")
+    return Layout(identifier, parameters, inputs, [name for name, _ in outputs], binary, all_binary)
+
+
+_known_layout = functools.lru_cache(maxsize=64)(_layout)
+"""Clients that send their numbers as bytes send the same JSON again and again."""
+
+
+def _parsed(header: bytes) -> dict[str, Json]:
     try:
-        header = parse(body[:size])
+        request = parse(header)
     except BodyNotJson as error:
         found = f"not JSON ({error.reason})"
         raise InferenceInvalid("the body", found, 'an object like {"inputs": [...]}') from None
-    if type(header) is not dict:
-        raise InferenceInvalid("the body", describe(header), 'an object like {"inputs": [...]}')
-    return header, body[size:]
+    if type(request) is not dict:
+        raise InferenceInvalid("the body", describe(request), 'an object like {"inputs": [...]}')
+    return request
 
 
-def _input(value: Json, path: str, content: bytes, position: int) -> tuple[InputTensor, int]:
-    """Return a tensor, and where the bytes of the next one begin."""
+def _input(
+    value: Json, path: str, position: int, available: int
+) -> tuple[tuple[str, str, tuple[int, ...], list[Json] | slice], int]:
+    """Return a tensor of a layout, and where the bytes of the next one begin."""
     if type(value) is not dict:
         raise InferenceInvalid(path, describe(value), "an object with name, datatype, shape and data")
     name, datatype = (_required(value, path, key, str) for key in ("name", "datatype"))
@@ -100,11 +136,11 @@ def _input(value: Json, path: str, content: bytes, position: int) -> tuple[Input
     size = _optional(value, path, "parameters", dict, {}).get(BINARY_SIZE)
     if size is None:
         data = _required(value, path, "data", list)
-        return InputTensor(name, datatype, shape, _flat(data, shape, f"{path}.data")), position
-    if type(size) is not int or not 0 <= size <= len(content) - position:
-        found, left = describe(size), len(content) - position
-        raise InferenceInvalid(f"{path}.parameters.{BINARY_SIZE}", found, f"at most {left}, the bytes that are left")
-    return InputTensor(name, datatype, shape, content[position : position + size]), position + size
+        return (name, datatype, shape, _flat(data, shape, f"{path}.data")), position
+    if type(size) is not int or not 0 <= size <= available - position:
+        expected = f"at most {available - position}, the bytes that are left"
+        raise InferenceInvalid(f"{path}.parameters.{BINARY_SIZE}", describe(size), expected)
+    return (name, datatype, shape, slice(position, position + size)), position + size
 
 
 def _flat(data: list[Json], shape: tuple[int, ...], path: str) -> list[Json]:
@@ -131,24 +167,22 @@ def _output(value: Json, path: str) -> tuple[str, bool | None]:
     return _required(value, path, "name", str), None if flag is None else _flag(flag, f"{path}.parameters.{BINARY}")
 
 
-def _id(header: dict[str, Json]) -> str:
-    identifier: str = _optional(header, "", "id", str, "")
-    return identifier
-
-
 NAMES: dict[type, str] = {dict: "an object", list: "a list", str: "a string"}
 
 
 def _optional(value: dict[str, Json], path: str, key: str, kind: type, default: Any) -> Any:
-    return default if value.get(key) is None else _required(value, path, key, kind)
+    found = value.get(key)
+    if found is None:
+        return default
+    return found if type(found) is kind else _required(value, path, key, kind)
 
 
 def _required(value: dict[str, Json], path: str, key: str, kind: type) -> Any:
     found = value.get(key)
-    if type(found) is not kind:
-        where = f"{path}.{key}" if path else key
-        raise InferenceInvalid(where, describe(found) if key in value else "missing", NAMES[kind])
-    return found
+    if type(found) is kind:
+        return found
+    where = f"{path}.{key}" if path else key
+    raise InferenceInvalid(where, describe(found) if key in value else "missing", NAMES[kind])
 
 
 def _flag(value: Json, path: str) -> bool:

@@ -111,9 +111,11 @@ class LeafReader:
 
     def _cast(self, array: NDArray[Any]) -> NDArray[Any] | None:
         """Return the array in the space's dtype, or None where its values don't allow it."""
+        if array.dtype == self.dtype:
+            return array if self._allows(array) else None
         with np.errstate(over="ignore"):
             cast = array.astype(self.dtype, copy=False)
-        exact = self._floating or cast is array or np.array_equal(cast, array)
+        exact = self._floating or np.array_equal(cast, array)
         return cast if exact and self._allows(cast) else None
 
     def _convert(self, values: list[Json]) -> NDArray[Any] | None:

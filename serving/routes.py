@@ -68,7 +68,7 @@ class PolicyApp:
         self.refresh = refresh
         self.counts = Counts()
         self._replica = replica
-        self._max_body_bytes = max_body_bytes
+        self.max_body_bytes = max_body_bytes
         self._max_ongoing_requests = max_ongoing_requests
         self._ongoing_requests = 0
         self._batching = batching
@@ -104,7 +104,7 @@ class PolicyApp:
                 protocol = self._protocol_of(path)
                 refuse = protocol.refuse
                 _check_method(scope["method"], path, protocol.methods(path))
-                body = await read_body(receive, self._max_body_bytes)
+                body = await read_body(receive, self.max_body_bytes)
                 request = Request(scope["method"], path, dict(scope["headers"]), scope["query_string"], body)
                 await _send(send, served, await protocol.answer(request, served, self.act_for(served)))
         except ClientGoneError:
@@ -133,7 +133,7 @@ class PolicyApp:
         self._admit()
         self._ongoing_requests += 1
         try:
-            body = await read_body(receive, self._max_body_bytes)
+            body = await read_body(receive, self.max_body_bytes)
             answer = await self._answer(served, body)
             self.counts.answered += 1
             return answer

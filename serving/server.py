@@ -35,6 +35,8 @@ class ServerOptions:
     model_uri: str
     host: str
     port: int
+    grpc_port: int | None
+    """None for no gRPC."""
     route_prefix: str | None
     """None for the model's name."""
     num_replicas: int
@@ -89,6 +91,8 @@ def _check(options: ServerOptions) -> tuple[ModelVersion, Space[Any]]:
     tracking.bound_requests()
     if options.address is None:
         check_port(options.host, options.port)
+        if options.grpc_port is not None:
+            check_port(options.host, options.grpc_port)
     directory = Path(options.cache_dir) if options.cache_dir else registry.default_cache_dir()
     uri = tracking.tracking_uri()
     good = LastKnownGood(directory, uri, options.model_uri)
@@ -120,7 +124,7 @@ def _last_known_good(good: LastKnownGood, error: ServingError) -> ModelVersion:
 
 def _cluster(options: ServerOptions) -> Cluster:
     cpus = max(os.cpu_count() or 1, options.num_replicas)
-    return Cluster(options.host, options.port, address=options.address, cpus=cpus)
+    return Cluster(options.host, options.port, grpc_port=options.grpc_port, address=options.address, cpus=cpus)
 
 
 def _application(options: ServerOptions) -> Any:

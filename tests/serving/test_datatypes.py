@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from serving.datatypes import DATATYPES, DTYPES, InputTensor, OutputTensor, array_of
+from serving.datatypes import DATATYPES, DTYPES, InputTensor, array_of
 from serving.errors import InferenceInvalid
 from serving.spaces import DTYPES as SPACE_DTYPES
 
@@ -17,7 +17,6 @@ def test_bytes_and_lists_are_read_as_they_were_written(datatype: str) -> None:
         found = array_of(InputTensor("x", datatype, (2, 2), elements))
         assert found.dtype == array.dtype
         assert np.array_equal(found, array)
-    assert OutputTensor("x", array).datatype == datatype
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,10 @@ def test_identifier_parameters_and_outputs_are_read() -> None:
 
 def test_each_output_is_written_as_asked() -> None:
     asked = read(body(inputs=[], outputs=[{"name": "a"}, {"name": "b", "parameters": {"binary_data": True}}]), {})
-    outputs = [OutputTensor("a", np.array([[1.5, np.inf]], np.float32)), OutputTensor("b", np.array([1, 2]))]
+    outputs = [
+        OutputTensor("a", "FP32", np.array([[1.5, np.inf]], np.float32)),
+        OutputTensor("b", "INT64", np.array([1, 2])),
+    ]
     written = write({"model_name": "m"}, outputs, asked)
     assert written.json_length is not None
     assert written.body[written.json_length :] == np.array([1, 2], "<i8").tobytes()
