@@ -21,8 +21,8 @@ def many(batch: int) -> bytes:
 def recipes(registered: Registered) -> list[Recipe]:
     """Return how to start each contender on the registered version, each on a port of its own."""
     return [
-        _ours(OURS, registered, 1),
-        _ours(OURS_2, registered, 2),
+        ours(OURS, registered, 1),
+        ours(OURS_2, registered, 2),
         _recipe(NOOP, "noop", ("benchmarks.noop",)),
         _recipe(TUTORIAL, "tutorial", ("benchmarks.tutorial", "--checkpoint", str(registered.checkpoint))),
         _mlflow(registered),
@@ -35,10 +35,11 @@ def _recipe(name: str, path: str, command: tuple[str, ...], environment: dict[st
     return Recipe(name, (*command, "--port", port), f"http://127.0.0.1:{port}/{path}", ONE, environment or {})
 
 
-def _ours(name: str, registered: Registered, replicas: int) -> Recipe:
+def ours(name: str, registered: Registered, replicas: int, *options: str) -> Recipe:
+    """Return how to start our server, with more options of its command line."""
     command = ("serving", "run", "--model-uri", registered.pinned_uri, "--route-prefix", "/ours")
     environment = {"MLFLOW_TRACKING_URI": registered.tracking_uri}
-    return _recipe(name, "ours", (*command, "--num-replicas", str(replicas)), environment)
+    return _recipe(name, "ours", (*command, "--num-replicas", str(replicas), *options), environment)
 
 
 def _mlflow(registered: Registered) -> Recipe:

@@ -72,7 +72,10 @@ def array_of(tensor: InputTensor) -> NDArray[Any]:
         if len(tensor.elements) != size * dtype.itemsize:
             expected = f"{size * dtype.itemsize} for shape {tensor.shape} {tensor.datatype}"
             raise InferenceInvalid(tensor.name, f"{len(tensor.elements)} bytes", expected)
-        return np.frombuffer(tensor.elements, dtype).reshape(tensor.shape)
+        array = np.frombuffer(tensor.elements, dtype).reshape(tensor.shape)
+        if dtype.kind == "b" and array.view(np.uint8).max(initial=0) > 1:
+            raise InferenceInvalid(tensor.name, "a byte that is neither 0 nor 1", tensor.datatype)
+        return array
     if len(tensor.elements) != size:
         found = f"a tensor of {len(tensor.elements)} elements"
         raise InferenceInvalid(tensor.name, found, f"{size} for shape {tensor.shape}")

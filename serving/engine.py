@@ -70,6 +70,8 @@ def serve_settings(cpus: int, max_body_bytes: int = MAX_BODY_BYTES) -> dict[str,
         # Seconds without an answer from a replica, after which another is asked.
         "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": "2",
         "RAY_SERVE_HAPROXY_RETRIES": "9",
+        # Larger gRPC messages are refused before they are read. Answers may be as large.
+        "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(max_body_bytes * 16),
         # Ray's workers are "nice" by default, so anything else on the machine delays them.
         "RAY_worker_niceness": "0",
     }

@@ -534,9 +534,23 @@ class PortTaken(ServingError):
     host: str
     port: int
     reason: str
+    option: str = "--port"
 
     def __str__(self) -> str:
-        return f"cannot listen on {self.host}:{self.port} ({self.reason}). Choose another port with --port"
+        return f"cannot listen on {self.host}:{self.port} ({self.reason}). Choose another port with {self.option}"
+
+
+@dataclass(eq=False)
+class GrpcNotStarted(ServingError):
+    """The cluster's Serve was started without gRPC, or with another's, which cannot be changed while it runs."""
+
+    function: str
+
+    def __str__(self) -> str:
+        return (
+            f"the cluster runs a Serve without gRPC. Leave --grpc-port out, or restart Serve with grpc_options whose "
+            f"grpc_servicer_functions are [{self.function}]"
+        )
 
 
 @dataclass(eq=False)

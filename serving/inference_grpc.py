@@ -49,15 +49,27 @@ class InferenceServicer:
 
     _app: PolicyApp
 
-    async def ServerLive(self, request: pb.ServerLiveRequest) -> pb.ServerLiveResponse:  # noqa: ARG002
+    async def ServerLive(
+        self,
+        request: pb.ServerLiveRequest,  # noqa: ARG002
+        grpc_context: RayServegRPCContext,  # noqa: ARG002
+    ) -> pb.ServerLiveResponse:
         """Say that this server is alive."""
         return pb.ServerLiveResponse(live=True)
 
-    async def ServerReady(self, request: pb.ServerReadyRequest) -> pb.ServerReadyResponse:  # noqa: ARG002
+    async def ServerReady(
+        self,
+        request: pb.ServerReadyRequest,  # noqa: ARG002
+        grpc_context: RayServegRPCContext,  # noqa: ARG002
+    ) -> pb.ServerReadyResponse:
         """Say that this server is ready: before it has a policy, it takes no requests."""
         return pb.ServerReadyResponse(ready=True)
 
-    async def ServerMetadata(self, request: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:  # noqa: ARG002
+    async def ServerMetadata(
+        self,
+        request: pb.ServerMetadataRequest,  # noqa: ARG002
+        grpc_context: RayServegRPCContext,  # noqa: ARG002
+    ) -> pb.ServerMetadataResponse:
         """Say what this server is."""
         return pb.ServerMetadataResponse(name=SERVER_NAME, version=server_version(), extensions=EXTENSIONS)
 

@@ -3,6 +3,7 @@
 github.com/kserve/open-inference-protocol, inference_rest.md. One model is served: the one that the server is for.
 """
 
+import functools
 import importlib.metadata
 from typing import NamedTuple
 
@@ -98,6 +99,7 @@ def _about_the_server(path: str) -> dict[str, Json]:
     raise PathUnknown(path, PATHS)
 
 
+@functools.lru_cache(maxsize=64)
 def _parse(path: str) -> ModelPath:
     name, *rest = path.removeprefix(MODELS).split("/")
     version = None

@@ -19,6 +19,8 @@ from serving.leaf_reader import describe
 from serving.spaces import Json
 
 JSON_LENGTH = b"inference-header-content-length"
+MAX_LENGTH, MAX_DIGITS = 2**63 - 1, 19
+"""The longest that a dimension may be, and its digits."""
 KNOWN_BYTES = 4096
 """A longer JSON is not worth remembering."""
 
@@ -84,7 +86,7 @@ def write(response: dict[str, Json], outputs: Iterable[OutputTensor], asked: Jso
 
 
 def _json_size(length: bytes, available: int) -> int:
-    if not length.isdigit() or int(length[:20]) > available:
+    if not length.isdigit() or len(length) > MAX_DIGITS or int(length) > available:
         found = describe(length.decode(errors="replace"))
         raise InferenceInvalid("Inference-Header-Content-Length", found, f"at most the body's length, {available}")
     return int(length)
@@ -104,8 +106,7 @@ def _layout(header: bytes, available: int) -> Layout:
     listed = enumerate(_optional(request, "", "outputs", list, []))
     outputs = [_output(each, f"outputs[{index}]") for index, each in listed]
     binary = {name: flag for name, flag in outputs if flag is not None}
-    identifier = _optional(request, "", "id", str, "")
-    return Layout(identifier, parameters, inputs, [name for name, _ in outputs], binary, all_binary)
+    return Layout(_id(request), parameters, inputs, [name for name, _ in outputs], binary, all_binary)
 
 
 _known_layout = functools.lru_cache(maxsize=64)(_layout)
@@ -131,7 +132,7 @@ def _input(
         raise InferenceInvalid(path, describe(value), "an object with name, datatype, shape and data")
     name, datatype = (_required(value, path, key, str) for key in ("name", "datatype"))
     shape = tuple(_required(value, path, "shape", list))
-    if not all(type(length) is int and length >= 0 for length in shape):
+    if not all(type(length) is int and 0 <= length <= MAX_LENGTH for length in shape):
         raise InferenceInvalid(f"{path}.shape", str(list(shape))[:80], "a list of lengths")
     size = _optional(value, path, "parameters", dict, {}).get(BINARY_SIZE)
     if size is None:
@@ -165,6 +166,15 @@ def _output(value: Json, path: str) -> tuple[str, bool | None]:
             raise InferenceInvalid(f"{path}.parameters", f"an object with {describe(key)}", f"only {BINARY}")
     flag = parameters.get(BINARY)
     return _required(value, path, "name", str), None if flag is None else _flag(flag, f"{path}.parameters.{BINARY}")
+
+
+def _id(request: dict[str, Json]) -> str:
+    identifier: str = _optional(request, "", "id", str, "")
+    try:
+        identifier.encode()
+    except UnicodeEncodeError:
+        raise InferenceInvalid("id", "half a surrogate pair", "text that can be sent back") from None
+    return identifier
 
 
 NAMES: dict[type, str] = {dict: "an object", list: "a list", str: "a string"}

@@ -26,6 +26,7 @@ def test_bytes_and_lists_are_read_as_they_were_written(datatype: str) -> None:
         ("FP32", (1, 2), [1], "x is a tensor of 1 elements, expected 2 for shape (1, 2)"),
         ("FP32", (1, 2), b"1234", "x is 4 bytes, expected 8 for shape (1, 2) FP32"),
         ("FP32", (-1,), b"1234", "x is 4 bytes, expected -4 for shape (-1,) FP32"),
+        ("BOOL", (2,), b"\0\2", "x is a byte that is neither 0 nor 1, expected BOOL"),
         ("FP32", (2,), [1, "1"], 'x.data[1]: the string "1", expected a number'),
         ("FP32", (2,), [1, True], "x.data[1]: true, expected a number"),
         ("INT64", (1,), [1.0], "x.data[0]: 1.0, expected an integer"),

@@ -69,6 +69,11 @@ def test_each_output_is_written_as_asked() -> None:
         (b"{}", "inputs is missing, expected a list"),
         (body(inputs={}), "inputs is an object, expected a list"),
         (body(inputs=[], id=7), "id is 7, expected a string"),
+        (b'{"inputs": [], "id": "\\ud800"}', "id is half a surrogate pair, expected text that can be sent back"),
+        (
+            body(inputs=[HERE | {"shape": [2**63, 2]}]),
+            "inputs[0].shape: [9223372036854775808, 2], expected a list of lengths",
+        ),
         (body(inputs=[], parameters=[]), "parameters is a list, expected an object"),
         (body(inputs=[], outputs=["a"]), 'outputs[0] is the string "a", expected an object with a name'),
         (body(inputs=[], outputs=[{}]), "outputs[0].name: missing, expected a string"),
@@ -100,7 +105,7 @@ def test_what_does_not_fit_is_named(content: bytes, message: str) -> None:
     assert str(refused.value) == message
 
 
-@pytest.mark.parametrize("length", [b"-1", b"x", b"3", b"9" * 5000])
+@pytest.mark.parametrize("length", [b"-1", b"x", b"3", b"9" * 5000, b"0" * 5000])
 def test_a_header_that_names_no_part_of_the_body_is_refused(length: bytes) -> None:
     with pytest.raises(InferenceInvalid, match="expected at most the body's length, 2"):
         read(b"{}", {b"inference-header-content-length": length})
