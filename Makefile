@@ -6,7 +6,7 @@ MLFLOW_PORT ?= 5000
 SERVING_PORT ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-unit test-conformance test-faults lint types bench-serving bench-batching bench-training bench-scale clean
+.PHONY: help setup run test test-unit test-conformance test-faults lint types protos bench-serving bench-batching bench-protocols bench-training bench-scale clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -55,6 +55,13 @@ bench-training: setup ## Training beside stable-baselines3, seeds 0 to 4.
 
 bench-scale: setup ## Environment steps per second with 0, 1 and 2 environment runners.
 	@$(BIN)/python -m benchmarks.training_scale
+
+bench-protocols: setup ## What each protocol costs: native, Open Inference Protocol over HTTP and gRPC.
+	@$(BIN)/python -m benchmarks.protocols
+
+protos: setup ## Generate the modules of serving/protos anew.
+	@$(BIN)/python -m pip install --quiet --group protos
+	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. serving/protos/*.proto
 
 bench-batching: setup ## From which policy on dynamic batching pays.
 	@$(BIN)/python -m benchmarks.batching

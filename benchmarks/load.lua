@@ -1,7 +1,6 @@
 -- What wrk sends, and its figures as one line of JSON.
 local file = io.open(os.getenv("BENCH_BODY"), "rb")
 wrk.method, wrk.body = "POST", file:read("*a")
-wrk.headers["Content-Type"] = "application/json"
 file:close()
 
 function done(summary, latency)

@@ -31,16 +31,28 @@ def generator() -> str:
     return "wrk" if shutil.which("wrk") else "aiohttp"
 
 
-def load(url: str, body: bytes, connections: int, seconds: float) -> Load:
-    """Send `body` over so many connections, each waiting for its answer before it asks again."""
+def load(url: str, body: bytes, connections: int, seconds: float, json_length: int | None = None) -> Load:
+    """Send `body` over so many connections, each waiting for its answer before it asks again.
+
+    Args:
+        url: where to.
+        body: JSON.
+        connections: how many.
+        seconds: how long.
+        json_length: how much of the body is JSON, where bytes follow it (Open Inference Protocol).
+    """
+    headers = {"Content-Type": "application/json"}
+    if json_length is not None:
+        headers["Inference-Header-Content-Length"] = str(json_length)
     if generator() == "wrk":
-        return _wrk(url, body, connections, seconds)
-    return asyncio.run(_aiohttp(url, body, connections, seconds))
+        return _wrk(url, body, connections, seconds, headers)
+    return asyncio.run(_aiohttp(url, body, connections, seconds, headers))
 
 
-def _wrk(url: str, body: bytes, connections: int, seconds: float) -> Load:
+def _wrk(url: str, body: bytes, connections: int, seconds: float, headers: dict[str, str]) -> Load:
     # wrk takes whole seconds only.
-    options = ("-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", f"--timeout={TIMEOUT_S}s", "-s", str(SCRIPT))
+    options = ["-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", f"--timeout={TIMEOUT_S}s", "-s", str(SCRIPT)]
+    options += [argument for name, value in headers.items() for argument in ("-H", f"{name}: {value}")]
     with tempfile.NamedTemporaryFile() as file:
         file.write(body)
         file.flush()
@@ -49,7 +61,7 @@ def _wrk(url: str, body: bytes, connections: int, seconds: float) -> Load:
     return Load(**json.loads(done.stdout.splitlines()[-1]))
 
 
-async def _aiohttp(url: str, body: bytes, connections: int, seconds: float) -> Load:
+async def _aiohttp(url: str, body: bytes, connections: int, seconds: float, headers: dict[str, str]) -> Load:
     import aiohttp
 
     latencies: list[float] = []
@@ -59,7 +71,7 @@ async def _aiohttp(url: str, body: bytes, connections: int, seconds: float) -> L
     async def ask(session: aiohttp.ClientSession) -> None:
         nonlocal failed
         while (start := time.perf_counter()) < end:
-            async with session.post(url, data=body, headers={"Content-Type": "application/json"}) as answer:
+            async with session.post(url, data=body, headers=headers) as answer:
                 await answer.read()
             latencies.append(time.perf_counter() - start)
             failed += answer.status != 200  # noqa: PLR2004

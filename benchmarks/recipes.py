@@ -23,9 +23,9 @@ def many(batch: int) -> bytes:
 def recipes(registered: Registered) -> list[Recipe]:
     """Return how to start each contender on the registered version, each on a port of its own."""
     return [
-        _ours(OURS, registered),
-        _ours(OURS_2, registered, replicas=2),
-        _ours(OURS_INVOCATIONS, registered, path="ours/invocations", body=INPUTS),
+        ours(OURS, registered),
+        ours(OURS_2, registered, "--num-replicas", "2"),
+        ours(OURS_INVOCATIONS, registered, path="ours/invocations", body=INPUTS),
         _recipe(NOOP, "noop", ("benchmarks.noop",)),
         _recipe(TUTORIAL, "tutorial", ("benchmarks.tutorial", "--checkpoint", str(registered.checkpoint))),
         _mlflow(registered),
@@ -40,10 +40,10 @@ def _recipe(
     return Recipe(name, (*command, "--port", port), f"http://127.0.0.1:{port}/{path}", body, environment or {})
 
 
-def _ours(name: str, registered: Registered, *, replicas: int = 1, path: str = "ours", body: bytes = ONE) -> Recipe:
+def ours(name: str, registered: Registered, *options: str, path: str = "ours", body: bytes = ONE) -> Recipe:
+    """Return how to start our server, with more options of its command line."""
     command = ("serving", "run", "--model-uri", registered.pinned_uri, "--route-prefix", "/ours")
-    environment = {"MLFLOW_TRACKING_URI": registered.tracking_uri}
-    return _recipe(name, path, (*command, "--num-replicas", str(replicas)), environment, body)
+    return _recipe(name, path, (*command, *options), {"MLFLOW_TRACKING_URI": registered.tracking_uri}, body)
 
 
 def _mlflow(registered: Registered) -> Recipe:

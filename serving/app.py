@@ -14,6 +14,7 @@ from serving.autoscaling import Autoscaling
 from serving.batching import Batching
 from serving.candidate import GIB
 from serving.engine import MAX_BODY_BYTES
+from serving.inference_grpc import InferenceServicer
 from serving.metrics import Exporter
 from serving.routes import MAX_ONGOING_REQUESTS, PolicyApp
 from serving.startup import started
@@ -84,7 +85,7 @@ class Arguments(BaseModel):
 
 
 @serve.ingress()
-class PolicyReplica:
+class PolicyReplica(InferenceServicer):
     """One process that answers. It has a policy before it takes its first request."""
 
     async def __init__(self, arguments: Arguments, deployment: str) -> None:  # type: ignore[misc]  # Serve awaits it

@@ -25,6 +25,7 @@ def main() -> None:
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
+@click.option("--grpc-port", type=click.IntRange(1, 65535), help="Port to answer gRPC on.  [default: no gRPC]")
 @click.option("--route-prefix", help="Path to answer under.  [default: / and the model's name]")
 @click.option("--num-replicas", default=1, show_default=True, type=click.IntRange(1), help="Processes that answer.")
 @click.option(

@@ -15,8 +15,12 @@ from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 from serving import orphans, proxy
-from serving.errors import ClusterUnreachable, DeploymentFailed, PortTaken
+from serving.errors import ClusterUnreachable, DeploymentFailed, GrpcNotStarted, PortTaken
+from serving.loopback import setup_hook
 from serving.stopping import signals_kept
+
+SERVICER_FUNCTION = "serving.protos.inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server"
+"""What Serve calls to learn which RPCs there are."""
 
 POLL_S = 0.05
 STATUS_EVERY_S = 0.5
@@ -29,8 +33,16 @@ class Cluster:
     A context manager: on leaving it shuts down what it started, and deletes what it deployed to another's.
     """
 
-    def __init__(self, host: str, port: int, *, address: str | None = None, cpus: int | None = None) -> None:
-        self.host, self.port = host, port
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        grpc_port: int | None = None,
+        address: str | None = None,
+        cpus: int | None = None,
+    ) -> None:
+        self.host, self.port, self.grpc_port = host, port, grpc_port
         self._address = address
         self._cpus = cpus
         self._cleanup = contextlib.ExitStack()
@@ -70,6 +82,7 @@ class Cluster:
         self._later(orphans.end_children)
         self._later(ray.shutdown)
         _stay_on_loopback()
+        hook = setup_hook(self._grpc_host())
         with signals_kept():
             ray.init(
                 # "local" always starts a Ray; no address would join whichever runs on this machine.
@@ -78,9 +91,14 @@ class Cluster:
                 num_cpus=self._cpus,
                 namespace=NAMESPACE,
                 logging_level=logging.WARNING,
+                runtime_env=None if self.grpc_port is None else {"worker_process_setup_hook": hook},
                 _node_ip_address="127.0.0.1",
             )
         _show_replicas_only()
+
+    def _grpc_host(self) -> str:
+        """Return where Serve's own gRPC servers listen: behind HAProxy, or in its place."""
+        return "127.0.0.1" if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" else self.host
 
     def _join(self, address: str) -> None:
         import ray
@@ -108,12 +126,18 @@ class Cluster:
         if self._address is None:
             self._later(serve.shutdown)
         try:
-            serve.start(proxy_location="HeadOnly", http_options={"host": self.host, "port": self.port})
+            serve.start(
+                proxy_location="HeadOnly",
+                http_options={"host": self.host, "port": self.port},
+                grpc_options=_grpc_options(self.grpc_port),
+            )
         except RuntimeError as error:
             if "Failed to bind" in str(error):
                 raise PortTaken(self.host, self.port, "taken while Ray started") from error
             raise
         self.host, self.port = _bound_to()
+        if self.grpc_port is not None:
+            self.grpc_port = _grpc_bound_to()
 
     def deploy(self, application: Any, name: str, route_prefix: str) -> None:
         """Submit the application; `wait` says when it answers. It is deleted when this cluster is left."""
@@ -175,8 +199,13 @@ def _show_replicas_only() -> None:
     dispatcher.add_handler("ray_print_logs", show)
 
 
-def check_port(host: str, port: int) -> None:
-    """Raise PortTaken unless this process could listen there."""
+def _grpc_options(port: int | None) -> dict[str, Any] | None:
+    """Return what makes Serve answer gRPC, None for no port."""
+    return None if port is None else {"port": port, "grpc_servicer_functions": [SERVICER_FUNCTION]}
+
+
+def check_port(host: str, port: int, option: str = "--port") -> None:
+    """Raise PortTaken, naming the option to change, unless this process could listen there."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as listener:
         # As the server will: a connection of the last one that lingers is no obstacle.
@@ -184,7 +213,7 @@ def check_port(host: str, port: int) -> None:
         try:
             listener.bind((host, port))
         except OSError as error:
-            raise PortTaken(host, port, error.strerror or str(error)) from error
+            raise PortTaken(host, port, error.strerror or str(error), option) from error
 
 
 def address_from(option: str | None) -> str | None:
@@ -198,6 +227,17 @@ def _bound_to() -> tuple[str, int]:
 
     options = _get_global_client().http_config
     return options.host or "127.0.0.1", options.port
+
+
+def _grpc_bound_to() -> int:
+    """Return the port that Serve answers gRPC on. Raises GrpcNotStarted: a cluster that ran it already answers none."""
+    import ray
+    from ray.serve.context import _get_global_client
+
+    options = ray.get(_get_global_client()._controller.get_grpc_config.remote())  # noqa: SLF001 - no other way
+    if SERVICER_FUNCTION not in options.grpc_servicer_functions:
+        raise GrpcNotStarted(SERVICER_FUNCTION)
+    return int(options.port)
 
 
 def _answers(url: str) -> bool:

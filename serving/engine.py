@@ -70,6 +70,8 @@ def serve_settings(cpus: int, max_body_bytes: int = MAX_BODY_BYTES) -> dict[str,
         # Seconds without an answer from a replica, after which another is asked.
         "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": "2",
         "RAY_SERVE_HAPROXY_RETRIES": "9",
+        # Larger gRPC messages are refused before they are read. Answers may be as large.
+        "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(max_body_bytes * 16),
         # Ray's workers are "nice" by default, so anything else on the machine delays them.
         "RAY_worker_niceness": "0",
     }
@@ -89,6 +91,7 @@ def private_settings(directory: Path) -> dict[str, str]:
         # Where requests wait while no replica runs. Serve shares its default port with every other Serve of the
         # machine, whose proxies would answer 404.
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
         # A throwaway Ray is no news to its makers.
         "RAY_USAGE_STATS_ENABLED": "0",
     }

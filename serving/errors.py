@@ -286,6 +286,41 @@ class InvocationInvalid(RequestError):
 
 
 @dataclass(eq=False)
+class InferenceInvalid(RequestError):
+    """What stands at `path` of a request of the Open Inference Protocol is not what the protocol has there."""
+
+    path: str
+    found: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{_at(self.path, 'is')} {self.found}, expected {self.expected}"
+
+
+@dataclass(eq=False)
+class ModelNotServed(RequestError):
+    """The request names another model than the one served here."""
+
+    name: str
+    served: str
+
+    def __str__(self) -> str:
+        return f"no model '{self.name}' is served here, only '{self.served}'"
+
+
+@dataclass(eq=False)
+class VersionNotServed(RequestError):
+    """The request names another version than the one served here, as it does after a promotion."""
+
+    name: str
+    version: str
+    served: str
+
+    def __str__(self) -> str:
+        return f"version {self.version} of '{self.name}' is not served here, version {self.served} is: name it, or none"
+
+
+@dataclass(eq=False)
 class PolicyFailed(ServingError):
     """The policy could not compute an action; `reason` goes to the log, not to the client."""
 
@@ -318,6 +353,9 @@ RESPONSES: dict[type[ServingError], tuple[HTTPStatus, str]] = {
     MediaTypeUnsupported: (HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "media_type_unsupported"),
     InvocationMalformed: (HTTPStatus.BAD_REQUEST, "invocation_malformed"),
     InvocationInvalid: (HTTPStatus.BAD_REQUEST, "invocation_invalid"),
+    InferenceInvalid: (HTTPStatus.BAD_REQUEST, "inference_invalid"),
+    ModelNotServed: (HTTPStatus.NOT_FOUND, "model_not_served"),
+    VersionNotServed: (HTTPStatus.NOT_FOUND, "version_not_served"),
     PolicyFailed: (HTTPStatus.INTERNAL_SERVER_ERROR, "policy_failed"),
     Overloaded: (HTTPStatus.SERVICE_UNAVAILABLE, "overloaded"),
 }
@@ -530,9 +568,23 @@ class PortTaken(ServingError):
     host: str
     port: int
     reason: str
+    option: str = "--port"
 
     def __str__(self) -> str:
-        return f"cannot listen on {self.host}:{self.port} ({self.reason}). Choose another port with --port"
+        return f"cannot listen on {self.host}:{self.port} ({self.reason}). Choose another port with {self.option}"
+
+
+@dataclass(eq=False)
+class GrpcNotStarted(ServingError):
+    """The cluster's Serve was started without gRPC, or with another's, which cannot be changed while it runs."""
+
+    function: str
+
+    def __str__(self) -> str:
+        return (
+            f"the cluster runs a Serve without gRPC. Leave --grpc-port out, or restart Serve with grpc_options whose "
+            f"grpc_servicer_functions are [{self.function}]"
+        )
 
 
 @dataclass(eq=False)

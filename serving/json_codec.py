@@ -95,12 +95,12 @@ class JsonCodec:
         tensors = self._observations.read_batch(request[MANY]) if batched else self._observations.read(request[ONE])
         batch = len(next(iter(tensors.values())))
         states, reset = self._states.read(*_states(request, batch, batched=batched))
-        details = np.full(batch, _flag(request, "details"))
+        details = np.full(batch, flag(request, "details"))
         return Decoded(Rows(tensors | self._noise_for(request, batch) | states, details, reset), batched)
 
     def _noise_for(self, request: dict[str, Json], batch: int) -> Tensors:
-        seed = _seed(request)
-        if not _flag(request, "explore"):
+        seed = seed_of(request)
+        if not flag(request, "explore"):
             return {}
         if self._noise is None:
             raise ExploreUnsupported
@@ -153,14 +153,16 @@ def _checked(request: Json) -> dict[str, Json]:
     return request
 
 
-def _flag(request: dict[str, Json], name: str) -> bool:
+def flag(request: dict[str, Json], name: str) -> bool:
+    """Return an option that is off unless it is given. Raises OptionInvalid."""
     value = request.get(name, False)
     if type(value) is not bool:
         raise OptionInvalid(name, describe(value), "true or false")
     return value
 
 
-def _seed(request: dict[str, Json]) -> int | None:
+def seed_of(request: dict[str, Json]) -> int | None:
+    """Return the option `seed`. Raises OptionInvalid."""
     seed = request.get("seed")
     if seed is None or (type(seed) is int and 0 <= seed <= MAX_SEED):
         return seed

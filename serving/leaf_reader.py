@@ -56,7 +56,7 @@ class LeafReader:
     def read_batch(self, values: Json) -> NDArray[Any]:
         """Return a list of observations, or one array of them in base64, as `[batch, *shape]`. Raises as `read`."""
         if base64_arrays.is_encoded(values):
-            return self._read_stack(base64_arrays.decode(values, "observations"))
+            return self.read_stack(base64_arrays.decode(values, "observations"), "observations")
         if type(values) is not list:
             raise ObservationType("observations", describe(values), f"a list of observations of {self.expected}")
         if not values:
@@ -86,14 +86,15 @@ class LeafReader:
             raise self._fault(value, path)
         return array
 
-    def _read_stack(self, stack: NDArray[Any]) -> NDArray[Any]:
+    def read_stack(self, stack: NDArray[Any], path: str) -> NDArray[Any]:
+        """Return an array of observations, `[batch, *shape]`, in the space's dtype. Raises as `read`."""
         if not stack.ndim or stack.shape[1:] != self.shape:
-            raise ObservationShape("observations", stack.shape, f"a list of observations of {self.expected}")
-        self._check_kind(stack, "observations")
+            raise ObservationShape(path, stack.shape, f"a list of observations of {self.expected}")
+        self._check_kind(stack, path)
         array = self._cast(stack)
         if array is not None:
             return array
-        return np.concatenate([self._from_array(each, f"observations[{index}]") for index, each in enumerate(stack)])
+        return np.concatenate([self._from_array(each, f"{path}[{index}]") for index, each in enumerate(stack)])
 
     def _from_array(self, array: NDArray[Any], path: str) -> NDArray[Any]:
         if array.shape != self.shape:
@@ -110,9 +111,11 @@ class LeafReader:
 
     def _cast(self, array: NDArray[Any]) -> NDArray[Any] | None:
         """Return the array in the space's dtype, or None where its values don't allow it."""
+        if array.dtype == self.dtype:
+            return array if self._allows(array) else None
         with np.errstate(over="ignore"):
             cast = array.astype(self.dtype, copy=False)
-        exact = self._floating or cast is array or np.array_equal(cast, array)
+        exact = self._floating or np.array_equal(cast, array)
         return cast if exact and self._allows(cast) else None
 
     def _convert(self, values: list[Json]) -> NDArray[Any] | None:
@@ -130,7 +133,7 @@ class LeafReader:
     def _allows(self, array: NDArray[Any]) -> bool:
         """Whether each value of an array in the space's dtype is one that the policy can take."""
         if self._floating:
-            return bool(np.isfinite(array).all())
+            return bool(np.count_nonzero(np.isfinite(array)) == array.size)  # in half the time of `all`
         return self._range is None or bool(((array >= self._range[0]) & (array <= self._range[1])).all())
 
     def _fault(self, value: Json, path: str) -> Exception:

@@ -112,7 +112,8 @@ class Policy:
         """Of the bundle that it was loaded from."""
         self._session = session
         given = {node.name for node in session.get_outputs()}
-        self._details = tuple(name for name in DETAILS if name in given)
+        self.details = tuple(name for name in DETAILS if name in given)
+        """The outputs that say more about an action."""
 
     @property
     def observation_space(self) -> Space[Any]:
@@ -182,14 +183,14 @@ class Policy:
             raise PolicyFailed(f"{type(error).__name__}: {error}") from error
 
     def _act_on_rows(self, rows: Rows) -> Rows:
-        details = self._details if rows.details.any() else ()
+        details = self.details if rows.details.any() else ()
         return Rows(self.run(rows.tensors, (*self.interface.required_outputs, *details)), rows.details, rows.reset)
 
     def _warm_up(self) -> None:
         for batch in (1, 2):
             try:
                 tensors = self.interface.example(batch)
-                found = self.run(tensors, (*self.interface.required_outputs, *self._details))
+                found = self.run(tensors, (*self.interface.required_outputs, *self.details))
                 # Noise may be left out.
                 self.run({name: tensor for name, tensor in tensors.items() if name != NOISE}, tuple(found))
             except PolicyFailed as error:

@@ -30,6 +30,7 @@ from serving.errors import (
     PathUnknown,
     PolicyFailed,
 )
+from serving.inference_http import InferenceProtocol
 from serving.metrics import Metrics
 from serving.protocol import Act, Answer, Protocol, Refusal, Request
 from serving.refresh import Refresh
@@ -68,7 +69,7 @@ class PolicyApp:
         self.refresh = refresh
         self.counts = Counts()
         self._replica = replica
-        self._max_body_bytes = max_body_bytes
+        self.max_body_bytes = max_body_bytes
         self._max_ongoing_requests = max_ongoing_requests
         self._ongoing_requests = 0
         self._batching = batching
@@ -79,7 +80,7 @@ class PolicyApp:
             "/model": (("GET", "HEAD"), self._model),
             "/health": (("GET", "HEAD"), self._health),
         }
-        self._protocols: tuple[Protocol, ...] = (ScoringProtocol(),)
+        self._protocols: tuple[Protocol, ...] = (ScoringProtocol(), InferenceProtocol())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's scope (asgi.readthedocs.io/en/latest/specs/main.html)."""
@@ -104,19 +105,24 @@ class PolicyApp:
                 protocol = self._protocol_of(path)
                 refuse = protocol.refuse
                 _check_method(scope["method"], path, protocol.methods(path))
-                body = await read_body(receive, self._max_body_bytes)
+                body = await read_body(receive, self.max_body_bytes)
                 request = Request(scope["method"], path, dict(scope["headers"]), scope["query_string"], body)
-                await _send(send, served, await protocol.answer(request, served, self._act_for(served)))
+                await _send(send, served, await protocol.answer(request, served, self.act_for(served)))
         except ClientGoneError:
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets JSON and the log the rest
-            self.counts.errors += 1
-            refusal = Refusal.of(error)
-            self.metrics.refused[refusal.code] += 1
-            _log(refusal, error)
+            refusal = self.refusal_of(error)
             await respond(send, refusal.status, [*served.headers, *_headers_of(error)], refuse(refusal))
             return
         self.metrics.request_ms.add((time.perf_counter() - start) * 1e3)
+
+    def refusal_of(self, error: Exception) -> Refusal:
+        """Count an error, log it where it is the server's, and return what the client is told."""
+        self.counts.errors += 1
+        refusal = Refusal.of(error)
+        self.metrics.refused[refusal.code] += 1
+        _log(refusal, error)
+        return refusal
 
     def _protocol_of(self, path: str) -> Protocol:
         for protocol in self._protocols:
@@ -128,14 +134,16 @@ class PolicyApp:
         self._admit()
         self._ongoing_requests += 1
         try:
-            body = await read_body(receive, self._max_body_bytes)
+            body = await read_body(receive, self.max_body_bytes)
             answer = await self._answer(served, body)
             self.counts.answered += 1
             return answer
         finally:
             self._ongoing_requests -= 1
 
-    def _act_for(self, served: ServedPolicy) -> Act:
+    def act_for(self, served: ServedPolicy) -> Act:
+        """Return what computes the actions of one request with this policy, if there is room for it."""
+
         async def act(observations: Batch) -> Batch:
             self._admit()
             self._ongoing_requests += 1

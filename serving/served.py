@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from urllib.parse import quote
 
+from serving.inference import InferenceModel
 from serving.json_codec import JsonCodec
 from serving.policy import Policy
 from serving.registry import ModelVersion
@@ -24,6 +25,7 @@ class ServedPolicy:
         self.codec = JsonCodec(
             policy.observation_space, policy.action_space, noise=policy.interface.noise, states=states
         )
+        self.inference = InferenceModel(policy, version)
         self.loaded_at = datetime.fromtimestamp(time.time() if loaded_at is None else loaded_at, UTC)
         self.labels = _labels(version)
         self.headers = [(b"content-type", b"application/json"), *self.labels]

@@ -17,7 +17,7 @@ from gymnasium import Space
 
 from serving import candidate, engine, registry, tracking
 from serving.cluster import Cluster, check_port
-from serving.errors import ModelUnknown, ModelUriInvalid, ServingError, VersionMissing
+from serving.errors import ModelUnknown, ModelUriInvalid, PortTaken, ServingError, VersionMissing
 from serving.good import LastKnownGood
 from serving.lookout import Beside
 from serving.registry import ModelVersion
@@ -35,6 +35,8 @@ class ServerOptions:
     model_uri: str
     host: str
     port: int
+    grpc_port: int | None
+    """None for no gRPC."""
     route_prefix: str | None
     """None for the model's name."""
     num_replicas: int
@@ -67,6 +69,8 @@ def run(options: ServerOptions) -> None:
 
 
 def _serve(options: ServerOptions) -> None:
+    if options.grpc_port == options.port:
+        raise PortTaken(options.host, options.port, "taken by HTTP", "--grpc-port")
     engine.configure(options.max_body_bytes)  # before ray is imported
     # Beside the check, which waits for processes of its own.
     threading.Thread(target=importlib.import_module, args=("serving.app",)).start()
@@ -78,6 +82,8 @@ def _serve(options: ServerOptions) -> None:
             cluster.deploy(_application(options), version.name, prefix)
             url = f"http://{_reachable(cluster.host)}:{cluster.port}{prefix.rstrip('/')}"
             cluster.wait(version.name, f"{url}/health", options.startup_timeout_s)
+            if cluster.grpc_port is not None:
+                click.echo(f"gRPC:     {_reachable(cluster.host)}:{cluster.grpc_port}, the Open Inference Protocol")
             _announce(url, version, observation_space)
             _stay()
         finally:
@@ -89,6 +95,8 @@ def _check(options: ServerOptions) -> tuple[ModelVersion, Space[Any]]:
     tracking.bound_requests()
     if options.address is None:
         check_port(options.host, options.port)
+        if options.grpc_port is not None:
+            check_port(options.host, options.grpc_port, "--grpc-port")
     directory = Path(options.cache_dir) if options.cache_dir else registry.default_cache_dir()
     uri = tracking.tracking_uri()
     good = LastKnownGood(directory, uri, options.model_uri)
@@ -120,7 +128,7 @@ def _last_known_good(good: LastKnownGood, error: ServingError) -> ModelVersion:
 
 def _cluster(options: ServerOptions) -> Cluster:
     cpus = max(os.cpu_count() or 1, options.num_replicas)
-    return Cluster(options.host, options.port, address=options.address, cpus=cpus)
+    return Cluster(options.host, options.port, grpc_port=options.grpc_port, address=options.address, cpus=cpus)
 
 
 def _application(options: ServerOptions) -> Any:

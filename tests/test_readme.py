@@ -16,6 +16,7 @@ from pipeline.training import _LEARNER_METRICS
 from serving.app import Arguments
 from serving.autoscaling import Autoscaling
 from serving.cli import main as serving_cli
+from serving.cluster import SERVICER_FUNCTION
 from serving.engine import serve_settings
 from serving.errors import RESPONSES
 from serving.json_codec import OPTIONS, STATE, STATES
@@ -97,6 +98,11 @@ def test_every_serving_metric_is_listed_as_described():
 def test_a_cluster_is_told_of_every_setting_that_it_needs():
     section = README.split("#### On a cluster", 1)[1].split("####", 1)[0]
     assert all(f"{name}={shlex.quote(setting)}" in section for name, setting in serve_settings(cpus=2).items())
+
+
+def test_serves_config_file_is_told_of_the_rpcs():
+    (block,) = re.findall(r"```yaml\n(grpc_options:.*?)```", README, flags=re.DOTALL)
+    assert yaml.safe_load(block)["grpc_options"]["grpc_servicer_functions"] == [SERVICER_FUNCTION]
 
 
 def test_every_learner_metric_is_defined():

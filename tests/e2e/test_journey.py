@@ -37,6 +37,7 @@ class Journey:
     def here(self, text: str) -> str:
         """A text of the README, with the ports and the directory of this test, and training that is content earlier."""
         text = re.sub(r"http://(127\.0\.0\.1|localhost):8000/cartpole-ppo", self.policy_url, text)
+        text = text.replace("127.0.0.1:8000/cartpole-ppo", self.policy_url.removeprefix("http://"))
         text = re.sub(r"serving (query|status)", rf"serving \1 --url {self.policy_url}", text)
         text = text.replace("train --seed 2", "train --seed 2 --target-return 150")
         text = text.replace("-P seed=1", "-P seed=1 -P target_return=150")

@@ -316,7 +316,12 @@ class Answer(NamedTuple):
 
 
 def ask(
-    app: PolicyApp, method: str = "POST", path: str = "/", body: bytes = b"", chunks: list[bytes] | None = None
+    app: PolicyApp,
+    method: str = "POST",
+    path: str = "/",
+    body: bytes = b"",
+    chunks: list[bytes] | None = None,
+    headers: dict[str, str] | None = None,
 ) -> Answer:
     """Send one request through the ASGI interface."""
     parts = [body] if chunks is None else chunks
@@ -332,10 +337,11 @@ def ask(
     async def send(message: Any) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": method, "path": f"/prefix{path}", "root_path": "/prefix", "headers": []}
+    scope = {"type": "http", "method": method, "path": f"/prefix{path}", "root_path": "/prefix", "query_string": b""}
+    scope["headers"] = [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()]
     asyncio.run(app(scope, receive, send))
-    headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
-    return Answer(sent[0]["status"], headers, b"".join(message["body"] for message in sent[1:]))
+    answered = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    return Answer(sent[0]["status"], answered, b"".join(message["body"] for message in sent[1:]))
 
 
 def answers_together(app: PolicyApp, *bodies: bytes) -> list[tuple[int, dict[bytes, bytes], bytes]]:

@@ -70,6 +70,12 @@ def test_a_taken_port_stops_the_start(store: Store) -> None:
     assert line == f"Error: cannot listen on 127.0.0.1:{port} (Address already in use). Choose another port with --port"
 
 
+def test_grpc_does_not_take_the_port_of_http() -> None:
+    port = free_port()
+    line = refused("run", "--port", port, "--grpc-port", port)
+    assert line == f"Error: cannot listen on 127.0.0.1:{port} (taken by HTTP). Choose another port with --grpc-port"
+
+
 def test_a_tampered_graph_stops_the_start(store: Store, tmp_path: object) -> None:
     version = store.register("forged")
     store.file("forged", version, "model.onnx").write_bytes(CARTPOLE_BUNDLE.graph + b"\0")

@@ -6,11 +6,15 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 import requests
 import yaml
 
+from serving.cluster import SERVICER_FUNCTION
 from serving.engine import serve_settings
+from serving.protos import inference_pb2 as pb
+from serving.protos.inference_pb2_grpc import GRPCInferenceServiceStub
 from tests.serving.policies import Store
 from tests.workshop import PROJECT, Workshop, answers, await_true, free_port
 
@@ -24,6 +28,7 @@ def shop(store: Store) -> Iterator[Workshop]:
     directory = Path(tempfile.mkdtemp(prefix="r-", dir="/tmp"))  # short, for Ray's sockets
     private = {f"RAY_SERVE_HAPROXY_{name}": str(directory / name) for name in ("SOCKET_PATH", "METRICS_SOCKET_PATH")}
     private |= {"RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(directory / "haproxy.cfg")}
+    private |= {"RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port())}
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 3}
     workshop = Workshop(
         directory,
@@ -36,7 +41,7 @@ def shop(store: Store) -> Iterator[Workshop]:
 
 def test_serve_deploy_brings_up_the_application_of_the_config_file(shop: Workshop, store: Store) -> None:
     store.register("cartpole-ppo", stage="Production")
-    dashboard, port = free_port(), free_port()
+    dashboard, port, grpc_port = free_port(), free_port(), free_port()
     shop.start(
         *(str(SCRIPTS / "ray"), "start", "--head", "--block", "--port", str(free_port()), "--num-cpus", "2"),
         *("--dashboard-port", str(dashboard), "--temp-dir", str(shop.directory), "--disable-usage-stats"),
@@ -44,6 +49,7 @@ def test_serve_deploy_brings_up_the_application_of_the_config_file(shop: Worksho
     shop.environment["RAY_DASHBOARD_ADDRESS"] = f"http://127.0.0.1:{dashboard}"
     config = yaml.safe_load((PROJECT / "serving" / "config.yaml").read_text())
     config["http_options"]["port"] = port
+    config["grpc_options"] = {"port": grpc_port, "grpc_servicer_functions": [SERVICER_FUNCTION]}
     config["applications"][0]["args"]["cache_dir"] = str(shop.directory / "cache")
     (shop.directory / "config.yaml").write_text(yaml.safe_dump(config))
 
@@ -54,4 +60,7 @@ def test_serve_deploy_brings_up_the_application_of_the_config_file(shop: Worksho
     url = f"http://127.0.0.1:{port}/cartpole-ppo"
     await_true(lambda: answers(f"{url}/model"), "the application answers", 90)
     assert requests.post(url, json={"observation": [0, 0, 1, 0]}, timeout=5).json() == {"action": 1}
+    with grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
+        stub = GRPCInferenceServiceStub(channel)  # type: ignore[no-untyped-call]
+        assert stub.ModelReady(pb.ModelReadyRequest(name="cartpole-ppo"), timeout=5, wait_for_ready=True).ready
     assert "target_ongoing_requests: 8" in shop.run(str(SCRIPTS / "serve"), "config").stdout

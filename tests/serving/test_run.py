@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -35,6 +36,7 @@ class Server:
     def __init__(self, command: list[str], environment: dict[str, str], port: int, prefix: str) -> None:
         self.port = port
         self.url = f"http://127.0.0.1:{port}{prefix}"
+        self.grpc_address = ""
         self.directory = Path(tempfile.mkdtemp(prefix="r-", dir="/tmp"))  # short, for Ray's sockets
         self.log = self.directory / "output"
         with self.log.open("w") as output:
@@ -138,7 +140,10 @@ def start_run(store: Store, model_uri: str, *options: str) -> Server:
 @pytest.fixture(scope="module")
 def server(shared_store: Store) -> Iterator[Server]:
     shared_store.register("running", stage="Production")
-    server = start_run(shared_store, "models:/running/Production", "--num-replicas", "2")
+    grpc_port = free_port()
+    options = ("--num-replicas", "2", "--grpc-port", str(grpc_port))
+    server = start_run(shared_store, "models:/running/Production", *options)
+    server.grpc_address = f"127.0.0.1:{grpc_port}"
     try:
         yield server.wait_up()
     finally:
@@ -192,9 +197,10 @@ def test_the_terminal_says_where_and_what(server: Server) -> None:
     await_true(lambda: "Stop it:" in server.output(), 10)
     lines = server.output().splitlines()
     assert lines[0] == "Starting to serve running version 1 ..."
-    assert lines[1] == f"Serving running version 1 (models:/running/Production) at {server.url}"
-    assert lines[2] == f"""Try it:   curl -s {server.url} -d '{{"observation": [0, 0, 0, 0]}}'"""
-    assert len(lines) == 5, "and nothing else: no notices of Ray's or MLflow's"
+    assert lines[1] == f"gRPC:     {server.grpc_address}, the Open Inference Protocol"
+    assert lines[2] == f"Serving running version 1 (models:/running/Production) at {server.url}"
+    assert lines[3] == f"""Try it:   curl -s {server.url} -d '{{"observation": [0, 0, 0, 0]}}'"""
+    assert len(lines) == 6, "and nothing else: no notices of Ray's or MLflow's"
 
 
 def test_the_printed_curl_line_works(server: Server) -> None:
@@ -202,6 +208,56 @@ def test_the_printed_curl_line_works(server: Server) -> None:
     line = next(line for line in server.output().splitlines() if line.startswith("Try it:"))
     command = line.removeprefix("Try it:").strip()
     assert subprocess.run(command, shell=True, capture_output=True, check=True).stdout == b'{"action":0}'
+
+
+# In a process of its own, for its messages have the names of ours.
+TRITON = """if True:
+    import sys
+    import numpy as np
+    import tritonclient.grpc as triton
+
+    def refused(call, *arguments, **options):
+        try:
+            call(*arguments, **options)
+        except triton.InferenceServerException as error:
+            print(error.status(), error.message())
+
+    def tensor(*observations):
+        array = np.array(observations, np.float32)
+        tensor = triton.InferInput("observations", array.shape, "FP32")
+        tensor.set_data_from_numpy(array)
+        return [tensor]
+
+    client = triton.InferenceServerClient(sys.argv[1])
+    print(client.is_server_live(), client.is_server_ready(), client.is_model_ready("running", "1"))
+    print(client.get_server_metadata().extensions, client.get_model_metadata("running").versions)
+    answer = client.infer("running", tensor([0, 0, 1, 0], [0, 0, -1, 0]), "1", request_id="7")
+    print(answer.as_numpy("action"), answer.as_numpy("action_dist_inputs").tolist(), answer.get_response().id)
+    refused(client.infer, "running", tensor([0, 0, 1]))
+    refused(client.infer, "other", tensor([0, 0, 1, 0]))
+    refused(client.get_model_metadata, "running", "9")
+    refused(client.infer, "running", tensor(*[[0, 0, 1, 0]] * 20_000))
+    refused(client.infer, "running", tensor(*[[0, 0, 1, 0]] * 400_000))
+    refused(client.get_inference_statistics)
+"""
+
+TRITON_SAYS = """True True True
+['binary_tensor_data'] ['1']
+[1 0] [[0.0, 5.0], [0.0, -5.0]] 7
+StatusCode.INVALID_ARGUMENT observations has shape (1, 3), expected (batch, 4) float32
+StatusCode.NOT_FOUND no model 'other' is served here, only 'running'
+StatusCode.NOT_FOUND version 9 of 'running' is not served here, version 1 is: name it, or none
+StatusCode.RESOURCE_EXHAUSTED the body is larger than 262144 bytes; send fewer observations per request
+StatusCode.RESOURCE_EXHAUSTED SERVER: Received message larger than max (6400000 vs. 4194304)
+StatusCode.UNIMPLEMENTED Method not found!
+"""
+
+
+def test_tritonclient_is_answered_over_grpc(server: Server) -> None:
+    command = [sys.executable, "-c", TRITON, server.grpc_address]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    said = re.sub(r"\(64\d{5} vs", "(6400000 vs", done.stdout)  # and its header
+    assert said == TRITON_SAYS, done.stderr
 
 
 def test_a_hundred_episodes_are_played_through_http(server: Server) -> None:

@@ -1,0 +1,188 @@
+"""A policy as the Open Inference Protocol sees it: tensors by name in, tensors by name out. No HTTP, no gRPC.
+
+The protocol: github.com/kserve/open-inference-protocol. Tensors have the names of the graph: `observations[.path]` and
+`state_in.*`, `action[.path]`, `state_out.*`, and what else the graph gives.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from serving.datatypes import DATATYPES, InputTensor, OutputTensor, TensorInfo, array_of
+from serving.errors import (
+    ExploreUnsupported,
+    InferenceInvalid,
+    ModelNotServed,
+    ObservationShape,
+    OptionInvalid,
+    PolicyFailed,
+    VersionNotServed,
+)
+from serving.json_codec import flag, seed_of
+from serving.leaf_reader import LeafReader, describe
+from serving.noise import NOISE
+from serving.policy import Policy
+from serving.registry import ModelVersion
+from serving.rows import Batch, Rows, Tensors
+from serving.spaces import ACTION, OBSERVATIONS, Json, Leaf, leaves
+from serving.states import STATE_IN
+
+PLATFORM = "onnx_onnxv1"
+STATE_VERSION = "state_version"
+PARAMETERS = ("explore", "seed", STATE_VERSION)
+
+
+class InferenceRequest(NamedTuple):
+    """What a request asks for, however it was written."""
+
+    id: str
+    parameters: dict[str, Json]
+    inputs: Sequence[InputTensor]
+    outputs: Sequence[str]
+    """Names of the outputs asked for; none for all."""
+
+
+class Prepared(NamedTuple):
+    """A request that can be computed."""
+
+    batch: Batch
+    outputs: Sequence[str]
+    state_reset: bool
+    """Whether its state was another version's, so that it begins with the initial one."""
+
+
+class InferenceModel:
+    """Turns requests into batches for one policy, and what the policy makes of them into tensors.
+
+    Args:
+        policy: it is run once, to learn what its outputs are.
+        version: what it is called.
+    """
+
+    def __init__(self, policy: Policy, version: ModelVersion) -> None:
+        interface = policy.interface
+        self.name, self.version = version.name, str(version.version)
+        self._noise = interface.noise
+        self._observations = {leaf.tensor(OBSERVATIONS): LeafReader(leaf) for leaf in leaves(policy.observation_space)}
+        self._states = {STATE_IN + name: LeafReader(_state(shape)) for name, shape in interface.state_shapes.items()}
+        self._readers = self._observations | self._states
+        self._actions = tuple(leaf.tensor(ACTION) for leaf in leaves(policy.action_space))
+        self._details = frozenset(policy.details)
+        self._empty = {name: each[:0] for name, each in _outputs(policy).items()}
+        self._datatypes = {name: DATATYPES[each.dtype.name] for name, each in self._empty.items()}
+        self._all = tuple(self._empty)
+        self._floats = tuple(name for name in self._actions if self._empty[name].dtype.kind == "f")
+        # What needs neither noise nor state nor details goes to the graph as one array, as the native route's does.
+        self._plain = tuple(self._observations) == (OBSERVATIONS,) and self._actions == (ACTION,) and not self._states
+        self.inputs = tuple(_info(name, reader.dtype, reader.shape) for name, reader in self._readers.items())
+        self.outputs = tuple(_info(name, each.dtype, each.shape[1:]) for name, each in self._empty.items())
+
+    def check(self, name: str, version: str | None) -> None:
+        """Raise ModelNotServed or VersionNotServed unless this is the model meant; no version means any."""
+        if name != self.name:
+            raise ModelNotServed(name, self.name)
+        if version and version != self.version:
+            raise VersionNotServed(self.name, version, self.version)
+
+    def prepare(self, request: InferenceRequest) -> Prepared:
+        """Return what to compute for a request. Raises RequestError, with the name of what doesn't fit."""
+        if request.parameters:
+            _check_parameters(request.parameters)
+        outputs = request.outputs or self._all
+        self._check_outputs(outputs)
+        inputs, state_reset = self._without_other_states(request)
+        tensors = self._read(inputs)
+        rows = len(tensors[next(iter(self._observations))])
+        noise = self._noise_for(request.parameters, rows)
+        details = not self._details.isdisjoint(outputs)
+        if self._plain and not noise and not details:
+            return Prepared(tensors[OBSERVATIONS], outputs, state_reset)
+        given = tensors | noise | self._initial_states(tensors, rows)
+        return Prepared(Rows(given, np.full(rows, details), np.zeros(rows, np.bool_)), outputs, state_reset)
+
+    def answer(self, prepared: Prepared, computed: Batch) -> list[OutputTensor]:
+        """Return the outputs asked for. Raises PolicyFailed if the actions are not finite."""
+        if not len(prepared.batch):
+            tensors = self._empty
+        else:
+            tensors = computed.tensors if isinstance(computed, Rows) else {ACTION: computed}
+        for name in self._floats:
+            if not np.isfinite(tensors[name]).all():
+                raise PolicyFailed("the action is not finite")
+        return [OutputTensor(name, self._datatypes[name], tensors[name]) for name in prepared.outputs]
+
+    def _check_outputs(self, names: Sequence[str]) -> None:
+        for index, name in enumerate(names):
+            if name not in self._empty:
+                raise InferenceInvalid(f"outputs[{index}].name", describe(name), f"one of {', '.join(self._all)}")
+
+    def _without_other_states(self, request: InferenceRequest) -> tuple[Sequence[InputTensor], bool]:
+        """Return the inputs without a state that another version wrote, and whether there was one."""
+        written_by = request.parameters.get(STATE_VERSION)
+        if written_by is None or str(written_by) == self.version:
+            return request.inputs, False
+        kept = [tensor for tensor in request.inputs if not tensor.name.startswith(STATE_IN)]
+        return kept, len(kept) < len(request.inputs)
+
+    def _read(self, inputs: Sequence[InputTensor]) -> Tensors:
+        tensors = {tensor.name: self._read_one(index, tensor) for index, tensor in enumerate(inputs)}
+        if len(tensors) < len(inputs):
+            raise InferenceInvalid("inputs", "a list with a name twice", "each once")
+        # A state is left out as a whole, where an episode begins.
+        expected = self._observations if self._states.keys().isdisjoint(tensors) else self._readers
+        for name in expected:
+            if name not in tensors:
+                raise InferenceInvalid("inputs", f"a list without '{name}'", ", ".join(expected))
+        if len(tensors) > 1 and len({len(tensor) for tensor in tensors.values()}) > 1:
+            lengths = {name: len(tensor) for name, tensor in tensors.items()}
+            found = ", ".join(f"{length} of {name}" for name, length in lengths.items())
+            raise InferenceInvalid("inputs", found, "as many of each")
+        return tensors
+
+    def _read_one(self, index: int, tensor: InputTensor) -> NDArray[Any]:
+        reader = self._readers.get(tensor.name)
+        if reader is None:
+            path, known = f"inputs[{index}].name", ", ".join(self._readers)
+            raise InferenceInvalid(path, describe(tensor.name), f"one of {known}")
+        if not tensor.shape or tensor.shape[0] < 0 or tensor.shape[1:] != reader.shape:
+            expected = f"({', '.join(map(str, ('batch', *reader.shape)))}) {reader.dtype.name}"
+            raise ObservationShape(tensor.name, tensor.shape, expected)
+        return reader.read_stack(array_of(tensor), tensor.name)
+
+    def _noise_for(self, parameters: dict[str, Json], rows: int) -> Tensors:
+        if not parameters:
+            return {}
+        drawn_with = seed_of(parameters)
+        if not flag(parameters, "explore"):
+            return {}
+        if self._noise is None:
+            raise ExploreUnsupported
+        return {NOISE: self._noise.draw(rows, drawn_with)}
+
+    def _initial_states(self, tensors: Tensors, rows: int) -> Tensors:
+        missing = [(name, reader) for name, reader in self._states.items() if name not in tensors]
+        return {name: np.zeros((rows, *reader.shape), reader.dtype) for name, reader in missing}
+
+
+def _check_parameters(parameters: dict[str, Json]) -> None:
+    for name in parameters:
+        if name not in PARAMETERS:
+            raise InferenceInvalid("parameters", f"an object with {describe(name)}", f"only {', '.join(PARAMETERS)}")
+    written_by = parameters.get(STATE_VERSION)
+    if written_by is not None and type(written_by) not in (str, int):
+        raise OptionInvalid(STATE_VERSION, describe(written_by), "the model_version of the answer that it came with")
+
+
+def _state(shape: tuple[int, ...]) -> Leaf:
+    return Leaf("", spaces.Box(-np.inf, np.inf, shape, np.float32))
+
+
+def _outputs(policy: Policy) -> Tensors:
+    return policy.run(policy.interface.example(1), (*policy.interface.required_outputs, *policy.details))
+
+
+def _info(name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> TensorInfo:
+    return TensorInfo(name, DATATYPES[dtype.name], (-1, *shape))

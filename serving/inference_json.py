@@ -1,0 +1,201 @@
+"""Requests and responses of the Open Inference Protocol as HTTP has them: JSON, and bytes behind it where asked for.
+
+The bytes are Triton's binary tensor data extension, which KServe shares: the JSON's length is in a header, and tensors
+whose parameters have a `binary_data_size` follow it one after another.
+"""
+
+import functools
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from typing import Any, NamedTuple
+
+import orjson
+
+from serving.datatypes import InputTensor, OutputTensor
+from serving.errors import BodyNotJson, InferenceInvalid
+from serving.inference import InferenceRequest
+from serving.json_codec import parse
+from serving.leaf_reader import describe
+from serving.spaces import Json
+
+JSON_LENGTH = b"inference-header-content-length"
+MAX_LENGTH, MAX_DIGITS = 2**63 - 1, 19
+"""The longest that a dimension may be, and its digits."""
+KNOWN_BYTES = 4096
+"""A longer JSON is not worth remembering."""
+
+BINARY_SIZE, BINARY, ALL_BINARY = "binary_data_size", "binary_data", "binary_data_output"
+
+
+class JsonRequest(NamedTuple):
+    """A request, and which of its outputs are to be answered as bytes."""
+
+    request: InferenceRequest
+    binary: Mapping[str, bool]
+    """By name; `all_binary` where it isn't said."""
+    all_binary: bool
+
+
+class Layout(NamedTuple):
+    """What a body's JSON says: all but the bytes behind it."""
+
+    id: str
+    parameters: dict[str, Json]
+    inputs: list[tuple[str, str, tuple[int, ...], list[Json] | slice]]
+    """Name, datatype, shape; elements, or where they are in the bytes."""
+    outputs: list[str]
+    binary: dict[str, bool]
+    all_binary: bool
+
+
+class Written(NamedTuple):
+    """The body of an answer; `json_length` where bytes follow the JSON."""
+
+    body: bytes
+    json_length: int | None
+
+
+def read(body: bytes, headers: Mapping[bytes, bytes]) -> JsonRequest:
+    """Return what a body asks for. Raises InferenceInvalid, with the path of what doesn't fit."""
+    length = headers.get(JSON_LENGTH)
+    size = len(body) if length is None else _json_size(length, len(body))
+    header, content = body[:size], body[size:]
+    understand = _known_layout if content and size <= KNOWN_BYTES else _layout
+    layout = understand(header, len(content))
+    inputs = [
+        InputTensor(name, datatype, shape, content[each] if type(each) is slice else each)
+        for name, datatype, shape, each in layout.inputs
+    ]
+    request = InferenceRequest(layout.id, layout.parameters, inputs, layout.outputs)
+    return JsonRequest(request, layout.binary, layout.all_binary)
+
+
+def write(response: dict[str, Json], outputs: Iterable[OutputTensor], asked: JsonRequest) -> Written:
+    """Return the body for a response and its outputs. JSON has no infinite numbers: they are null."""
+    described, contents = [], []
+    for name, datatype, array in outputs:
+        one: dict[str, Json] = {"name": name, "datatype": datatype, "shape": array.shape}
+        if asked.binary.get(name, asked.all_binary):
+            contents.append(array.tobytes())
+            one["parameters"] = {BINARY_SIZE: array.nbytes}
+        else:
+            one["data"] = array.ravel().tolist()
+        described.append(one)
+    header = orjson.dumps({**response, "outputs": described})
+    return Written(b"".join((header, *contents)), len(header)) if contents else Written(header, None)
+
+
+def _json_size(length: bytes, available: int) -> int:
+    if not length.isdigit() or len(length) > MAX_DIGITS or int(length) > available:
+        found = describe(length.decode(errors="replace"))
+        raise InferenceInvalid("Inference-Header-Content-Length", found, f"at most the body's length, {available}")
+    return int(length)
+
+
+def _layout(header: bytes, available: int) -> Layout:
+    """Understand a body's JSON, with so many bytes behind it."""
+    request = _parsed(header)
+    parameters = dict(_optional(request, "", "parameters", dict, {}))
+    all_binary = _flag(parameters.pop(ALL_BINARY, False), f"parameters.{ALL_BINARY}")
+    inputs, position = [], 0
+    for index, each in enumerate(_required(request, "", "inputs", list)):
+        tensor, position = _input(each, f"inputs[{index}]", position, available)
+        inputs.append(tensor)
+    if position != available:
+        raise InferenceInvalid("the body", f"{available - position} bytes longer than its tensors", "no more")
+    listed = enumerate(_optional(request, "", "outputs", list, []))
+    outputs = [_output(each, f"outputs[{index}]") for index, each in listed]
+    binary = {name: flag for name, flag in outputs if flag is not None}
+    return Layout(_id(request), parameters, inputs, [name for name, _ in outputs], binary, all_binary)
+
+
+_known_layout = functools.lru_cache(maxsize=64)(_layout)
+"""Clients that send their numbers as bytes send the same JSON again and again."""
+
+
+def _parsed(header: bytes) -> dict[str, Json]:
+    try:
+        request = parse(header)
+    except BodyNotJson as error:
+        found = f"not JSON ({error.reason})"
+        raise InferenceInvalid("the body", found, 'an object like {"inputs": [...]}') from None
+    if type(request) is not dict:
+        raise InferenceInvalid("the body", describe(request), 'an object like {"inputs": [...]}')
+    return request
+
+
+def _input(
+    value: Json, path: str, position: int, available: int
+) -> tuple[tuple[str, str, tuple[int, ...], list[Json] | slice], int]:
+    """Return a tensor of a layout, and where the bytes of the next one begin."""
+    if type(value) is not dict:
+        raise InferenceInvalid(path, describe(value), "an object with name, datatype, shape and data")
+    name, datatype = (_required(value, path, key, str) for key in ("name", "datatype"))
+    shape = tuple(_required(value, path, "shape", list))
+    if not all(type(length) is int and 0 <= length <= MAX_LENGTH for length in shape):
+        raise InferenceInvalid(f"{path}.shape", str(list(shape))[:80], "a list of lengths")
+    size = _optional(value, path, "parameters", dict, {}).get(BINARY_SIZE)
+    if size is None:
+        data = _required(value, path, "data", list)
+        return (name, datatype, shape, _flat(data, shape, f"{path}.data")), position
+    if type(size) is not int or not 0 <= size <= available - position:
+        expected = f"at most {available - position}, the bytes that are left"
+        raise InferenceInvalid(f"{path}.parameters.{BINARY_SIZE}", describe(size), expected)
+    return (name, datatype, shape, slice(position, position + size)), position + size
+
+
+def _flat(data: list[Json], shape: tuple[int, ...], path: str) -> list[Json]:
+    """Return a tensor's elements: they may be nested as its shape is, or flat already."""
+    if not data or type(data[0]) is not list:
+        return data
+    nested: list[Json] = [data]
+    for length in shape:
+        if not all(type(each) is list and len(each) == length for each in nested):
+            raise InferenceInvalid(path, "not nested as its shape is", f"lists for shape {shape}, or one flat list")
+        nested = list(chain.from_iterable(nested))
+    return nested
+
+
+def _output(value: Json, path: str) -> tuple[str, bool | None]:
+    """Return the name of an output that is asked for, and whether as bytes, if that is said."""
+    if type(value) is not dict:
+        raise InferenceInvalid(path, describe(value), "an object with a name")
+    parameters = _optional(value, path, "parameters", dict, {})
+    for key in parameters:
+        if key != BINARY:
+            raise InferenceInvalid(f"{path}.parameters", f"an object with {describe(key)}", f"only {BINARY}")
+    flag = parameters.get(BINARY)
+    return _required(value, path, "name", str), None if flag is None else _flag(flag, f"{path}.parameters.{BINARY}")
+
+
+def _id(request: dict[str, Json]) -> str:
+    identifier: str = _optional(request, "", "id", str, "")
+    try:
+        identifier.encode()
+    except UnicodeEncodeError:
+        raise InferenceInvalid("id", "half a surrogate pair", "text that can be sent back") from None
+    return identifier
+
+
+NAMES: dict[type, str] = {dict: "an object", list: "a list", str: "a string"}
+
+
+def _optional(value: dict[str, Json], path: str, key: str, kind: type, default: Any) -> Any:
+    found = value.get(key)
+    if found is None:
+        return default
+    return found if type(found) is kind else _required(value, path, key, kind)
+
+
+def _required(value: dict[str, Json], path: str, key: str, kind: type) -> Any:
+    found = value.get(key)
+    if type(found) is kind:
+        return found
+    where = f"{path}.{key}" if path else key
+    raise InferenceInvalid(where, describe(found) if key in value else "missing", NAMES[kind])
+
+
+def _flag(value: Json, path: str) -> bool:
+    if type(value) is not bool:
+        raise InferenceInvalid(path, describe(value), "true or false")
+    return value

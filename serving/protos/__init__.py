@@ -1,0 +1,1 @@
+"""Messages of protocols that are not HTTP, generated from the .proto files here."""

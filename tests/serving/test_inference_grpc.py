@@ -1,0 +1,238 @@
+"""The Open Inference Protocol's RPCs on a real gRPC server; tests/serving/test_run.py has them on Serve's."""
+
+import asyncio
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import pytest
+
+from serving.inference_grpc import InferenceServicer
+from serving.policy import Bundle
+from serving.protos import inference_pb2 as pb
+from serving.protos.inference_pb2_grpc import GRPCInferenceServiceStub, add_GRPCInferenceServiceServicer_to_server
+from serving.routes import PolicyApp
+from tests.serving.policies import (
+    CARTPOLE_BUNDLE,
+    COUNTING_BUNDLE,
+    EXPLORING_BUNDLE,
+    ROBOT_BUNDLE,
+    STEERING_BUNDLE,
+    served,
+)
+
+
+class Servicer(InferenceServicer):
+    def __init__(self, app: PolicyApp) -> None:
+        self._app = app
+
+
+class Server:
+    """A gRPC server in a thread of its own."""
+
+    def __init__(self, app: PolicyApp) -> None:
+        self._servicer = Servicer(app)
+        self._up = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+        self._thread.start()
+        self._up.wait(10)
+        self.channel = grpc.insecure_channel(f"127.0.0.1:{self._port}")
+
+    def stop(self) -> None:
+        self.channel.close()
+        self._loop.call_soon_threadsafe(self._down.set)
+        self._thread.join()
+
+    async def _run(self) -> None:
+        server = grpc.aio.server()
+        add_GRPCInferenceServiceServicer_to_server(self._servicer, server)
+        self._port = server.add_insecure_port("127.0.0.1:0")
+        self._loop, self._down = asyncio.get_running_loop(), asyncio.Event()
+        await server.start()
+        self._up.set()
+        await self._down.wait()
+        await server.stop(None)
+
+
+@pytest.fixture
+def serve_grpc() -> Iterator[Callable[[PolicyApp], Any]]:
+    """Serve an application over gRPC; returns its client."""
+    servers: list[Server] = []
+
+    def start(app: PolicyApp) -> Any:
+        servers.append(Server(app))
+        return GRPCInferenceServiceStub(servers[-1].channel)  # type: ignore[no-untyped-call]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+def request(*shape: int, raw: bytes | None = None, floats: list[float] | None = None, **more: Any) -> Any:
+    tensor = pb.ModelInferRequest.InferInputTensor(name="observations", datatype="FP32", shape=shape)
+    if floats is not None:
+        tensor.contents.fp32_contents.extend(floats)
+    contents = [] if raw is None else [raw]
+    more = {"model_name": "cartpole-ppo"} | more
+    return pb.ModelInferRequest(inputs=[tensor], raw_input_contents=contents, **more)
+
+
+def outputs(*names: str) -> list[Any]:
+    return [pb.ModelInferRequest.InferRequestedOutputTensor(name=name) for name in names]
+
+
+def test_server_and_model_are_described(serve_grpc: Callable[[PolicyApp], Any]) -> None:
+    stub = serve_grpc(PolicyApp(served()))
+    assert stub.ServerLive(pb.ServerLiveRequest()).live
+    assert stub.ServerReady(pb.ServerReadyRequest()).ready
+    assert stub.ModelReady(pb.ModelReadyRequest(name="cartpole-ppo", version="3")).ready
+    assert stub.ServerMetadata(pb.ServerMetadataRequest()).extensions == ["binary_tensor_data"]
+    model = stub.ModelMetadata(pb.ModelMetadataRequest(name="cartpole-ppo"))
+    assert (model.name, model.versions, model.platform) == ("cartpole-ppo", ["3"], "onnx_onnxv1")
+    assert [(each.name, each.datatype, each.shape) for each in model.inputs] == [("observations", "FP32", [-1, 4])]
+    assert [each.name for each in model.outputs] == ["action", "action_dist_inputs"]
+
+
+def test_bytes_are_answered_with_bytes(serve_grpc: Callable[[PolicyApp], Any]) -> None:
+    stub = serve_grpc(PolicyApp(served()))
+    asked = request(2, 4, raw=struct.pack("<8f", 0, 0, 1, 0, 0, 0, -1, 0), id="7", outputs=outputs("action"))
+    answer = stub.ModelInfer(asked)
+    assert (answer.model_name, answer.model_version, answer.id) == ("cartpole-ppo", "3", "7")
+    assert [(each.name, each.datatype, each.shape) for each in answer.outputs] == [("action", "INT64", [2])]
+    assert [struct.unpack("<2q", each) for each in answer.raw_output_contents] == [(1, 0)]
+
+
+def test_numbers_are_answered_with_numbers(serve_grpc: Callable[[PolicyApp], Any]) -> None:
+    answer = serve_grpc(PolicyApp(served())).ModelInfer(request(1, 4, floats=[0, 0, 1, 0]))
+    action, inputs = answer.outputs
+    assert (action.contents.int64_contents, inputs.contents.fp32_contents) == ([1], [0, 5])
+    assert not answer.raw_output_contents
+
+
+def test_parameters_have_their_types(serve_grpc: Callable[[PolicyApp], Any]) -> None:
+    stub = serve_grpc(PolicyApp(served(EXPLORING_BUNDLE)))
+    parameters = {"explore": pb.InferParameter(bool_param=True), "seed": pb.InferParameter(uint64_param=2**64 - 1)}
+    asked = request(9, 4, floats=[0] * 36, parameters=parameters, outputs=outputs("action"))
+    one, same = (stub.ModelInfer(asked).outputs[0].contents.int64_contents for _ in range(2))
+    assert one == same
+    assert set(one) == {0, 1}
+
+
+def test_a_state_that_was_reset_is_told(serve_grpc: Callable[[PolicyApp], Any]) -> None:
+    stub = serve_grpc(PolicyApp(served(COUNTING_BUNDLE)))
+    asked = request(1, 1, floats=[2], parameters={"state_version": pb.InferParameter(string_param="2")})
+    asked.inputs.add(name="state_in.sum", datatype="FP32", shape=[1, 1]).contents.fp32_contents.append(5)
+    answer = stub.ModelInfer(asked)
+    assert answer.parameters["state_reset"].bool_param
+    (summed,) = [each for each in answer.outputs if each.name == "state_out.sum"]
+    assert summed.contents.fp32_contents == [2]
+
+
+def test_every_kind_of_integer_is_read_and_written(serve_grpc: Callable[[PolicyApp], Any]) -> None:
+    asked = pb.ModelInferRequest(model_name="cartpole-ppo", outputs=outputs("action.flags.0", "action.flags.1"))
+    for name, datatype, shape, field, numbers in (
+        ("observations.arm.grip", "INT64", [1], "int64_contents", [-1]),
+        ("observations.arm.position", "FP64", [1, 3], "fp64_contents", [0.5, 0, 1]),
+        ("observations.goal.0", "UINT8", [1, 2, 2], "uint_contents", [0, 1, 2, 255]),
+        ("observations.goal.1", "UINT64", [1, 2], "uint64_contents", [2, 1]),
+        ("observations.switches", "BOOL", [1, 2], "bool_contents", [True, False]),
+    ):
+        tensor = asked.inputs.add(name=name, datatype=datatype, shape=shape)
+        getattr(tensor.contents, field).extend(numbers)
+    answer = serve_grpc(PolicyApp(served(ROBOT_BUNDLE))).ModelInfer(asked)
+    assert [each.contents.int_contents or each.contents.int64_contents for each in answer.outputs] == [[1, 0], [1, 1]]
+
+
+CODE = grpc.StatusCode
+FP16 = pb.ModelInferRequest.InferInputTensor(name="observations", datatype="FP16", shape=[1, 4])
+
+
+@pytest.mark.parametrize(
+    ("bundle", "asked", "code", "message"),
+    [
+        (
+            CARTPOLE_BUNDLE,
+            request(1, 3, floats=[0, 0, 0]),
+            CODE.INVALID_ARGUMENT,
+            "observations has shape (1, 3), expected (batch, 4) float32",
+        ),
+        (
+            CARTPOLE_BUNDLE,
+            request(1, 4, raw=b"1234"),
+            CODE.INVALID_ARGUMENT,
+            "observations is 4 bytes, expected 16 for shape (1, 4) FP32",
+        ),
+        (
+            CARTPOLE_BUNDLE,
+            pb.ModelInferRequest(model_name="cartpole-ppo", raw_input_contents=[b""]),
+            CODE.INVALID_ARGUMENT,
+            "raw_input_contents is 1 tensors, expected 0, one per input",
+        ),
+        (
+            CARTPOLE_BUNDLE,
+            pb.ModelInferRequest(model_name="cartpole-ppo", inputs=[FP16]),
+            CODE.INVALID_ARGUMENT,
+            "observations is FP16 in contents, expected raw_input_contents for that datatype",
+        ),
+        (
+            CARTPOLE_BUNDLE,
+            request(1, 4, floats=[0] * 4, model_name="other"),
+            CODE.NOT_FOUND,
+            "no model 'other' is served here, only 'cartpole-ppo'",
+        ),
+        (
+            CARTPOLE_BUNDLE,
+            request(1, 4, floats=[0] * 4, model_version="4"),
+            CODE.NOT_FOUND,
+            "version 4 of 'cartpole-ppo' is not served here, version 3 is: name it, or none",
+        ),
+        (
+            CARTPOLE_BUNDLE,
+            request(99, 4, raw=bytes(99 * 16)),
+            CODE.RESOURCE_EXHAUSTED,
+            "the body is larger than 1000 bytes; send fewer observations per request",
+        ),
+        (
+            STEERING_BUNDLE,
+            request(1, 1, floats=[7]),
+            CODE.INTERNAL,
+            "the policy failed to compute an action; the server's log says why",
+        ),
+    ],
+)
+def test_errors_have_a_status_and_say_what_is_wrong(
+    serve_grpc: Callable[[PolicyApp], Any], bundle: Bundle, asked: Any, code: object, message: str
+) -> None:
+    app = PolicyApp(served(bundle), max_body_bytes=1000)
+    with pytest.raises(grpc.RpcError) as refused:
+        serve_grpc(app).ModelInfer(asked)
+    assert (refused.value.code(), refused.value.details()) == (code, message)
+    assert app.counts.errors == 1
+
+
+def test_other_models_are_not_ready(serve_grpc: Callable[[PolicyApp], Any]) -> None:
+    stub = serve_grpc(PolicyApp(served()))
+    for call, asked in (
+        (stub.ModelReady, pb.ModelReadyRequest(name="other")),
+        (stub.ModelMetadata, pb.ModelMetadataRequest(name="cartpole-ppo", version="2")),
+    ):
+        with pytest.raises(grpc.RpcError) as refused:
+            call(asked)
+        assert refused.value.code() == CODE.NOT_FOUND
+
+
+def test_past_the_limit_requests_are_refused(serve_grpc: Callable[[PolicyApp], Any]) -> None:
+    app = PolicyApp(served(), max_ongoing_requests=1)
+    app._ongoing_requests = 1  # before the policy is known to be quick
+    with pytest.raises(grpc.RpcError) as refused:
+        serve_grpc(app).ModelInfer(request(1, 4, floats=[0] * 4))
+    assert refused.value.code() == CODE.UNAVAILABLE
+
+
+def test_requests_are_counted_as_those_of_the_native_route_are(serve_grpc: Callable[[PolicyApp], Any]) -> None:
+    app = PolicyApp(served())
+    serve_grpc(app).ModelInfer(request(1, 4, floats=[0] * 4))
+    assert app.counts.answered == 1
+    assert app.metrics.request_ms.total > 0

@@ -1,0 +1,116 @@
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from serving.datatypes import OutputTensor
+from serving.errors import InferenceInvalid
+from serving.inference_json import read, write
+
+TENSOR = {"name": "x", "datatype": "FP32", "shape": [2, 2]}
+HERE = TENSOR | {"data": [1, 2, 3, 4]}
+
+
+def body(**request: Any) -> bytes:
+    return json.dumps(request).encode()
+
+
+def behind(content: bytes, **request: Any) -> tuple[bytes, dict[bytes, bytes]]:
+    header = body(**request)
+    return header + content, {b"inference-header-content-length": str(len(header)).encode()}
+
+
+@pytest.mark.parametrize("data", [[1, 2, 3, 4], [[1, 2], [3, 4]]])
+def test_data_may_be_flat_or_nested(data: list[Any]) -> None:
+    (tensor,) = read(body(inputs=[TENSOR | {"data": data}]), {}).request.inputs
+    assert tensor.elements == [1, 2, 3, 4]
+
+
+def test_bytes_behind_the_json_belong_to_the_tensors_in_turn() -> None:
+    sizes = (2, 0, 3)
+    inputs = [TENSOR | {"parameters": {"binary_data_size": size}} for size in sizes]
+    found = read(*behind(b"aabbb", inputs=[inputs[0], HERE, *inputs[1:]])).request.inputs
+    assert [tensor.elements for tensor in found] == [b"aa", [1, 2, 3, 4], b"", b"bbb"]
+
+
+def test_identifier_parameters_and_outputs_are_read() -> None:
+    outputs = [{"name": "a", "parameters": {"binary_data": False}}, {"name": "b"}]
+    asked = read(
+        body(id="7", inputs=[], outputs=outputs, parameters={"binary_data_output": True, "seed": 1, "deep": None}), {}
+    )
+    assert asked.request == ("7", {"seed": 1, "deep": None}, [], ["a", "b"])
+    assert (asked.binary, asked.all_binary) == ({"a": False}, True)
+
+
+def test_each_output_is_written_as_asked() -> None:
+    asked = read(body(inputs=[], outputs=[{"name": "a"}, {"name": "b", "parameters": {"binary_data": True}}]), {})
+    outputs = [
+        OutputTensor("a", "FP32", np.array([[1.5, np.inf]], np.float32)),
+        OutputTensor("b", "INT64", np.array([1, 2])),
+    ]
+    written = write({"model_name": "m"}, outputs, asked)
+    assert written.json_length is not None
+    assert written.body[written.json_length :] == np.array([1, 2], "<i8").tobytes()
+    assert json.loads(written.body[: written.json_length]) == {
+        "model_name": "m",
+        "outputs": [
+            {"name": "a", "datatype": "FP32", "shape": [1, 2], "data": [1.5, None]},
+            {"name": "b", "datatype": "INT64", "shape": [2], "parameters": {"binary_data_size": 16}},
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", 'the body is not JSON (it is empty), expected an object like {"inputs": [...]}'),
+        (b"[]", 'the body is a list, expected an object like {"inputs": [...]}'),
+        (b"{}", "inputs is missing, expected a list"),
+        (body(inputs={}), "inputs is an object, expected a list"),
+        (body(inputs=[], id=7), "id is 7, expected a string"),
+        (b'{"inputs": [], "id": "\\ud800"}', "id is half a surrogate pair, expected text that can be sent back"),
+        (
+            body(inputs=[HERE | {"shape": [2**63, 2]}]),
+            "inputs[0].shape: [9223372036854775808, 2], expected a list of lengths",
+        ),
+        (body(inputs=[], parameters=[]), "parameters is a list, expected an object"),
+        (body(inputs=[], outputs=["a"]), 'outputs[0] is the string "a", expected an object with a name'),
+        (body(inputs=[], outputs=[{}]), "outputs[0].name: missing, expected a string"),
+        (
+            body(inputs=[], outputs=[{"name": "a", "parameters": {"classification": 2}}]),
+            'outputs[0].parameters: an object with the string "classification", expected only binary_data',
+        ),
+        (
+            body(inputs=[], outputs=[{"name": "a", "parameters": {"binary_data": 1}}]),
+            "outputs[0].parameters.binary_data: 1, expected true or false",
+        ),
+        (body(inputs=[1]), "inputs[0] is 1, expected an object with name, datatype, shape and data"),
+        (body(inputs=[{"name": "x"}]), "inputs[0].datatype: missing, expected a string"),
+        (body(inputs=[TENSOR]), "inputs[0].data: missing, expected a list"),
+        (body(inputs=[HERE | {"shape": [2, -2]}]), "inputs[0].shape: [2, -2], expected a list of lengths"),
+        (
+            body(inputs=[HERE | {"data": [[1, 2], [3]]}]),
+            "inputs[0].data: not nested as its shape is, expected lists for shape (2, 2), or one flat list",
+        ),
+        (
+            body(inputs=[HERE | {"parameters": {"binary_data_size": 1}}]),
+            "inputs[0].parameters.binary_data_size: 1, expected at most 0, the bytes that are left",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named(content: bytes, message: str) -> None:
+    with pytest.raises(InferenceInvalid) as refused:
+        read(content, {})
+    assert str(refused.value) == message
+
+
+@pytest.mark.parametrize("length", [b"-1", b"x", b"3", b"9" * 5000, b"0" * 5000])
+def test_a_header_that_names_no_part_of_the_body_is_refused(length: bytes) -> None:
+    with pytest.raises(InferenceInvalid, match="expected at most the body's length, 2"):
+        read(b"{}", {b"inference-header-content-length": length})
+
+
+def test_bytes_that_no_tensor_claims_are_refused() -> None:
+    with pytest.raises(InferenceInvalid, match="the body is 2 bytes longer than its tensors, expected no more"):
+        read(*behind(b"aa", inputs=[HERE]))
