@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -316,7 +317,12 @@ class Answer(NamedTuple):
 
 
 def ask(
-    app: PolicyApp, method: str = "POST", path: str = "/", body: bytes = b"", chunks: list[bytes] | None = None
+    app: PolicyApp,
+    method: str = "POST",
+    path: str = "/",
+    body: bytes = b"",
+    chunks: list[bytes] | None = None,
+    headers: Sequence[tuple[bytes, bytes]] = (),
 ) -> Answer:
     """Send one request through the ASGI interface."""
     parts = [body] if chunks is None else chunks
@@ -332,7 +338,7 @@ def ask(
     async def send(message: Any) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": method, "path": f"/prefix{path}", "root_path": "/prefix", "headers": []}
+    scope = {"type": "http", "method": method, "path": f"/prefix{path}", "root_path": "/prefix", "headers": [*headers]}
     asyncio.run(app(scope, receive, send))
     headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
     return Answer(sent[0]["status"], headers, b"".join(message["body"] for message in sent[1:]))
