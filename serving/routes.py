@@ -34,6 +34,7 @@ from serving.errors import (
 )
 from serving.limits import Limits
 from serving.metrics import Metrics
+from serving.openapi import Documentation
 from serving.protocol import Act, Answer, Protocol, Refusal, Request
 from serving.refresh import Refresh
 from serving.replica import Counts, Replica
@@ -87,6 +88,7 @@ class PolicyApp:
             "/health": (("GET", "HEAD"), self._health),
         }
         self._protocols: tuple[Protocol, ...] = ()
+        self._protocols += (Documentation(self._protocols, limits, closed=token is not None),)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's scope (asgi.readthedocs.io/en/latest/specs/main.html)."""
