@@ -6,7 +6,7 @@ MLFLOW_PORT ?= 5000
 SERVING_PORT ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-unit test-conformance test-faults lint types protos bench-serving bench-batching bench-protocols bench-training bench-scale clean
+.PHONY: help setup run test test-unit test-conformance test-faults fuzz lint types protos bench-serving bench-batching bench-protocols bench-training bench-scale clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -39,6 +39,9 @@ test-conformance: setup ## The conformance suite whole: a policy of each kind of
 
 test-faults: setup ## The fault suite: kills, corrupt versions and outages under load.
 	@$(BIN)/python -m pytest -m faults tests/faults
+
+fuzz: setup ## 100,000 malformed requests over all routes of a real server.
+	@$(BIN)/python -m tests.serving.fuzz
 
 lint: setup ## ruff: rules and format.
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

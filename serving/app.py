@@ -10,11 +10,13 @@ from ray import is_initialized, serve
 from ray.serve import Application
 
 from serving import engine, replica, tracking
+from serving.auth import BearerToken, read_token
 from serving.autoscaling import Autoscaling
 from serving.batching import Batching
 from serving.candidate import GIB
 from serving.engine import MAX_BODY_BYTES
 from serving.inference_grpc import InferenceServicer
+from serving.limits import MAX_JSON_DEPTH, MAX_OBSERVATIONS, Limits
 from serving.metrics import Exporter
 from serving.routes import MAX_ONGOING_REQUESTS, PolicyApp
 from serving.startup import started
@@ -66,6 +68,19 @@ class Arguments(BaseModel):
         default=0.0, ge=0, description="Seconds that the first request of a batch waits for others."
     )
     max_body_bytes: int = Field(default=MAX_BODY_BYTES, ge=1, description="Larger request bodies are refused (413).")
+    max_observations: int = Field(
+        default=MAX_OBSERVATIONS, ge=1, description="Observations that one request may hold; more are refused (413)."
+    )
+    max_json_depth: int = Field(
+        default=MAX_JSON_DEPTH,
+        ge=2,
+        le=1000,
+        description="Lists and objects within each other; deeper requests are refused (400).",
+    )
+    auth_token_file: str | None = Field(
+        default=None,
+        description="File, on each node, with the bearer token to ask for. Default: anyone may ask.",
+    )
     access_log: bool = Field(default=False, description="Log each request; costs most of the tail latency.")
 
     @model_validator(mode="after")
@@ -77,6 +92,11 @@ class Arguments(BaseModel):
         if self.autoscaling and self.autoscaling.target_ongoing_requests > self.max_ongoing_requests:
             raise ValueError("target_ongoing_requests above max_ongoing_requests is never reached: lower it")
         return self
+
+    @property
+    def limits(self) -> Limits:
+        """How much one request may ask for, beside the size of its body."""
+        return Limits(self.max_observations, self.max_json_depth)
 
     @property
     def batching(self) -> Batching:
@@ -91,10 +111,13 @@ class PolicyReplica(InferenceServicer):
     async def __init__(self, arguments: Arguments, deployment: str) -> None:  # type: ignore[misc]  # Serve awaits it
         """Resolve, fetch, verify and load in a thread: the event loop goes on, for Serve's sake."""
         engine.tune_replica()
+        token = BearerToken(read_token(arguments.auth_token_file)) if arguments.auth_token_file else None
         start = await asyncio.to_thread(started, arguments, deployment)
         self._app = app = PolicyApp(
             start.served,
             max_body_bytes=arguments.max_body_bytes,
+            limits=arguments.limits,
+            token=token,
             max_ongoing_requests=arguments.max_ongoing_requests,
             batching=arguments.batching,
             autoscaled=arguments.autoscaling is not None,

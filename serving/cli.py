@@ -11,6 +11,16 @@ DEFAULT_MODEL_URI = "models:/cartpole-ppo/Production"
 DEFAULT_URL = "http://127.0.0.1:8000/cartpole-ppo"
 
 
+TOKEN_OPTION = click.option(
+    "--auth-token-file",
+    "token_file",
+    envvar="SERVING_AUTH_TOKEN_FILE",
+    show_envvar=True,
+    type=click.Path(),
+    help="File with the bearer token that the server asks for.",
+)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def main() -> None:
     """Serve policies of the model registry over HTTP, and query them."""
@@ -69,6 +79,25 @@ def main() -> None:
     type=click.IntRange(1),
     help="Larger requests are refused; a larger limit slows all.",
 )
+@click.option(
+    "--max-observations",
+    default=4096,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Observations per request; more are refused.",
+)
+@click.option(
+    "--max-json-depth",
+    default=64,
+    show_default=True,
+    type=click.IntRange(2, 1000),
+    help="Lists and objects within each other.",
+)
+@click.option(
+    "--auth-token-file",
+    type=click.Path(),
+    help="File with the bearer token to ask of clients.  [default: anyone may ask]",
+)
 @click.option("--access-log", is_flag=True, help="Log each request, at the price of latency.")
 @click.option(
     "--refresh-interval",
@@ -108,6 +137,7 @@ def run(**options: Any) -> None:
     default=None,
     help="One request for a step of all episodes.  [default: from 20 episodes on]",
 )
+@TOKEN_OPTION
 @domain_errors()
 def query(**options: Any) -> None:
     """Play episodes with a served policy, through HTTP."""
@@ -119,6 +149,7 @@ def query(**options: Any) -> None:
 @main.command()
 @click.option("--url", default=DEFAULT_URL, show_default=True, help="The policy server, with its route prefix.")
 @click.option("--watch", is_flag=True, help="Go on, renewed every second, until Ctrl-C.")
+@TOKEN_OPTION
 @domain_errors()
 def status(**options: Any) -> None:
     """Show which version each replica serves, and what the registry has said."""

@@ -25,9 +25,10 @@ class PolicyClient:
     Args:
         url: with the route prefix, such as `http://127.0.0.1:8000/cartpole-ppo`.
         timeout_s: how long to wait for an answer.
+        token: the bearer token, of a server that asks for one.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 10.0) -> None:
+    def __init__(self, url: str, *, timeout_s: float = 10.0, token: str | None = None) -> None:
         self.url = url.rstrip("/")
         self.model_version: int | None = None
         """The version that made the last answer; it changes with a promotion."""
@@ -37,6 +38,8 @@ class PolicyClient:
         self._timeout_s = timeout_s
         self._session = requests.Session()
         self._session.headers["Content-Type"] = "application/json"
+        if token is not None:
+            self._session.headers["Authorization"] = f"Bearer {token}"
 
     def reset(self, *episodes: Hashable) -> None:
         """Forget the states of some episodes, or of all: the next action of each begins with the initial state."""

@@ -321,6 +321,38 @@ class VersionNotServed(RequestError):
 
 
 @dataclass(eq=False)
+class ObservationsTooMany(RequestError):
+    """The request holds more than `limit` observations."""
+
+    found: int
+    limit: int
+
+    def __str__(self) -> str:
+        return f"the request holds {self.found} observations, expected at most {self.limit}; send several requests"
+
+
+@dataclass(eq=False)
+class JsonTooDeep(RequestError):
+    """Lists and objects stand in each other, more than `limit` deep."""
+
+    limit: int
+
+    def __str__(self) -> str:
+        return f"the body nests lists and objects more than {self.limit} deep; no observation needs that"
+
+
+@dataclass(eq=False)
+class Unauthorized(RequestError):
+    """The server asks for a token; the request has none, or another one if `given`."""
+
+    given: bool
+
+    def __str__(self) -> str:
+        found = "another token than the server's" if self.given else "no token"
+        return f"the request brings {found}; send the header Authorization: Bearer TOKEN"
+
+
+@dataclass(eq=False)
 class PolicyFailed(ServingError):
     """The policy could not compute an action; `reason` goes to the log, not to the client."""
 
@@ -356,6 +388,9 @@ RESPONSES: dict[type[ServingError], tuple[HTTPStatus, str]] = {
     InferenceInvalid: (HTTPStatus.BAD_REQUEST, "inference_invalid"),
     ModelNotServed: (HTTPStatus.NOT_FOUND, "model_not_served"),
     VersionNotServed: (HTTPStatus.NOT_FOUND, "version_not_served"),
+    ObservationsTooMany: (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "observations_too_many"),
+    JsonTooDeep: (HTTPStatus.BAD_REQUEST, "json_too_deep"),
+    Unauthorized: (HTTPStatus.UNAUTHORIZED, "unauthorized"),
     PolicyFailed: (HTTPStatus.INTERNAL_SERVER_ERROR, "policy_failed"),
     Overloaded: (HTTPStatus.SERVICE_UNAVAILABLE, "overloaded"),
 }
@@ -584,6 +619,20 @@ class GrpcNotStarted(ServingError):
         return (
             f"the cluster runs a Serve without gRPC. Leave --grpc-port out, or restart Serve with grpc_options whose "
             f"grpc_servicer_functions are [{self.function}]"
+        )
+
+
+@dataclass(eq=False)
+class TokenFileInvalid(ServingError):
+    """The file with the bearer token holds none; `reason` says why."""
+
+    file: str
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"cannot take the token from {self.file}: {self.reason}. Write one into it: "
+            f"(umask 077 && openssl rand -hex 32 > {self.file})"
         )
 
 

@@ -24,6 +24,8 @@ class Request:
     """Names are in lower case; of several of one name, the last."""
     query: bytes
     body: bytes
+    prefix: str = ""
+    """The route prefix, without a slash at its end."""
 
 
 @dataclass(frozen=True, slots=True)

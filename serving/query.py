@@ -9,6 +9,7 @@ import gymnasium
 import numpy as np
 
 from serving import environments
+from serving.auth import read_token
 from serving.client import PolicyClient
 from serving.episodes import Episode, MakeEnvironment, Step, play_one, play_together
 
@@ -18,15 +19,23 @@ TOGETHER_FROM = 20
 
 
 def query(
-    url: str, *, episodes: int, env_id: str | None, seed: int, quiet: bool, together: bool | None
+    url: str,
+    *,
+    episodes: int,
+    env_id: str | None,
+    seed: int,
+    quiet: bool,
+    together: bool | None,
+    token_file: str | None = None,
 ) -> list[Episode]:
     """Play episodes with the policy at `url`, seeded from `seed` on, and print steps, returns and their mean.
 
     Raises:
         ServerUnreachable, RequestRefused: as the client does.
+        TokenFileInvalid: there is no token in the file.
         EnvironmentUnknown: the environment cannot be made.
     """
-    with PolicyClient(url) as client:
+    with PolicyClient(url, token=token_file and read_token(token_file)) as client:
         model = client.model()
         described = {"id": env_id, "kwargs": {}} if env_id else model["environment"]
         environment, make = described["id"], _maker(described)

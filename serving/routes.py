@@ -22,6 +22,7 @@ from serving.asgi import (
     respond,
     respond_in_parts,
 )
+from serving.auth import CHALLENGE, BearerToken
 from serving.batching import Batcher, Batching
 from serving.engine import MAX_BODY_BYTES
 from serving.errors import (
@@ -29,9 +30,12 @@ from serving.errors import (
     Overloaded,
     PathUnknown,
     PolicyFailed,
+    Unauthorized,
 )
 from serving.inference_http import InferenceProtocol
+from serving.limits import Limits
 from serving.metrics import Metrics
+from serving.openapi import Documentation
 from serving.protocol import Act, Answer, Protocol, Refusal, Request
 from serving.refresh import Refresh
 from serving.replica import Counts, Replica
@@ -58,6 +62,8 @@ class PolicyApp:
         served: ServedPolicy,
         *,
         max_body_bytes: int = MAX_BODY_BYTES,
+        limits: Limits = Limits(),  # noqa: B008 - immutable
+        token: BearerToken | None = None,
         max_ongoing_requests: int = MAX_ONGOING_REQUESTS,
         batching: Batching = Batching(),  # noqa: B008 - immutable
         autoscaled: bool = False,
@@ -70,6 +76,9 @@ class PolicyApp:
         self.counts = Counts()
         self._replica = replica
         self.max_body_bytes = max_body_bytes
+        self._limits = limits
+        self._token = token
+        self._shallow_bytes = 2 * limits.max_json_depth
         self._max_ongoing_requests = max_ongoing_requests
         self._ongoing_requests = 0
         self._batching = batching
@@ -81,6 +90,7 @@ class PolicyApp:
             "/health": (("GET", "HEAD"), self._health),
         }
         self._protocols: tuple[Protocol, ...] = (ScoringProtocol(), InferenceProtocol())
+        self._protocols += (Documentation(self._protocols, limits, closed=token is not None),)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's scope (asgi.readthedocs.io/en/latest/specs/main.html)."""
@@ -93,9 +103,12 @@ class PolicyApp:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         served, start = self.served, time.perf_counter()
-        path = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/") or "/"
+        prefix = scope.get("root_path", "")
+        path = scope["path"].removeprefix(prefix).rstrip("/") or "/"
         refuse = _refuse
         try:
+            if self._token is not None:
+                self._token.check(path, scope["headers"])
             if path in self._routes:
                 allowed, handler = self._routes[path]
                 _check_method(scope["method"], path, allowed)
@@ -106,7 +119,8 @@ class PolicyApp:
                 refuse = protocol.refuse
                 _check_method(scope["method"], path, protocol.methods(path))
                 body = await read_body(receive, self.max_body_bytes)
-                request = Request(scope["method"], path, dict(scope["headers"]), scope["query_string"], body)
+                self._limits.check_depth(_json_of(body, headers := dict(scope["headers"])))
+                request = Request(scope["method"], path, headers, scope.get("query_string", b""), body, prefix)
                 await _send(send, served, await protocol.answer(request, served, self.act_for(served)))
         except ClientGoneError:
             return
@@ -145,6 +159,7 @@ class PolicyApp:
         """Return what computes the actions of one request with this policy, if there is room for it."""
 
         async def act(observations: Batch) -> Batch:
+            self._limits.check_observations(len(observations))
             self._admit()
             self._ongoing_requests += 1
             try:
@@ -161,7 +176,11 @@ class PolicyApp:
             raise Overloaded(self._max_ongoing_requests)
 
     async def _answer(self, served: ServedPolicy, body: bytes) -> bytes:
+        if len(body) > self._shallow_bytes:  # a shorter one cannot open and close so many
+            self._limits.check_depth(body)
         observations, batched = served.codec.decode(body)
+        if batched:
+            self._limits.check_observations(len(observations))
         actions = await self._batcher_for(served).act(observations) if len(observations) else observations
         return served.codec.encode(actions, batched=batched)
 
@@ -205,6 +224,15 @@ def _check_method(method: str, path: str, allowed: tuple[str, ...]) -> None:
         raise MethodNotAllowed(method, path, allowed)
 
 
+def _json_of(body: bytes, headers: dict[bytes, bytes]) -> bytes:
+    """Return the part of a body that may be JSON: CSV is not, nor are tensors in bytes."""
+    length = headers.get(b"inference-header-content-length", b"")
+    if length.isdigit():
+        return body[: int(length)]
+    kinds = (b"text/csv", b"application/octet-stream")
+    return b"" if headers.get(b"content-type", b"").lower().startswith(kinds) else body
+
+
 def _refuse(refusal: Refusal) -> bytes:
     return orjson.dumps({"error": {"code": refusal.code, "message": refusal.message}})
 
@@ -218,4 +246,6 @@ def _log(refusal: Refusal, error: Exception) -> None:
 def _headers_of(error: Exception) -> list[tuple[bytes, bytes]]:
     if isinstance(error, MethodNotAllowed):
         return [(b"allow", ", ".join(error.allowed).encode())]
+    if isinstance(error, Unauthorized):
+        return [CHALLENGE]
     return [(b"retry-after", b"%d" % RETRY_AFTER_S)] if isinstance(error, Overloaded) else []

@@ -5,6 +5,7 @@ import importlib
 import json
 import math
 import os
+import shlex
 import sys
 import threading
 import time
@@ -15,7 +16,7 @@ from typing import Any
 import click
 from gymnasium import Space
 
-from serving import candidate, engine, registry, tracking
+from serving import auth, candidate, engine, registry, tracking
 from serving.cluster import Cluster, check_port
 from serving.errors import ModelUnknown, ModelUriInvalid, PortTaken, ServingError, VersionMissing
 from serving.good import LastKnownGood
@@ -46,6 +47,9 @@ class ServerOptions:
     max_batch_size: int
     batch_wait_timeout_s: float
     max_body_bytes: int
+    max_observations: int
+    max_json_depth: int
+    auth_token_file: str | None
     access_log: bool
     refresh_interval_s: float
     allow_space_change: bool
@@ -84,7 +88,7 @@ def _serve(options: ServerOptions) -> None:
             cluster.wait(version.name, f"{url}/health", options.startup_timeout_s)
             if cluster.grpc_port is not None:
                 click.echo(f"gRPC:     {_reachable(cluster.host)}:{cluster.grpc_port}, the Open Inference Protocol")
-            _announce(url, version, observation_space)
+            _announce(url, version, observation_space, options.auth_token_file)
             _stay()
         finally:
             ignore_signals()
@@ -93,6 +97,8 @@ def _serve(options: ServerOptions) -> None:
 def _check(options: ServerOptions) -> tuple[ModelVersion, Space[Any]]:
     """Find in seconds what would otherwise fail after Ray has started: registry, version, bundle, port."""
     tracking.bound_requests()
+    if options.auth_token_file is not None:
+        auth.read_token(options.auth_token_file)
     if options.address is None:
         check_port(options.host, options.port)
         if options.grpc_port is not None:
@@ -143,6 +149,9 @@ def _application(options: ServerOptions) -> Any:
         max_batch_size=options.max_batch_size,
         batch_wait_timeout_s=options.batch_wait_timeout_s,
         max_body_bytes=options.max_body_bytes,
+        max_observations=options.max_observations,
+        max_json_depth=options.max_json_depth,
+        auth_token_file=options.auth_token_file and os.path.abspath(options.auth_token_file),  # noqa: PTH100 - as above
         access_log=options.access_log,
         refresh_interval_s=options.refresh_interval_s,
         allow_space_change=options.allow_space_change,
@@ -159,10 +168,12 @@ def _stay() -> None:
         click.echo("Stopping: requests under way are answered first ...")
 
 
-def _announce(url: str, version: ModelVersion, observation_space: Space[Any]) -> None:
+def _announce(url: str, version: ModelVersion, observation_space: Space[Any], token_file: str | None) -> None:
+    header = f' -H "Authorization: Bearer $(cat {shlex.quote(token_file)})"' if token_file else ""
+    option = f" --auth-token-file {shlex.quote(token_file)}" if token_file else ""
     click.echo(f"Serving {version.name} version {version.version} ({version.uri}) at {url}")
-    click.echo(f"Try it:   {_example(url, observation_space.shape or ())}")
-    click.echo(f"Play:     python -m serving query --url {url} --episodes 5")
+    click.echo(f"Try it:   {_example(url, observation_space.shape or ())}{header}")
+    click.echo(f"Play:     python -m serving query --url {url} --episodes 5{option}")
     click.echo("Stop it:  Ctrl-C")
 
 

@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from serving.auth import read_token
 from serving.client import PolicyClient
 from serving.errors import ServerUnreachable
 from serving.spaces import Json
@@ -44,22 +45,24 @@ class Sample:
         return float(now - then) / (self.at - before.at)
 
 
-def status(url: str, *, watch: bool) -> None:
+def status(url: str, *, watch: bool, token_file: str | None = None) -> None:
     """Print what each replica serves; with `watch` go on until Ctrl-C.
 
     Raises:
         ServerUnreachable, RequestRefused: as the client does; not once it is watching.
+        TokenFileInvalid: there is no token in the file.
     """
     console = Console()
-    before = ask(url)
+    token = token_file and read_token(token_file)
+    before = ask(url, token)
     time.sleep(INTERVAL_S)
     if not watch:
-        console.print(_shown(url, ask(url), before))
+        console.print(_shown(url, ask(url, token), before))
         return
     with Live(console=console, auto_refresh=False) as live:
         while True:
             try:
-                after = ask(url)
+                after = ask(url, token)
             except ServerUnreachable as error:
                 live.update(Text(str(error), style="red"), refresh=True)
             else:
@@ -68,7 +71,7 @@ def status(url: str, *, watch: bool) -> None:
             time.sleep(INTERVAL_S)
 
 
-def ask(url: str) -> Sample:
+def ask(url: str, token: str | None = None) -> Sample:
     """Ask over new connections, until every replica has answered, or chance has had its chances.
 
     Raises:
@@ -77,7 +80,7 @@ def ask(url: str) -> Sample:
     models: dict[str, Model] = {}
     tries, wanted = 0, 1
     while len(models) < wanted and tries < TRIES_PER_REPLICA * wanted:
-        with PolicyClient(url) as client:
+        with PolicyClient(url, token=token) as client:
             model = client.model()
         models[model["replica"]["id"]] = model
         wanted = model["replica"]["of"]

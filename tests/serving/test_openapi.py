@@ -1,0 +1,134 @@
+"""What /openapi.json says is so: its examples work, and schemathesis finds no answer that it does not have."""
+
+import shutil
+from typing import Any
+
+import jsonschema
+import orjson
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi import checks
+
+from serving.auth import BearerToken
+from serving.errors import RESPONSES
+from serving.policy import Bundle
+from serving.routes import PolicyApp
+from tests.serving.policies import (
+    CARTPOLE_BUNDLE,
+    COUNTING_BUNDLE,
+    EXPLORING_BUNDLE,
+    ROBOT_BUNDLE,
+    STEERING_BUNDLE,
+    ask,
+    served,
+)
+
+BUNDLES = {
+    "cartpole": CARTPOLE_BUNDLE,
+    "steering": STEERING_BUNDLE,
+    "exploring": EXPLORING_BUNDLE,
+    "counting": COUNTING_BUNDLE,
+    "robot": ROBOT_BUNDLE,
+}
+NEGATIVE = schemathesis.GenerationMode.NEGATIVE
+SEED, EXAMPLES = 7, 25
+CHECKS = [
+    not_a_server_error,
+    checks.status_code_conformance,
+    checks.content_type_conformance,
+    checks.response_schema_conformance,
+]
+
+
+def document_of(app: PolicyApp) -> Any:
+    return ask(app, "GET", "/openapi.json").json()
+
+
+@pytest.mark.parametrize("bundle", BUNDLES.values(), ids=BUNDLES)
+def test_every_example_works_as_it_is(bundle: Bundle) -> None:
+    app = PolicyApp(served(bundle))
+    tried = 0
+    for path, item in document_of(app)["paths"].items():
+        for method, operation in item.items():
+            content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+            for example in content.get("examples", {}).values():
+                jsonschema.validate(example["value"], content["schema"])
+                answer = ask(app, method.upper(), path, orjson.dumps(example["value"]))
+                assert answer.status == 200, answer.body
+                schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
+                jsonschema.validate(answer.json(), schema)
+                tried += 1
+    assert tried >= 6
+
+
+@pytest.mark.parametrize("path", ["/model", "/health", "/openapi.json", "/docs"])
+def test_every_path_of_the_document_answers(app: PolicyApp, path: str) -> None:
+    assert path in document_of(app)["paths"]
+    assert ask(app, "GET", path).status == 200
+
+
+def test_every_error_is_described(app: PolicyApp) -> None:
+    described = document_of(app)["components"]["responses"]
+    for status, code in RESPONSES.values():
+        schema = described[status.name]["content"]["application/json"]["schema"]
+        assert code in schema["properties"]["error"]["properties"]["code"]["enum"]
+
+
+def test_paths_are_under_the_route_prefix(app: PolicyApp) -> None:
+    assert document_of(app)["servers"] == [{"url": "/prefix"}]
+
+
+def test_a_token_is_described_where_it_is_asked_for() -> None:
+    app = PolicyApp(served(), token=BearerToken("abc"))
+    document = ask(app, "GET", "/openapi.json", headers={"authorization": "Bearer abc"}).json()
+    assert document["components"]["securitySchemes"] == {"token": {"type": "http", "scheme": "bearer"}}
+    assert "401" in document["paths"]["/"]["post"]["responses"]
+    assert document["paths"]["/health"]["get"]["security"] == []
+
+
+@pytest.mark.parametrize("bundle", [EXPLORING_BUNDLE, ROBOT_BUNDLE], ids=["exploring", "robot"])
+def test_schemathesis_finds_no_failure_and_no_undocumented_answer(bundle: Bundle, serve_http: Any) -> None:
+    app = PolicyApp(served(bundle))
+    url = serve_http(app)
+    schema = schemathesis.openapi.from_dict(document_of(app) | {"servers": [{"url": "/"}]})
+    for found in schema.get_all_operations():
+        operation = found.ok()
+        valid = operation.as_strategy()
+        strategy = valid | operation.as_strategy(generation_mode=NEGATIVE) if operation.body else valid
+
+        @seed(SEED)
+        @settings(
+            max_examples=EXAMPLES,
+            database=None,
+            deadline=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(case=strategy)
+        def answers_as_described(case: Any) -> None:
+            case.call_and_validate(base_url=url, checks=CHECKS)
+
+        answers_as_described()
+
+
+def test_the_page_shows_and_tries_the_api(serve_http: Any) -> None:
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium is installed: apt-get install chromium")
+    playwright_api = pytest.importorskip("playwright.sync_api")
+    url = serve_http(PolicyApp(served()))
+    with playwright_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page()
+        asked: list[str] = []
+        errors: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.goto(f"{url}/docs")
+        page.get_by_role("button", name="Send").first.click()
+        page.get_by_text('{"action":0}').wait_for(timeout=10_000)
+        browser.close()
+    assert errors == []
+    assert all(each.startswith((url, "data:")) for each in asked)
