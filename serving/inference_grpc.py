@@ -68,10 +68,14 @@ class InferenceServicer:
     async def ServerMetadata(
         self,
         request: pb.ServerMetadataRequest,  # noqa: ARG002
-        grpc_context: RayServegRPCContext,  # noqa: ARG002
+        grpc_context: RayServegRPCContext,
     ) -> pb.ServerMetadataResponse:
         """Say what this server is."""
-        return pb.ServerMetadataResponse(name=SERVER_NAME, version=server_version(), extensions=EXTENSIONS)
+
+        async def described(_: InferenceModel, __: Act) -> pb.ServerMetadataResponse:
+            return pb.ServerMetadataResponse(name=SERVER_NAME, version=server_version(), extensions=EXTENSIONS)
+
+        return await self._answer(described, pb.ServerMetadataResponse, grpc_context)
 
     async def ModelReady(
         self, request: pb.ModelReadyRequest, grpc_context: RayServegRPCContext
@@ -122,14 +126,21 @@ class InferenceServicer:
 
         Serve would log an exception as a failure of its own.
         """
-        served = self._app.served
+        served, token = self._app.served, self._app.token
         try:
+            if token is not None:
+                token.check("", _headers(context))
             return await answer(served.inference, self._app.act_for(served))
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a status and the log the rest
             refusal = self._app.refusal_of(error)
             context.set_code(CODES.get(refusal.status, grpc.StatusCode.INVALID_ARGUMENT))
             context.set_details(refusal.message)
             return empty()
+
+
+def _headers(context: RayServegRPCContext) -> list[tuple[bytes, bytes]]:
+    """Return the call's metadata in HTTP's form."""
+    return [(key.encode(), value.encode()) for key, value in context.invocation_metadata() if isinstance(value, str)]
 
 
 async def _infer(request: pb.ModelInferRequest, model: InferenceModel, act: Act) -> pb.ModelInferResponse:

@@ -77,7 +77,7 @@ class PolicyApp:
         self._replica = replica
         self.max_body_bytes = max_body_bytes
         self._limits = limits
-        self._token = token
+        self.token = token
         self._shallow_bytes = 2 * limits.max_json_depth
         self._max_ongoing_requests = max_ongoing_requests
         self._ongoing_requests = 0
@@ -107,8 +107,8 @@ class PolicyApp:
         path = scope["path"].removeprefix(prefix).rstrip("/") or "/"
         refuse = _refuse
         try:
-            if self._token is not None:
-                self._token.check(path, scope["headers"])
+            if self.token is not None:
+                self.token.check(path, scope["headers"])
             if path in self._routes:
                 allowed, handler = self._routes[path]
                 _check_method(scope["method"], path, allowed)

@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
+from serving.auth import BearerToken
 from serving.inference_grpc import InferenceServicer
 from serving.policy import Bundle
 from serving.protos import inference_pb2 as pb
@@ -236,3 +237,22 @@ def test_requests_are_counted_as_those_of_the_native_route_are(serve_grpc: Calla
     serve_grpc(app).ModelInfer(request(1, 4, floats=[0] * 4))
     assert app.counts.answered == 1
     assert app.metrics.request_ms.total > 0
+
+
+@pytest.mark.parametrize("metadata", [(), (("authorization", "Bearer wrong"),)])
+def test_where_a_token_is_asked_for_nothing_but_health_is_told_without_it(
+    serve_grpc: Callable[[PolicyApp], Any], metadata: tuple[tuple[str, str], ...]
+) -> None:
+    stub = serve_grpc(PolicyApp(served(), token=BearerToken("s3cret-0123")))
+    assert stub.ServerLive(pb.ServerLiveRequest(), metadata=metadata).live
+    assert stub.ServerReady(pb.ServerReadyRequest(), metadata=metadata).ready
+    for ask, asked in (
+        (stub.ServerMetadata, pb.ServerMetadataRequest()),
+        (stub.ModelReady, pb.ModelReadyRequest(name="cartpole-ppo")),
+        (stub.ModelMetadata, pb.ModelMetadataRequest(name="cartpole-ppo")),
+        (stub.ModelInfer, request(1, 4, floats=[0, 0, 1, 0])),
+    ):
+        with pytest.raises(grpc.RpcError) as refused:
+            ask(asked, metadata=metadata)
+        assert refused.value.code() == CODE.UNAUTHENTICATED
+        assert ask(asked, metadata=(("authorization", "Bearer s3cret-0123"),))
