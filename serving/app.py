@@ -15,6 +15,7 @@ from serving.batching import Batching
 from serving.candidate import GIB
 from serving.engine import MAX_BODY_BYTES
 from serving.metrics import Exporter
+from serving.play.protocol import PLAY_SESSIONS
 from serving.routes import MAX_ONGOING_REQUESTS, PolicyApp
 from serving.startup import started
 
@@ -65,6 +66,9 @@ class Arguments(BaseModel):
         default=0.0, ge=0, description="Seconds that the first request of a batch waits for others."
     )
     max_body_bytes: int = Field(default=MAX_BODY_BYTES, ge=1, description="Larger request bodies are refused (413).")
+    play_sessions: int = Field(
+        default=PLAY_SESSIONS, ge=0, description="Viewers of /play that one replica plays for; 0 turns the page off."
+    )
     access_log: bool = Field(default=False, description="Log each request; costs most of the tail latency.")
 
     @model_validator(mode="after")
@@ -97,6 +101,7 @@ class PolicyReplica:
             max_ongoing_requests=arguments.max_ongoing_requests,
             batching=arguments.batching,
             autoscaled=arguments.autoscaling is not None,
+            play_sessions=arguments.play_sessions,
             refresh=start.refresh,
             replica=replica.this(arguments.num_replicas),
         )

@@ -68,6 +68,13 @@ def main() -> None:
     type=click.IntRange(1),
     help="Larger requests are refused; a larger limit slows all.",
 )
+@click.option(
+    "--play-sessions",
+    default=2,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Viewers of /play per replica; 0: no page.",
+)
 @click.option("--access-log", is_flag=True, help="Log each request, at the price of latency.")
 @click.option(
     "--refresh-interval",

@@ -264,6 +264,16 @@ class PolicyFailed(ServingError):
         return "the policy failed to compute an action; the server's log says why"
 
 
+@dataclass(eq=False)
+class PlayBusy(ServingError):
+    """All of the replica's `limit` sessions of /play are taken."""
+
+    limit: int
+
+    def __str__(self) -> str:
+        return f"{self.limit} watch already, as many as may at once; close another page, or try again later"
+
+
 RESPONSES: dict[type[ServingError], tuple[HTTPStatus, str]] = {
     BodyNotJson: (HTTPStatus.BAD_REQUEST, "body_not_json"),
     BodyNotObject: (HTTPStatus.UNPROCESSABLE_ENTITY, "body_not_object"),
@@ -286,6 +296,7 @@ RESPONSES: dict[type[ServingError], tuple[HTTPStatus, str]] = {
     MethodNotAllowed: (HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed"),
     PolicyFailed: (HTTPStatus.INTERNAL_SERVER_ERROR, "policy_failed"),
     Overloaded: (HTTPStatus.SERVICE_UNAVAILABLE, "overloaded"),
+    PlayBusy: (HTTPStatus.SERVICE_UNAVAILABLE, "play_busy"),
 }
 """What HTTP answers to each error: the status, and the `code` in the body."""
 
@@ -558,3 +569,13 @@ class EnvironmentUnknown(ServingError):
 
     def __str__(self) -> str:
         return f"cannot make the environment '{self.env_id}': {self.reason}"
+
+
+@dataclass(eq=False)
+class EnvironmentFailed(ServingError):
+    """An environment that is played in a process of its own went wrong; `reason` is its own."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the environment failed: {self.reason}"

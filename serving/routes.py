@@ -28,9 +28,11 @@ from serving.errors import (
     MethodNotAllowed,
     Overloaded,
     PathUnknown,
+    PlayBusy,
     PolicyFailed,
 )
 from serving.metrics import Metrics
+from serving.play.protocol import PLAY_SESSIONS, Play
 from serving.protocol import Act, Answer, Protocol, Refusal, Request
 from serving.refresh import Refresh
 from serving.replica import Counts, Replica
@@ -59,6 +61,7 @@ class PolicyApp:
         max_ongoing_requests: int = MAX_ONGOING_REQUESTS,
         batching: Batching = Batching(),  # noqa: B008 - immutable
         autoscaled: bool = False,
+        play_sessions: int = PLAY_SESSIONS,
         refresh: Refresh = Refresh(),  # noqa: B008 - immutable
         replica: Replica = Replica(),  # noqa: B008 - immutable
     ) -> None:
@@ -78,7 +81,7 @@ class PolicyApp:
             "/model": (("GET", "HEAD"), self._model),
             "/health": (("GET", "HEAD"), self._health),
         }
-        self._protocols: tuple[Protocol, ...] = ()
+        self._protocols: tuple[Protocol, ...] = (Play(play_sessions, lambda: self.served, self._act_for),)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's scope (asgi.readthedocs.io/en/latest/specs/main.html)."""
@@ -105,7 +108,10 @@ class PolicyApp:
                 _check_method(scope["method"], path, protocol.methods(path))
                 body = await read_body(receive, self._max_body_bytes)
                 request = Request(scope["method"], path, dict(scope["headers"]), scope["query_string"], body)
-                await _send(send, served, await protocol.answer(request, served, self._act_for(served)))
+                answer = await protocol.answer(request, served, self._act_for(served))
+                await _send(receive, send, served, answer)
+                if not isinstance(answer.body, bytes):
+                    return  # how long someone watched is no latency
         except ClientGoneError:
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets JSON and the log the rest
@@ -183,12 +189,12 @@ class PolicyApp:
         return orjson.dumps({"status": status, "name": served.version.name, "version": served.version.version})
 
 
-async def _send(send: Send, served: ServedPolicy, answer: Answer) -> None:
+async def _send(receive: Receive, send: Send, served: ServedPolicy, answer: Answer) -> None:
     headers = [(b"content-type", answer.content_type), *served.labels, *answer.headers]
     if isinstance(answer.body, bytes):
         await respond(send, answer.status, headers, answer.body)
     else:
-        await respond_in_parts(send, answer.status, headers, answer.body)
+        await respond_in_parts(receive, send, answer.status, headers, answer.body)
 
 
 def _check_method(method: str, path: str, allowed: tuple[str, ...]) -> None:
@@ -209,4 +215,4 @@ def _log(refusal: Refusal, error: Exception) -> None:
 def _headers_of(error: Exception) -> list[tuple[bytes, bytes]]:
     if isinstance(error, MethodNotAllowed):
         return [(b"allow", ", ".join(error.allowed).encode())]
-    return [(b"retry-after", b"%d" % RETRY_AFTER_S)] if isinstance(error, Overloaded) else []
+    return [(b"retry-after", b"%d" % RETRY_AFTER_S)] if isinstance(error, Overloaded | PlayBusy) else []

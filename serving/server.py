@@ -44,6 +44,7 @@ class ServerOptions:
     max_batch_size: int
     batch_wait_timeout_s: float
     max_body_bytes: int
+    play_sessions: int
     access_log: bool
     refresh_interval_s: float
     allow_space_change: bool
@@ -78,7 +79,7 @@ def _serve(options: ServerOptions) -> None:
             cluster.deploy(_application(options), version.name, prefix)
             url = f"http://{_reachable(cluster.host)}:{cluster.port}{prefix.rstrip('/')}"
             cluster.wait(version.name, f"{url}/health", options.startup_timeout_s)
-            _announce(url, version, observation_space)
+            _announce(url, version, observation_space, watched=options.play_sessions > 0)
             _stay()
         finally:
             ignore_signals()
@@ -135,6 +136,7 @@ def _application(options: ServerOptions) -> Any:
         max_batch_size=options.max_batch_size,
         batch_wait_timeout_s=options.batch_wait_timeout_s,
         max_body_bytes=options.max_body_bytes,
+        play_sessions=options.play_sessions,
         access_log=options.access_log,
         refresh_interval_s=options.refresh_interval_s,
         allow_space_change=options.allow_space_change,
@@ -151,10 +153,12 @@ def _stay() -> None:
         click.echo("Stopping: requests under way are answered first ...")
 
 
-def _announce(url: str, version: ModelVersion, observation_space: Space[Any]) -> None:
+def _announce(url: str, version: ModelVersion, observation_space: Space[Any], *, watched: bool) -> None:
     click.echo(f"Serving {version.name} version {version.version} ({version.uri}) at {url}")
     click.echo(f"Try it:   {_example(url, observation_space.shape or ())}")
     click.echo(f"Play:     python -m serving query --url {url} --episodes 5")
+    if watched:
+        click.echo(f"Watch it: {url}/play")
     click.echo("Stop it:  Ctrl-C")
 
 

@@ -194,7 +194,7 @@ def test_the_terminal_says_where_and_what(server: Server) -> None:
     assert lines[0] == "Starting to serve running version 1 ..."
     assert lines[1] == f"Serving running version 1 (models:/running/Production) at {server.url}"
     assert lines[2] == f"""Try it:   curl -s {server.url} -d '{{"observation": [0, 0, 0, 0]}}'"""
-    assert len(lines) == 5, "and nothing else: no notices of Ray's or MLflow's"
+    assert len(lines) == 6, "and nothing else: no notices of Ray's or MLflow's"
 
 
 def test_the_printed_curl_line_works(server: Server) -> None:
