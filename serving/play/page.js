@@ -115,6 +115,7 @@ function askForToken(wrong) {
 
 function end({ reason, message }) {
   if (reason === "environment") return again(0);
+  if (reason === "lost") return again(3, message);
   const minutes = session ? Math.round(session.length_s / 60) : 0;
   stop(reason === "time" ? "Paused" : "Stopped", reason === "time" ? `Paused after ${minutes} minutes. Play goes on.` : message);
 }

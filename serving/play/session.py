@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import orjson
 
-from serving.errors import Overloaded, ServingError
+from serving.errors import EnvironmentFailed, Overloaded, ServingError
 from serving.play.distributions import Distribution
-from serving.play.process import EnvironmentProcess
+from serving.play.process import ENDED, EnvironmentProcess
 from serving.protocol import Act
 from serving.served import ServedPolicy
 from serving.spaces import Json
@@ -50,7 +50,8 @@ class Session:
                 async for event in played:
                     yield event
         except ServingError as error:
-            yield _event("end", {"reason": "failed", "message": str(error)})
+            lost = isinstance(error, EnvironmentFailed) and error.reason == ENDED
+            yield _event("end", {"reason": "lost" if lost else "failed", "message": str(error)})
         finally:
             self._process.close()
 
