@@ -18,6 +18,7 @@ from serving.engine import MAX_BODY_BYTES
 from serving.inference_grpc import InferenceServicer
 from serving.limits import MAX_JSON_DEPTH, MAX_OBSERVATIONS, Limits
 from serving.metrics import Exporter
+from serving.play.protocol import PLAY_SESSIONS
 from serving.routes import MAX_ONGOING_REQUESTS, PolicyApp
 from serving.startup import started
 
@@ -81,6 +82,9 @@ class Arguments(BaseModel):
         default=None,
         description="File, on each node, with the bearer token to ask for. Default: anyone may ask.",
     )
+    play_sessions: int = Field(
+        default=PLAY_SESSIONS, ge=0, description="Viewers of /play that one replica plays for; 0 turns the page off."
+    )
     access_log: bool = Field(default=False, description="Log each request; costs most of the tail latency.")
 
     @model_validator(mode="after")
@@ -121,6 +125,7 @@ class PolicyReplica(InferenceServicer):
             max_ongoing_requests=arguments.max_ongoing_requests,
             batching=arguments.batching,
             autoscaled=arguments.autoscaling is not None,
+            play_sessions=arguments.play_sessions,
             refresh=start.refresh,
             replica=replica.this(arguments.num_replicas),
         )

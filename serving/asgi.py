@@ -1,9 +1,14 @@
 """The parts of ASGI that are the same for every route (asgi.readthedocs.io/en/latest/specs/www.html)."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 from serving.errors import BodyTooLarge
+
+logger = logging.getLogger(__name__)
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -55,12 +60,48 @@ async def respond(send: Send, status: int, headers: Headers, body: bytes) -> Non
     await send({"type": "http.response.body", "body": body})
 
 
-async def respond_in_parts(send: Send, status: int, headers: Headers, parts: AsyncIterator[bytes]) -> None:
-    """Send an answer while it is made."""
+async def respond_in_parts(
+    receive: Receive, send: Send, status: int, headers: Headers, parts: AsyncGenerator[bytes, None]
+) -> None:
+    """Send an answer while it is made, until its end or the client's; `parts` is closed in any case.
+
+    What fails before the first part is raised. What fails later is logged, and the answer breaks off, which the client
+    sees: its status is out.
+
+    Raises:
+        ClientGoneError: the answer has no end.
+    """
+    async with contextlib.aclosing(parts):
+        first = await anext(parts, b"")
+        sending = asyncio.ensure_future(_send_parts(send, status, headers, first, parts))
+        leaving = asyncio.ensure_future(_hang_up(receive))
+        try:
+            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sending.cancel()
+            leaving.cancel()
+            await asyncio.wait({sending, leaving})
+    if sending.cancelled():
+        raise ClientGoneError
+    if error := sending.exception():
+        logger.error("an answer broke off: %r", error, exc_info=error)
+        raise ClientGoneError from error
+
+
+async def _send_parts(
+    send: Send, status: int, headers: Headers, first: bytes, parts: AsyncGenerator[bytes, None]
+) -> None:
     await send({"type": "http.response.start", "status": status, "headers": [*headers]})
+    await send({"type": "http.response.body", "body": first, "more_body": True})
     async for part in parts:
         await send({"type": "http.response.body", "body": part, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
+
+
+async def _hang_up(receive: Receive) -> None:
+    """Return when the client is gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def lifespan(receive: Receive, send: Send) -> None:

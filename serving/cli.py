@@ -98,6 +98,13 @@ def main() -> None:
     type=click.Path(),
     help="File with the bearer token to ask of clients.  [default: anyone may ask]",
 )
+@click.option(
+    "--play-sessions",
+    default=2,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Viewers of /play per replica; 0: no page.",
+)
 @click.option("--access-log", is_flag=True, help="Log each request, at the price of latency.")
 @click.option(
     "--refresh-interval",

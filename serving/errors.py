@@ -362,6 +362,16 @@ class PolicyFailed(ServingError):
         return "the policy failed to compute an action; the server's log says why"
 
 
+@dataclass(eq=False)
+class PlayBusy(ServingError):
+    """All of the replica's `limit` sessions of /play are taken."""
+
+    limit: int
+
+    def __str__(self) -> str:
+        return f"{self.limit} watch already, as many as may at once; close another page, or try again later"
+
+
 RESPONSES: dict[type[ServingError], tuple[HTTPStatus, str]] = {
     BodyNotJson: (HTTPStatus.BAD_REQUEST, "body_not_json"),
     BodyNotObject: (HTTPStatus.UNPROCESSABLE_ENTITY, "body_not_object"),
@@ -393,6 +403,7 @@ RESPONSES: dict[type[ServingError], tuple[HTTPStatus, str]] = {
     Unauthorized: (HTTPStatus.UNAUTHORIZED, "unauthorized"),
     PolicyFailed: (HTTPStatus.INTERNAL_SERVER_ERROR, "policy_failed"),
     Overloaded: (HTTPStatus.SERVICE_UNAVAILABLE, "overloaded"),
+    PlayBusy: (HTTPStatus.SERVICE_UNAVAILABLE, "play_busy"),
 }
 """What HTTP answers to each error: the status, and the `code` in the body."""
 
@@ -693,3 +704,13 @@ class EnvironmentUnknown(ServingError):
 
     def __str__(self) -> str:
         return f"cannot make the environment '{self.env_id}': {self.reason}"
+
+
+@dataclass(eq=False)
+class EnvironmentFailed(ServingError):
+    """An environment that is played in a process of its own went wrong; `reason` is its own."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the environment failed: {self.reason}"

@@ -1,6 +1,6 @@
 """What the protocols beside the native one are made of: requests, answers, and their own form of errors."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Protocol as Typed
@@ -32,8 +32,8 @@ class Request:
 class Answer:
     """What a request gets, labelled with the model's name and version by whoever sends it."""
 
-    body: bytes | AsyncIterator[bytes]
-    """An iterator is sent part by part."""
+    body: bytes | AsyncGenerator[bytes, None]
+    """A generator is sent part by part, and closed when the client hangs up."""
     content_type: bytes = b"application/json"
     status: HTTPStatus = HTTPStatus.OK
     headers: tuple[tuple[bytes, bytes], ...] = ()

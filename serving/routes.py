@@ -29,6 +29,7 @@ from serving.errors import (
     MethodNotAllowed,
     Overloaded,
     PathUnknown,
+    PlayBusy,
     PolicyFailed,
     Unauthorized,
 )
@@ -36,6 +37,7 @@ from serving.inference_http import InferenceProtocol
 from serving.limits import Limits
 from serving.metrics import Metrics
 from serving.openapi import Documentation
+from serving.play.protocol import PLAY_SESSIONS, Play
 from serving.protocol import Act, Answer, Protocol, Refusal, Request
 from serving.refresh import Refresh
 from serving.replica import Counts, Replica
@@ -67,6 +69,7 @@ class PolicyApp:
         max_ongoing_requests: int = MAX_ONGOING_REQUESTS,
         batching: Batching = Batching(),  # noqa: B008 - immutable
         autoscaled: bool = False,
+        play_sessions: int = PLAY_SESSIONS,
         refresh: Refresh = Refresh(),  # noqa: B008 - immutable
         replica: Replica = Replica(),  # noqa: B008 - immutable
     ) -> None:
@@ -89,7 +92,8 @@ class PolicyApp:
             "/model": (("GET", "HEAD"), self._model),
             "/health": (("GET", "HEAD"), self._health),
         }
-        self._protocols: tuple[Protocol, ...] = (ScoringProtocol(), InferenceProtocol())
+        play = Play(play_sessions, lambda: self.served, self.act_for)
+        self._protocols: tuple[Protocol, ...] = (ScoringProtocol(), InferenceProtocol(), play)
         self._protocols += (Documentation(self._protocols, limits, closed=token is not None),)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -121,7 +125,10 @@ class PolicyApp:
                 body = await read_body(receive, self.max_body_bytes)
                 self._limits.check_depth(_json_of(body, headers := dict(scope["headers"])))
                 request = Request(scope["method"], path, headers, scope.get("query_string", b""), body, prefix)
-                await _send(send, served, await protocol.answer(request, served, self.act_for(served)))
+                answer = await protocol.answer(request, served, self.act_for(served))
+                await _send(receive, send, served, answer)
+                if not isinstance(answer.body, bytes):
+                    return  # how long someone watched is no latency
         except ClientGoneError:
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets JSON and the log the rest
@@ -211,12 +218,12 @@ class PolicyApp:
         return orjson.dumps({"status": status, "name": served.version.name, "version": served.version.version})
 
 
-async def _send(send: Send, served: ServedPolicy, answer: Answer) -> None:
+async def _send(receive: Receive, send: Send, served: ServedPolicy, answer: Answer) -> None:
     headers = [(b"content-type", answer.content_type), *served.labels, *answer.headers]
     if isinstance(answer.body, bytes):
         await respond(send, answer.status, headers, answer.body)
     else:
-        await respond_in_parts(send, answer.status, headers, answer.body)
+        await respond_in_parts(receive, send, answer.status, headers, answer.body)
 
 
 def _check_method(method: str, path: str, allowed: tuple[str, ...]) -> None:
@@ -248,4 +255,4 @@ def _headers_of(error: Exception) -> list[tuple[bytes, bytes]]:
         return [(b"allow", ", ".join(error.allowed).encode())]
     if isinstance(error, Unauthorized):
         return [CHALLENGE]
-    return [(b"retry-after", b"%d" % RETRY_AFTER_S)] if isinstance(error, Overloaded) else []
+    return [(b"retry-after", b"%d" % RETRY_AFTER_S)] if isinstance(error, Overloaded | PlayBusy) else []

@@ -50,6 +50,7 @@ class ServerOptions:
     max_observations: int
     max_json_depth: int
     auth_token_file: str | None
+    play_sessions: int
     access_log: bool
     refresh_interval_s: float
     allow_space_change: bool
@@ -88,7 +89,7 @@ def _serve(options: ServerOptions) -> None:
             cluster.wait(version.name, f"{url}/health", options.startup_timeout_s)
             if cluster.grpc_port is not None:
                 click.echo(f"gRPC:     {_reachable(cluster.host)}:{cluster.grpc_port}, the Open Inference Protocol")
-            _announce(url, version, observation_space, options.auth_token_file)
+            _announce(url, version, observation_space, options)
             _stay()
         finally:
             ignore_signals()
@@ -152,6 +153,7 @@ def _application(options: ServerOptions) -> Any:
         max_observations=options.max_observations,
         max_json_depth=options.max_json_depth,
         auth_token_file=options.auth_token_file and os.path.abspath(options.auth_token_file),  # noqa: PTH100 - as above
+        play_sessions=options.play_sessions,
         access_log=options.access_log,
         refresh_interval_s=options.refresh_interval_s,
         allow_space_change=options.allow_space_change,
@@ -168,12 +170,15 @@ def _stay() -> None:
         click.echo("Stopping: requests under way are answered first ...")
 
 
-def _announce(url: str, version: ModelVersion, observation_space: Space[Any], token_file: str | None) -> None:
-    header = f' -H "Authorization: Bearer $(cat {shlex.quote(token_file)})"' if token_file else ""
-    option = f" --auth-token-file {shlex.quote(token_file)}" if token_file else ""
+def _announce(url: str, version: ModelVersion, observation_space: Space[Any], options: ServerOptions) -> None:
+    token_file = shlex.quote(options.auth_token_file) if options.auth_token_file else None
+    header = f' -H "Authorization: Bearer $(cat {token_file})"' if token_file else ""
+    option = f" --auth-token-file {token_file}" if token_file else ""
     click.echo(f"Serving {version.name} version {version.version} ({version.uri}) at {url}")
     click.echo(f"Try it:   {_example(url, observation_space.shape or ())}{header}")
     click.echo(f"Play:     python -m serving query --url {url} --episodes 5{option}")
+    if options.play_sessions:
+        click.echo(f"Watch it: {url}/play")
     click.echo("Stop it:  Ctrl-C")
 
 

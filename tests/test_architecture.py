@@ -20,7 +20,7 @@ def imported_modules(file):
             yield node.module or ""
 
 
-@pytest.mark.parametrize("file", sorted((PROJECT / "serving").glob("*.py")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", sorted((PROJECT / "serving").rglob("*.py")), ids=lambda file: file.stem)
 def test_serving_imports_neither_pipeline_nor_torch_nor_rllib(file):
     for module in imported_modules(file):
         assert not module.startswith(("pipeline", "torch", "ray.rllib", "gym.")), f"{file.name} imports {module}"

@@ -12,7 +12,7 @@ from tests.serving.policies import COUNTING_BUNDLE, served
 
 @pytest.fixture
 def url(app: PolicyApp, serve_http: Callable[[Any], str]) -> str:
-    app._max_body_bytes = 1 << 20
+    app.max_body_bytes = 1 << 20
     return serve_http(app)
 
 

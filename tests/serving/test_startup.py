@@ -89,6 +89,7 @@ def test_the_command_starts_with_the_last_known_good_version_and_a_warning(
         num_threads=1,
         max_ongoing_requests=256,
         max_body_bytes=1000,
+        play_sessions=2,
         max_batch_size=1,
         batch_wait_timeout_s=0.0,
         cache_dir=str(tmp_path),

@@ -1,0 +1,47 @@
+"""The page, put together from its three files, and the headers that keep it from loading anything else."""
+
+import base64
+import functools
+import hashlib
+from pathlib import Path
+
+DIRECTORY = Path(__file__).parent
+
+
+def _file(name: str) -> str:
+    return (DIRECTORY / name).read_text(encoding="utf-8")
+
+
+@functools.cache
+def page() -> bytes:
+    """Return the page: HTML with style and script in it."""
+    html = _file("page.html").replace("/* style */", _file("page.css"))
+    return html.replace("/* script */", _file("page.js")).encode()
+
+
+def _hash_of(file: str) -> str:
+    return base64.b64encode(hashlib.sha256(_file(file).encode()).digest()).decode()
+
+
+@functools.cache
+def headers() -> tuple[tuple[bytes, bytes], ...]:
+    """Return headers that allow the page its own style and script, and requests to where it came from.
+
+    The digests say which style and script those are: w3.org/TR/CSP3.
+    """
+    policy = (
+        "default-src 'none'",
+        f"style-src 'sha256-{_hash_of('page.css')}'",
+        f"script-src 'sha256-{_hash_of('page.js')}'",
+        "connect-src 'self'",
+        "img-src data:",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+    return (
+        (b"content-security-policy", "; ".join(policy).encode()),
+        (b"x-content-type-options", b"nosniff"),
+        (b"referrer-policy", b"no-referrer"),
+        (b"cache-control", b"no-cache"),
+    )

@@ -1,0 +1,110 @@
+"""What a page is given to draw of an environment: CartPole's state, frames, or nothing but the observation."""
+
+import base64
+import io
+from typing import Any, Protocol
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.spaces import Json
+
+MAX_FRAME = (480, 360)
+"""Larger frames, width and height in pixels, are made smaller."""
+
+JPEG_QUALITY = 85
+
+
+class Scene(Protocol):
+    """Draws one environment, which was reset before."""
+
+    def describe(self) -> dict[str, Json]:
+        """Return what the page needs once: the `kind`, and measures."""
+
+    def picture(self) -> Json:
+        """Return what the environment looks like now."""
+
+
+def scene_of(environment: gymnasium.Env[Any, Any]) -> Scene:
+    """Return the best drawing there is of an environment."""
+    innermost = _innermost(environment)
+    if {"x_threshold", "theta_threshold_radians", "length"} <= set(dir(innermost)):
+        return CartPole(innermost)
+    frame = _frame(environment)
+    return Numbers() if frame is None else Frames(environment, frame)
+
+
+class CartPole:
+    """A cart and a pole, from the state of the environment itself: wrappers may show the policy less."""
+
+    def __init__(self, environment: Any) -> None:
+        self._environment = environment
+
+    def describe(self) -> dict[str, Json]:
+        """Return the bounds of an episode and the length of the pole, in metres and radians."""
+        cartpole = self._environment
+        return {
+            "kind": "cartpole",
+            "max_position": float(cartpole.x_threshold),
+            "max_angle": float(cartpole.theta_threshold_radians),
+            "pole_length": 2 * float(cartpole.length),  # the environment counts from its middle
+        }
+
+    def picture(self) -> Json:
+        """Return the cart's position and the pole's angle."""
+        position, _, angle, _ = map(float, self._environment.state)
+        return {"position": position, "angle": angle}
+
+
+class Frames:
+    """What `render` returns, as JPEG."""
+
+    def __init__(self, environment: gymnasium.Env[Any, Any], first: NDArray[np.uint8]) -> None:
+        self._environment = environment
+        self._height, self._width = first.shape[:2]
+
+    def describe(self) -> dict[str, Json]:
+        """Return the size of a frame before it is made smaller, in pixels."""
+        return {"kind": "frames", "width": self._width, "height": self._height}
+
+    def picture(self) -> Json:
+        """Return a frame, in base64."""
+        frame = _frame(self._environment)
+        return None if frame is None else {"jpeg": base64.b64encode(_jpeg(frame)).decode()}
+
+
+class Numbers:
+    """For environments that draw nothing: the page has the observation."""
+
+    def describe(self) -> dict[str, Json]:
+        """Return the kind alone."""
+        return {"kind": "numbers"}
+
+    def picture(self) -> Json:
+        """Return nothing."""
+        return None
+
+
+def _innermost(environment: Any) -> Any:
+    """Return the environment in all wrappers, an adapted one of the package gym included."""
+    innermost = environment.unwrapped
+    return innermost.gym_env.unwrapped if hasattr(innermost, "gym_env") else innermost
+
+
+def _frame(environment: gymnasium.Env[Any, Any]) -> NDArray[np.uint8] | None:
+    """Return `[height, width, 3]`, or None where the environment draws none."""
+    if environment.render_mode != "rgb_array":
+        return None
+    frame: Any = environment.render()
+    fits = isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3  # noqa: PLR2004
+    return frame if fits else None
+
+
+def _jpeg(frame: NDArray[np.uint8]) -> bytes:
+    from PIL import Image
+
+    image, written = Image.fromarray(frame), io.BytesIO()
+    image.thumbnail(MAX_FRAME)
+    image.save(written, "JPEG", quality=JPEG_QUALITY)
+    return written.getvalue()

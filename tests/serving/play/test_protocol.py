@@ -1,0 +1,100 @@
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+
+from serving.play.protocol import kept_alive
+from serving.routes import PolicyApp
+from tests.serving.play.viewer import Viewer
+from tests.serving.policies import CONTRARY_BUNDLE, EXPLORING_BUNDLE, ask, served
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_the_page_comes_whole_and_allows_itself_nothing_else(app: PolicyApp, method: str) -> None:
+    async def load() -> Viewer:
+        viewer = Viewer(app, method, "/play")
+        await viewer.request
+        return viewer
+
+    page = asyncio.run(load())
+    headers = dict(page.start["headers"])
+    assert (page.start["status"], headers[b"content-type"]) == (200, b"text/html; charset=utf-8")
+    assert headers[b"content-security-policy"].startswith(b"default-src 'none'; ")
+    assert headers[b"x-model-version"] == b"3"
+    assert page.raw[0].startswith(b"<!doctype html>")
+
+
+@pytest.mark.parametrize("path", ["/play", "/play/events"])
+def test_with_no_sessions_there_is_no_page(path: str) -> None:
+    answer = ask(PolicyApp(served(), play_sessions=0), "GET", path)
+    assert (answer.status, answer.json()["error"]["code"]) == (404, "path_unknown")
+
+
+def test_other_methods_are_refused(app: PolicyApp) -> None:
+    answer = ask(app, "POST", "/play/events")
+    assert (answer.status, answer.headers["allow"]) == (405, "GET")
+
+
+def test_a_session_more_than_there_are_places_is_refused_until_one_goes() -> None:
+    app = PolicyApp(served(EXPLORING_BUNDLE), play_sessions=1)
+
+    async def watch() -> None:
+        first = Viewer(app)
+        await first.await_events("step", 2)
+        second = Viewer(app)
+        await second.request
+        assert second.start["status"] == 503
+        assert (b"retry-after", b"1") in second.start["headers"]
+        assert b'"play_busy"' in second.raw[0]
+        await first.hang_up()
+        third = Viewer(app)
+        await third.await_events("session")
+        await third.hang_up()
+        assert third.start["status"] == 200
+
+    asyncio.run(watch())
+
+
+def test_a_promotion_shows_in_a_session_under_way_and_no_request_is_counted_as_slow() -> None:
+    app = PolicyApp(served(EXPLORING_BUNDLE))
+
+    async def watch() -> list[int]:
+        viewer = Viewer(app)
+        await viewer.await_events("step")
+        app.served = served(CONTRARY_BUNDLE, version=4)
+        count = len(viewer.named("step"))
+        steps = await viewer.await_events("step", count + 2)
+        await viewer.hang_up()
+        return [step["version"] for step in steps]
+
+    versions = asyncio.run(watch())
+    assert (versions[0], versions[-1]) == (3, 4)
+    assert app.counts.answered >= len(versions), "a session asks as everyone does"
+    assert app.metrics.request_ms.total == 0
+
+
+async def slow(ended: list[bool]) -> AsyncGenerator[bytes, None]:
+    try:
+        yield b"one"
+        await asyncio.sleep(0.1)
+        yield b"two"
+        await asyncio.sleep(60)
+    finally:
+        ended.append(True)
+
+
+def test_a_comment_goes_out_at_once_and_whenever_nothing_else_does() -> None:
+    async def read() -> tuple[list[bytes], list[bool]]:
+        ended: list[bool] = []
+        parts = kept_alive(slow(ended), 0.04)
+        found: list[Any] = []
+        while found.count(b":\n\n") < 5:
+            found.append(await anext(parts))
+        await parts.aclose()
+        return found, ended
+
+    found, ended = asyncio.run(read())
+    assert found[:3] == [b":\n\n", b"one", b":\n\n"]
+    assert b"two" in found
+    assert ended == [True], "and what it keeps alive is closed"

@@ -1,0 +1,44 @@
+import base64
+import io
+
+import gymnasium
+import pytest
+from PIL import Image
+
+from serving import environments
+from serving.play.scenes import MAX_FRAME, scene_of
+from tests.serving.counting import Counting
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "gym:CartPole-v1"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_cartpole_is_drawn_from_its_state(env_id: str) -> None:
+    environment = environments.make(env_id, {})
+    observation, _ = environment.reset(seed=3)
+    scene = scene_of(environment)
+    described = scene.describe()
+    assert (described["kind"], described["max_position"], described["pole_length"]) == ("cartpole", 2.4, 1.0)
+    assert scene.picture() == pytest.approx({"position": observation[0], "angle": observation[2]}, abs=1e-6)
+
+
+def test_what_a_wrapper_hides_from_the_policy_is_drawn_all_the_same() -> None:
+    inner = gymnasium.make("CartPole-v1")
+    blind = gymnasium.wrappers.TransformObservation(inner, lambda _: 0, gymnasium.spaces.Discrete(1))
+    blind.reset(seed=0)
+    assert scene_of(blind).describe()["kind"] == "cartpole"
+
+
+def test_other_environments_are_shown_as_frames_made_smaller() -> None:
+    environment = environments.make("Pendulum-v1", {"render_mode": "rgb_array"})
+    environment.reset(seed=0)
+    scene = scene_of(environment)
+    assert scene.describe() == {"kind": "frames", "width": 500, "height": 500}
+    image = Image.open(io.BytesIO(base64.b64decode(scene.picture()["jpeg"])))
+    assert (image.format, image.size) == ("JPEG", (MAX_FRAME[1], MAX_FRAME[1]))
+
+
+def test_an_environment_that_draws_nothing_has_its_numbers() -> None:
+    environment = Counting()
+    environment.reset(seed=0)
+    scene = scene_of(environment)
+    assert (scene.describe(), scene.picture()) == ({"kind": "numbers"}, None)

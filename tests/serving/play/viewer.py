@@ -1,0 +1,57 @@
+"""Someone who watches: reads the events of /play through the ASGI interface, and hangs up."""
+
+import asyncio
+import json
+from typing import Any
+
+import psutil
+
+from serving.routes import PolicyApp
+
+
+def environments(of: int | None = None) -> list[psutil.Process]:
+    """The processes that a process, by default this one, has for its sessions."""
+    return [child for child in psutil.Process(of).children() if "serving.play.environment" in child.cmdline()]
+
+
+class Viewer:
+    """A request under way, for /play/events by default."""
+
+    def __init__(self, app: PolicyApp, method: str = "GET", path: str = "/play/events") -> None:
+        self.start: dict[str, Any] = {}
+        self.raw: list[bytes] = []
+        self._incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._incoming.put_nowait({"type": "http.request", "body": b""})
+        self._came = asyncio.Event()
+        scope = {"type": "http", "method": method, "path": path, "headers": [], "query_string": b""}
+        self.request = asyncio.ensure_future(app(scope, self._incoming.get, self._send))
+
+    async def _send(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            assert not self.start, "a second start"
+            self.start = message
+        else:
+            self.raw.append(message["body"])
+        self._came.set()
+
+    @property
+    def events(self) -> list[tuple[str, Any]]:
+        lines = b"".join(self.raw).decode().split("\n\n")
+        parts = [line.split("\n") for line in lines if line.startswith("event: ")]
+        return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in parts]
+
+    def named(self, name: str) -> list[Any]:
+        return [content for found, content in self.events if found == name]
+
+    async def await_events(self, name: str, count: int = 1) -> list[Any]:
+        """Return the events of a name as soon as there are so many."""
+        async with asyncio.timeout(20):
+            while len(self.named(name)) < count:
+                self._came.clear()
+                await self._came.wait()
+        return self.named(name)
+
+    async def hang_up(self) -> None:
+        self._incoming.put_nowait({"type": "http.disconnect"})
+        async with asyncio.timeout(5):
+            await self.request
