@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations`: Serve reads the type of build's parameter.
 import asyncio
+import os
 import uuid
 from typing import Any
 
@@ -75,8 +76,8 @@ class Arguments(BaseModel):
     max_json_depth: int = Field(
         default=MAX_JSON_DEPTH,
         ge=2,
-        le=1000,
-        description="Lists and objects within each other; deeper requests are refused (400).",
+        le=256,
+        description="Lists and objects within each other; what is deeper, and no observation, is refused (400).",
     )
     auth_token_file: str | None = Field(
         default=None,
@@ -145,9 +146,10 @@ def build(arguments: Arguments) -> Application:
     """
     if not is_initialized():
         engine.configure(arguments.max_body_bytes)
-    # The replica's working directory is another's business: it gets a URI that means the same everywhere.
+    # The replica's working directory is another's business: it gets a URI and a path that mean the same everywhere.
     uri = tracking.absolute_uri(arguments.tracking_uri or tracking.tracking_uri())
-    pinned = arguments.model_copy(update={"tracking_uri": uri})
+    token_file = arguments.auth_token_file and os.path.abspath(arguments.auth_token_file)  # noqa: PTH100 - None stays
+    pinned = arguments.model_copy(update={"tracking_uri": uri, "auth_token_file": token_file})
     deployment = serve.deployment(
         name=DEPLOYMENT_NAME,
         **_scale(arguments),

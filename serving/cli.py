@@ -90,7 +90,7 @@ def main() -> None:
     "--max-json-depth",
     default=64,
     show_default=True,
-    type=click.IntRange(2, 1000),
+    type=click.IntRange(2, 256),
     help="Lists and objects within each other.",
 )
 @click.option(

@@ -31,9 +31,12 @@ class Limits:
             raise ObservationsTooMany(count, self.max_observations)
 
     def check_depth(self, body: bytes) -> None:
-        """Raise JsonTooDeep for lists and objects within each other beyond the limit, before anything parses them."""
+        """Raise JsonTooDeep for lists and objects within each other beyond the limit.
+
+        It is for a body that was refused, whatever the reason: to look at each would take half as long as to read
+        it, and what fits the observation space is as deep as that is.
+        """
         limit = self.max_json_depth
-        # Few bodies have as many brackets; the rest are looked at.
         if body.count(b"[") + body.count(b"{") > limit and json_depth(body) > limit:
             raise JsonTooDeep(limit)
 

@@ -81,7 +81,6 @@ class PolicyApp:
         self.max_body_bytes = max_body_bytes
         self._limits = limits
         self.token = token
-        self._shallow_bytes = 2 * limits.max_json_depth
         self._max_ongoing_requests = max_ongoing_requests
         self._ongoing_requests = 0
         self._batching = batching
@@ -123,9 +122,9 @@ class PolicyApp:
                 refuse = protocol.refuse
                 _check_method(scope["method"], path, protocol.methods(path))
                 body = await read_body(receive, self.max_body_bytes)
-                self._limits.check_depth(_json_of(body, headers := dict(scope["headers"])))
+                headers = dict(scope["headers"])
                 request = Request(scope["method"], path, headers, scope.get("query_string", b""), body, prefix)
-                answer = await protocol.answer(request, served, self.act_for(served))
+                answer = await self._ask(protocol, request, served)
                 await _send(receive, send, served, answer)
                 if not isinstance(answer.body, bytes):
                     return  # how long someone watched is no latency
@@ -150,6 +149,13 @@ class PolicyApp:
             if protocol.methods(path):
                 return protocol
         raise PathUnknown(path, tuple(self._routes))
+
+    async def _ask(self, protocol: Protocol, request: Request, served: ServedPolicy) -> Answer:
+        try:
+            return await protocol.answer(request, served, self.act_for(served))
+        except Exception:
+            self._limits.check_depth(_json_of(request.body, request.headers))
+            raise
 
     async def _act(self, served: ServedPolicy, receive: Receive) -> bytes:
         self._admit()
@@ -183,9 +189,11 @@ class PolicyApp:
             raise Overloaded(self._max_ongoing_requests)
 
     async def _answer(self, served: ServedPolicy, body: bytes) -> bytes:
-        if len(body) > self._shallow_bytes:  # a shorter one cannot open and close so many
+        try:
+            observations, batched = served.codec.decode(body)
+        except Exception:
             self._limits.check_depth(body)
-        observations, batched = served.codec.decode(body)
+            raise
         if batched:
             self._limits.check_observations(len(observations))
         actions = await self._batcher_for(served).act(observations) if len(observations) else observations

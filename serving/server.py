@@ -152,7 +152,7 @@ def _application(options: ServerOptions) -> Any:
         max_body_bytes=options.max_body_bytes,
         max_observations=options.max_observations,
         max_json_depth=options.max_json_depth,
-        auth_token_file=options.auth_token_file and os.path.abspath(options.auth_token_file),  # noqa: PTH100 - as above
+        auth_token_file=options.auth_token_file,
         play_sessions=options.play_sessions,
         access_log=options.access_log,
         refresh_interval_s=options.refresh_interval_s,

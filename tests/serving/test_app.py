@@ -55,13 +55,14 @@ def test_arguments_become_the_deployments_settings() -> None:
     assert deployment.logging_config["enable_access_log"] is False
 
 
-def test_the_replica_gets_a_tracking_uri_that_means_the_same_everywhere(
+def test_the_replica_gets_a_uri_and_a_path_that_mean_the_same_everywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
-    arguments, _ = deployment_of(build(Arguments())).init_args
+    arguments, _ = deployment_of(build(Arguments(auth_token_file="token"))).init_args
     assert arguments.tracking_uri == f"sqlite:///{tmp_path}/mlflow.db"
+    assert arguments.auth_token_file == f"{tmp_path}/token"
 
 
 def test_arguments_survive_the_way_to_the_replica() -> None:

@@ -1,12 +1,15 @@
 import json
+import time
 
 import pytest
 
 from serving.app import Arguments
 from serving.cli import main
 from serving.limits import Limits, json_depth
+from serving.protocol import Act, Answer, Refusal, Request
 from serving.routes import PolicyApp
-from tests.serving.policies import ask, served
+from serving.served import ServedPolicy
+from tests.serving.policies import ROBOT_BUNDLE, ROBOT_OBSERVATION, ask, served
 
 ZERO = [0.0] * 4
 
@@ -43,8 +46,17 @@ def test_as_many_observations_as_allowed_are_answered_and_no_more() -> None:
     )
 
 
-@pytest.mark.parametrize("body", [b"[" * 200, b'{"observation": ' + b"[" * 64 + b"]" * 64 + b"}"])
-def test_deep_json_is_refused_before_it_is_parsed(body: bytes) -> None:
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 200,
+        b"[" * 200_000,
+        b'{"observation": ' + b"[" * 64 + b"]" * 64 + b"}",
+        b'{"observations": ' + b"[" * 990 + b"]" * 990 + b"}",
+        b'{"observation": [0, 0, 0, 0], "x": ' + b"[" * 64 + b"]" * 64 + b"}",
+    ],
+)
+def test_deep_json_is_refused(body: bytes) -> None:
     answer = ask(PolicyApp(served()), body=body)
     assert (answer.status, answer.json()["error"]) == (
         400,
@@ -53,6 +65,61 @@ def test_deep_json_is_refused_before_it_is_parsed(body: bytes) -> None:
             "message": "the body nests lists and objects more than 64 deep; no observation needs that",
         },
     )
+
+
+def test_what_the_observation_space_asks_for_is_never_too_deep() -> None:
+    app = PolicyApp(served(ROBOT_BUNDLE), limits=Limits(max_json_depth=2))
+    assert ask(app, body=json.dumps({"observation": ROBOT_OBSERVATION}).encode()).status == 200
+    assert ask(app, body=b'{"observation": [[1]]}').json()["error"]["code"] == "json_too_deep"
+
+
+def test_the_deepest_limit_is_far_from_where_readers_give_up() -> None:
+    app = PolicyApp(served(), limits=Limits(max_json_depth=256))
+    answer = ask(app, body=b'{"observation": ' + b"[" * 255 + b"]" * 255 + b"}")
+    assert answer.json()["error"]["code"] == "observation_shape"
+
+
+class Plain:
+    """A protocol whose requests are a list of observations."""
+
+    def methods(self, path: str) -> tuple[str, ...]:
+        return ("POST",) if path == "/plain" else ()
+
+    async def answer(self, request: Request, served: ServedPolicy, act: Act) -> Answer:
+        decoded = served.codec.decode(b'{"observations": %b}' % request.body)
+        return Answer(b"%d" % len(await act(decoded.observations)))
+
+    def refuse(self, refusal: Refusal) -> bytes:
+        return refusal.code.encode()
+
+
+DEEP = b"[" * 300 + b"]" * 300
+BINARY = [(b"inference-header-content-length", b"2")]
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "answer"),
+    [
+        (json.dumps([ZERO] * 3).encode(), [], (200, b"3")),
+        (json.dumps([ZERO] * 4).encode(), [], (413, b"observations_too_many")),
+        (DEEP, [], (400, b"json_too_deep")),
+        (DEEP, BINARY, (422, b"observation_shape")),
+    ],
+)
+def test_the_limits_hold_for_every_protocol(
+    body: bytes, headers: list[tuple[bytes, bytes]], answer: tuple[int, bytes]
+) -> None:
+    app = PolicyApp(served(), limits=Limits(max_observations=3))
+    app._protocols = (Plain(),)
+    found = ask(app, "POST", "/plain", body, headers=headers)
+    assert (found.status, found.body) == answer
+
+
+@pytest.mark.parametrize("part", [b'"\\', b'"', b"[{", b"]", b'["\\"'])
+def test_a_hostile_body_is_looked_at_in_no_time(part: bytes) -> None:
+    start = time.perf_counter()
+    json_depth(part * (1 << 17))
+    assert time.perf_counter() - start < 1
 
 
 def test_many_lists_beside_each_other_are_not_deep() -> None:

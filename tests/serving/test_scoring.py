@@ -137,7 +137,7 @@ BAD: list[tuple[bytes, str, str]] = [
     (
         b'{"inputs": [[' + b"[" * 100_000 + b"]]}",
         "BAD_REQUEST",
-        "cannot read the invocation: the body is not JSON: it is nested too deeply",
+        "the body nests lists and objects more than 64 deep; no observation needs that",
     ),
 ]
 
