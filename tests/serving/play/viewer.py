@@ -1,6 +1,7 @@
 """Someone who watches: reads the events of /play through the ASGI interface, and hangs up."""
 
 import asyncio
+import contextlib
 import json
 from typing import Any
 
@@ -11,7 +12,12 @@ from serving.routes import PolicyApp
 
 def environments(of: int | None = None) -> list[psutil.Process]:
     """The processes that a process, by default this one, has for its sessions."""
-    return [child for child in psutil.Process(of).children() if "serving.play.environment" in child.cmdline()]
+    found = []
+    for child in psutil.Process(of).children():
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            if "serving.play.environment" in child.cmdline():
+                found.append(child)
+    return found
 
 
 class Viewer:

@@ -1,0 +1,143 @@
+"""The page in a real Chromium, in front of a real HTTP server."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from serving.routes import PolicyApp
+from tests.faults.ui import CHROMIUM_OPTIONS
+from tests.serving.play.viewer import environments
+from tests.serving.policies import CONTRARY_BUNDLE, EXPLORING_BUNDLE, served
+from tests.workshop import await_true
+
+pytestmark = pytest.mark.e2e
+
+DESKTOP, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium is installed: apt-get install chromium")
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make setup")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_OPTIONS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Any, serve_http: Callable[[Any], str]) -> Iterator[Callable[..., Any]]:
+    """Open /play of an application. Pages close before their server, which waits for them."""
+    pages = []
+
+    def open_page(app: Any, **options: Any) -> tuple[Any, "Seen"]:
+        page = browser.new_page(**options)
+        pages.append(page)
+        page.set_default_timeout(15_000)
+        seen = Seen(page)
+        page.goto(f"{serve_http(app)}/play")
+        return page, seen
+
+    yield open_page
+    for page in pages:
+        page.close()
+
+
+class Seen:
+    """What went on in a page beside what it shows."""
+
+    def __init__(self, page: Any) -> None:
+        self.faults: list[str] = []
+        self.requests: list[str] = []
+        page.on("console", lambda message: self.faults.append(message.text))
+        page.on("pageerror", lambda error: self.faults.append(str(error)))
+        page.on("request", lambda request: self.requests.append(request.url))
+
+
+def step(page: Any) -> int:
+    shown = page.locator("#step").text_content()
+    return int(shown) if shown.isdecimal() else -1
+
+
+def drawing(page: Any) -> str:
+    return str(page.evaluate("document.getElementById('canvas').toDataURL()"))
+
+
+@pytest.mark.parametrize(("viewport", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")])
+def test_the_policy_acts_before_ones_eyes_and_a_promotion_shows(
+    open_page: Callable[..., Any], viewport: dict[str, int], scheme: str
+) -> None:
+    app = PolicyApp(served(EXPLORING_BUNDLE))
+    page, seen = open_page(app, viewport=viewport, color_scheme=scheme)
+    page.get_by_text("Live", exact=True).wait_for()
+    await_true(lambda: step(page) >= 3, "steps are taken", 10)
+    first = drawing(page)
+    await_true(lambda: drawing(page) != first, "the drawing moves", 5)
+    assert page.locator("#version-number").text_content() == "3"
+    assert page.locator("#value").text_content() != "not in the graph"
+    assert page.locator("#distribution .chosen").count() == 1
+    assert "ms" in page.locator("#latency").text_content()
+    top = page.locator(".scene").bounding_box()["y"]
+    app.served = served(CONTRARY_BUNDLE, version=4)
+    page.get_by_text("Version 4 took over from version 3").wait_for()
+    assert page.locator("#version-number").text_content() == "4"
+    assert page.locator(".scene").bounding_box()["y"] == top, "nothing jumps about"
+    page.locator("circle.ended").first.wait_for()  # the contrary policy soon fails
+    assert page.locator(".promotion").count() == 1
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out"
+    page.keyboard.press("Space")
+    page.get_by_role("button", name="Play").wait_for()
+    await_true(lambda: not environments(), "who pauses frees the place")
+    assert seen.faults == []
+    assert seen.requests == [page.url, f"{page.url}/events"], "nothing else is asked for"
+
+
+def test_who_wants_less_motion_starts_it_and_a_full_house_is_said(open_page: Callable[..., Any]) -> None:
+    app = PolicyApp(served(EXPLORING_BUNDLE), play_sessions=1)
+    calm, _ = open_page(app, reduced_motion="reduce")
+    calm.get_by_role("button", name="Play").click()
+    calm.get_by_text("Live", exact=True).wait_for()
+    other, _ = open_page(app)
+    other.get_by_text("All places are taken.").wait_for()
+    calm.get_by_role("button", name="Pause").click()
+    other.get_by_text("Live", exact=True).wait_for()
+
+
+def test_a_token_is_asked_for_where_the_server_wants_one(open_page: Callable[..., Any]) -> None:
+    app = PolicyApp(served(EXPLORING_BUNDLE))
+
+    async def guarded(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/play/events" and (b"authorization", b"Bearer sesame") not in scope["headers"]:
+            await send({"type": "http.response.start", "status": 401, "headers": []})
+            await send({"type": "http.response.body", "body": b"{}"})
+        else:
+            await app(scope, receive, send)
+
+    page, _ = open_page(guarded)
+    page.get_by_label("This server asks for a token").fill("wrong")
+    page.keyboard.press("Enter")
+    page.get_by_label("The server does not know this token").fill("sesame")
+    page.keyboard.press("Enter")
+    page.get_by_text("Live", exact=True).wait_for()
+
+
+def test_a_server_that_comes_back_is_found(open_page: Callable[..., Any]) -> None:
+    app, away = PolicyApp(served(EXPLORING_BUNDLE)), [False]
+
+    async def flickering(scope: Any, receive: Any, send: Any) -> None:
+        if away[0]:
+            raise ConnectionError
+        await app(scope, receive, send)
+
+    page, _ = open_page(flickering)
+    page.get_by_text("Live", exact=True).wait_for()
+    away[0] = True
+    for child in environments():
+        child.kill()
+    page.get_by_text("Reconnecting").wait_for()
+    away[0] = False
+    page.get_by_text("Live", exact=True).wait_for()
