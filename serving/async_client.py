@@ -79,7 +79,7 @@ class AsyncPolicyClient(Conversation):
 
     async def _ask(self, question: Question) -> Any:
         call = Call(self._patience)
-        while (wait := call.wait_after(outcome := await self._attempt(question, call))) is not None:  # noqa: ASYNC110 - no event is awaited, time is
+        while (wait := call.wait_after(outcome := await self._attempt(question, call))) is not None:  # noqa: ASYNC110 - a backoff
             await asyncio.sleep(wait)
         return self._understand(outcome)
 
