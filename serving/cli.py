@@ -137,6 +137,7 @@ def run(**options: Any) -> None:
 @click.option("--episodes", default=5, show_default=True, type=click.IntRange(1), help="Episodes to play.")
 @click.option("--env-id", help="Environment to play.  [default: the one the policy was trained in]")
 @click.option("--seed", default=0, show_default=True, help="Seed of the first episode; the next ones count up.")
+@click.option("--explore", is_flag=True, help="Sample actions; the seed makes that repeatable.")
 @click.option("--quiet", is_flag=True, help="Show returns, no steps.")
 @click.option(
     "--lockstep/--one-by-one",

@@ -1,77 +1,63 @@
 """A client for a policy server. It needs requests and nothing else: no ray, no torch, no mlflow."""
 
-import base64
-import json
+import time
 from collections.abc import Hashable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import requests
 
-from serving.errors import RequestRefused, ServerUnreachable
-
-Json = Any
-
-LARGE = 1024
-"""Arrays of more numbers are sent in base64, which is shorter and quicker to read."""
+from serving.conversation import Conversation, Json, Question, options_of, reason_of
+from serving.patience import Call, Lost, Reply
 
 
-class PolicyClient:
+class PolicyClient(Conversation):
     """Asks a policy server for actions over one kept-alive connection. Not to be shared between threads.
 
     Observations are what the environment returns: arrays, numbers, and dicts and tuples of them. The states of a
-    recurrent policy go with each request and come with each answer; call `reset` where an episode begins.
-
-    Args:
-        url: with the route prefix, such as `http://127.0.0.1:8000/cartpole-ppo`.
-        timeout_s: how long to wait for an answer.
-        token: the bearer token, of a server that asks for one.
+    recurrent policy go with each request and come with each answer; call `reset` where an episode begins. What may
+    pass, such as a server that restarts, is tried again; to repeat a request is safe, for the server keeps nothing of
+    it. The arguments are those of `Conversation`.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 10.0, token: str | None = None) -> None:
-        self.url = url.rstrip("/")
-        self.model_version: int | None = None
-        """The version that made the last answer; it changes with a promotion."""
-        self.state_reset = False
-        """Whether the last answer began anew, because the state was that of a version before a promotion."""
-        self._states: dict[Hashable, str] = {}
-        self._timeout_s = timeout_s
+    def __init__(self, url: str, **options: Any) -> None:
+        super().__init__(url, **options)
         self._session = requests.Session()
-        self._session.headers["Content-Type"] = "application/json"
-        if token is not None:
-            self._session.headers["Authorization"] = f"Bearer {token}"
+        self._session.auth = self._authorize
 
-    def reset(self, *episodes: Hashable) -> None:
-        """Forget the states of some episodes, or of all: the next action of each begins with the initial state."""
-        for episode in episodes or tuple(self._states):
-            self._states.pop(episode, None)
-
-    def act(self, observation: Any, *, explore: bool = False, seed: int | None = None) -> Json:
+    def act(
+        self, observation: Any, *, explore: bool = False, seed: int | None = None, episode: Hashable = None
+    ) -> Json:
         """Return the action for one observation: what `env.step` takes.
 
         Args:
             observation: of the observation space.
             explore: sample it from the policy's distribution, instead of taking the most probable one.
             seed: makes the sample repeatable; the same for each step would draw the same noise for each.
+            episode: names the episode, where several are played with a recurrent policy.
 
         Raises:
             RequestRefused: the server says why.
             ServerUnreachable: no server, or no answer in time.
         """
-        return self.answer(observation, explore=explore, seed=seed)["action"]
+        return self.answer(observation, explore=explore, seed=seed, episode=episode)["action"]
 
     def answer(
-        self, observation: Any, *, explore: bool = False, seed: int | None = None, details: bool = False
+        self,
+        observation: Any,
+        *,
+        explore: bool = False,
+        seed: int | None = None,
+        details: bool = False,
+        episode: Hashable = None,
     ) -> dict[str, Json]:
         """Return the server's whole answer for one observation; `details` adds what is known of the action.
 
         Raises as `act`.
         """
-        body = {"observation": _plain(observation), **_options(explore=explore, seed=seed, details=details)}
-        if None in self._states:
-            body["state"] = self._states[None]
-        answer: dict[str, Json] = self._ask("POST", "/", body)
-        self._carry([None], [answer.get("state")], reset=answer.get("state_reset", False))
+        options = options_of(explore=explore, seed=seed, details=details)
+        answer: dict[str, Json] = self._ask(self._question(observation, episode, options))
+        self._remember(answer, episode)
         return answer
 
     def act_batch(
@@ -93,21 +79,18 @@ class PolicyClient:
         Raises as `act`.
         """
         names = range(len(observations)) if episodes is None else episodes
-        body = {"observations": _plain(observations), **_options(explore=explore, seed=seed)}
-        if any(name in self._states for name in names):
-            body["states"] = [self._states.get(name) for name in names]
-        answer = self._ask("POST", "/", body)
-        self._carry(names, answer.get("states"), reset=any(answer.get("state_reset", ())))
+        answer = self._ask(self._batch_question(observations, names, options_of(explore=explore, seed=seed)))
+        self._remember_batch(answer, names)
         actions: list[Json] = answer["actions"]
         return actions
 
     def model(self) -> dict[str, Json]:
         """Return what the server serves: name, version, spaces, environment, evaluation. Raises as `act`."""
-        description: dict[str, Json] = self._ask("GET", "/model")
+        description: dict[str, Json] = self._ask(Question("GET", "/model"))
         return description
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection; another request would open one again."""
         self._session.close()
 
     def __enter__(self) -> Self:
@@ -118,50 +101,21 @@ class PolicyClient:
     ) -> None:
         self.close()
 
-    def _carry(self, episodes: Sequence[Hashable], states: Sequence[str | None] | None, *, reset: bool) -> None:
-        self.state_reset = reset
-        for episode, state in zip(episodes, states or [None] * len(episodes), strict=True):
-            if state is None:  # the policy isn't recurrent, or not any more
-                self._states.pop(episode, None)
-            else:
-                self._states[episode] = state
+    def _ask(self, question: Question) -> Any:
+        call = Call(self._patience)
+        while (wait := call.wait_after(outcome := self._attempt(question, call))) is not None:
+            time.sleep(wait)
+        return self._understand(outcome)
 
-    def _ask(self, method: str, path: str, body: Json = None) -> Any:
-        content = None if body is None else json.dumps(body)
+    def _attempt(self, question: Question, call: Call) -> Reply | Lost:
+        url = self.url + question.path
         try:
-            answer = self._session.request(method, self.url + path, data=content, timeout=self._timeout_s)
+            answer = self._session.request(question.method, url, data=question.body, timeout=call.timeouts_s)
         except requests.RequestException as error:
-            raise ServerUnreachable(self.url, _reason(error)) from error
-        version = answer.headers.get("X-Model-Version")
-        if version is None:
-            # Everything that a policy server answers names its version: this is a proxy, or another server.
-            raise ServerUnreachable(self.url, f"HTTP status {answer.status_code} from another server")
-        self.model_version = int(version)
-        if not answer.ok:
-            fault = answer.json()["error"]
-            raise RequestRefused(answer.status_code, fault["code"], fault["message"])
-        return answer.json()
+            return Lost(reason_of(error), error)
+        return Reply(answer.status_code, answer.headers, answer.content)
 
-
-def _options(*, explore: bool, seed: int | None, details: bool = False) -> dict[str, Json]:
-    """Return what a request says beside its observation: nothing, where nothing is asked for."""
-    flags = {name: True for name, asked in (("explore", explore), ("details", details)) if asked}
-    return flags if seed is None else {**flags, "seed": seed}
-
-
-def _plain(value: Any) -> Json:
-    """Return the JSON form of what an environment returns."""
-    if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(part) for part in value]
-    if getattr(value, "size", 0) > LARGE:
-        content = value.astype(value.dtype.newbyteorder("<")).tobytes()
-        return {"base64": base64.b64encode(content).decode(), "dtype": value.dtype.name, "shape": list(value.shape)}
-    return value.tolist() if hasattr(value, "tolist") else value
-
-
-def _reason(error: requests.RequestException) -> str:
-    if isinstance(error, requests.Timeout):
-        return "no answer in time"
-    return "connection refused" if "refused" in str(error) else str(error)
+    def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        # Headers of the session would give way to what a .netrc says.
+        request.headers.update(self._headers)
+        return request

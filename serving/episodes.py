@@ -1,5 +1,6 @@
 """Environments played with a policy that is served over HTTP."""
 
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -32,17 +33,29 @@ class Episode:
     steps: int
 
 
-def play_one(client: PolicyClient, environment: gymnasium.Env[Any, Any], seed: int, on_step: OnStep) -> Episode:
-    """Play one episode in a closed loop: a request for each step.
+SEEDS = 2**31
+"""Seeds that draw the noise of a step, from those of its episodes and the steps before it."""
+
+
+def play_one(
+    client: PolicyClient,
+    environment: gymnasium.Env[Any, Any],
+    seed: int,
+    on_step: OnStep,
+    *,
+    explore: bool = False,
+) -> Episode:
+    """Play one episode in a closed loop: a request for each step, its actions sampled with `explore`.
 
     Raises:
         RequestRefused, ServerUnreachable: as `PolicyClient.act`.
     """
     client.reset()
+    noise = random.Random(seed) if explore else None  # noqa: S311 - of a game
     observation, _ = environment.reset(seed=seed)
     total, steps, done = 0.0, 0, False
     while not done:
-        action = client.act(observation)
+        action = client.act(observation, **_sampling(noise))
         steps += 1
         following, reward, terminated, truncated, _ = environment.step(action)
         done = terminated or truncated
@@ -51,20 +64,31 @@ def play_one(client: PolicyClient, environment: gymnasium.Env[Any, Any], seed: i
     return Episode(seed, total, steps)
 
 
-def play_together(client: PolicyClient, make: MakeEnvironment, seeds: range) -> Iterator[Episode]:
+def play_together(
+    client: PolicyClient, make: MakeEnvironment, seeds: range, *, explore: bool = False
+) -> Iterator[Episode]:
     """Play all episodes at once, a request for each step of all of them; yield each when it ends.
+
+    With `explore` actions are sampled.
 
     Raises:
         RequestRefused, ServerUnreachable: as `PolicyClient.act_batch`.
     """
     client.reset()
+    noise = random.Random(seeds.start) if explore else None  # noqa: S311 - of a game
     running = [_Running(make(), seed) for seed in seeds]
     while running:
-        actions = client.act_batch([each.observation for each in running], episodes=[each.seed for each in running])
+        observations, names = [each.observation for each in running], [each.seed for each in running]
+        actions = client.act_batch(observations, episodes=names, **_sampling(noise))
         for each, action in zip(running, actions, strict=True):
             each.step(action)
         yield from (each.episode() for each in running if each.done)
         running = [each for each in running if not each.done]
+
+
+def _sampling(noise: random.Random | None) -> dict[str, Any]:
+    """Return how a step's action is chosen: sampled with a seed of its own, or the most probable one."""
+    return {} if noise is None else {"explore": True, "seed": noise.randrange(SEEDS)}
 
 
 class _Running:

@@ -684,6 +684,16 @@ class ServerUnreachable(ServingError):
 
 
 @dataclass(eq=False)
+class ServerUrlInvalid(ServingError):
+    """What the client was given is no URL of HTTP."""
+
+    url: str
+
+    def __str__(self) -> str:
+        return f"'{self.url}' is no URL of a policy server, expected one like http://127.0.0.1:8000/cartpole-ppo"
+
+
+@dataclass(eq=False)
 class RequestRefused(ServingError):
     """The policy server refused the client's request."""
 

@@ -1,7 +1,7 @@
 """What `python -m serving query` does: play episodes through HTTP and show them."""
 
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -11,7 +11,7 @@ import numpy as np
 from serving import environments
 from serving.auth import read_token
 from serving.client import PolicyClient
-from serving.episodes import Episode, MakeEnvironment, Step, play_one, play_together
+from serving.episodes import Episode, MakeEnvironment, OnStep, Step, play_one, play_together
 
 SHOWN_STEPS = 3
 TOGETHER_FROM = 20
@@ -27,8 +27,11 @@ def query(
     quiet: bool,
     together: bool | None,
     token_file: str | None = None,
+    explore: bool = False,
 ) -> list[Episode]:
     """Play episodes with the policy at `url`, seeded from `seed` on, and print steps, returns and their mean.
+
+    With `explore` actions are sampled.
 
     Raises:
         ServerUnreachable, RequestRefused: as the client does.
@@ -42,7 +45,11 @@ def query(
         click.echo(f"{model['name']} version {model['version']} plays {environment} through {client.url}")
         in_lockstep = episodes >= TOGETHER_FROM if together is None else together
         seeds = range(seed, seed + episodes)
-        playing = play_together(client, make, seeds) if in_lockstep else _one_by_one(client, make, seeds, quiet)
+        playing = (
+            play_together(client, make, seeds, explore=explore)
+            if in_lockstep
+            else _one_by_one(client, make, seeds, _ignore if quiet else _show, explore=explore)
+        )
         played = list(_shown(playing))
     _summarize(played)
     return played
@@ -58,12 +65,13 @@ def _maker(described: dict[str, Any]) -> MakeEnvironment:
     return make
 
 
-def _one_by_one(client: PolicyClient, make: MakeEnvironment, seeds: range, quiet: bool) -> Iterator[Episode]:  # noqa: FBT001
+def _one_by_one(
+    client: PolicyClient, make: MakeEnvironment, seeds: range, on_step: OnStep, *, explore: bool
+) -> Iterator[Episode]:
     environment = make()
-    on_step: Callable[[Step], None] = _ignore if quiet else _show
     try:
         for seed in seeds:
-            yield play_one(client, environment, seed, on_step)
+            yield play_one(client, environment, seed, on_step, explore=explore)
     finally:
         environment.close()  # type: ignore[no-untyped-call]
 

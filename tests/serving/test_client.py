@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import requests
 
-from serving.client import PolicyClient, _plain
+from serving.client import PolicyClient
+from serving.conversation import plain
 from serving.errors import RequestRefused, ServerUnreachable
 from serving.routes import PolicyApp
 from tests.serving.policies import (
@@ -112,7 +113,7 @@ def test_large_arrays_travel_in_base64_and_mean_the_same(connect: Connect, dtype
     observations = np.random.default_rng(0).integers(-9, 9, (500, 4)).astype(dtype)
     client = connect(PolicyApp(served()))
     assert client.act_batch(observations) == client.act_batch(observations.tolist())
-    assert len(json.dumps(_plain(observations.astype(np.float32)))) < 11_000
+    assert len(json.dumps(plain(observations.astype(np.float32)))) < 11_000
 
 
 def test_a_client_gets_the_models_description(client: PolicyClient) -> None:

@@ -7,7 +7,7 @@ import pytest
 from serving.errors import EnvironmentUnknown, ServerUnreachable
 from serving.query import _shortened, query
 from serving.routes import PolicyApp
-from tests.serving.policies import COUNTING_BUNDLE, served
+from tests.serving.policies import COUNTING_BUNDLE, EXPLORING_BUNDLE, served
 
 
 @pytest.fixture
@@ -50,6 +50,18 @@ def test_the_state_of_a_recurrent_policy_lasts_an_episode(serve_http: Callable[[
     url = serve_http(PolicyApp(served(COUNTING_BUNDLE)))
     episodes = play(url, episodes=10, together=together)
     assert {episode.episode_return for episode in episodes} == {4.0}
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_sampled_episodes_are_repeated_by_their_seed(serve_http: Callable[[Any], str], together: bool) -> None:  # noqa: FBT001
+    url = serve_http(PolicyApp(served(EXPLORING_BUNDLE)))
+    first, again, other, greedy = (
+        play(url, episodes=3, together=together, quiet=True, seed=seed, explore=explore)
+        for seed, explore in ((7, True), (7, True), (8, True), (7, False))
+    )
+    assert first == again
+    assert first != other
+    assert first != greedy
 
 
 def test_nested_observations_are_shown_part_by_part() -> None:

@@ -1,0 +1,38 @@
+import asyncio
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from serving.async_client import AsyncPolicyClient
+from serving.routes import PolicyApp
+from tests.serving.policies import COUNTING_BUNDLE, served
+
+
+def test_many_requests_are_asked_at_once(app: PolicyApp, serve_http: Callable[[Any], str]) -> None:
+    async def run(url: str) -> None:
+        async with AsyncPolicyClient(url) as client:
+            observations = [np.array([0, 0, side, 0], np.float32) for side in (1, -1) * 50]
+            assert await asyncio.gather(*map(client.act, observations)) == [1, 0] * 50
+            assert await client.act_batch(observations[:2]) == [1, 0]
+            assert client.model_version == (await client.model())["version"] == 3
+
+    asyncio.run(run(serve_http(app)))
+
+
+def test_states_go_with_their_episodes_played_at_once(serve_http: Callable[[Any], str]) -> None:
+    async def run(url: str) -> None:
+        async with AsyncPolicyClient(url) as client:
+            await asyncio.gather(*(client.act([start], episode=start) for start in (2, -2)))
+            assert await asyncio.gather(client.act([-1], episode=2), client.act([1], episode=-2)) == [1, 0]
+            client.reset(2)
+            assert await client.act([-1], episode=2) == 0
+
+    asyncio.run(run(serve_http(PolicyApp(served(COUNTING_BUNDLE)))))
+
+
+def test_the_client_needs_neither_ray_nor_torch_nor_mlflow() -> None:
+    code = "import sys, serving.async_client; print({'ray', 'torch', 'mlflow', 'onnxruntime'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"set()\n"
