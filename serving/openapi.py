@@ -132,11 +132,24 @@ def refusals(*statuses: int) -> dict[str, Json]:
     return {str(status): _reference(HTTPStatus(status)) for status in sorted({*statuses, 500})}
 
 
+OTHERS = (
+    "media_type_unsupported",
+    "invocation_malformed",
+    "invocation_invalid",
+    "inference_invalid",
+    "model_not_served",
+    "version_not_served",
+    "play_busy",
+)
+"""Codes of errors that only the other protocols have."""
+
+
 def error_responses() -> dict[str, Json]:
     """Return the native protocol's errors by name of their status: OpenAPI's response components."""
     codes: dict[HTTPStatus, list[str]] = {}
     for status, code in [*RESPONSES.values(), (HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error")]:
-        codes.setdefault(status, []).append(code)
+        if code not in OTHERS:
+            codes.setdefault(status, []).append(code)
     return {status.name: _error(status, names) for status, names in codes.items()}
 
 
