@@ -1,5 +1,6 @@
 """The JSON form of observations: objects for Dict, lists for Tuple and arrays, numbers for Discrete."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from gymnasium import Space, spaces
@@ -14,6 +15,8 @@ from serving.leaf_reader import LeafReader, describe
 from serving.rows import Tensors
 from serving.spaces import OBSERVATIONS, Json, children, leaves
 
+NESTED = (spaces.Dict, spaces.Tuple)
+
 
 class ObservationReader:
     """Turns the JSON form of a space's observations into one array per leaf.
@@ -23,13 +26,13 @@ class ObservationReader:
     """
 
     def __init__(self, space: Space[Any]) -> None:
-        self._space = space
+        self._plan = _plan(space)
         self._readers = {leaf.tensor(OBSERVATIONS): LeafReader(leaf) for leaf in leaves(space)}
-        self._nested = isinstance(space, spaces.Dict | spaces.Tuple)
+        self._nested = isinstance(space, NESTED)
 
     def read(self, value: Json) -> Tensors:
         """Return one observation as a batch of one. Raises RequestError with the path of what doesn't fit."""
-        parts = _flatten(self._space, value, "observation")
+        parts = self._flatten(value, "observation")
         return {name: reader.read(part) for (name, reader), part in zip(self._readers.items(), parts, strict=True)}
 
     def read_batch(self, values: Json) -> Tensors:
@@ -38,41 +41,68 @@ class ObservationReader:
             return {name: reader.read_batch(values) for name, reader in self._readers.items()}
         if type(values) is not list:
             raise ObservationType("observations", describe(values), "a list of observations")
-        rows = [_flatten(self._space, value, f"observations[{index}]") for index, value in enumerate(values)]
+        rows = [self._flatten(value, f"observations[{index}]") for index, value in enumerate(values)]
         return {
             name: reader.read_batch([row[i] for row in rows]) for i, (name, reader) in enumerate(self._readers.items())
         }
 
-
-def _flatten(space: Space[Any], value: Json, path: str) -> list[Json]:
-    """Return the JSON forms of the leaves in a value, in the order of `leaves`."""
-    if not isinstance(space, spaces.Dict | spaces.Tuple):
-        return [value]
-    inner = children(space)
-    names = [name for name, _ in inner]
-    parts = (_keyed if isinstance(space, spaces.Dict) else _listed)(value, names, path)
-    return [
-        leaf
-        for (name, child), part in zip(inner, parts, strict=True)
-        for leaf in _flatten(child, part, f"{path}.{name}")
-    ]
+    def _flatten(self, value: Json, path: str) -> list[Json]:
+        found: list[Json] = []
+        self._plan.collect(value, path, found)
+        return found
 
 
-def _keyed(value: Json, keys: list[str], path: str) -> list[Json]:
-    if type(value) is not dict:
-        raise ObservationType(path, describe(value), f"an object with {', '.join(keys)}")
-    for key in keys:
-        if key not in value:
-            raise ObservationKeyMissing(path, key, keys)
-    for key in value:
-        if key not in keys:
-            raise ObservationKeyUnknown(path, key, keys)
-    return [value[key] for key in keys]
+class _Plan(ABC):
+    """How the leaves of one space are found in a value, in the order of `leaves`; made once, for walking it is slow."""
+
+    @abstractmethod
+    def collect(self, value: Json, path: str, found: list[Json]) -> None:
+        """Append the JSON forms of the leaves in a value. Raises RequestError, with the path."""
 
 
-def _listed(value: Json, indices: list[str], path: str) -> list[Json]:
-    if type(value) is not list:
-        raise ObservationType(path, describe(value), f"a list of {len(indices)} elements")
-    if len(value) != len(indices):
-        raise ObservationLength(path, len(value), len(indices))
-    return value
+class _LeafPlan(_Plan):
+    def collect(self, value: Json, path: str, found: list[Json]) -> None:  # noqa: ARG002
+        found.append(value)
+
+
+class _DictPlan(_Plan):
+    def __init__(self, space: spaces.Dict) -> None:
+        self._parts = [(name, isinstance(child, NESTED), _plan(child)) for name, child in children(space)]
+        self._keys = [name for name, _, _ in self._parts]
+        self._key_set = frozenset(self._keys)
+
+    def collect(self, value: Json, path: str, found: list[Json]) -> None:
+        if type(value) is not dict or value.keys() != self._key_set:
+            raise self._fault(value, path)
+        for name, nested, plan in self._parts:
+            if nested:
+                plan.collect(value[name], f"{path}.{name}", found)
+            else:
+                found.append(value[name])
+
+    def _fault(self, value: Json, path: str) -> Exception:
+        if type(value) is not dict:
+            return ObservationType(path, describe(value), f"an object with {', '.join(self._keys)}")
+        for key in self._keys:
+            if key not in value:
+                return ObservationKeyMissing(path, key, self._keys)
+        return ObservationKeyUnknown(path, next(key for key in value if key not in self._key_set), self._keys)
+
+
+class _TuplePlan(_Plan):
+    def __init__(self, space: spaces.Tuple) -> None:
+        self._parts = [(name, _plan(child)) for name, child in children(space)]
+
+    def collect(self, value: Json, path: str, found: list[Json]) -> None:
+        if type(value) is not list:
+            raise ObservationType(path, describe(value), f"a list of {len(self._parts)} elements")
+        if len(value) != len(self._parts):
+            raise ObservationLength(path, len(value), len(self._parts))
+        for (name, plan), part in zip(self._parts, value, strict=True):
+            plan.collect(part, f"{path}.{name}", found)
+
+
+def _plan(space: Space[Any]) -> _Plan:
+    if isinstance(space, spaces.Dict):
+        return _DictPlan(space)
+    return _TuplePlan(space) if isinstance(space, spaces.Tuple) else _LeafPlan()
