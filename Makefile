@@ -6,7 +6,7 @@ MLFLOW_PORT ?= 5000
 SERVING_PORT ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-unit test-conformance test-faults fuzz lint types protos bench-serving bench-batching bench-protocols bench-training bench-scale clean
+.PHONY: help setup run test test-unit test-long test-conformance test-faults fuzz lint types protos bench-serving bench-batching bench-protocols bench-training bench-scale clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -33,6 +33,9 @@ test: setup ## All tests, the fault suite in short.
 
 test-unit: setup ## The tests that take seconds.
 	@$(BIN)/python -m pytest -m 'not e2e'
+
+test-long: setup ## Further cases of interrupted, lost and failing training.
+	@$(BIN)/python -m pytest -m long
 
 test-conformance: setup ## The conformance suite whole: a policy of each kind of space and network.
 	@$(BIN)/python -m pytest -m 'conformance or not conformance' tests/pipeline/test_conformance.py

@@ -129,7 +129,7 @@ def start_training(shop: Workshop, *, under_mlflow: bool) -> tuple[psutil.Proces
 @pytest.mark.parametrize(
     ("target", "number"),
     [
-        ("trainer", signal.SIGTERM),
+        pytest.param("trainer", signal.SIGTERM, marks=pytest.mark.long),
         ("parent", signal.SIGTERM),
         ("both", signal.SIGINT),
     ],

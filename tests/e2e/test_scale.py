@@ -43,7 +43,7 @@ def trained_run(shop: Workshop, client: MlflowClient):
 @pytest.mark.parametrize(
     ("number", "said"),
     [
-        (2, "1 of 2 environment runners lost; starting anew\n"),
+        pytest.param(2, "1 of 2 environment runners lost; starting anew\n", marks=pytest.mark.long),
         (1, "1 of 1 environment runners lost; starting anew; until then iterations have no samples\n"),
     ],
 )
@@ -64,6 +64,7 @@ def test_training_goes_on_when_an_environment_runner_is_killed(workshop, client,
     assert run.data.metrics["evaluation/return_mean"] > 50
 
 
+@pytest.mark.long
 def test_a_run_with_more_processes_than_cores_is_resumed(workshop, client):
     number = str(psutil.cpu_count())
     process = workshop.start(*TRAIN, "--num-env-runners", number, "--num-learners", "1", "--target-return", "501")

@@ -121,6 +121,7 @@ def test_a_search_that_finished_is_not_resumed(shop, resumed):
     assert f"Run {resumed[0]} cannot be resumed: it finished." in done.stderr
 
 
+@pytest.mark.long
 def test_a_trial_that_fails_is_said_and_ends_nothing(shop, client):
     space = "settings: {max_env_steps: 4000, evaluation_interval: 2000, evaluation_episodes: 5}\nsearch:\n"
     (shop.directory / "failing.yaml").write_text(space + "  fcnet_activation: [nonsense]\n")

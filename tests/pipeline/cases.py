@@ -7,12 +7,9 @@ IN_SHORT = (
     "CartPole-v1",
     "Pendulum-v1, filtered",
     "gym:CartPole-v1",
-    "zoo:DiscreteStart-v0",
     "zoo:Images-v0",
-    "zoo:MultiBinary-v0",
     "zoo:Nested-v0 with an LSTM",
     "zoo:NestedActions-v0",
-    "zoo:SquareBox-v0",
 )
 
 #: By environment, as the README lists them; the settings beyond it, and what the case is there for.
