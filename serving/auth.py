@@ -7,8 +7,8 @@ from pathlib import Path
 
 from serving.errors import TokenFileInvalid, Unauthorized
 
-OPEN_PATHS = frozenset({"/health", "/ping", "/v2/health/live", "/v2/health/ready", "/play"})
-"""What asks no token: load balancers and probes have none, and learn nothing from these; /play asks for it itself."""
+OPEN_PATHS = frozenset({"/health", "/ping", "/v2/health/live", "/v2/health/ready", "/play", "/docs"})
+"""What asks no token: load balancers and probes have none; the pages hold nothing, and ask for it themselves."""
 
 CHALLENGE = (b"www-authenticate", b"Bearer")
 

@@ -12,6 +12,8 @@ import orjson
 from serving import inference_json
 from serving.errors import PathUnknown
 from serving.inference import PLATFORM, InferenceModel
+from serving.inference_paths import inference_paths
+from serving.openapi_parts import Paths
 from serving.protocol import Act, Answer, Refusal, Request
 from serving.served import ServedPolicy
 from serving.spaces import Json
@@ -56,6 +58,10 @@ class InferenceProtocol:
     def refuse(self, refusal: Refusal) -> bytes:
         """Return an error as the protocol has it."""
         return orjson.dumps({"error": refusal.message})
+
+    def paths(self, served: ServedPolicy) -> Paths:
+        """Return OpenAPI's path items."""
+        return inference_paths(served)
 
 
 def server_version() -> str:

@@ -31,8 +31,13 @@ def example(space: Space[Any]) -> Json:
         return {key: example(child) for key, child in children(space)}
     if isinstance(space, spaces.Tuple):
         return [example(child) for _, child in children(space)]
-    array = _nearest_to_zero(space)  # type: ignore[arg-type]
+    array = _nearest_to_zero(space)  # type: ignore[arg-type]  # the rest are leaves
     return array.tolist() if array.size <= MAX_EXAMPLE_NUMBERS else _encoded(array)
+
+
+def plain_example(space: LeafSpace) -> Json:
+    """Return the same for one array as numbers, however many they are."""
+    return _nearest_to_zero(space).tolist()
 
 
 def _leaf_schema(space: LeafSpace, *, sent: bool) -> dict[str, Json]:

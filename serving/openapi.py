@@ -10,10 +10,12 @@ from typing import Any, Protocol, runtime_checkable
 
 import orjson
 
+from serving.auth import OPEN_PATHS
 from serving.errors import RESPONSES
 from serving.json_codec import MANY, MAX_SEED, ONE, STATE, STATES
 from serving.json_schemas import element_schema, example
 from serving.limits import Limits
+from serving.openapi_parts import TEXT, Paths, html, labelled, record
 from serving.protocol import Act, Answer, Refusal, Request
 from serving.served import ServedPolicy
 from serving.spaces import Json
@@ -26,9 +28,6 @@ POLICY = (
 )
 """The page asks nobody but its own server."""
 
-Paths = dict[str, Json]
-"""OpenAPI's path items by their paths."""
-
 ACT_STATUSES = (400, 413, 422, 500, 503)
 
 
@@ -37,7 +36,7 @@ class Documented(Protocol):
     """A protocol that describes itself."""
 
     def paths(self, served: ServedPolicy) -> Paths:
-        """Return OpenAPI's path items of this protocol, for one policy; components are the native protocol's."""
+        """Return OpenAPI's path items of this protocol, for one policy; every operation has an answer 401."""
 
 
 class Documentation:
@@ -74,6 +73,13 @@ class Documentation:
         for protocol in self._protocols:
             if isinstance(protocol, Documented):
                 paths |= protocol.paths(served)
+        for path, item in paths.items():
+            for operation in item.values():
+                if not self._closed or path in OPEN_PATHS:
+                    operation["responses"] = _without(operation["responses"], "401")
+                if self._closed and path in OPEN_PATHS:
+                    operation["security"] = []
+        components: dict[str, Json] = {"responses": error_responses()}
         document = {
             "openapi": "3.1.0",
             "info": {
@@ -83,20 +89,16 @@ class Documentation:
             },
             "servers": [{"url": prefix or "/"}],
             "paths": paths,
-            "components": {"responses": error_responses()},
+            "components": components,
         }
-        return self._with_token(document) if self._closed else document
-
-    def _with_token(self, document: dict[str, Json]) -> dict[str, Json]:
-        document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-        document["security"] = [{"token": []}]
-        for path, item in document["paths"].items():
-            for operation in item.values():
-                if path in {"/health", "/ping"} or path.startswith("/v2/health/"):
-                    operation["security"] = []
-                else:
-                    operation["responses"]["401"] = _reference(HTTPStatus.UNAUTHORIZED)
+        if self._closed:
+            components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+            document["security"] = [{"token": []}]
         return document
+
+
+def _without(responses: dict[str, Json], status: str) -> dict[str, Json]:
+    return {key: response for key, response in responses.items() if key != status}
 
 
 def native_paths(served: ServedPolicy, limits: Limits) -> Paths:
@@ -104,7 +106,10 @@ def native_paths(served: ServedPolicy, limits: Limits) -> Paths:
     act = {
         "summary": "Actions for observations",
         "requestBody": {"required": True, "content": {"application/json": _requests(served, limits)}},
-        "responses": {"200": _ok("The actions, as env.step takes them.", _answers(served)), **refusals(*ACT_STATUSES)},
+        "responses": {
+            "200": labelled("The actions, as env.step takes them.", _answers(served)),
+            **refusals(*ACT_STATUSES),
+        },
     }
     return {
         "/": {
@@ -116,20 +121,23 @@ def native_paths(served: ServedPolicy, limits: Limits) -> Paths:
             "get": _get(
                 "health",
                 "Whether there is a policy",
-                _object({"status": {"enum": ["ok", "degraded"]}, "name": TEXT, "version": {"type": "integer"}}),
+                record({"status": {"enum": ["ok", "degraded"]}, "name": TEXT, "version": {"type": "integer"}}),
             )
         },
         "/openapi.json": {"get": _get("openapi", "This description", {"type": "object"})},
-        "/docs": {"get": _page()},
+        "/docs": {
+            "get": {
+                "operationId": "docs",
+                "summary": "This description, to read",
+                "responses": {"200": html("A page that shows this description"), **refusals()},
+            }
+        },
     }
-
-
-TEXT = {"type": "string"}
 
 
 def refusals(*statuses: int) -> dict[str, Json]:
     """Return the native protocol's answers with these statuses, for an operation's `responses`."""
-    return {str(status): _reference(HTTPStatus(status)) for status in sorted({*statuses, 500})}
+    return {str(status): _reference(HTTPStatus(status)) for status in sorted({*statuses, 401, 500})}
 
 
 OTHERS = (
@@ -154,8 +162,8 @@ def error_responses() -> dict[str, Json]:
 
 
 def _error(status: HTTPStatus, codes: list[str]) -> dict[str, Json]:
-    error = _object({"code": {"enum": codes}, "message": TEXT})
-    content = {"application/json": {"schema": _object({"error": error})}}
+    error = record({"code": {"enum": codes}, "message": TEXT})
+    content = {"application/json": {"schema": record({"error": error})}}
     return {"description": f"{status.phrase}: {', '.join(codes)}", "content": content}
 
 
@@ -164,27 +172,7 @@ def _reference(status: HTTPStatus) -> dict[str, Json]:
 
 
 def _get(name: str, summary: str, schema: dict[str, Json]) -> dict[str, Json]:
-    return {"operationId": name, "summary": summary, "responses": {"200": _ok(summary, schema), **refusals()}}
-
-
-def _page() -> dict[str, Json]:
-    html = {"description": "A page that shows this description", "content": {"text/html": {"schema": TEXT}}}
-    return {"operationId": "docs", "summary": "This description, to read", "responses": {"200": html, **refusals()}}
-
-
-def _ok(description: str, schema: dict[str, Json]) -> dict[str, Json]:
-    headers = {"X-Model-Name": {"schema": TEXT}, "X-Model-Version": {"schema": {"type": "integer"}}}
-    return {"description": description, "headers": headers, "content": {"application/json": {"schema": schema}}}
-
-
-def _object(properties: dict[str, Json], optional: dict[str, Json] | None = None) -> dict[str, Json]:
-    optional = optional or {}
-    return {
-        "type": "object",
-        "properties": properties | optional,
-        "required": [*properties],
-        "additionalProperties": False,
-    }
+    return {"operationId": name, "summary": summary, "responses": {"200": labelled(summary, schema), **refusals()}}
 
 
 def _about(served: ServedPolicy) -> str:
@@ -197,7 +185,7 @@ def _requests(served: ServedPolicy, limits: Limits) -> dict[str, Json]:
     many = {"type": "array", "items": one, "maxItems": limits.max_observations}
     options, state = _options(served), {"type": ["string", "null"]}
     states = {"type": "array", "items": state}
-    schemas = [_object({ONE: one}, options | {STATE: state}), _object({MANY: many}, options | {STATES: states})]
+    schemas = [record({ONE: one}, options | {STATE: state}), record({MANY: many}, options | {STATES: states})]
     return {"schema": {"anyOf": schemas}, "examples": _examples(served)}
 
 
@@ -231,5 +219,5 @@ def _answers(served: ServedPolicy) -> dict[str, Json]:
         STATES: {"type": "array", "items": TEXT},
         "state_reset": {"type": "array", "items": flag},
     }
-    answers = [_object({"action": action}, one), _object({"actions": {"type": "array", "items": action}}, many)]
+    answers = [record({"action": action}, one), record({"actions": {"type": "array", "items": action}}, many)]
     return {"anyOf": answers}

@@ -108,18 +108,20 @@ class PolicyApp:
         served, start = self.served, time.perf_counter()
         prefix = scope.get("root_path", "")
         path = scope["path"].removeprefix(prefix).rstrip("/") or "/"
-        refuse = _refuse
+        route = self._routes.get(path)
+        protocol = None if route else self._protocol_of(path)
+        refuse = protocol.refuse if protocol else _refuse
         try:
             if self.token is not None:
                 self.token.check(path, scope["headers"])
-            if path in self._routes:
-                allowed, handler = self._routes[path]
+            if route:
+                allowed, handler = route
                 _check_method(scope["method"], path, allowed)
                 body = await handler(served, receive)
                 await respond(send, HTTPStatus.OK, served.headers, body)
+            elif protocol is None:
+                raise PathUnknown(path, tuple(self._routes))  # noqa: TRY301 - it is answered as all errors are
             else:
-                protocol = self._protocol_of(path)
-                refuse = protocol.refuse
                 _check_method(scope["method"], path, protocol.methods(path))
                 body = await read_body(receive, self.max_body_bytes)
                 headers = dict(scope["headers"])
@@ -144,11 +146,8 @@ class PolicyApp:
         _log(refusal, error)
         return refusal
 
-    def _protocol_of(self, path: str) -> Protocol:
-        for protocol in self._protocols:
-            if protocol.methods(path):
-                return protocol
-        raise PathUnknown(path, tuple(self._routes))
+    def _protocol_of(self, path: str) -> Protocol | None:
+        return next((protocol for protocol in self._protocols if protocol.methods(path)), None)
 
     async def _ask(self, protocol: Protocol, request: Request, served: ServedPolicy) -> Answer:
         try:

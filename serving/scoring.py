@@ -16,9 +16,11 @@ from serving.errors import BodyNotJson, InvocationInvalid, InvocationMalformed, 
 from serving.frames import Frame
 from serving.json_codec import parse
 from serving.leaf_reader import describe
+from serving.openapi_parts import Paths
 from serving.policy import Policy
 from serving.protocol import Act, Answer, Refusal, Request
 from serving.rows import Rows, Tensors
+from serving.scoring_paths import scoring_paths
 from serving.served import ServedPolicy
 from serving.signature import Signature
 from serving.spaces import ACTION, Json, leaves
@@ -72,6 +74,10 @@ class ScoringProtocol:
         invalid = refusal.code == "invocation_invalid"
         error_code = "INVALID_PARAMETER_VALUE" if invalid else ERROR_CODES.get(refusal.status, "BAD_REQUEST")
         return orjson.dumps({"error_code": error_code, "message": refusal.message})
+
+    def paths(self, served: ServedPolicy) -> Paths:
+        """Return OpenAPI's path items."""
+        return scoring_paths(served)
 
     def _codec_for(self, policy: Policy) -> "ScoringCodec":
         if self._codec is None or self._codec.policy is not policy:

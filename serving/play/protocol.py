@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 import orjson
 
 from serving.errors import PlayBusy
+from serving.openapi_parts import TEXT, Paths, html, record, refused
 from serving.play.page import headers, page
 from serving.play.session import ActFor, Current, Session
 from serving.protocol import Act, Answer, Refusal, Request
@@ -52,6 +53,13 @@ class Play:
     def refuse(self, refusal: Refusal) -> bytes:
         """Return the native form of an error."""
         return orjson.dumps({"error": {"code": refusal.code, "message": refusal.message}})
+
+    def paths(self, served: ServedPolicy) -> Paths:  # noqa: ARG002
+        """Return OpenAPI's path item of the page; what it listens to is its own business."""
+        error = record({"error": record({"code": TEXT, "message": TEXT})})
+        responses = {"200": html("The page"), **refused(error)}
+        page = {"operationId": "play", "summary": "A page to watch the policy on", "responses": responses}
+        return {PAGE: {"get": page}} if self._sessions else {}
 
     async def _session(self) -> AsyncGenerator[bytes, None]:
         self._watching += 1

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
-from serving.auth import BearerToken
+from serving.auth import OPEN_PATHS, BearerToken
 from serving.errors import RESPONSES
 from serving.openapi import OTHERS
 from serving.policy import Bundle
@@ -43,6 +43,15 @@ CHECKS = [
 ]
 
 
+JSON = {"content-type": "application/json"}
+
+
+def filled_in(path: str, operation: Any) -> str:
+    for parameter in operation.get("parameters", []):
+        path = path.replace(f"{{{parameter['name']}}}", parameter["example"])
+    return path
+
+
 def document_of(app: PolicyApp) -> Any:
     return ask(app, "GET", "/openapi.json").json()
 
@@ -56,18 +65,32 @@ def test_every_example_works_as_it_is(bundle: Bundle) -> None:
             content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
             for example in content.get("examples", {}).values():
                 jsonschema.validate(example["value"], content["schema"])
-                answer = ask(app, method.upper(), path, orjson.dumps(example["value"]))
+                url = filled_in(path, operation)
+                answer = ask(app, method.upper(), url, orjson.dumps(example["value"]), headers=JSON)
                 assert answer.status == 200, answer.body
                 schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
                 jsonschema.validate(answer.json(), schema)
                 tried += 1
-    assert tried >= 6
+    assert tried >= 10
 
 
-@pytest.mark.parametrize("path", ["/model", "/health", "/openapi.json", "/docs"])
-def test_every_path_of_the_document_answers(app: PolicyApp, path: str) -> None:
-    assert path in document_of(app)["paths"]
-    assert ask(app, "GET", path).status == 200
+def test_every_path_of_the_document_answers(app: PolicyApp) -> None:
+    paths = document_of(app)["paths"]
+    assert {"/", "/model", "/health", "/openapi.json", "/docs", "/play", "/invocations", "/ping", "/version"} < {*paths}
+    assert {"/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/cartpole-ppo/versions/{version}/infer"} < {*paths}
+    for path, item in paths.items():
+        if "get" in item and "requestBody" not in item["get"]:
+            assert ask(app, "GET", filled_in(path, item["get"])).status == 200, path
+
+
+def test_an_example_in_csv_works_as_it_is(app: PolicyApp) -> None:
+    content = document_of(app)["paths"]["/invocations"]["post"]["requestBody"]["content"]["text/csv"]
+    answer = ask(app, "POST", "/invocations", content["example"].encode(), headers={"content-type": "text/csv"})
+    assert answer.status == 200, answer.body
+
+
+def test_there_is_no_page_to_watch_where_nobody_may() -> None:
+    assert "/play" not in document_of(PolicyApp(served(), play_sessions=0))["paths"]
 
 
 def test_every_error_is_described(app: PolicyApp) -> None:
@@ -88,7 +111,22 @@ def test_a_token_is_described_where_it_is_asked_for() -> None:
     document = ask(app, "GET", "/openapi.json", headers={"authorization": "Bearer abc"}).json()
     assert document["components"]["securitySchemes"] == {"token": {"type": "http", "scheme": "bearer"}}
     assert "401" in document["paths"]["/"]["post"]["responses"]
-    assert document["paths"]["/health"]["get"]["security"] == []
+    for path, item in document["paths"].items():
+        for operation in item.values():
+            assert (operation.get("security") == []) == (path in OPEN_PATHS)
+            assert ("401" in operation["responses"]) == (path not in OPEN_PATHS)
+
+
+@pytest.mark.parametrize("path", ["/", "/model", "/invocations", "/v2/models/cartpole-ppo/infer", "/openapi.json"])
+def test_who_has_no_token_is_told_so_as_the_document_says(path: str) -> None:
+    app = PolicyApp(served(), token=BearerToken("abc"))
+    document = ask(app, "GET", "/openapi.json", headers={"authorization": "Bearer abc"}).json()
+    method, operation = next(iter(document["paths"][path].items()))
+    response = operation["responses"]["401"]
+    response = document["components"]["responses"]["UNAUTHORIZED"] if "$ref" in response else response
+    answer = ask(app, method.upper(), path)
+    assert answer.status == 401
+    jsonschema.validate(answer.json(), response["content"]["application/json"]["schema"])
 
 
 # None with a Tuple: schemathesis at times takes the prefixItems of a schema that it has changed itself for wrong.
@@ -122,7 +160,7 @@ def test_the_page_shows_and_tries_the_api(serve_http: Any) -> None:
     if chromium is None:
         pytest.skip("no Chromium is installed: apt-get install chromium")
     playwright_api = pytest.importorskip("playwright.sync_api")
-    url = serve_http(PolicyApp(served()))
+    url = serve_http(PolicyApp(served(), token=BearerToken("abc")))
     with playwright_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page()
@@ -131,8 +169,12 @@ def test_the_page_shows_and_tries_the_api(serve_http: Any) -> None:
         page.on("request", lambda request: asked.append(request.url))
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         page.goto(f"{url}/docs")
+        for token, said in (("abd", "refused this token"), ("abc", "cartpole-ppo")):
+            page.get_by_label("bearer token").fill(token)
+            page.get_by_role("button", name="Show the API").click()
+            page.get_by_text(said).first.wait_for(timeout=10_000)
         page.get_by_role("button", name="Send").first.click()
         page.get_by_text('{"action":0}').wait_for(timeout=10_000)
         browser.close()
-    assert errors == []
+    assert all("401" in error for error in errors)
     assert all(each.startswith((url, "data:")) for each in asked)
