@@ -271,10 +271,18 @@ def evaluate(model_uri: str, episodes: int, seed: int) -> None:
 @click.option(
     "--url", help="A server of this very version, to be asked as well, as http://127.0.0.1:8000/cartpole-ppo."
 )
+@click.option(
+    "--auth-token-file",
+    "token_file",
+    envvar="SERVING_AUTH_TOKEN_FILE",
+    show_envvar=True,
+    type=click.Path(),
+    help="File with the bearer token that the server asks for.",
+)
 @click.option("--observations", type=click.IntRange(20), default=1000, show_default=True, help="How many to ask about.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the observations.")
 @one_line_errors
-def verify(model_uri: str, url: str | None, observations: int, seed: int) -> None:
+def verify(model_uri: str, url: str | None, token_file: str | None, observations: int, seed: int) -> None:
     """Check that MODEL_URI, as models:/cartpole-ppo/1, acts as RLlib does with the version's checkpoint.
 
     On observations from rollouts and from the corners of their space: greedily, singly and in batches, and sampled, by
@@ -286,8 +294,9 @@ def verify(model_uri: str, url: str | None, observations: int, seed: int) -> Non
         from pipeline.errors import VerificationFailed
         from pipeline.tables import checks_table
         from pipeline.verification import verify
+        from serving.auth import read_token
 
-        checks = verify(model_uri, observations, seed, url)
+        checks = verify(model_uri, observations, seed, url, token_file and read_token(token_file))
         checks_table(checks)
         failures = [f"{each.name}: {each.failure}" for each in checks if each.failure is not None]
         if failures:

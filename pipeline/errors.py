@@ -145,6 +145,18 @@ class ServerAnswered(PipelineError):
 
 
 @dataclass(eq=False)
+class ServesAnother(PipelineError):
+    """A server that is verified serves something else."""
+
+    url: str
+    found: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.url} serves {self.found}, not {self.expected}: verify what it serves, or promote what you verify"
+
+
+@dataclass(eq=False)
 class VerificationFailed(PipelineError):
     """A registered version does not act as RLlib would with its checkpoint."""
 

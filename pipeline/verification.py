@@ -103,7 +103,7 @@ class Subject:
         return self.policy.run(feeds, names)
 
 
-def verify(model_uri: str, count: int, seed: int, url: str | None = None) -> list[Check]:
+def verify(model_uri: str, count: int, seed: int, url: str | None = None, token: str | None = None) -> list[Check]:
     """Put a registered version through the suite.
 
     Args:
@@ -111,10 +111,12 @@ def verify(model_uri: str, count: int, seed: int, url: str | None = None) -> lis
         count: How many observations.
         seed: Of the observations.
         url: Of a server of this version, to be asked as well.
+        token: The bearer token, if that server asks for one.
 
     Raises:
         ServingError: If the version cannot be resolved, fetched, verified or loaded.
         EnvironmentNotFound, NoSuchObject: If its environment is not installed here.
+        ServerAnswered, ServesAnother: If the server answers with an error, or serves something else.
     """
     check_tracking_server()
     version = resolve(model_uri)
@@ -125,9 +127,9 @@ def verify(model_uri: str, count: int, seed: int, url: str | None = None) -> lis
         subject = Subject(policy, Path(checkpoint), environments.served_for(policy), count, seed)
     checks = list(in_process(subject))
     if url is not None:
-        from pipeline.verification_http import through_http
+        from pipeline.verification_http import Server, through_http
 
-        checks.extend(through_http(subject, url))
+        checks.extend(through_http(subject, Server(url, (version.name, version.version), token)))
     return checks
 
 

@@ -10,7 +10,7 @@ import requests
 from gymnasium import Space
 
 from pipeline.checks import Check
-from pipeline.errors import ExportDiffers, ServerAnswered
+from pipeline.errors import ExportDiffers, ServerAnswered, ServesAnother
 from pipeline.proof import compare
 from pipeline.structures import Batch, flatten, nest, stack
 from pipeline.tensors import ACTION_DIST_INPUTS
@@ -32,27 +32,53 @@ _EPISODE_STEPS = 50
 _TIMEOUT_S = 30.0
 
 
-def through_http(subject: Subject, url: str) -> Iterator[Check]:
-    """Ask a server of the same version.
+class Server:
+    """A server that is asked for actions.
 
-    Raises:
-        ServerAnswered: With an error, where an action is expected.
+    Args:
+        url: With the route prefix, as http://127.0.0.1:8000/cartpole-ppo.
+        label: The model's name and version that its answers must bear.
+        token: The bearer token, if it asks for one.
     """
+
+    def __init__(self, url: str, label: tuple[str, int], token: str | None = None) -> None:
+        self.url = url
+        self._label = label
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+
+    def ask(self, **request: Any) -> Any:
+        """The answer to a request.
+
+        Raises:
+            ServerAnswered: With an error, where an action is expected.
+            ServesAnother: It serves another version, or a policy of another name.
+        """
+        answer = requests.post(self.url, json=request, headers=self._headers, timeout=_TIMEOUT_S)
+        label = answer.headers.get("X-Model-Name"), answer.headers.get("X-Model-Version")
+        if label[0] is not None and label != (self._label[0], str(self._label[1])):
+            raise ServesAnother(self.url, " version ".join(map(str, label)), " version ".join(map(str, self._label)))
+        if not answer.ok:
+            raise ServerAnswered(self.url, answer.status_code, answer.text[:300])
+        return answer.json()
+
+
+def through_http(subject: Subject, server: Server) -> Iterator[Check]:
+    """Ask a server of the same version. Raises as `Server.ask`."""
     if subject.player.state_shapes:
-        yield _episode(subject, url)
+        yield _episode(subject, server)
         return
     written = [_written(subject.observation_space, each.observation) for each in subject.questions]
-    singles = [_ask(url, observation=each, details=True) for each in written[:_SINGLE]]
+    singles = [server.ask(observation=each, details=True) for each in written[:_SINGLE]]
     yield _compared("HTTP, singly", subject, [(each["action"], each["details"]) for each in singles])
     size = _batch_size(written)
     answered: list[tuple[Any, Any]] = []
     for start in range(0, len(written), size):
-        answer = _ask(url, observations=written[start : start + size], details=True)
+        answer = server.ask(observations=written[start : start + size], details=True)
         answered += zip(answer["actions"], answer["details"], strict=True)
     yield _compared(f"HTTP, batches of {size}", subject, answered)
     if subject.policy.interface.noise is None:
         return
-    samples = [_samples(subject, url, each, size) for each in sampled_questions(subject)]
+    samples = [_samples(subject, server, each, size) for each in sampled_questions(subject)]
     yield sampled("HTTP, sampled", subject, samples)
 
 
@@ -61,12 +87,12 @@ def _batch_size(written: list[Any]) -> int:
     return max(1, min(_LARGEST_BATCH, _LARGEST_BODY // longest))
 
 
-def _samples(subject: Subject, url: str, question: Question, size: int) -> Batch:
+def _samples(subject: Subject, server: Server, question: Question, size: int) -> Batch:
     written = _written(subject.observation_space, question.observation)
     actions: list[Any] = []
     while len(actions) < SAMPLES:
         batch = [written] * min(size, SAMPLES - len(actions))
-        actions += _ask(url, observations=batch, explore=True, seed=len(actions))["actions"]
+        actions += server.ask(observations=batch, explore=True, seed=len(actions))["actions"]
     return stack(subject.action_space, actions, ACTION)
 
 
@@ -82,7 +108,7 @@ def _compared(name: str, subject: Subject, answered: list[tuple[Any, Any]]) -> C
     return Check(name, count, None)
 
 
-def _episode(subject: Subject, url: str) -> Check:
+def _episode(subject: Subject, server: Server) -> Check:
     """Play on, with the server's opaque state and ours: both must say the same at each step."""
     environment = subject.environment.make()
     observation, _ = environment.reset(seed=0)
@@ -90,7 +116,7 @@ def _episode(subject: Subject, url: str) -> Check:
     opaque: dict[str, Any] = {}
     steps = 0
     while steps < _EPISODE_STEPS:
-        answer = _ask(url, observation=_written(subject.observation_space, observation), **opaque)
+        answer = server.ask(observation=_written(subject.observation_space, observation), **opaque)
         opaque = {"state": answer["state"]}
         (action,), (state,) = subject.player.act([observation], [state])
         ours, its = (stack(subject.action_space, [each], ACTION) for each in (action, answer["action"]))
@@ -117,10 +143,3 @@ def _leaf(space: LeafSpace, value: Any) -> Any:
         return array.tolist()
     data = base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
     return {"base64": data, "dtype": array.dtype.name, "shape": list(array.shape)}
-
-
-def _ask(url: str, **request: Any) -> Any:
-    answer = requests.post(url, json=request, timeout=_TIMEOUT_S)
-    if not answer.ok:
-        raise ServerAnswered(url, answer.status_code, answer.text[:300])
-    return answer.json()

@@ -9,7 +9,7 @@ import pytest
 
 PROJECT = Path(__file__).parent.parent
 
-ALLOWED_FROM_SERVING = {"policy", "registry", "spaces", "errors", "console"}
+ALLOWED_FROM_SERVING = {"auth", "policy", "registry", "spaces", "errors", "console"}
 
 
 def imported_modules(file):

@@ -7,7 +7,7 @@ import pytest
 
 from tests.workshop import Workshop, answers, await_true, free_port
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(600)]
 
 
 def test_an_interruption_without_the_server_says_that_the_checkpoint_did_not_arrive(tmp_path, workshop):

@@ -130,7 +130,7 @@ def start_training(shop: Workshop, *, under_mlflow: bool) -> tuple[psutil.Proces
     ("target", "number"),
     [
         pytest.param("trainer", signal.SIGTERM, marks=pytest.mark.long),
-        ("parent", signal.SIGTERM),
+        pytest.param("parent", signal.SIGTERM, marks=pytest.mark.long),
         ("both", signal.SIGINT),
     ],
 )

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 #: Trials of a few seconds.
 SPACE = """
-settings: {max_env_steps: 6000, evaluation_interval: 2000, evaluation_episodes: 20, registered_model_name: searched}
+settings: {max_env_steps: 4000, evaluation_interval: 1000, evaluation_episodes: 5, registered_model_name: searched}
 search:
   lr: [1e-3, 3e-3]
   num_epochs: [4, 8]

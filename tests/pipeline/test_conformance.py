@@ -11,9 +11,11 @@ import uvicorn
 
 from pipeline import bundle, environments, verification
 from pipeline.config import TrainConfig
+from pipeline.errors import ServerAnswered, ServesAnother
 from pipeline.training import Trainer
 from pipeline.verification import Subject
-from pipeline.verification_http import through_http
+from pipeline.verification_http import Server, through_http
+from serving.auth import BearerToken
 from serving.policy import Bundle, Policy
 from serving.routes import PolicyApp
 from tests.pipeline.cases import CASES, IN_SHORT
@@ -21,6 +23,8 @@ from tests.serving.policies import served
 from tests.workshop import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.filterwarnings("ignore")]
+
+_TOKEN = "abc"
 
 _SMALL = {
     "fcnet_hiddens": "8",
@@ -33,8 +37,8 @@ _SMALL = {
 
 @contextlib.contextmanager
 def answering(policy_bundle):
-    """A server of a bundle, without Ray Serve around it; its URL."""
-    app = PolicyApp(served(policy_bundle), max_body_bytes=64 << 20)
+    """A server of a bundle as version 3 that asks for a token, without Ray Serve around it; its URL."""
+    app = PolicyApp(served(policy_bundle), max_body_bytes=64 << 20, token=BearerToken(_TOKEN))
     port = free_port()
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", lifespan="off"))
     thread = threading.Thread(target=server.run)
@@ -73,7 +77,12 @@ def test_the_graph_acts_as_rllib_does(case, tmp_path):
     subject = Subject(Policy.load(policy_bundle), checkpoint, environment, count=1000, seed=0)
     checks = list(verification.in_process(subject))
     with answering(policy_bundle) as url:
-        checks += through_http(subject, url)
+        checks += through_http(subject, Server(url, ("cartpole-ppo", 3), _TOKEN))
+        if case == "CartPole-v1":
+            with pytest.raises(ServesAnother, match="serves cartpole-ppo version 3, not cartpole-ppo version 4"):
+                list(through_http(subject, Server(url, ("cartpole-ppo", 4), _TOKEN)))
+            with pytest.raises(ServerAnswered, match="answered 401"):
+                list(through_http(subject, Server(url, ("cartpole-ppo", 3))))
     assert [check for check in checks if check.failure is not None] == []
 
 
