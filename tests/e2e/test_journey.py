@@ -39,7 +39,7 @@ class Journey:
         text = re.sub(r"http://(127\.0\.0\.1|localhost):8000/cartpole-ppo", self.policy_url, text)
         text = text.replace("127.0.0.1:8000/cartpole-ppo", self.policy_url.removeprefix("http://"))
         text = re.sub(r"serving (query|status)", rf"serving \1 --url {self.policy_url}", text)
-        text = text.replace("-P seed=1", "-P seed=1 -P target_return=20 -P max_env_steps=5000")
+        text = text.replace("train --seed 2", "train --seed 2 --target-return 20 --max-env-steps 5000")
         return text.replace("mlflow run .", f"mlflow run {PROJECT}")
 
     def stop(self) -> None:

@@ -1,6 +1,6 @@
 """`mlflow run .`: one run, tracked while it goes on, ending in a registered version.
 
-It trains with seed 0; `test_journey.py` runs the commands of the README, which train with seeds 1 and 2.
+It trains a little; `test_journey.py` runs the commands of the README, which train until the pole stands.
 """
 
 import itertools
@@ -25,7 +25,8 @@ def mlflow_run(*parameters: str) -> tuple[str, ...]:
 @pytest.fixture(scope="module")
 def finished(tracked_workshop):
     """The run of `mlflow run` with a parameter of its own, from another directory, against a tracking server."""
-    done = tracked_workshop.run(*mlflow_run("-P", "lr=3e-3"), timeout_s=400)
+    enough = ("-P", "target_return=20", "-P", "max_env_steps=5000")
+    done = tracked_workshop.run(*mlflow_run("-P", "lr=3e-3", *enough), timeout_s=400)
     assert done.returncode == 0, done.stdout + done.stderr
     client = MlflowClient(tracked_workshop.environment["MLFLOW_TRACKING_URI"])
     (run,) = client.search_runs(["0"], "params.lr = '3e-3'")
@@ -46,7 +47,7 @@ def test_metrics_are_logged_per_iteration_at_environment_steps(finished):
     steps = [metric.step for metric in history]
     assert steps == sorted(set(steps))
     assert all(1000 <= later - earlier <= 1100 for earlier, later in itertools.pairwise(steps))
-    assert run.data.metrics["evaluation/return_min"] == 500
+    assert run.data.metrics["evaluation/return_mean"] >= 20
     assert len(client.get_metric_history(run.info.run_id, "evaluation/return")) == 100
 
 
@@ -60,7 +61,7 @@ def test_the_version_names_its_run_and_carries_its_evaluation(finished):
     client, run, output = finished
     version = client.get_model_version("cartpole-ppo", "1")
     assert version.run_id == run.info.run_id
-    assert float(version.tags["evaluation.return_mean"]) >= 475
+    assert float(version.tags["evaluation.return_mean"]) == pytest.approx(run.data.metrics["evaluation/return_mean"])
     assert "Registered models:/cartpole-ppo/1" in output
     assert "Next: python -m pipeline promote 1" in output
 
@@ -90,8 +91,8 @@ def test_rllib_goes_on_training_from_the_checkpoint_without_this_repository(trac
     done = shop.run(sys.executable, "-c", script)
     assert done.returncode == 0, done.stderr
     steps, iterations = map(int, done.stdout.split("went on to ")[1].split())
-    assert steps > 10_000
-    assert iterations > 10
+    assert steps > 3000
+    assert iterations > 3
 
 
 @pytest.mark.usefixtures("finished")
@@ -146,6 +147,7 @@ def test_an_interrupted_run_is_killed_and_registers_nothing(workshop, target, nu
     assert not client.search_registered_models()
 
 
+@pytest.mark.long
 def test_an_interrupted_command_says_so_in_one_line(workshop):
     _, trainer, client = start_training(workshop, under_mlflow=False)
     trainer.send_signal(signal.SIGINT)

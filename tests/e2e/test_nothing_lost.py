@@ -139,6 +139,7 @@ def test_a_policy_of_another_network_is_refused(shop):
     assert "Training cannot start from models:/cartpole-ppo/1: its network has another shape." in done.stderr
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_metrics_and_the_same_actions(shop, client):
     versions = []
     for name in ("first", "second"):

@@ -77,11 +77,9 @@ def test_a_run_with_more_processes_than_cores_is_resumed(workshop, client):
 
 
 def test_gpus_that_are_not_there_are_refused(workshop):
-    for learners, needed in ((0, 64), (2, 128)):
-        options = ("--num-learners", str(learners), "--num-gpus-per-learner", "64")
-        done = workshop.run(*TRAIN, *options)
-        assert done.returncode == 1
-        assert f"Error: Training needs {needed} GPU (num_learners x num_gpus_per_learner), and" in done.stderr
+    done = workshop.run(*TRAIN, "--num-learners", "2", "--num-gpus-per-learner", "64")
+    assert done.returncode == 1
+    assert "Error: Training needs 128 GPU (num_learners x num_gpus_per_learner), and" in done.stderr
 
 
 @pytest.fixture

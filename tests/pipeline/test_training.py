@@ -1,7 +1,12 @@
-"""What a checkpoint brings back into training."""
+"""What training repeats with the same seed, and what a checkpoint brings back into it."""
 
+import dataclasses
+import itertools
+
+import numpy as np
 import pytest
 
+from pipeline import bundle
 from pipeline.config import TrainConfig
 from pipeline.training import Trainer
 
@@ -35,3 +40,25 @@ def test_environment_steps_go_on(before_and_after):
     assert before.env_steps == before.sampled
     assert after.env_steps == before.env_steps + after.sampled
     assert after.sampled == pytest.approx(before.sampled, rel=0.1)
+
+
+def trained(seed, environment, directory):
+    """The metrics of two iterations, and the actions of the policy after them."""
+    with Trainer(dataclasses.replace(CONFIG, seed=seed), environment) as trainer:
+        iterations = list(itertools.islice(trainer.iterations(), 2))
+        trainer.save(directory / bundle.CHECKPOINT_DIRECTORY)
+    policy = bundle.assemble(directory, environment)
+    observations = np.random.default_rng(0).normal(size=(1000, 4)).astype(np.float32)
+    # How fast it was is the machine's business.
+    metrics = [dict(each.metrics, **{"train/env_steps_per_second": 0}) for each in iterations]
+    return metrics, [each.return_mean_100 for each in iterations], policy.act(observations)
+
+
+def test_the_same_seed_gives_the_same_metrics_and_the_same_actions(cartpole, tmp_path):
+    """As `tests/e2e/test_nothing_lost.py` shows with whole commands."""
+    first, second, other = (
+        trained(seed, cartpole, tmp_path / name) for seed, name in ((7, "first"), (7, "second"), (8, "other"))
+    )
+    assert first[:2] == second[:2]
+    assert first[0] != other[0]
+    np.testing.assert_array_equal(first[2], second[2])
