@@ -26,8 +26,7 @@ setup: .venv/installed ## Install everything into .venv.
 run: setup ## MLflow, a trained and promoted policy, a server, and a first query. Ctrl-C ends it.
 	@$(BIN)/python -m pipeline journey --mlflow-port $(MLFLOW_PORT) --serving-port $(SERVING_PORT)
 
-# The tests mostly wait for servers, so files of tests run beside each other, three even on two cores; tests/e2e, the
-# longest, comes first.
+# The tests mostly wait for servers, so files of tests run beside each other, three even on two cores.
 test: setup ## All tests, the fault suite in short.
 	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 

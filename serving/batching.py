@@ -56,8 +56,9 @@ class Batcher:
         self._running: asyncio.Task[None] | None = None
         self._crowded = gathers
         self._turn_begun = False
+        self._last_was_quick = False
         self.quick = False
-        """Whether the last batch took at most QUICK_S; before there was one, it is taken for slow."""
+        """Whether one of the last two batches took at most QUICK_S: a slow one alone may be the machine's fault."""
 
     async def act(self, observations: Batch) -> Batch:
         """Return the actions for one request's observations, `[batch, ...]`. Raises what the policy raises."""
@@ -100,7 +101,8 @@ class Batcher:
     def _compute(self, observations: Batch) -> Batch:
         begun = time.perf_counter()
         actions = self._act(observations)
-        self.quick = time.perf_counter() - begun <= QUICK_S
+        quick = time.perf_counter() - begun <= QUICK_S
+        self.quick, self._last_was_quick = quick or self._last_was_quick, quick
         return actions
 
     async def _fill(self) -> None:

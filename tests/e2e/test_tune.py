@@ -87,7 +87,7 @@ def test_each_trial_is_a_run_with_its_settings_and_curves(client, resumed):
         drawn = json.loads(run.data.tags["trial.settings"])
         assert {name: run.data.params[name] for name in drawn} == {name: str(value) for name, value in drawn.items()}
         steps = [point.step for point in client.get_metric_history(run.info.run_id, "train/return_mean_100")]
-        assert len(steps) >= 2
+        assert steps, "a trial that is stopped early has at least one iteration"
         assert client.get_metric_history(run.info.run_id, "evaluation/greedy_return_mean")
 
 

@@ -21,6 +21,7 @@ ERRORS = [
     errors.NoSuchObject("envs:Stack", "No module named 'envs'."),
     errors.UnknownModelSetting("fcnet_hidden", "is none of RLlib's."),
     errors.ServerAnswered("http://127.0.0.1:1", 422, "observation_shape"),
+    errors.ServesAnother("http://127.0.0.1:1", "cartpole-ppo version 2", "cartpole-ppo version 1"),
     errors.VerificationFailed("models:/cartpole-ppo/1", ["actions differ"]),
     errors.ExportFailed("it needs the operators x::y"),
     errors.ExportDiffers("actions", 1.0, 0.0),

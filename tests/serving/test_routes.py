@@ -314,15 +314,20 @@ def test_after_an_overload_and_after_errors_there_is_room_again() -> None:
         assert [status for status, _, _ in answers_together(app, b"hello")] == [400]
 
 
+def asked_before(app: PolicyApp) -> PolicyApp:
+    """The application, when it knows how quick its policy is, however busy this machine."""
+    for _ in range(3):
+        assert [status for status, _, _ in answers_together(app, ONE)] == [200]
+    return app
+
+
 def test_a_policy_that_is_through_at_once_refuses_nobody() -> None:
-    app = PolicyApp(served(), max_ongoing_requests=2)
-    assert [status for status, _, _ in answers_together(app, ONE)] == [200]
+    app = asked_before(PolicyApp(served(), max_ongoing_requests=2))
     assert [status for status, _, _ in answers_together(app, *[ONE] * 9)] == [200] * 9
 
 
 def test_nor_does_the_policy_that_replaces_it() -> None:
-    app = PolicyApp(served(), max_ongoing_requests=2)
-    assert [status for status, _, _ in answers_together(app, ONE)] == [200]
+    app = asked_before(PolicyApp(served(), max_ongoing_requests=2))
     app.served = served()
     assert [status for status, _, _ in answers_together(app, *[ONE] * 9)] == [200] * 9
 
