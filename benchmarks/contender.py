@@ -22,6 +22,17 @@ MIB = 1 << 20
 
 
 @dataclass(frozen=True)
+class Way:
+    """Another way to ask a contender for the same."""
+
+    name: str
+    url: str
+    body: bytes
+    json_length: int | None = None
+    """How much of the body is JSON, where bytes follow it."""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """How to start a contender, and what to ask it."""
 
@@ -30,6 +41,12 @@ class Recipe:
     url: str
     body: bytes
     environment: dict[str, str] = field(default_factory=dict)
+    ways: tuple[Way, ...] = ()
+
+    @property
+    def all_ways(self) -> tuple[Way, ...]:
+        """Its own way, and the others."""
+        return Way(self.name, self.url, self.body), *self.ways
 
 
 class Contender:

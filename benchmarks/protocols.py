@@ -9,7 +9,6 @@ import functools
 import json
 import signal
 import statistics
-import struct
 import sys
 import tempfile
 import time
@@ -21,13 +20,11 @@ import click
 
 from benchmarks.contender import Contender, Recipe
 from benchmarks.load import load
-from benchmarks.recipes import OBSERVATION, ONE, OURS, ours
+from benchmarks.recipes import BYTES, OBSERVATION, ONE, OURS, TENSOR, infer_url, ours, v2_bytes
 from benchmarks.registry import Registered, registered
 from tests.workshop import free_port
 
 Ask = Callable[[], Awaitable[object]]
-TENSOR = {"name": "observations", "datatype": "FP32", "shape": [1, 4]}
-BYTES = struct.pack("<4f", *OBSERVATION)
 RPC = "/inference.GRPCInferenceService/ModelInfer"
 
 
@@ -53,8 +50,8 @@ def _measure(
 ) -> dict[str, dict[int, list[float]]]:
     rates: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     model = version.pinned_uri.removeprefix("models:/").split("/")[0]
-    infer = f"{recipe.url}/v2/models/{model}/infer"
-    binary, json_length = _binary()
+    infer = infer_url(recipe, version)
+    binary, json_length = v2_bytes()
     for _ in range(rounds):
         for connections in (1, 16):
             for name, url, body, length in (
@@ -71,13 +68,6 @@ def _measure(
 
 def _json() -> bytes:
     return json.dumps({"inputs": [{**TENSOR, "data": OBSERVATION}], "outputs": [{"name": "action"}]}).encode()
-
-
-def _binary() -> tuple[bytes, int]:
-    tensor = {**TENSOR, "parameters": {"binary_data_size": len(BYTES)}}
-    output = {"name": "action", "parameters": {"binary_data": True}}
-    header = json.dumps({"inputs": [tensor], "outputs": [output]}).encode()
-    return header + BYTES, len(header)
 
 
 async def _over_http(url: str, _: str, connections: int, seconds: float) -> float:

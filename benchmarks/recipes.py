@@ -1,17 +1,21 @@
 """The contenders, in the order of the table."""
 
+import dataclasses
 import json
+import struct
 
-from benchmarks.contender import Recipe
+from benchmarks.contender import Recipe, Way
 from benchmarks.registry import Registered
 from tests.workshop import free_port
 
 OBSERVATION = [0.1, -0.2, 0.03, 0.4]
 ONE = json.dumps({"observation": OBSERVATION}).encode()
 INPUTS = json.dumps({"inputs": [OBSERVATION]}).encode()
+TENSOR = {"name": "observations", "datatype": "FP32", "shape": [1, 4]}
+BYTES = struct.pack("<4f", *OBSERVATION)
 
 OURS, OURS_2, NOOP = "ours", "ours, 2 replicas", "no-op Serve, same settings"
-OURS_INVOCATIONS = "ours, /invocations"
+OURS_INVOCATIONS, OURS_V2 = "ours, /invocations", "ours, v2 with bytes"
 TUTORIAL, MLFLOW, PLAIN = "tutorial, Serve's defaults", "mlflow models serve", "FastAPI + ONNX Runtime"
 
 
@@ -23,9 +27,8 @@ def many(batch: int) -> bytes:
 def recipes(registered: Registered) -> list[Recipe]:
     """Return how to start each contender on the registered version, each on a port of its own."""
     return [
-        ours(OURS, registered),
+        asked_otherwise(ours(OURS, registered), registered),
         ours(OURS_2, registered, "--num-replicas", "2"),
-        ours(OURS_INVOCATIONS, registered, path="ours/invocations", body=INPUTS),
         _recipe(NOOP, "noop", ("benchmarks.noop",)),
         _recipe(TUTORIAL, "tutorial", ("benchmarks.tutorial", "--checkpoint", str(registered.checkpoint))),
         _mlflow(registered),
@@ -40,10 +43,34 @@ def _recipe(
     return Recipe(name, (*command, "--port", port), f"http://127.0.0.1:{port}/{path}", body, environment or {})
 
 
-def ours(name: str, registered: Registered, *options: str, path: str = "ours", body: bytes = ONE) -> Recipe:
+def ours(name: str, registered: Registered, *options: str) -> Recipe:
     """Return how to start our server, with more options of its command line."""
     command = ("serving", "run", "--model-uri", registered.pinned_uri, "--route-prefix", "/ours")
-    return _recipe(name, path, (*command, *options), {"MLFLOW_TRACKING_URI": registered.tracking_uri}, body)
+    return _recipe(name, "ours", (*command, *options), {"MLFLOW_TRACKING_URI": registered.tracking_uri})
+
+
+def asked_otherwise(recipe: Recipe, registered: Registered) -> Recipe:
+    """Return a recipe of ours with the other protocols of HTTP to ask it in."""
+    binary, json_length = v2_bytes()
+    ways = (
+        Way(OURS_INVOCATIONS, f"{recipe.url}/invocations", INPUTS),
+        Way(OURS_V2, infer_url(recipe, registered), binary, json_length),
+    )
+    return dataclasses.replace(recipe, ways=ways)
+
+
+def infer_url(recipe: Recipe, registered: Registered) -> str:
+    """Return where ours answers the Open Inference Protocol."""
+    model = registered.pinned_uri.removeprefix("models:/").split("/")[0]
+    return f"{recipe.url}/v2/models/{model}/infer"
+
+
+def v2_bytes() -> tuple[bytes, int]:
+    """Return a request of the Open Inference Protocol with bytes for numbers, and how much of it is JSON."""
+    tensor = {**TENSOR, "parameters": {"binary_data_size": len(BYTES)}}
+    output = {"name": "action", "parameters": {"binary_data": True}}
+    header = json.dumps({"inputs": [tensor], "outputs": [output]}).encode()
+    return header + BYTES, len(header)
 
 
 def _mlflow(registered: Registered) -> Recipe:

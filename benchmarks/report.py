@@ -17,7 +17,8 @@ def table(results: Results) -> str:
     for name, load in results["load"].items():
         rates = [f"{load[connections]['requests_per_s']:,.0f}" for connections in CONNECTIONS]
         latencies = [f"{load['1'][figure]:.2f}" for figure in ("p50_ms", "p99_ms")]
-        rest = [f"{results['cold_start_s'][name]:.1f}", f"{results['memory'][name]['uss']:.0f}"]
+        server = name in results["memory"]  # else it is another way to ask one
+        rest = [f"{results['cold_start_s'][name]:.1f}", f"{results['memory'][name]['uss']:.0f}"] if server else ["", ""]
         lines.append(f"| {' | '.join([name, *rates, *latencies, *rest])} |")
     return "\n".join([*lines, "", *_batches(results), "", *_targets(results)])
 

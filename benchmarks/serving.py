@@ -114,17 +114,20 @@ def _memory(contender: Contender) -> dict[str, float]:
 
 
 def _rounds(contenders: list[Contender], scope: Scope) -> dict[str, dict[str, dict[str, float]]]:
-    """Return medians by contender and number of connections. Each round asks everyone once."""
+    """Return medians by way to ask and number of connections. Each round asks everyone once in each way."""
     loads: dict[str, dict[str, list[Load]]] = {
-        each.recipe.name: {str(connections): [] for connections in scope.connections} for each in contenders
+        way.name: {str(connections): [] for connections in scope.connections}
+        for each in contenders
+        for way in each.recipe.all_ways
     }
     for number in range(scope.rounds):
         click.echo(f"round {number + 1} of {scope.rounds} ...", err=True)
         for contender in contenders:
             with _awake(contender):
                 for connections in scope.connections:
-                    one = load(contender.recipe.url, contender.recipe.body, connections, scope.seconds)
-                    loads[contender.recipe.name][str(connections)].append(one)
+                    for way in contender.recipe.all_ways:
+                        one = load(way.url, way.body, connections, scope.seconds, way.json_length)
+                        loads[way.name][str(connections)].append(one)
     return {name: {key: _median(each) for key, each in by.items()} for name, by in loads.items()}
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.recipes import MLFLOW, NOOP, OURS, OURS_2, OURS_INVOCATIONS, PLAIN, TUTORIAL
+from benchmarks.recipes import MLFLOW, NOOP, OURS, OURS_2, OURS_INVOCATIONS, OURS_V2, PLAIN, TUTORIAL
 
 Results = dict[str, Any]
 
@@ -67,6 +67,15 @@ TARGETS = (
         _ratio(_load(OURS_INVOCATIONS, 16, "requests_per_s"), _load(MLFLOW, 16, "requests_per_s")),
         4,
         at_least=True,
+    ),
+    *(
+        Target(
+            f"v2 with bytes, requests/s at {connections}, to the native route",
+            _ratio(_load(OURS_V2, connections, "requests_per_s"), _load(OURS, connections, "requests_per_s")),
+            0.8,
+            at_least=True,
+        )
+        for connections in (1, 16)
     ),
     Target(
         "requests/s at 16, to the tutorial", _ratio(_AT_16, _load(TUTORIAL, 16, "requests_per_s")), 15, at_least=True
