@@ -19,7 +19,7 @@ from pipeline import environments, evaluation
 TARGET = 475.0
 EVALUATION_EVERY = 4096
 EPISODES = 100
-PATIENCE = 5
+PATIENCE = 10
 
 
 def main(seed: int) -> None:

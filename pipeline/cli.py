@@ -125,14 +125,12 @@ def train(
     if resume and (model_uri or file or any(_is_changed(context, name) for name in settings)):
         raise click.UsageError("--resume takes every setting from the run; leave the other options out.")
     config = TrainConfig.of((_read(file) if file else {}) | (given if file else settings))
-    from pipeline.export_trial import ExportTrial
     from pipeline.interruption import interruptible
     from pipeline.ray_session import RaySession
 
     with interruptible():
-        with RaySession(address) as ray, ExportTrial() as trial:
+        with RaySession(address) as ray:
             if not resume:
-                trial.begin(config)
                 ray.begin(config)
             from pipeline import training_run
             from pipeline.progress import TrainingProgress
@@ -141,7 +139,7 @@ def train(
                 if resume:
                     trained = training_run.resume(resume, progress, ray)
                 else:
-                    trained = training_run.train(config, progress, ray, trial, model_uri or None)
+                    trained = training_run.train(config, progress, ray, model_uri or None)
         _say_what_was_trained(trained)
         _promote_if_asked(trained)
 

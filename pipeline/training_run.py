@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import checkpoints, environments, origin, provenance, tracking
+from pipeline import checkpoints, environments, export_trial, origin, provenance, tracking
 from pipeline.config import TrainConfig
 from pipeline.environments import Environment
-from pipeline.export_trial import ExportTrial
 from pipeline.origin import Origin
 from pipeline.outbox import Outbox
 from pipeline.ray_session import RaySession
@@ -20,16 +19,13 @@ from pipeline.training import Trainer
 from serving.registry import check_tracking_server
 
 
-def train(
-    config: TrainConfig, progress: Progress, ray: RaySession, trial: ExportTrial, model_uri: str | None = None
-) -> Trained:
+def train(config: TrainConfig, progress: Progress, ray: RaySession, model_uri: str | None = None) -> Trained:
     """Train, evaluate and register a policy in one MLflow run.
 
     Args:
         config: How to train.
         progress: Is told how far it is.
         ray: Has begun.
-        trial: Has begun.
         model_uri: A registered policy whose weights training starts with.
 
     Raises:
@@ -49,7 +45,7 @@ def train(
         if model_uri is not None:
             start = origin.find(model_uri, environment, directory.parent)
             tracking.log_origin(run_id, start.uri, start.model_id)
-        return _Run(config, environment, run_id, directory, progress, ray, start).train(trial)
+        return _Run(config, environment, run_id, directory, progress, ray, start).train()
 
 
 def resume(run_id: str, progress: Progress, ray: RaySession) -> Trained:
@@ -71,7 +67,7 @@ def resume(run_id: str, progress: Progress, ray: RaySession) -> Trained:
     with workplace() as directory:
         checkpoints.newest(run_id, directory)
         with tracking.run("train", resumed=run_id):
-            return _Run(config, environment, run_id, directory, progress, ray, None).train()
+            return _Run(config, environment, run_id, directory, progress, ray, None).go_on()
 
 
 @contextlib.contextmanager
@@ -93,10 +89,17 @@ class _Run:
     ray: RaySession
     start: Origin | None
 
-    def train(self, trial: ExportTrial | None = None) -> Trained:
+    def train(self) -> Trained:
         self.progress.stage(f"MLflow run {self.run_id}; trying the export")
-        if trial is not None:
-            trial.await_success()
+        export_trial.attempt(self.config)
+        return self._search()
+
+    def go_on(self) -> Trained:
+        """As `train`; the export was tried when the run began."""
+        self.progress.stage(f"MLflow run {self.run_id}; going on")
+        return self._search()
+
+    def _search(self) -> Trained:
         self.ray.await_ready()
         with Outbox(self.run_id, self.progress.note) as outbox:
             with Trainer(self.config, self.environment) as trainer:

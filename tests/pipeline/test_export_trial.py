@@ -1,19 +1,14 @@
 """What cannot be exported is said before training begins."""
 
-import multiprocessing
-
 import pytest
 
+from pipeline import export_trial
 from pipeline.config import TrainConfig
 from pipeline.errors import EnvironmentNotFound, ExportFailed, UnknownModelSetting, UnsupportedSpace
-from pipeline.export_trial import ExportTrial
 
 
-def test_what_can_be_exported_passes_and_leaves_no_process():
-    with ExportTrial() as trial:
-        trial.begin(TrainConfig())
-        trial.await_success()
-    assert not multiprocessing.active_children()
+def test_what_can_be_exported_passes():
+    export_trial.attempt(TrainConfig())
 
 
 @pytest.mark.parametrize(
@@ -26,22 +21,5 @@ def test_what_can_be_exported_passes_and_leaves_no_process():
     ],
 )
 def test_what_cannot_is_said(settings, error, says):
-    with ExportTrial() as trial:
-        trial.begin(TrainConfig.of(settings))
-        with pytest.raises(error, match=says):
-            trial.await_success()
-
-
-def test_a_trial_that_dies_is_a_failed_one():
-    with ExportTrial() as trial:
-        trial.begin(TrainConfig())
-        (process,) = multiprocessing.active_children()
-        process.kill()
-        with pytest.raises(ExportFailed, match="without a word"):
-            trial.await_success()
-
-
-def test_one_that_is_left_early_leaves_no_process():
-    with ExportTrial() as trial:
-        trial.begin(TrainConfig())
-    assert not multiprocessing.active_children()
+    with pytest.raises(error, match=says):
+        export_trial.attempt(TrainConfig.of(settings))
