@@ -74,6 +74,8 @@ def serve_settings(cpus: int, max_body_bytes: int = MAX_BODY_BYTES) -> dict[str,
         "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(max_body_bytes * 16),
         # Ray's workers are "nice" by default, so anything else on the machine delays them.
         "RAY_worker_niceness": "0",
+        # A body is read in one thread and computed in another: with an arena for each, glibc keeps what either frees.
+        "MALLOC_ARENA_MAX": "1",
     }
 
 
