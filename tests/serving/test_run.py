@@ -378,20 +378,25 @@ def test_where_haproxy_is_not_available_serves_own_proxy_answers(store: Store) -
         server.clean()
 
 
-def test_a_replica_that_serve_restarts_refuses_other_spaces_as_the_one_before_it_did(
-    store: Store, tmp_path: Path
-) -> None:
+def test_a_replica_that_serve_restarts_keeps_to_the_spaces_and_the_token(store: Store, tmp_path: Path) -> None:
     store.register("kept", stage="Production")
-    server = start_run(store, "models:/kept/Production", "--cache-dir", str(tmp_path), "--refresh-interval", "0.2")
+    token_file = tmp_path / "token"
+    token_file.write_text("secret\n")
+    options = ("--cache-dir", str(tmp_path), "--refresh-interval", "0.2", "--auth-token-file", str(token_file))
+    server = start_run(store, "models:/kept/Production", *options)
 
     def model() -> dict[str, Any]:
         with contextlib.suppress(requests.RequestException, ValueError):
-            answer = requests.get(f"{server.url}/model", timeout=5)
+            answer = requests.get(f"{server.url}/model", headers={"Authorization": "Bearer secret"}, timeout=5)
             return dict(answer.json()) if answer.ok else {}
         return {}
 
+    def status_without_token() -> int:
+        return requests.get(f"{server.url}/model", timeout=5).status_code
+
     try:
         server.wait_up()
+        assert status_without_token() == 401
         store.promote("kept", store.register("kept", STEERING_BUNDLE))
         await_true(lambda: model().get("refused"), 30)
         killed = model()["replica"]["pid"]
@@ -401,6 +406,8 @@ def test_a_replica_that_serve_restarts_refuses_other_spaces_as_the_one_before_it
         successor = model()
         assert (successor["version"], successor["degraded"]) == (1, True)
         assert "restart the server to serve it" in successor["refused"]["reason"]
+        assert status_without_token() == 401
+        assert "secret" not in server.output()
         assert server.stop(signal.SIGTERM) == 0
     finally:
         server.clean()
