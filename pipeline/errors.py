@@ -51,10 +51,10 @@ class NothingFound(PipelineError):
     failed: int
 
     def __str__(self) -> str:
-        return (
-            f"None of {self.trials} trials was evaluated, {self.failed} failed; nothing was registered. "
-            f"Why stands in the runs below {self.run_id}, as the tag 'trial.error'."
-        )
+        found = f"None of {self.trials} trials was evaluated, {self.failed} failed; nothing was registered. "
+        if self.failed:
+            return found + f"Why stands in the runs below {self.run_id}, as the tag 'trial.error'."
+        return found + "The time was up before the first evaluation: raise --time-budget-s."
 
 
 @dataclass(eq=False)

@@ -24,7 +24,7 @@ class TuningTable:
     def __init__(self) -> None:
         self._console = Console(highlight=False)
         self._standings: Sequence[Standing] = ()
-        self._live = Live(console=self._console, auto_refresh=False, get_renderable=self._table)
+        self._live = Live(console=self._console, refresh_per_second=1, get_renderable=self._table)
 
     def __enter__(self) -> Self:
         self._begun = time.monotonic()
@@ -48,13 +48,15 @@ class TuningTable:
         self._console.print(f"[{time.monotonic() - self._begun:5.1f} s] {message}", markup=False, soft_wrap=True)
 
     def changed(self, standing: Standing) -> None:
-        """Redraw the table, or leave a line."""
+        """Redraw the table at once, not within the second; or leave a line."""
         if self._live.is_started:
             self._live.refresh()
         else:
             self.note(f"trial {standing.number}: {_steps(standing)} steps, {_return(standing)}, {standing.state}")
 
-    def _table(self) -> Table:
+    def _table(self) -> Table | str:
+        if not self._standings:
+            return ""
         best_one = best(self._standings)
         table = Table("trial", *_names(self._standings), box=None, header_style="bold")
         for title in ("steps", "greedy return"):
@@ -66,12 +68,12 @@ class TuningTable:
             mean = "-" if each.best_mean is None else f"{each.best_mean:.1f}{mark}"
             style = _STYLES.get(each.state)
             table.add_row(str(each.number), *settings, _steps(each), mean, str(each.state), style=style)
-        table.caption = f"{time.monotonic() - self._begun:.0f} s; * the best so far" if self._standings else None
+        table.caption = f"{time.monotonic() - self._begun:.0f} s; * the best so far"
         return table
 
 
 def _names(standings: Sequence[Standing]) -> list[str]:
-    return list(standings[0].settings) if standings else []
+    return list(standings[0].settings)
 
 
 def _steps(standing: Standing) -> str:

@@ -11,6 +11,7 @@ ERRORS = [
     errors.UnknownSetting("lambda", "lambda_"),
     errors.NotSearchable("env_id"),
     errors.NothingFound("0" * 32, 4, 4),
+    errors.NothingFound("0" * 32, 4, 0),
     errors.UnreadableConfig("settings.yaml", "expected settings, one NAME: VALUE per line."),
     errors.NoCheckpoint("0" * 32),
     errors.NotResumable("0" * 32, "it finished."),
