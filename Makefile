@@ -6,7 +6,7 @@ MLFLOW_PORT ?= 5000
 SERVING_PORT ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-unit test-long test-conformance test-faults fuzz lint types protos bench-serving bench-batching bench-protocols bench-training bench-scale clean
+.PHONY: help setup run test test-unit test-long test-conformance test-faults fuzz lint types protos bench-serving bench-batching bench-protocols bench-play bench-training bench-scale clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -53,6 +53,9 @@ types: setup ## mypy, strict, on both packages.
 
 bench-serving: setup ## Our server beside its peers: a table, JSON and a plot in benchmarks/results/.
 	@$(BIN)/python -m benchmarks.serving $(if $(QUICK),--quick)
+
+bench-play: setup ## What viewers of /play cost other clients.
+	@$(BIN)/python -m benchmarks.play
 
 bench-training: setup ## Training beside stable-baselines3, seeds 0 to 4.
 	@$(BIN)/python -m pip install --quiet --group benchmark

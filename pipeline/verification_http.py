@@ -27,8 +27,8 @@ _LARGEST_BODY = 200_000
 #: Arrays of more numbers are sent as base64.
 _LARGE = 1000
 
-
 _EPISODE_STEPS = 50
+_SIDE_BY_SIDE = 7
 _TIMEOUT_S = 30.0
 
 
@@ -65,7 +65,7 @@ class Server:
 def through_http(subject: Subject, server: Server) -> Iterator[Check]:
     """Ask a server of the same version. Raises as `Server.ask`."""
     if subject.player.state_shapes:
-        yield _episode(subject, server)
+        yield from (_episodes(subject, server, count) for count in (1, _SIDE_BY_SIDE))
         return
     written = [_written(subject.observation_space, each.observation) for each in subject.questions]
     singles = [server.ask(observation=each, details=True) for each in written[:_SINGLE]]
@@ -108,27 +108,37 @@ def _compared(name: str, subject: Subject, answered: list[tuple[Any, Any]]) -> C
     return Check(name, count, None)
 
 
-def _episode(subject: Subject, server: Server) -> Check:
-    """Play on, with the server's opaque state and ours: both must say the same at each step."""
-    environment = subject.environment.make()
-    observation, _ = environment.reset(seed=0)
-    state = subject.player.initial_state()
-    opaque: dict[str, Any] = {}
-    steps = 0
-    while steps < _EPISODE_STEPS:
-        answer = server.ask(observation=_written(subject.observation_space, observation), **opaque)
-        opaque = {"state": answer["state"]}
-        (action,), (state,) = subject.player.act([observation], [state])
-        ours, its = (stack(subject.action_space, [each], ACTION) for each in (action, answer["action"]))
-        steps += 1
-        if any(not np.allclose(ours[name], its[name]) for name in ours):
-            return Check("HTTP, an episode", steps, f"actions differ at step {steps}")
-        observation, _, terminated, truncated, _ = environment.step(action)
-        if terminated or truncated:
-            observation, _ = environment.reset()
-            state, opaque = subject.player.initial_state(), {}
-    environment.close()  # type: ignore[no-untyped-call]
-    return Check("HTTP, an episode", steps, None)
+def _episodes(subject: Subject, server: Server, count: int) -> Check:
+    """Play episodes side by side, with the server's opaque states and ours: both must say the same at each step."""
+    name = "HTTP, an episode" if count == 1 else f"HTTP, {count} episodes at once"
+    environments = [subject.environment.make() for _ in range(count)]
+    observations = [each.reset(seed=seed)[0] for seed, each in enumerate(environments)]
+    states = [subject.player.initial_state() for _ in environments]
+    opaque: list[Any] = [None] * count
+    for step in range(1, _EPISODE_STEPS + 1):
+        written = [_written(subject.observation_space, each) for each in observations]
+        answered, opaque = _answered(server, written, opaque)
+        actions, states = subject.player.act(observations, states)
+        ours, its = (stack(subject.action_space, each, ACTION) for each in (actions, answered))
+        if any(not np.allclose(ours[leaf], its[leaf]) for leaf in ours):
+            return Check(name, step * count, f"actions differ at step {step}")
+        for row, (environment, action) in enumerate(zip(environments, actions, strict=True)):
+            observations[row], _, terminated, truncated, _ = environment.step(action)
+            if terminated or truncated:
+                observations[row], _ = environment.reset()
+                states[row], opaque[row] = subject.player.initial_state(), None
+    for environment in environments:
+        environment.close()  # type: ignore[no-untyped-call]
+    return Check(name, _EPISODE_STEPS * count, None)
+
+
+def _answered(server: Server, observations: list[Any], states: list[Any]) -> tuple[list[Any], list[Any]]:
+    """The server's actions and next states: for one observation singly, for several in one request."""
+    if len(observations) == 1:
+        answer = server.ask(observation=observations[0], state=states[0])
+        return [answer["action"]], [answer["state"]]
+    answer = server.ask(observations=observations, states=states)
+    return answer["actions"], answer["states"]
 
 
 def _written(space: Space[Any], observation: Any) -> Any:
