@@ -24,7 +24,7 @@ UNTIL_ACTING_S = 5
 
 
 @click.command()
-@click.option("--rounds", default=6, show_default=True, help="How often each is measured.")
+@click.option("--rounds", default=4, show_default=True, help="How often each is measured.")
 @click.option("--seconds", default=4, show_default=True, help="How long, each time.")
 def main(rounds: int, seconds: int) -> None:
     """Measure with no, one and two viewers and print a table: medians of the rounds."""
