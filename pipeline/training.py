@@ -5,18 +5,19 @@ import math
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import ray
+import ray.cloudpickle
 import torch
 from gymnasium.spaces import Box
 from ray.rllib.algorithms.ppo import PPO, PPOConfig
 from ray.rllib.core.rl_module.torch import TorchRLModule
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
-from pipeline import networks
+from pipeline import learning, networks, sampling
 from pipeline.config import TrainConfig
 from pipeline.environments import Environment
 from pipeline.export import ExportablePolicy
@@ -25,8 +26,6 @@ from serving.spaces import leaves
 
 #: Episodes in the running mean of training returns, the window that stable-baselines3 and the literature use.
 RETURN_WINDOW = 100
-
-_EPISODE_RETURNS = "episode_returns"
 
 #: Where RLlib's checkpoints keep the networks.
 _WEIGHTS = "learner_group/learner/rl_module"
@@ -145,7 +144,7 @@ class Trainer:
 
     def _iteration(self, result: Mapping[str, Any], seconds: float) -> Iteration:
         runners = result.get("env_runners", {})
-        returns = runners.get(_EPISODE_RETURNS)
+        returns = runners.get(sampling.EPISODE_RETURNS)
         if isinstance(returns, list):  # RLlib says NaN where no episode ended
             self._returns.extend(map(float, returns))
         return_mean_100 = sum(self._returns) / len(self._returns) if self._returns else math.nan
@@ -184,10 +183,16 @@ def _without_ray() -> Iterator[None]:
 
 
 def algorithm_config(config: TrainConfig, environment: Environment) -> PPOConfig:
-    """RLlib's form of a configuration."""
+    """RLlib's form of a configuration.
+
+    A checkpoint carries what it names of these modules by value, and so opens where this package is not installed.
+    """
+    for module in (learning, sampling):
+        ray.cloudpickle.register_pickle_by_value(module)
     env, env_config = environment.for_rllib
     has_own_vectors = isinstance(env, str) and environment.has_vector_entry_point
     has_boxes = any(isinstance(leaf.space, Box) for leaf in leaves(environment.trained_action_space))
+    is_filtered = config.observation_filter == MEAN_STD
     schedule = [[0, config.lr], [config.lr_decay_steps, config.lr_final]]
     return (
         PPOConfig()
@@ -197,10 +202,12 @@ def algorithm_config(config: TrainConfig, environment: Environment) -> PPOConfig
             num_env_runners=config.num_env_runners,
             num_envs_per_env_runner=config.num_envs_per_env_runner,
             gym_env_vectorize_mode="vector_entry_point" if has_own_vectors else "sync",
-            env_to_module_connector=_mean_std_filter() if config.observation_filter == MEAN_STD else None,
+            env_runner_cls=SingleAgentEnvRunner if is_filtered else sampling.ArrayEnvRunner,
+            env_to_module_connector=sampling.mean_std_filter if is_filtered else None,
         )
         .learners(num_learners=config.num_learners, num_gpus_per_learner=config.num_gpus_per_learner)
         .training(
+            learner_class=learning.OneCheckLearner,
             train_batch_size_per_learner=config.train_batch_size_per_learner,
             minibatch_size=config.minibatch_size,
             num_epochs=config.num_epochs,
@@ -217,31 +224,6 @@ def algorithm_config(config: TrainConfig, environment: Environment) -> PPOConfig
             grad_clip=config.grad_clip,
         )
         .rl_module(rl_module_spec=networks.spec(config, environment))
-        .callbacks(on_episode_end=_return_logger())
+        .callbacks(on_episode_end=sampling.log_return)
         .debugging(seed=config.seed)
     )
-
-
-def _return_logger() -> Callable[..., None]:
-    """A callback that records each episode's whole return.
-
-    It is a closure, so that a checkpoint carries it by value and opens where this package is not installed.
-    """
-    key = _EPISODE_RETURNS
-
-    def log_return(*, episode: Any, prev_episode_chunks: Any = None, metrics_logger: Any = None, **_: Any) -> None:
-        chunks = [*(prev_episode_chunks or ()), episode]
-        metrics_logger.log_value(key, sum(chunk.get_return() for chunk in chunks), reduce="item_series")
-
-    return log_return
-
-
-def _mean_std_filter() -> Callable[..., Any]:
-    """A factory of RLlib's filter; a closure, as `_return_logger`."""
-
-    def make_filter(*_: Any) -> Any:
-        from ray.rllib.connectors.env_to_module import MeanStdFilter
-
-        return MeanStdFilter()
-
-    return make_filter

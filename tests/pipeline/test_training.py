@@ -2,11 +2,17 @@
 
 import dataclasses
 import itertools
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+import torch
+from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
-from pipeline import bundle
+from pipeline import bundle, learning, sampling
 from pipeline.config import TrainConfig
 from pipeline.training import Trainer
 
@@ -62,3 +68,45 @@ def test_the_same_seed_gives_the_same_metrics_and_the_same_actions(cartpole, tmp
     assert first[:2] == second[:2]
     assert first[0] != other[0]
     np.testing.assert_array_equal(first[2], second[2])
+
+
+def test_training_is_that_of_rllib_number_for_number(cartpole, tmp_path, monkeypatch):
+    ours = trained(7, cartpole, tmp_path / "ours")
+    monkeypatch.setattr(sampling, "ArrayEnvRunner", SingleAgentEnvRunner)
+    monkeypatch.setattr(learning, "OneCheckLearner", PPOTorchLearner)
+    theirs = trained(7, cartpole, tmp_path / "theirs")
+    assert ours[:2] == theirs[:2]
+    np.testing.assert_array_equal(ours[2], theirs[2])
+
+
+def test_a_gradient_that_is_not_finite_leaves_the_weights_finite(cartpole):
+    with Trainer(CONFIG, cartpole) as trainer:
+        next(trainer.iterations())
+        learner = trainer._algorithm.learner_group._learner  # nothing of ours hands it out
+        gradients = {key: torch.zeros_like(each) for key, each in learner._params.items()}
+        next(iter(gradients.values()))[0] = torch.nan
+        learner.apply_gradients(gradients)
+        assert all(each.isfinite().all() for each in learner._params.values())
+
+
+def test_a_checkpoint_opens_where_this_package_is_not_installed(cartpole, tmp_path):
+    with Trainer(CONFIG, cartpole) as trainer:
+        steps = next(trainer.iterations()).env_steps
+        trainer.save(tmp_path / "checkpoint")
+    script = (
+        "import sys; from ray.rllib.algorithms.algorithm import Algorithm;"
+        "algorithm = Algorithm.from_checkpoint(sys.argv[1]);"
+        "print(algorithm.train()['num_env_steps_sampled_lifetime']);"
+        "assert 'pipeline' not in sys.modules"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "checkpoint"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.splitlines()[-1]) > steps

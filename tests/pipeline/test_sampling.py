@@ -1,0 +1,72 @@
+"""Sampling by arrays gives what RLlib's own environment runner gives."""
+
+import numpy as np
+import pytest
+import torch
+import tree
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+
+from pipeline import environments
+from pipeline.config import TrainConfig
+from pipeline.sampling import ArrayEnvRunner
+from pipeline.training import algorithm_config
+from tests.pipeline.zoo import SPACES
+
+REFUSED = {"Text", "Sequence", "Graph", "DottedKey", "WideIntegers"}
+ENV_IDS = ["CartPole-v1", *(f"tests.pipeline.zoo:{name}-v0" for name in sorted(SPACES.keys() - REFUSED))]
+NUM_ENVS = 3
+
+
+def sampled(runner_class, env_id, model_config="{}"):
+    """The episodes of four calls, in which several end."""
+    config = TrainConfig(
+        env_id=env_id,
+        model_config=model_config,
+        num_envs_per_env_runner=NUM_ENVS,
+        train_batch_size_per_learner=60,
+        minibatch_size=60,
+    )
+    unfrozen = algorithm_config(config, environments.describe(env_id)).copy(copy_frozen=False)
+    torch.manual_seed(0)
+    runner = runner_class(config=unfrozen, worker_index=0)
+    calls = [runner.sample() for _ in range(4)]
+    runner.stop()
+    return calls
+
+
+def told(episode):
+    """All that a learner reads of an episode."""
+    return {
+        "part": (episode.t_started, episode.t, bool(episode.is_terminated), bool(episode.is_truncated)),
+        "observations": episode.get_observations(),
+        "actions": episode.get_actions(),
+        "rewards": episode.get_rewards(),
+        "outputs": {name: episode.get_extra_model_outputs(name) for name in episode.extra_model_outputs},
+    }
+
+
+@pytest.mark.parametrize(
+    ("env_id", "model_config"), [*((each, "{}") for each in ENV_IDS), ("CartPole-v1", '{"use_lstm": true}')]
+)
+def test_episodes_are_those_of_rllib_number_for_number(env_id, model_config):
+    ours, theirs = (
+        [[told(episode) for episode in call] for call in sampled(each, env_id, model_config)]
+        for each in (ArrayEnvRunner, SingleAgentEnvRunner)
+    )
+    tree.assert_same_structure(ours, theirs)
+    for one, other in zip(tree.flatten(ours), tree.flatten(theirs), strict=True):
+        assert np.asarray(one).dtype == np.asarray(other).dtype
+        np.testing.assert_array_equal(one, other)
+    assert any(terminated for call in ours for *_, terminated, _ in (episode["part"] for episode in call))
+
+
+def test_the_parts_of_an_episode_join():
+    """Pendulum's episodes last 200 steps, a call 20."""
+    ends = {}
+    for episode in (episode for call in sampled(ArrayEnvRunner, "Pendulum-v1") for episode in call):
+        before = ends.setdefault(episode.id_, episode)
+        if before is not episode:
+            assert episode.t_started == before.t
+            np.testing.assert_array_equal(episode.get_observations(0), before.get_observations(-1))
+        ends[episode.id_] = episode
+    assert len(ends) == NUM_ENVS
