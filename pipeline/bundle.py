@@ -61,16 +61,13 @@ def restore(checkpoint: Path, environment: Environment, *, with_values: bool = F
     )
 
 
-def assemble(directory: Path, environment: Environment, *, with_values: bool = False) -> Policy:
+def assemble(directory: Path, environment: Environment, with_values: bool = False) -> None:  # noqa: FBT001, FBT002
     """Complete a directory that holds a checkpoint with the graph and its description, and prove the graph right.
 
     Args:
         directory: Holds `checkpoint/`; receives `model.onnx` and `policy.json`.
         environment: What the policy was trained on.
         with_values: Whether the graph estimates values, too.
-
-    Returns:
-        The policy as serving loads it.
 
     Raises:
         ExportFailed: If the module cannot be translated.
@@ -82,6 +79,10 @@ def assemble(directory: Path, environment: Environment, *, with_values: bool = F
     proof.prove_equal(reference, graph, observations)
     (directory / GRAPH_FILE).write_bytes(graph)
     (directory / POLICY_FILE).write_text(json.dumps(describe(environment, reference), indent=2))
+
+
+def load(directory: Path) -> Policy:
+    """The policy of an assembled directory, as serving loads it."""
     return Policy.load(Bundle.read(directory))
 
 

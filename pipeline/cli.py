@@ -127,19 +127,21 @@ def train(
     config = TrainConfig.of((_read(file) if file else {}) | (given if file else settings))
     from pipeline.interruption import interruptible
     from pipeline.ray_session import RaySession
+    from pipeline.side_process import SideProcess
 
     with interruptible():
-        with RaySession(address) as ray:
+        with RaySession(address) as ray, SideProcess() as side:
             if not resume:
                 ray.begin(config)
+                side.begin(config)
             from pipeline import training_run
             from pipeline.progress import TrainingProgress
 
             with TrainingProgress() as progress:
                 if resume:
-                    trained = training_run.resume(resume, progress, ray)
+                    trained = training_run.resume(resume, progress, ray, side)
                 else:
-                    trained = training_run.train(config, progress, ray, model_uri or None)
+                    trained = training_run.train(config, progress, ray, side, model_uri or None)
         _say_what_was_trained(trained)
         _promote_if_asked(trained)
 

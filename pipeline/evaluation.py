@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.environments import Environment
+from pipeline.export import ExportablePolicy
 from pipeline.player import Player, State
+from pipeline.side_process import SideProcess
 from pipeline.structures import stack
 from serving.spaces import OBSERVATIONS
 
@@ -72,6 +74,25 @@ def play(player: Player, environment: Environment, episodes: int, first_seed: in
     for alive, _, _, rewards in _steps(player, environment, episodes, first_seed):
         returns[alive] += rewards
     return Evaluation(tuple(returns.tolist()), first_seed)
+
+
+def play_beside(
+    side: SideProcess, policy: ExportablePolicy, environment: Environment, episodes: int, first_seed: int
+) -> Evaluation:
+    """As `play`, with half of the episodes in the side process, if there is one.
+
+    Where each half is played changes nothing: not even the sizes of batches, with which networks round differently.
+    """
+    if not side.has_begun:
+        return play(policy.player, environment, episodes, first_seed)
+    half = episodes // 2
+    second = side.call(_play, policy, environment, episodes - half, first_seed + half)
+    first = _play(policy, environment, half, first_seed)
+    return Evaluation(first.returns + second.result().returns, first_seed)
+
+
+def _play(policy: ExportablePolicy, environment: Environment, episodes: int, first_seed: int) -> Evaluation:
+    return play(policy.player, environment, episodes, first_seed)
 
 
 def observations(player: Player, environment: Environment, count: int, first_seed: int) -> dict[str, np.ndarray]:

@@ -1,4 +1,7 @@
-"""The export, tried before training: what cannot be exported fails in seconds, not after hours."""
+"""The export, tried before anything depends on it: what cannot be exported fails in seconds, not after hours."""
+
+import contextlib
+from collections.abc import Iterator
 
 from pipeline import environments, export, filters, networks
 from pipeline.config import TrainConfig
@@ -6,16 +9,33 @@ from pipeline.errors import ExportFailed, PipelineError
 from pipeline.export import ExportablePolicy
 
 
-def attempt(config: TrainConfig) -> None:
-    """Export an untrained policy of this configuration.
+def check(config: TrainConfig) -> None:
+    """Build an untrained policy of this configuration, which takes no time.
 
     Raises:
-        ExportFailed: If it cannot be.
+        ExportFailed: If RLlib cannot.
         EnvironmentNotFound, EnvKwargsRefused, NoSuchObject, UnsupportedSpace: If there is nothing to train on.
         UnknownModelSetting: If a setting of the network means nothing.
     """
+    with _explained():
+        _untrained(config)
+
+
+def attempt(config: TrainConfig) -> None:
+    """Export an untrained policy of this configuration, which takes seconds.
+
+    Raises:
+        ExportFailed: If it cannot be.
+        As `check`.
+    """
+    with _explained():
+        export.to_onnx(_untrained(config))
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
     try:
-        _export(config)
+        yield
     except PipelineError:
         raise
     except Exception as error:
@@ -23,10 +43,9 @@ def attempt(config: TrainConfig) -> None:
         raise ExportFailed(f"{type(error).__name__}: {reason}") from error
 
 
-def _export(config: TrainConfig) -> None:
+def _untrained(config: TrainConfig) -> ExportablePolicy:
     environment = environments.describe(config.env_id, config.environment_kwargs, config.wrappers)
     spaces = environment.observation_space, environment.action_space
     if config.observation_filter == filters.MEAN_STD:
         filters.check(environment.observation_space)
-    module = networks.untrained(config, environment)
-    export.to_onnx(ExportablePolicy(module, *spaces, with_values=config.value_estimates))
+    return ExportablePolicy(networks.untrained(config, environment), *spaces, with_values=config.value_estimates)

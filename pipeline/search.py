@@ -12,6 +12,7 @@ from pipeline.environments import Environment
 from pipeline.evaluation import Evaluation
 from pipeline.figures import LearningCurve
 from pipeline.player import Player
+from pipeline.side_process import Call, SideProcess
 from pipeline.state import State
 from pipeline.training import Iteration, Trainer
 from serving.policy import Policy
@@ -83,6 +84,8 @@ class Search:
         outbox: What it logs goes there.
         directory: For the bundle and its making; with the content of a checkpoint, the search goes on from there.
         progress: Is told.
+        side: Plays half of each evaluation and makes the graph, if it has begun.
+        trial: The export of an untrained policy, which may go on there.
     """
 
     def __init__(
@@ -93,7 +96,11 @@ class Search:
         outbox: Log,
         directory: Path,
         progress: Progress,
+        side: SideProcess,
+        trial: Call | None = None,
     ) -> None:
+        self._side = side
+        self._trial = trial
         self._config = config
         self._environment = environment
         self._trainer = trainer
@@ -125,7 +132,7 @@ class Search:
             with interruption.deferred() as pending:
                 self._train(pending)
             self._progress.stage("Exporting the best policy and proving the graph equal to its checkpoint")
-            policy = bundle.assemble(self._directory, self._environment, with_values=self._config.value_estimates)
+            policy = self._assembled()
             final = evaluation.play(
                 Player.served(policy),
                 self._environment,
@@ -138,6 +145,18 @@ class Search:
             self._progress.note(f"The best policy does not hold on fresh episodes: {final}; training goes on")
             self._state.finals += 1
             self._state.best_mean, self._state.best_perfect, self._state.stale = final.mean, False, 0
+
+    def _assembled(self) -> Policy:
+        """The best policy as it will be served."""
+        self._finish_trial()
+        self._side.call(bundle.assemble, self._directory, self._environment, self._config.value_estimates).result()
+        return bundle.load(self._directory)
+
+    def _finish_trial(self) -> None:
+        """Wait for the trial of the export, and raise what it raises."""
+        trial, self._trial = self._trial, None
+        if trial is not None:
+            trial.result()
 
     @property
     def is_over(self) -> bool:
@@ -172,6 +191,8 @@ class Search:
         for iteration in () if self.is_over else self._trainer.iterations():
             if self._digest(iteration) and self.is_over:
                 break
+            if self._trial is not None and self._trial.is_answered:
+                self._finish_trial()
             if pending.signal_name is not None:
                 break
             if time.monotonic() - self._checkpoint_posted > self._config.checkpoint_interval_s:
@@ -250,8 +271,8 @@ class Search:
         return fixed, min(fixed, self._play(_FRESH_SEED + self._state.env_steps), key=lambda each: each.mean)
 
     def _play(self, first_seed: int) -> Evaluation:
-        player = self._trainer.policy.player
-        return evaluation.play(player, self._environment, self._config.evaluation_episodes, first_seed)
+        policy, episodes = self._trainer.policy, self._config.evaluation_episodes
+        return evaluation.play_beside(self._side, policy, self._environment, episodes, first_seed)
 
     def _goal(self) -> str:
         budget = f"{self._config.max_env_steps:,} environment steps"

@@ -15,17 +15,21 @@ from pipeline.outbox import Outbox
 from pipeline.ray_session import RaySession
 from pipeline.registration import Registration, Trained
 from pipeline.search import Progress, Search
+from pipeline.side_process import Call, SideProcess
 from pipeline.training import Trainer
 from serving.registry import check_tracking_server
 
 
-def train(config: TrainConfig, progress: Progress, ray: RaySession, model_uri: str | None = None) -> Trained:
+def train(
+    config: TrainConfig, progress: Progress, ray: RaySession, side: SideProcess, model_uri: str | None = None
+) -> Trained:
     """Train, evaluate and register a policy in one MLflow run.
 
     Args:
         config: How to train.
         progress: Is told how far it is.
         ray: Has begun.
+        side: Has begun.
         model_uri: A registered policy whose weights training starts with.
 
     Raises:
@@ -45,16 +49,17 @@ def train(config: TrainConfig, progress: Progress, ray: RaySession, model_uri: s
         if model_uri is not None:
             start = origin.find(model_uri, environment, directory.parent)
             tracking.log_origin(run_id, start.uri, start.model_id)
-        return _Run(config, environment, run_id, directory, progress, ray, start).train()
+        return _Run(config, environment, run_id, directory, progress, ray, side, start).train()
 
 
-def resume(run_id: str, progress: Progress, ray: RaySession) -> Trained:
+def resume(run_id: str, progress: Progress, ray: RaySession, side: SideProcess) -> Trained:
     """Go on with a run that did not finish, from its last checkpoint.
 
     Args:
         run_id: Of the MLflow run.
         progress: Is told how far it is.
         ray: Begins here, where its settings are known.
+        side: As `ray`.
 
     Raises:
         NotResumable, NoCheckpoint: If it cannot be gone on with.
@@ -63,11 +68,12 @@ def resume(run_id: str, progress: Progress, ray: RaySession) -> Trained:
     check_tracking_server()
     config = TrainConfig.of(tracking.load_config(run_id))
     ray.begin(config)
+    side.begin(config)
     environment = environments.describe(config.env_id, config.environment_kwargs, config.wrappers)
     with workplace() as directory:
         checkpoints.newest(run_id, directory)
         with tracking.run("train", resumed=run_id):
-            return _Run(config, environment, run_id, directory, progress, ray, None).go_on()
+            return _Run(config, environment, run_id, directory, progress, ray, side, None).go_on()
 
 
 @contextlib.contextmanager
@@ -87,25 +93,31 @@ class _Run:
     directory: Path
     progress: Progress
     ray: RaySession
+    side: SideProcess
     start: Origin | None
 
     def train(self) -> Trained:
         self.progress.stage(f"MLflow run {self.run_id}; trying the export")
-        export_trial.attempt(self.config)
-        return self._search()
+        export_trial.check(self.config)
+        trial = self.side.call(export_trial.attempt, self.config)
+        if trial.is_answered:
+            trial.result()
+        return self._search(trial)
 
     def go_on(self) -> Trained:
         """As `train`; the export was tried when the run began."""
         self.progress.stage(f"MLflow run {self.run_id}; going on")
         return self._search()
 
-    def _search(self) -> Trained:
+    def _search(self, trial: Call | None = None) -> Trained:
         self.ray.await_ready()
         with Outbox(self.run_id, self.progress.note) as outbox:
             with Trainer(self.config, self.environment) as trainer:
                 if self.start is not None:
                     self.start.hand_over(trainer)
-                search = Search(self.config, self.environment, trainer, outbox, self.directory, self.progress)
+                search = Search(
+                    self.config, self.environment, trainer, outbox, self.directory, self.progress, self.side, trial
+                )
                 begun = time.monotonic()
                 found = search.best()
                 share = outbox.busy_s / (time.monotonic() - begun)

@@ -13,6 +13,7 @@ from pipeline import environments
 from pipeline.config import TrainConfig
 from pipeline.evaluation import Evaluation
 from pipeline.search import Search
+from pipeline.side_process import SideProcess
 from pipeline.training import Iteration, Trainer
 
 #: Keys of what a trial reports, which schedulers go by; the others are in `REPORT`.
@@ -37,7 +38,7 @@ class PolicyTrial(tune.Trainable):  # type: ignore[misc]
         self._relay = _Relay()
         with contextlib.ExitStack() as stack:
             trainer = stack.enter_context(Trainer(settings, environment))
-            self._search = Search(settings, environment, trainer, self._relay, directory, self._relay)
+            self._search = Search(settings, environment, trainer, self._relay, directory, self._relay, SideProcess())
             self._until_cleanup = stack.pop_all()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

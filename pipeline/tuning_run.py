@@ -217,7 +217,8 @@ class _TuningRun:
         mlflow.log_dict(settings, tracking.BEST_FILE)
         tracking.log_params(self.run_id, {**config.as_params(), "best_trial": found.number})
         checkpoints.newest(found.run_id, self.directory)
-        policy = bundle.assemble(self.directory, self.environment, with_values=config.value_estimates)
+        bundle.assemble(self.directory, self.environment, config.value_estimates)
+        policy = bundle.load(self.directory)
         final = evaluation.play(Player.served(policy), self.environment, config.evaluation_episodes, FINAL_SEED)
         target = self.environment.reward_threshold if config.target_return is None else config.target_return
         registration = Registration(config, self.environment, self.run_id, self.directory, target, self.progress.note)

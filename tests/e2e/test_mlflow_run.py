@@ -167,6 +167,18 @@ def test_a_run_interrupted_while_ray_starts_leaves_nothing(workshop):
     assert client.search_runs(["0"])[0].info.status == "KILLED"
 
 
+def test_a_policy_that_cannot_be_exported_fails_soon(workshop):
+    """Its export is tried while it begins to train: long before it would be solved."""
+    options = ("--rl-module", "tests.pipeline.zoo:Untranslatable", "--model-config", '{"units": 8}')
+    done = workshop.python("pipeline", "train", *options, "--max-env-steps", "100000000", "--target-return", "1000")
+    assert done.returncode == 1
+    assert "cannot be exported to ONNX" in done.stderr
+    client = MlflowClient(f"sqlite:///{workshop.directory}/mlflow.db")
+    assert client.search_runs(["0"])[0].info.status == "FAILED"
+    assert not client.search_registered_models()
+    assert not workshop.processes()
+
+
 def test_a_run_that_fails_is_failed(workshop):
     done = workshop.python("pipeline", "train", "--fcnet-activation", "nonsense")
     assert done.returncode == 1

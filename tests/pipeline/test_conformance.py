@@ -64,7 +64,7 @@ def trained(case, directory):
         with Trainer(config, environment) as trainer:
             next(trainer.iterations())
             trainer.save(directory / bundle.CHECKPOINT_DIRECTORY)
-    bundle.assemble(directory, environment, with_values=config.value_estimates)
+    bundle.assemble(directory, environment, config.value_estimates)
     return Bundle.read(directory), environment
 
 

@@ -53,7 +53,8 @@ def trained(seed, environment, directory):
     with Trainer(dataclasses.replace(CONFIG, seed=seed), environment) as trainer:
         iterations = list(itertools.islice(trainer.iterations(), 2))
         trainer.save(directory / bundle.CHECKPOINT_DIRECTORY)
-    policy = bundle.assemble(directory, environment)
+    bundle.assemble(directory, environment)
+    policy = bundle.load(directory)
     observations = np.random.default_rng(0).normal(size=(1000, 4)).astype(np.float32)
     # How fast it was is the machine's business.
     metrics = [dict(each.metrics, **{"train/env_steps_per_second": 0}) for each in iterations]

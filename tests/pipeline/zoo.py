@@ -112,3 +112,13 @@ class TwoLayers(TorchRLModule, ValueFunctionAPI):
 
     def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> torch.Tensor:  # noqa: ARG002  # RLlib's signature
         return self.value(batch[Columns.OBS]).squeeze(-1)
+
+
+class Untranslatable(TwoLayers):
+    """One that acts in torch, and has no like in ONNX."""
+
+    def _forward(self, batch: dict[str, Any], **more: Any) -> dict[str, Any]:
+        outputs = super()._forward(batch, **more)
+        logits = outputs[Columns.ACTION_DIST_INPUTS]
+        mixing = torch.linalg.matrix_exp(torch.zeros(logits.shape[-1], logits.shape[-1]))
+        return {Columns.ACTION_DIST_INPUTS: logits @ mixing}
