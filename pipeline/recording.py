@@ -61,5 +61,5 @@ def _frames(player: Player, environment: Environment, seed: int) -> list[Image.I
 
 def _picture(pixels: object) -> Image.Image:
     image = Image.fromarray(np.asarray(pixels, np.uint8))
-    small = image.resize((_WIDTH, round(image.height * _WIDTH / image.width)))
+    small = image.resize((_WIDTH, round(image.height * _WIDTH / image.width)), Image.Resampling.BOX)
     return small.quantize(64, method=Image.Quantize.FASTOCTREE)

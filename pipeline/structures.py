@@ -42,10 +42,11 @@ def nest(space: Space[Any], flat: Sequence[Any]) -> Any:
 
 def stack(space: Space[Any], values: Sequence[Any], root: str) -> dict[str, NDArray[Any]]:
     """A batch of values, leaf by leaf, in the leaves' own dtypes."""
-    flat = [flatten(space, value) for value in values]
+    is_nested = isinstance(space, spaces.Dict | spaces.Tuple)
+    columns = zip(*(flatten(space, value) for value in values), strict=True) if is_nested else [values]
     return {
-        leaf.tensor(root): np.stack([np.asarray(each[index], leaf.space.dtype) for each in flat])
-        for index, leaf in enumerate(leaves(space))
+        leaf.tensor(root): np.array(column, leaf.space.dtype)
+        for leaf, column in zip(leaves(space), columns, strict=True)
     }
 
 
