@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 from PIL import Image
 
+from pipeline import bundle
 from pipeline.environments import Environment
 from pipeline.player import Player
 
@@ -17,11 +18,11 @@ _FRAMES_PER_S = 12.5
 _WIDTH = 300
 
 
-def record(player: Player, environment: Environment, seed: int, file: Path) -> bool:
+def record(directory: Path, environment: Environment, seed: int, file: Path) -> bool:
     """Play a greedy episode and write up to 10 s of it, in the environment's own time.
 
     Args:
-        player: The policy.
+        directory: The policy, an assembled bundle.
         environment: Where to play.
         seed: Of the episode's reset.
         file: Where to.
@@ -36,7 +37,7 @@ def record(player: Player, environment: Environment, seed: int, file: Path) -> b
     if "rgb_array" not in environment.render_modes:
         return False
     try:
-        frames = _frames(player, environment, seed)
+        frames = _frames(Player.served(bundle.load(directory)), environment, seed)
     except (gymnasium.error.Error, ImportError):
         return False
     frames[0].save(file, save_all=True, append_images=frames[1:], duration=1000 / _FRAMES_PER_S, loop=0)

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import mlflow
 
-from pipeline import bundle, card, figures, provenance, recording, tracking
+from pipeline import bundle, card, figures, provenance, tracking
 from pipeline.config import TrainConfig
 from pipeline.environments import Environment
 from pipeline.evaluation import Evaluation
 from pipeline.outbox import Outbox, patiently
-from pipeline.player import Player
 from pipeline.search import Found
 
 
@@ -67,7 +66,7 @@ class Registration:
         figure = figures.distribution(found.evaluation.returns, self.target_return, title)
         outbox.file("distribution", lambda: tracking.log_figure(self.run_id, figure, tracking.DISTRIBUTION))
         file = self.directory.parent / tracking.RECORDING
-        if recording.record(Player.served(found.policy), self.environment, found.evaluation.first_seed, file):
+        if found.film.result():
             outbox.file("recording", lambda: mlflow.MlflowClient().log_artifact(self.run_id, str(file)))
 
     def register(self, found: Found, lineage: Mapping[str, str] | None = None) -> Trained:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from pipeline import bundle, checkpoints, evaluation, interruption, tracking
+from pipeline import bundle, checkpoints, evaluation, interruption, recording, tracking
 from pipeline.config import TrainConfig
 from pipeline.environments import Environment
 from pipeline.evaluation import Evaluation
@@ -15,7 +15,6 @@ from pipeline.player import Player
 from pipeline.side_process import Call, SideProcess
 from pipeline.state import State
 from pipeline.training import Iteration, Trainer
-from serving.policy import Policy
 
 #: Evaluations draw their episodes from seeds far apart, so that no policy is judged on what it was chosen by.
 _FIXED_SEED = 1_000_000
@@ -67,11 +66,26 @@ class Log(Protocol):
 
 @dataclass(frozen=True)
 class Found:
-    """The best policy, as it will be served, and its final evaluation."""
+    """The best policy, as it will be served.
 
-    policy: Policy
+    Attributes:
+        evaluation: The final one.
+        step: Environment steps after which it was found.
+        film: Records the first of its final episodes, beside the bundle; returns whether it could.
+    """
+
     evaluation: Evaluation
     step: int
+    film: Call
+
+
+def examine(
+    directory: Path, environment: Environment, episodes: int, first_seed: int, step: int, side: SideProcess
+) -> Found:
+    """Play the final evaluation of an assembled bundle, and let the side process film it meanwhile."""
+    film = side.call(recording.record, directory, environment, first_seed, directory.parent / tracking.RECORDING)
+    player = Player.served(bundle.load(directory))
+    return Found(evaluation.play(player, environment, episodes, first_seed), step, film)
 
 
 class Search:
@@ -132,25 +146,25 @@ class Search:
             with interruption.deferred() as pending:
                 self._train(pending)
             self._progress.stage("Exporting the best policy and proving the graph equal to its checkpoint")
-            policy = self._assembled()
-            final = evaluation.play(
-                Player.served(policy),
-                self._environment,
-                self._config.evaluation_episodes,
-                FINAL_SEED + self._state.finals * self._config.evaluation_episodes,
-            )
+            self._assemble()
+            found = self._examined()
+            final = found.evaluation
             if self._holds(final) or self._is_spent():
                 self._post_curve()
-                return Found(policy, final, self._state.best_step)
+                return found
+            found.film.result()
             self._progress.note(f"The best policy does not hold on fresh episodes: {final}; training goes on")
             self._state.finals += 1
             self._state.best_mean, self._state.best_perfect, self._state.stale = final.mean, False, 0
 
-    def _assembled(self) -> Policy:
-        """The best policy as it will be served."""
+    def _assemble(self) -> None:
         self._finish_trial()
         self._side.call(bundle.assemble, self._directory, self._environment, self._config.value_estimates).result()
-        return bundle.load(self._directory)
+
+    def _examined(self) -> Found:
+        episodes = self._config.evaluation_episodes
+        first_seed = FINAL_SEED + self._state.finals * episodes
+        return examine(self._directory, self._environment, episodes, first_seed, self._state.best_step, self._side)
 
     def _finish_trial(self) -> None:
         """Wait for the trial of the export, and raise what it raises."""

@@ -14,7 +14,6 @@ from pipeline import (
     bundle,
     checkpoints,
     environments,
-    evaluation,
     export_trial,
     interruption,
     provenance,
@@ -26,11 +25,11 @@ from pipeline.config import TrainConfig
 from pipeline.environments import Environment
 from pipeline.errors import NoCheckpoint, NothingFound
 from pipeline.outbox import Outbox
-from pipeline.player import Player
 from pipeline.ray_session import RaySession
 from pipeline.registration import Registration, Trained
-from pipeline.search import FINAL_SEED, Found
+from pipeline.search import FINAL_SEED, examine
 from pipeline.search_space import SearchSpace, changed
+from pipeline.side_process import SideProcess
 from pipeline.standing import Standing, TrialState, best
 from pipeline.training_run import workplace
 from pipeline.trial_book import TrialBook
@@ -218,11 +217,10 @@ class _TuningRun:
         tracking.log_params(self.run_id, {**config.as_params(), "best_trial": found.number})
         checkpoints.newest(found.run_id, self.directory)
         bundle.assemble(self.directory, self.environment, config.value_estimates)
-        policy = bundle.load(self.directory)
-        final = evaluation.play(Player.served(policy), self.environment, config.evaluation_episodes, FINAL_SEED)
         target = self.environment.reward_threshold if config.target_return is None else config.target_return
         registration = Registration(config, self.environment, self.run_id, self.directory, target, self.progress.note)
-        best_policy = Found(policy, final, found.best_step)
+        episodes = config.evaluation_episodes
+        best_policy = examine(self.directory, self.environment, episodes, FINAL_SEED, found.best_step, SideProcess())
         with Outbox(self.run_id, self.progress.note, samples_system=False) as outbox:
             registration.post_pictures(outbox, best_policy)
         lineage = {
