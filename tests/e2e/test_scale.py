@@ -24,7 +24,7 @@ def client(workshop):
 
 
 def env_runners(shop: Workshop) -> list[psutil.Process]:
-    return [each for each in shop.processes() if each.name().startswith("ray::SingleAgen")]
+    return [each for each in shop.processes() if each.name().startswith("ray::ArrayEnvRu")]
 
 
 def await_evaluations(shop: Workshop, count: int) -> None:
