@@ -126,22 +126,22 @@ def train(
         raise click.UsageError("--resume takes every setting from the run; leave the other options out.")
     config = TrainConfig.of((_read(file) if file else {}) | (given if file else settings))
     from pipeline.interruption import interruptible
+    from pipeline.progress import TrainingProgress
     from pipeline.ray_session import RaySession
     from pipeline.side_process import SideProcess
 
     with interruptible():
-        with RaySession(address) as ray, SideProcess() as side:
+        with RaySession(address) as ray, SideProcess() as side, TrainingProgress() as progress:
             if not resume:
                 ray.begin(config)
                 side.begin(config)
+            progress.stage("Loading RLlib")
             from pipeline import training_run
-            from pipeline.progress import TrainingProgress
 
-            with TrainingProgress() as progress:
-                if resume:
-                    trained = training_run.resume(resume, progress, ray, side)
-                else:
-                    trained = training_run.train(config, progress, ray, side, model_uri or None)
+            if resume:
+                trained = training_run.resume(resume, progress, ray, side)
+            else:
+                trained = training_run.train(config, progress, ray, side, model_uri or None)
         _say_what_was_trained(trained)
         _promote_if_asked(trained)
 

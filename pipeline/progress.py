@@ -2,13 +2,14 @@
 
 import math
 import time
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from pipeline.evaluation import Evaluation
-from pipeline.training import Iteration
+if TYPE_CHECKING:
+    from pipeline.evaluation import Evaluation
+    from pipeline.training import Iteration
 
 
 class TrainingProgress:
@@ -55,7 +56,7 @@ class TrainingProgress:
         """Leave a line, and the bar where it is."""
         self._say(message)
 
-    def iteration(self, iteration: Iteration) -> None:
+    def iteration(self, iteration: "Iteration") -> None:
         """Redraw the line: steps, return, speed and the time left of the budget."""
         if self._task is None:
             self._task = self._bar.add_task("", total=self._max_env_steps, status="")
@@ -65,7 +66,7 @@ class TrainingProgress:
         self._status = f"return {mean} (last 100), {speed:,.0f} steps/s,"
         self._bar.update(self._task, completed=iteration.env_steps, status=self._status)
 
-    def evaluated(self, env_steps: int, result: Evaluation) -> None:
+    def evaluated(self, env_steps: int, result: "Evaluation") -> None:
         """Leave a line that stays."""
         left = f"at most {self._seconds_left(env_steps):.0f} s left"
         self._say(f"{env_steps:>9,} steps, {self._status} {left}; greedy return {result}")
