@@ -4,10 +4,10 @@ import atexit
 import gc
 
 from pipeline.cli import cli
+from pipeline.garbage import collect_rarely
 
-# Torch, RLlib and MLflow make 700,000 objects that stay. By Python's defaults, looking among them for garbage takes a
-# third of the time of their imports, and 2 s at the end.
-gc.set_threshold(100_000, 50, 100)
+collect_rarely()
+# A last look, as the program ends, would take 2 s.
 atexit.register(gc.freeze)
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import mlflow.onnx
 import numpy as np
@@ -142,17 +143,19 @@ def save_model(path: str, mlflow_model: Model, directory: Path, environment: Env
         "rllib", checkpoint=CHECKPOINT_DIRECTORY, policy=POLICY_FILE, ray_version=importlib.metadata.version("ray")
     )
     onnxruntime.set_default_logger_severity(3)  # MLflow runs the example, and it warns of every input with a default
-    mlflow.onnx.save_model(
-        onnx.load(directory / GRAPH_FILE),
-        path,
-        mlflow_model=mlflow_model,
-        signature=_signature(directory / GRAPH_FILE),
-        input_example=example.get(OBSERVATIONS, example),
-        metadata={"env_id": environment.id},
-        pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in _PYFUNC_PACKAGES],
-        onnx_execution_providers=["CPUExecutionProvider"],
-        save_as_external_data=False,
-    )
+    # MLflow would look through all that is installed, whether versions are there that were just read from it: 0.7 s.
+    with mock.patch("mlflow.utils.environment.warn_dependency_requirement_mismatches"):
+        mlflow.onnx.save_model(
+            onnx.load(directory / GRAPH_FILE),
+            path,
+            mlflow_model=mlflow_model,
+            signature=_signature(directory / GRAPH_FILE),
+            input_example=example.get(OBSERVATIONS, example),
+            metadata={"env_id": environment.id},
+            pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in _PYFUNC_PACKAGES],
+            onnx_execution_providers=["CPUExecutionProvider"],
+            save_as_external_data=False,
+        )
     for file in (GRAPH_FILE, POLICY_FILE):
         shutil.copyfile(directory / file, Path(path, file))
     shutil.copytree(directory / CHECKPOINT_DIRECTORY, Path(path, CHECKPOINT_DIRECTORY))

@@ -64,13 +64,13 @@ class ExportablePolicy(torch.nn.Module):
         """What the input `noise` consists of, in order."""
         return self.heads.noise
 
-    @property
+    @functools.cached_property
     def input_names(self) -> list[str]:
         """The graph's inputs, in the order that `forward` takes them in."""
         observed = [leaf.tensor(OBSERVATIONS) for leaf in leaves(self.observation_space)]
         return [*observed, NOISE, *(f"{STATE_IN}{name}" for name in self.state.shapes)]
 
-    @property
+    @functools.cached_property
     def output_names(self) -> list[str]:
         """The graph's outputs, in the order that `forward` returns them in."""
         acted = [leaf.tensor(ACTION) for leaf in leaves(self.action_space)]

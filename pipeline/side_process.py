@@ -11,6 +11,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any, Self
 
 from pipeline.config import TrainConfig
+from pipeline.garbage import collect_rarely
 
 
 class Call:
@@ -113,6 +114,7 @@ class SideProcess:
 
 def _answer(connection: Connection, num_threads: int) -> None:
     """What the process does: one request after another, until the program is gone."""
+    collect_rarely()
     import torch
 
     from pipeline import bundle, export_trial  # noqa: F401  # imported while the program imports: it will ask for them
