@@ -1,37 +1,24 @@
 """A promotion as a person makes it: clicks in MLflow's user interface, in a headless Chromium."""
 
 import contextlib
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-CHROMIUM_OPTIONS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-]
+from tests.browser import chromium
 
 
 @contextlib.contextmanager
 def promote_by_hand(url: str, name: str, version: int, screenshots: Path) -> Iterator[Callable[[], None]]:
     """Open a version's page, all set but for the last click; what is yielded makes that click."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium is installed: apt-get install chromium")
-    playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make setup")
-    with playwright_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_OPTIONS)
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         try:
             _prepare(page, f"{url}/#/models/{name}/versions/{version}", screenshots)
             yield lambda: _confirm(page, screenshots)
-        except playwright_api.Error:
+        except Exception:
             page.screenshot(path=str(screenshots / "failed.png"))
             raise
-        finally:
-            browser.close()
 
 
 def _prepare(page: Any, address: str, screenshots: Path) -> None:

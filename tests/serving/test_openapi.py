@@ -1,6 +1,5 @@
 """What /openapi.json says is so: its examples work, and schemathesis finds no answer that it does not have."""
 
-import shutil
 from typing import Any
 
 import jsonschema
@@ -16,6 +15,7 @@ from serving.errors import RESPONSES
 from serving.openapi import OTHERS
 from serving.policy import Bundle
 from serving.routes import PolicyApp
+from tests.browser import chromium
 from tests.serving.policies import (
     CARTPOLE_BUNDLE,
     COUNTING_BUNDLE,
@@ -156,13 +156,8 @@ def test_schemathesis_finds_no_failure_and_no_undocumented_answer(bundle: Bundle
 
 
 def test_the_page_shows_and_tries_the_api(serve_http: Any) -> None:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium is installed: apt-get install chromium")
-    playwright_api = pytest.importorskip("playwright.sync_api")
     url = serve_http(PolicyApp(served(), token=BearerToken("abc")))
-    with playwright_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+    with chromium() as browser:
         page = browser.new_page()
         asked: list[str] = []
         errors: list[str] = []
@@ -175,6 +170,5 @@ def test_the_page_shows_and_tries_the_api(serve_http: Any) -> None:
             page.get_by_text(said).first.wait_for(timeout=10_000)
         page.get_by_role("button", name="Send").first.click()
         page.get_by_text('{"action":0}').wait_for(timeout=10_000)
-        browser.close()
     assert all("401" in error for error in errors)
     assert all(each.startswith((url, "data:")) for each in asked)

@@ -1,13 +1,12 @@
 """The page in a real Chromium, in front of a real HTTP server."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from serving.routes import PolicyApp
-from tests.faults.ui import CHROMIUM_OPTIONS
+from tests.browser import chromium
 from tests.serving.play.viewer import environments
 from tests.serving.policies import CONTRARY_BUNDLE, EXPLORING_BUNDLE, served
 from tests.workshop import await_true
@@ -19,14 +18,8 @@ DESKTOP, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium is installed: apt-get install chromium")
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make setup")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_OPTIONS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
