@@ -37,7 +37,7 @@ test-long: setup ## Further cases of interrupted, lost and failing training.
 	@$(BIN)/python -m pytest -m long
 
 test-conformance: setup ## The conformance suite whole: a policy of each kind of space and network.
-	@$(BIN)/python -m pytest -m 'conformance or not conformance' tests/pipeline/test_conformance.py
+	@$(BIN)/python -m pytest -m 'conformance or not conformance' tests/pipeline/verification/test_conformance.py
 
 test-faults: setup ## The fault suite: kills, corrupt versions and outages under load.
 	@$(BIN)/python -m pytest -m faults tests/faults
@@ -67,9 +67,9 @@ bench-scale: setup ## Environment steps per second with 0, 1 and 2 environment r
 bench-protocols: setup ## What each protocol costs: native, Open Inference Protocol over HTTP and gRPC.
 	@$(BIN)/python -m benchmarks.protocols
 
-protos: setup ## Generate the modules of serving/protos anew.
+protos: setup ## Generate the modules of serving/protocols/open_inference/protos anew.
 	@$(BIN)/python -m pip install --quiet --group protos
-	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. serving/protos/*.proto
+	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. serving/protocols/open_inference/protos/*.proto
 
 bench-batching: setup ## From which policy on dynamic batching pays.
 	@$(BIN)/python -m benchmarks.batching

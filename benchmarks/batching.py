@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.load import Load, load
-from serving.batching import Batching
-from serving.policy import Bundle, Policy
-from serving.registry import ModelVersion
-from serving.routes import PolicyApp
-from serving.served import ServedPolicy
-from serving.spaces import space_to_json
+from serving.http.app import PolicyApp
+from serving.policy.policy import Bundle, Policy
+from serving.policy.spaces import space_to_json
+from serving.registry.registry import ModelVersion
+from serving.replica.batching import Batching
+from serving.replica.served_policy import ServedPolicy
 from tests.workshop import free_port
 
 SETTINGS: tuple[Batching, ...] = (Batching(1), Batching(16), Batching(16, 0.002), Batching(64, 0.005))

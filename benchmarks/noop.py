@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from serving import engine
-from serving.cluster import Cluster
-from serving.stopping import Stop, stop_on_signals
+from serving.ray import settings as engine
+from serving.ray.cluster import Cluster
+from serving.ray.stopping import Stop, stop_on_signals
 
 ANSWER = b'{"action":0}'
 HEADERS = [

@@ -86,7 +86,7 @@ async def _over_http(url: str, _: str, connections: int, seconds: float) -> floa
 async def _over_grpc(address: str, model: str, connections: int, seconds: float) -> float:
     import grpc
 
-    from serving.protos import inference_pb2 as pb
+    from serving.protocols.open_inference.protos import inference_pb2 as pb
 
     request = pb.ModelInferRequest(model_name=model, raw_input_contents=[BYTES])
     request.inputs.add(**TENSOR)

@@ -66,7 +66,7 @@ def _server() -> Iterator[tuple[Workshop, str]]:
 def _downloaded(tracking_uri: str, directory: Path) -> Registered:
     import mlflow
 
-    from serving.registry import resolve
+    from serving.registry.registry import resolve
 
     mlflow.set_tracking_uri(tracking_uri)
     pinned = resolve(MODEL_URI).pinned_uri

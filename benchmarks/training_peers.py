@@ -6,8 +6,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from pipeline.environments import Environment
-from pipeline.player import Player
+from pipeline.environments.make import Environment
+from pipeline.evaluation.player import Player
 
 ENV_ID = "CartPole-v1"
 
@@ -50,10 +50,10 @@ class OurPpo:
     """The pipeline's trainer, with its defaults."""
 
     def __init__(self, seed: int) -> None:
-        from pipeline import environments
         from pipeline.config import TrainConfig
-        from pipeline.ray_session import RaySession
-        from pipeline.training import Trainer
+        from pipeline.environments import make as environments
+        from pipeline.rllib.ray_session import RaySession
+        from pipeline.rllib.trainer import Trainer
 
         config = TrainConfig(seed=seed)
         self._ray = RaySession(address=None)

@@ -14,7 +14,8 @@ import mlflow
 from mlflow.pyfunc.model import PythonModel
 
 from benchmarks.training_peers import ENV_ID, ZOO_SETTINGS, StableBaselines, greedy
-from pipeline import environments, evaluation
+from pipeline.environments import make as environments
+from pipeline.evaluation import evaluation
 
 TARGET = 475.0
 EVALUATION_EVERY = 4096

@@ -43,10 +43,10 @@ def main(repeats: int, one: tuple[str, int] | None) -> None:
 
 def steps_per_second(env_id: str, num_env_runners: int) -> float:
     """Train a few iterations with the default settings, after some that are not counted."""
-    from pipeline import environments
     from pipeline.config import TrainConfig
-    from pipeline.ray_session import RaySession
-    from pipeline.training import Trainer
+    from pipeline.environments import make as environments
+    from pipeline.rllib.ray_session import RaySession
+    from pipeline.rllib.trainer import Trainer
 
     config = TrainConfig(env_id=env_id, num_env_runners=num_env_runners)
     with RaySession(address=None) as ray:

@@ -10,7 +10,8 @@ import time
 from dataclasses import asdict, dataclass, field
 
 from benchmarks.training_peers import ENV_ID, PEERS, greedy
-from pipeline import environments, evaluation
+from pipeline.environments import make as environments
+from pipeline.evaluation import evaluation
 
 TARGET = 475.0
 EVALUATION_EVERY = 4096

@@ -10,13 +10,13 @@ from click.core import ParameterSource
 
 from pipeline.config import SETTINGS, TrainConfig
 from pipeline.errors import Interrupted, PipelineError, UnreadableConfig
-from serving.console import domain_errors
+from serving.commands.console import domain_errors
 
 if TYPE_CHECKING:
-    from pipeline.promotion import Gate, Promotion
-    from pipeline.registration import Trained
-    from pipeline.slots import Slot
-    from pipeline.tuning_run import Tuned
+    from pipeline.registry.promotion import Gate, Promotion
+    from pipeline.registry.registration import Trained
+    from pipeline.registry.target import Slot
+    from pipeline.tuning.run import Tuned
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -125,10 +125,10 @@ def train(
     if resume and (model_uri or file or any(_is_changed(context, name) for name in settings)):
         raise click.UsageError("--resume takes every setting from the run; leave the other options out.")
     config = TrainConfig.of((_read(file) if file else {}) | (given if file else settings))
-    from pipeline.interruption import interruptible
-    from pipeline.progress import TrainingProgress
-    from pipeline.ray_session import RaySession
-    from pipeline.side_process import SideProcess
+    from pipeline.rllib.ray_session import RaySession
+    from pipeline.signals import interruptible
+    from pipeline.training.progress import TrainingProgress
+    from pipeline.training.side_process import SideProcess
 
     with interruptible():
         with RaySession(address) as ray, SideProcess() as side, TrainingProgress() as progress:
@@ -136,7 +136,7 @@ def train(
                 ray.begin(config)
                 side.begin(config)
             progress.stage("Loading RLlib")
-            from pipeline import training_run
+            from pipeline.training import run as training_run
 
             if resume:
                 trained = training_run.resume(resume, progress, ray, side)
@@ -151,7 +151,7 @@ def train(
 @click.option(
     "--search",
     type=_OptionalFile(exists=True, dir_okay=False),
-    help="What to search, in YAML.  [default: pipeline/search_space.yaml]",
+    help="What to search, in YAML.  [default: pipeline/tuning/search_space.yaml]",
 )
 @click.option(
     "--config",
@@ -185,17 +185,17 @@ def tune(
     given = {name: value for name, value in settings.items() if _is_given(context, name)}
     if resume and (search or file or any(_is_changed(context, name) for name in (*settings, "num_trials"))):
         raise click.UsageError("--resume takes the search from the run; leave out all but the limits of this machine.")
-    content = _read(search or str(Path(__file__).with_name("search_space.yaml")))
+    content = _read(search or str(Path(__file__).parent / "tuning" / "search_space.yaml"))
     shared = (_read(file) if file else {}) | given
-    from pipeline.interruption import interruptible
+    from pipeline.signals import interruptible
 
     with interruptible():
-        from pipeline.ray_session import RaySession
-        from pipeline.search_space import SearchSpace
+        from pipeline.rllib.ray_session import RaySession
+        from pipeline.tuning.search_space import SearchSpace
 
         space = None if resume else SearchSpace.of(content, shared)
-        from pipeline import tuning_run
-        from pipeline.tuning_progress import TuningTable
+        from pipeline.tuning import run as tuning_run
+        from pipeline.tuning.progress import TuningTable
 
         limits = tuning_run.Limits(max_concurrent, time_budget_s)
         with RaySession(None) as ray, TuningTable() as progress:
@@ -256,10 +256,10 @@ def _say_what_was_trained(trained: "Trained") -> None:
 @one_line_errors
 def evaluate(model_uri: str, episodes: int, seed: int) -> None:
     """Play greedy episodes with MODEL_URI, as models:/cartpole-ppo/1, and record them in MLflow."""
-    from pipeline.interruption import interruptible
+    from pipeline.signals import interruptible
 
     with interruptible():
-        from pipeline.evaluation_run import evaluate
+        from pipeline.registry.evaluate import evaluate
 
         evaluated = evaluate(model_uri, episodes, seed)
     click.echo(f"models:/{evaluated.name}/{evaluated.version}: greedy return {evaluated.evaluation}")
@@ -288,13 +288,13 @@ def verify(model_uri: str, url: str | None, token_file: str | None, observations
     On observations from rollouts and from the corners of their space: greedily, singly and in batches, and sampled, by
     tests of whether both have one distribution. It exits with status 1 if anything differs.
     """
-    from pipeline.interruption import interruptible
+    from pipeline.signals import interruptible
 
     with interruptible():
         from pipeline.errors import VerificationFailed
         from pipeline.tables import checks_table
-        from pipeline.verification import verify
-        from serving.auth import read_token
+        from pipeline.verification.suite import verify
+        from serving.replica.auth import read_token
 
         checks = verify(model_uri, observations, seed, url, token_file and read_token(token_file))
         checks_table(checks)
@@ -331,11 +331,11 @@ def promote(version: int, stage: str, alias: str | None, name: str, **gate: Any)
     For Production and aliases it plays the same seeded episodes as the champion, and must reach the threshold and be
     not worse: the lower 95% bound of the mean difference may not lie below minus the tolerance.
     """
-    from pipeline.interruption import interruptible
+    from pipeline.signals import interruptible
 
     with interruptible():
-        from pipeline.promotion import Gate
-        from pipeline.slots import Slot
+        from pipeline.registry.promotion import Gate
+        from pipeline.registry.target import Slot
 
         _promote(Slot.of(name, stage, alias), version, Gate(**gate))
 
@@ -346,8 +346,8 @@ def promote(version: int, stage: str, alias: str | None, name: str, **gate: Any)
 @one_line_errors
 def rollback(stage: str, alias: str | None, name: str) -> None:
     """Put back the version that stood in a stage or behind an alias before; twice goes two back."""
-    from pipeline.promotion import rollback
-    from pipeline.slots import Slot
+    from pipeline.registry.promotion import rollback
+    from pipeline.registry.target import Slot
 
     _say_what_stands(rollback(Slot.of(name, stage, alias)))
 
@@ -358,8 +358,8 @@ def rollback(stage: str, alias: str | None, name: str) -> None:
 @one_line_errors
 def history(stage: str, alias: str | None, name: str) -> None:
     """List what stood in a stage or behind an alias: when, by whom and why."""
-    from pipeline.promotion import timeline
-    from pipeline.slots import Slot
+    from pipeline.registry.promotion import timeline
+    from pipeline.registry.target import Slot
     from pipeline.tables import timeline_table
 
     timeline_table(timeline(Slot.of(name, stage, alias)))
@@ -370,7 +370,7 @@ def history(stage: str, alias: str | None, name: str) -> None:
 @one_line_errors
 def versions(name: str) -> None:
     """List the versions of a registered model."""
-    from pipeline.promotion import versions
+    from pipeline.registry.promotion import versions
     from pipeline.tables import versions_table
 
     versions_table(versions(name))
@@ -383,15 +383,15 @@ def versions(name: str) -> None:
 @one_line_errors
 def journey(mlflow_port: int, serving_port: int, episodes: int) -> None:
     """Everything on this machine: MLflow, a promoted policy, a server, and a first query (`make run`)."""
-    from pipeline.interruption import interruptible
     from pipeline.journey import journey
+    from pipeline.signals import interruptible
 
     with interruptible():
         journey(mlflow_port, serving_port, episodes)
 
 
 def _promote(slot: "Slot", version: int, gate: "Gate") -> None:
-    from pipeline.promotion import promote
+    from pipeline.registry.promotion import promote
     from pipeline.tables import verdict_table
 
     promotion = promote(slot, version, gate)
@@ -404,8 +404,8 @@ def _promote(slot: "Slot", version: int, gate: "Gate") -> None:
 
 def _promote_if_asked(trained: "Trained") -> None:
     if trained.promote:
-        from pipeline.promotion import Gate
-        from pipeline.slots import Slot
+        from pipeline.registry.promotion import Gate
+        from pipeline.registry.target import Slot
 
         _promote(Slot(trained.name, "Production"), trained.version, Gate())
 

@@ -19,7 +19,7 @@ import requests
 
 from pipeline.config import TrainConfig
 from pipeline.errors import CommandFailed, Interrupted, NotReady, PortTaken
-from pipeline.promotion import versions
+from pipeline.registry.promotion import versions
 from serving.errors import ModelUnknown
 
 MODEL = TrainConfig.registered_model_name

@@ -6,10 +6,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.checks import Check
-from pipeline.gate import Verdict
-from pipeline.history import Event
-from pipeline.promotion import VersionRow
+from pipeline.registry.gate import Verdict
+from pipeline.registry.history import Event
+from pipeline.registry.promotion import VersionRow
+from pipeline.verification.checks import Check
 
 _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 

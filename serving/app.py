@@ -10,17 +10,19 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ray import is_initialized, serve
 from ray.serve import Application
 
-from serving import engine, replica, tracking
-from serving.auth import BearerToken, read_token
-from serving.autoscaling import Autoscaling
-from serving.batching import Batching
-from serving.candidate import GIB
-from serving.engine import MAX_BODY_BYTES
-from serving.inference_grpc import InferenceServicer
-from serving.limits import MAX_JSON_DEPTH, MAX_OBSERVATIONS, Limits
-from serving.metrics import Exporter
+from serving.http.app import MAX_ONGOING_REQUESTS, PolicyApp
 from serving.play.protocol import PLAY_SESSIONS
-from serving.routes import MAX_ONGOING_REQUESTS, PolicyApp
+from serving.protocols.open_inference.grpc import InferenceServicer
+from serving.ray import settings as engine
+from serving.ray.autoscaling import Autoscaling
+from serving.ray.settings import MAX_BODY_BYTES
+from serving.registry import tracking
+from serving.replica import identity as replica
+from serving.replica.auth import BearerToken, read_token
+from serving.replica.batching import Batching
+from serving.replica.limits import MAX_JSON_DEPTH, MAX_OBSERVATIONS, Limits
+from serving.replica.metrics import Exporter
+from serving.rollout.trial import GIB
 from serving.startup import started
 
 DEPLOYMENT_NAME = "policy"

@@ -4,8 +4,8 @@ from typing import Any
 
 import click
 
-from serving.console import domain_errors
-from serving.engine import MAX_BODY_BYTES
+from serving.commands.console import domain_errors
+from serving.ray.settings import MAX_BODY_BYTES
 
 DEFAULT_MODEL_URI = "models:/cartpole-ppo/Production"
 DEFAULT_URL = "http://127.0.0.1:8000/cartpole-ppo"
@@ -127,7 +127,7 @@ def main() -> None:
 @domain_errors()
 def run(**options: Any) -> None:
     """Serve a registered policy until Ctrl-C."""
-    from serving import server
+    from serving.commands import run as server
 
     server.run(server.ServerOptions(**options))
 
@@ -149,7 +149,7 @@ def run(**options: Any) -> None:
 @domain_errors()
 def query(**options: Any) -> None:
     """Play episodes with a served policy, through HTTP."""
-    from serving import query
+    from serving.commands import query
 
     query.query(**options)
 
@@ -161,7 +161,7 @@ def query(**options: Any) -> None:
 @domain_errors()
 def status(**options: Any) -> None:
     """Show which version each replica serves, and what the registry has said."""
-    from serving import status
+    from serving.commands import status
 
     try:
         status.status(**options)

@@ -11,6 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 
 PR_SET_CHILD_SUBREAPER = 36
+PR_SET_PDEATHSIG = 1
+
+NICENESS = 10
+"""Requests come first: a child process takes what they leave of the cores."""
 
 
 def adopt() -> None:
@@ -33,3 +37,17 @@ def end_children() -> None:
 def _children() -> list[int]:
     threads = Path("/proc/self/task").glob("*/children")
     return [int(child) for thread in threads for child in thread.read_text().split()]
+
+
+def child_environment() -> dict[str, str]:
+    """Return the environment in which a child finds this package, wherever its parent found it."""
+    places = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    # A pool of threads for linear algebra that nothing here does would cost memory and a start.
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places)), "OPENBLAS_NUM_THREADS": "1"}
+
+
+def end_with_parent() -> None:
+    """Have the kernel kill this process when the thread that started it ends."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)

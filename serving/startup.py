@@ -5,17 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from serving import tracking
-from serving.admission import Admission, Settings
-from serving.candidate import Limits
 from serving.errors import ModelUriInvalid, ServingError
-from serving.good import LastKnownGood
-from serving.lookout import Registry, open_registry
-from serving.refresh import Refresh, now
-from serving.registry import default_cache_dir
-from serving.routes import PolicyApp
-from serving.served import ServedPolicy
-from serving.watcher import Watcher
+from serving.http.app import PolicyApp
+from serving.registry import tracking
+from serving.registry.last_known_good import LastKnownGood
+from serving.registry.poller import Registry, open_registry
+from serving.registry.registry import default_cache_dir
+from serving.replica.refresh_state import Refresh, now
+from serving.replica.served_policy import ServedPolicy
+from serving.rollout.admission import Admission, Settings
+from serving.rollout.trial import Limits
+from serving.rollout.watcher import Watcher
 
 logger = logging.getLogger(__name__)
 

@@ -33,7 +33,7 @@ def test_pipeline_takes_from_serving_only_what_judging_a_policy_needs(file):
         assert package != "serving" or name in ALLOWED_FROM_SERVING, f"{file.name} imports {module}"
 
 
-@pytest.mark.parametrize("module", ["pipeline.cli", "pipeline.progress", "serving.cli"])
+@pytest.mark.parametrize("module", ["pipeline.cli", "pipeline.training.progress", "serving.cli"])
 def test_what_speaks_first_imports_nothing_heavy(module):
     script = f"import sys, {module}; print({{'ray', 'torch', 'mlflow', 'onnxruntime', 'gymnasium'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=PROJECT, check=True)

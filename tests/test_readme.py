@@ -12,17 +12,17 @@ from gymnasium import spaces
 
 from pipeline.cli import cli as pipeline_cli
 from pipeline.config import SETTINGS, TrainConfig
-from pipeline.training import _LEARNER_METRICS
+from pipeline.rllib.trainer import _LEARNER_METRICS
 from serving.app import Arguments
-from serving.autoscaling import Autoscaling
 from serving.cli import main as serving_cli
-from serving.cluster import SERVICER_FUNCTION
-from serving.engine import serve_settings
 from serving.errors import RESPONSES
-from serving.json_codec import OPTIONS, STATE, STATES
-from serving.metrics import DESCRIPTIONS
-from serving.observations import ObservationReader
-from serving.spaces import leaves
+from serving.policy.spaces import leaves
+from serving.protocols.native.json_codec import OPTIONS, STATE, STATES
+from serving.protocols.native.observations import ObservationReader
+from serving.ray.autoscaling import Autoscaling
+from serving.ray.cluster import SERVICER_FUNCTION
+from serving.ray.settings import serve_settings
+from serving.replica.metrics import DESCRIPTIONS
 from tests.pipeline.cases import CASES
 from tests.workshop import PROJECT
 

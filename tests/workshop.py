@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import requests
 
-from serving.engine import free_port as free_port  # noqa: PLC0414  # tests and benchmarks take it from here
+from serving.ray.settings import free_port as free_port  # noqa: PLC0414  # tests and benchmarks take it from here
 
 PROJECT = Path(__file__).parent.parent
 

@@ -23,14 +23,16 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 from ray.rllib.core.rl_module.torch import TorchRLModule
 
-from pipeline import evaluation, export, proof
-from pipeline.environments import Environment
-from pipeline.export import ExportablePolicy
-from pipeline.filters import FrozenFilter
-from pipeline.reference import MODULE_IN_CHECKPOINT
-from pipeline.structures import stack
-from serving.policy import GRAPH_FILE, POLICY_FILE, Bundle, Policy
-from serving.spaces import OBSERVATIONS, space_to_json
+from pipeline.bundle import equivalence as proof
+from pipeline.environments.make import Environment
+from pipeline.environments.nested_spaces import stack
+from pipeline.evaluation import evaluation
+from pipeline.export import exportable_policy as export
+from pipeline.export.exportable_policy import ExportablePolicy
+from pipeline.export.observation_filter import FrozenFilter
+from pipeline.verification.rllib_reference import MODULE_IN_CHECKPOINT
+from serving.policy.policy import GRAPH_FILE, POLICY_FILE, Bundle, Policy
+from serving.policy.spaces import OBSERVATIONS, space_to_json
 
 CHECKPOINT_DIRECTORY = "checkpoint"
 

@@ -8,12 +8,12 @@ import onnxruntime
 from gymnasium import Space
 from numpy.typing import NDArray
 
+from pipeline.environments.nested_spaces import Batch
 from pipeline.errors import ExportDiffers
-from pipeline.export import ExportablePolicy
-from pipeline.heads import Heads, Noise, choice_sizes, is_choice
-from pipeline.structures import Batch
+from pipeline.export.action_heads import Heads, Noise, choice_sizes, is_choice
+from pipeline.export.exportable_policy import ExportablePolicy
 from pipeline.tensors import ACTION_DIST_INPUTS, NOISE, STATE_IN, STATE_OUT, VALUES
-from serving.spaces import ACTION, leaves
+from serving.policy.spaces import ACTION, leaves
 
 _RELATIVE_TOLERANCE = 1e-5
 

@@ -3,10 +3,13 @@
 import contextlib
 from collections.abc import Iterator
 
-from pipeline import environments, export, filters, networks
 from pipeline.config import TrainConfig
+from pipeline.environments import make as environments
 from pipeline.errors import ExportFailed, PipelineError
-from pipeline.export import ExportablePolicy
+from pipeline.export import exportable_policy as export
+from pipeline.export import observation_filter as filters
+from pipeline.export.exportable_policy import ExportablePolicy
+from pipeline.networks import module_spec as networks
 
 
 def check(config: TrainConfig) -> None:

@@ -20,8 +20,8 @@ import numpy as np
 from gymnasium import Space, spaces
 from numpy.typing import NDArray
 
-from pipeline.structures import flatten, nest
-from serving.spaces import LeafSpace, leaves
+from pipeline.environments.nested_spaces import flatten, nest
+from serving.policy.spaces import LeafSpace, leaves
 
 #: Integers that an element of a Box may choose between; each is an output of the network.
 MAX_CHOICES = 1024

@@ -9,10 +9,10 @@ from typing import Any
 import gymnasium
 from gymnasium import spaces
 
-from pipeline import supported
-from pipeline.adapters import AdaptedActions, adapted, needs_adapting
+from pipeline.environments import supported
+from pipeline.environments.action_adapters import AdaptedActions, adapted, needs_adapting
 from pipeline.errors import EnvironmentNotFound, EnvKwargsRefused, NoSuchObject, PipelineError
-from serving.policy import Policy
+from serving.policy.policy import Policy
 
 #: Ids of the legacy package `gym` begin with this.
 _LEGACY = "gym:"
@@ -44,7 +44,7 @@ class Environment:
 
     @property
     def trained_action_space(self) -> spaces.Space[Any]:
-        """What the policy's own actions are elements of; see `pipeline.adapters`."""
+        """What the policy's own actions are elements of; see `pipeline.environments.action_adapters`."""
         return adapted(self.action_space)
 
     @property

@@ -1,4 +1,4 @@
-"""Nested values of a space and the arrays that they consist of, in the order of `serving.spaces.leaves`."""
+"""Nested values of a space and the arrays that they consist of, in the order of `serving.policy.spaces.leaves`."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium import Space, spaces
 from numpy.typing import NDArray
 
-from serving.spaces import children, leaves
+from serving.policy.spaces import children, leaves
 
 Batch = Mapping[str, NDArray[Any]]
 """The arrays of a batch of values, `[batch, *leaf.shape]` each, by the name of their tensor in the graph."""

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from gymnasium import Space, spaces
 
-from pipeline.adapters import MAX_CHOICES, choices, is_integer
+from pipeline.environments.action_adapters import MAX_CHOICES, choices, is_integer
 from pipeline.errors import UnsupportedSpace
 from serving.errors import SpaceUnsupported
-from serving.spaces import leaves
+from serving.policy.spaces import leaves
 
 _LEAVES = "Box, Discrete, MultiDiscrete and MultiBinary, and Dict and Tuple of these"
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.environments import Environment
-from pipeline.export import ExportablePolicy
-from pipeline.player import Player, State
-from pipeline.side_process import SideProcess
-from pipeline.structures import stack
-from serving.spaces import OBSERVATIONS
+from pipeline.environments.make import Environment
+from pipeline.environments.nested_spaces import stack
+from pipeline.evaluation.player import Player, State
+from pipeline.export.exportable_policy import ExportablePolicy
+from pipeline.training.side_process import SideProcess
+from serving.policy.spaces import OBSERVATIONS
 
 
 @dataclass(frozen=True)

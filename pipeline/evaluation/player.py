@@ -8,10 +8,10 @@ import numpy as np
 from gymnasium import Space
 from numpy.typing import NDArray
 
-from pipeline.structures import Batch, stack, unstack
+from pipeline.environments.nested_spaces import Batch, stack, unstack
 from pipeline.tensors import STATE_IN, STATE_OUT
-from serving.policy import Policy
-from serving.spaces import ACTION, OBSERVATIONS
+from serving.policy.policy import Policy
+from serving.policy.spaces import ACTION, OBSERVATIONS
 
 State = Mapping[str, NDArray[Any]]
 """The recurrent state of one episode, by name; empty if the policy is not recurrent."""

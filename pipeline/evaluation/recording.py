@@ -8,9 +8,9 @@ import gymnasium
 import numpy as np
 from PIL import Image
 
-from pipeline import bundle
-from pipeline.environments import Environment
-from pipeline.player import Player
+from pipeline.bundle import assemble as bundle
+from pipeline.environments.make import Environment
+from pipeline.evaluation.player import Player
 
 #: Enough to see what the policy does, small enough to load at once.
 _FRAMES = 125

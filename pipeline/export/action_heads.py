@@ -1,6 +1,7 @@
 """From the inputs of an action distribution to actions in the environment's own space, as part of a graph.
 
-Computes what RLlib's distributions and module-to-env connectors, and `pipeline.adapters`, compute one by one.
+Computes what RLlib's distributions and module-to-env connectors, and `pipeline.environments.action_adapters`, compute
+one by one.
 """
 
 import math
@@ -11,8 +12,8 @@ from typing import Any
 import torch
 from gymnasium import Space, spaces
 
-from pipeline.adapters import adapted_leaf, is_integer, is_native
-from serving.spaces import LeafSpace, leaves
+from pipeline.environments.action_adapters import adapted_leaf, is_integer, is_native
+from serving.policy.spaces import LeafSpace, leaves
 
 
 @dataclass(frozen=True)

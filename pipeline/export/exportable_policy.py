@@ -19,13 +19,13 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.models.torch.heads import TorchFreeLogStdMLPHead
 from ray.rllib.core.rl_module.torch import TorchRLModule
 
+from pipeline.environments.nested_spaces import Batch, nest
 from pipeline.errors import ExportFailed
-from pipeline.heads import Heads, Noise
-from pipeline.player import Player
-from pipeline.recurrence import StateLayout
-from pipeline.structures import Batch, nest
+from pipeline.evaluation.player import Player
+from pipeline.export.action_heads import Heads, Noise
+from pipeline.export.recurrent_state import StateLayout
 from pipeline.tensors import ACTION_DIST_INPUTS, ACTION_LOGP, NOISE, STATE_IN, STATE_OUT, VALUES
-from serving.spaces import ACTION, OBSERVATIONS, leaves
+from serving.policy.spaces import ACTION, OBSERVATIONS, leaves
 
 
 class ExportablePolicy(torch.nn.Module):

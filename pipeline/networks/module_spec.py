@@ -12,12 +12,12 @@ from ray.rllib.core.rl_module.apis import ValueFunctionAPI
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.torch import TorchRLModule
 
-from pipeline import supported
 from pipeline.config import TrainConfig
-from pipeline.environments import Environment, imported
+from pipeline.environments import supported
+from pipeline.environments.make import Environment, imported
 from pipeline.errors import NoSuchObject, UnknownModelSetting
-from pipeline.modules import AnySpacePPOModule, is_image, is_plain
-from serving.spaces import leaves
+from pipeline.networks.modules import AnySpacePPOModule, is_image, is_plain
+from serving.policy.spaces import leaves
 
 # RLlib warns at each start that it is itself; what matters to a person raises, or we say it.
 logging.getLogger("ray").setLevel(logging.ERROR)

@@ -20,9 +20,9 @@ from ray.rllib.core.models.configs import ModelConfig
 from ray.rllib.core.models.torch.base import TorchModel
 from ray.rllib.core.models.torch.primitives import TorchCNN
 
-from pipeline.adapters import choices, is_integer
-from pipeline.structures import flatten
-from serving.spaces import LeafSpace, leaves
+from pipeline.environments.action_adapters import choices, is_integer
+from pipeline.environments.nested_spaces import flatten
+from serving.policy.spaces import LeafSpace, leaves
 
 #: An array of three dimensions is an image if two of them are at least this, and the third at most that.
 _SMALLEST_IMAGE = 8

@@ -4,11 +4,13 @@ from dataclasses import dataclass
 
 import mlflow
 
-from pipeline import environments, evaluation, tracking
-from pipeline.evaluation import Evaluation
-from pipeline.player import Player
-from serving.policy import Policy
-from serving.registry import check_tracking_server, fetch, resolve
+from pipeline.environments import make as environments
+from pipeline.evaluation import evaluation
+from pipeline.evaluation.evaluation import Evaluation
+from pipeline.evaluation.player import Player
+from pipeline.tracking import run as tracking
+from serving.policy.policy import Policy
+from serving.registry.registry import check_tracking_server, fetch, resolve
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.evaluation import Evaluation
+from pipeline.evaluation.evaluation import Evaluation
 
 #: Confidence of the bound on the difference.
 CONFIDENCE = 0.95

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 import mlflow
 
-from pipeline.slots import STAGES, Slot
+from pipeline.registry.target import STAGES, Slot
 
 #: Reasons that the code looks for; a promotion's own is the gate's figures.
 BY_HAND = "by hand"

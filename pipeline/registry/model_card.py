@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.config import TrainConfig
-from pipeline.environments import Environment
-from pipeline.evaluation import Evaluation
-from pipeline.structures import to_json
+from pipeline.environments.make import Environment
+from pipeline.environments.nested_spaces import to_json
+from pipeline.evaluation.evaluation import Evaluation
 
 #: Characters of a space or an observation; MLflow keeps 5,000 of the card on most databases.
 _LONGEST = 600

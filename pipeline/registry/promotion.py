@@ -7,17 +7,20 @@ from dataclasses import dataclass
 import mlflow
 from mlflow.entities.model_registry import ModelVersion as RegistryVersion
 
-from pipeline import environments, evaluation, history, tracking
-from pipeline.environments import Environment
+from pipeline.environments import make as environments
+from pipeline.environments.make import Environment
 from pipeline.errors import NothingToRollBack, PipelineError, PromotionRefused
-from pipeline.evaluation import Evaluation
-from pipeline.gate import Verdict
-from pipeline.history import Event
-from pipeline.player import Player
-from pipeline.slots import STAGES, Slot, stages
+from pipeline.evaluation import evaluation
+from pipeline.evaluation.evaluation import Evaluation
+from pipeline.evaluation.player import Player
+from pipeline.registry import history
+from pipeline.registry.gate import Verdict
+from pipeline.registry.history import Event
+from pipeline.registry.target import STAGES, Slot, stages
+from pipeline.tracking import run as tracking
 from serving.errors import ServingError
-from serving.policy import Policy
-from serving.registry import ModelVersion, check_tracking_server, fetch, resolve
+from serving.policy.policy import Policy
+from serving.registry.registry import ModelVersion, check_tracking_server, fetch, resolve
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import mlflow
 
-from pipeline import bundle, card, figures, provenance, tracking
+from pipeline.bundle import assemble as bundle
 from pipeline.config import TrainConfig
-from pipeline.environments import Environment
-from pipeline.evaluation import Evaluation
-from pipeline.outbox import Outbox, patiently
-from pipeline.search import Found
+from pipeline.environments.make import Environment
+from pipeline.evaluation.evaluation import Evaluation
+from pipeline.registry import model_card as card
+from pipeline.tracking import figures, provenance
+from pipeline.tracking import run as tracking
+from pipeline.tracking.metric_queue import Outbox, patiently
+from pipeline.training.loop import Found
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from pipeline.config import TrainConfig
 from pipeline.errors import NotEnoughResources
-from pipeline.interruption import regain_sigterm
+from pipeline.signals import regain_sigterm
 from serving.errors import ClusterUnreachable
 
 _KNOCK_S = 10.0
@@ -115,7 +115,7 @@ def _modules(config: TrainConfig) -> list[str]:
 
 def _code(modules: Iterable[str]) -> list[str]:
     """What a cluster needs of this machine: these packages, and the modules of the user's own."""
-    packages = [str(Path(__file__).parents[1] / name) for name in ("pipeline", "serving")]
+    packages = [str(Path(__file__).parents[2] / name) for name in ("pipeline", "serving")]
     for module in modules:
         found = importlib.util.find_spec(module.partition(".")[0])
         if found is None or found.origin is None or "site-packages" in found.origin:

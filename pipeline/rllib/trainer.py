@@ -17,12 +17,14 @@ from ray.rllib.algorithms.ppo import PPO, PPOConfig
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
-from pipeline import learning, networks, sampling
 from pipeline.config import TrainConfig
-from pipeline.environments import Environment
-from pipeline.export import ExportablePolicy
-from pipeline.filters import MEAN_STD, FrozenFilter
-from serving.spaces import leaves
+from pipeline.environments.make import Environment
+from pipeline.export.exportable_policy import ExportablePolicy
+from pipeline.export.observation_filter import MEAN_STD, FrozenFilter
+from pipeline.networks import module_spec as networks
+from pipeline.rllib import env_runner as sampling
+from pipeline.rllib import learner as learning
+from serving.policy.spaces import leaves
 
 #: Episodes in the running mean of training returns, the window that stable-baselines3 and the literature use.
 RETURN_WINDOW = 100

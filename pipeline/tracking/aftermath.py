@@ -18,7 +18,7 @@ _POLL_S = 0.2
 def keep_killed(run_id: str) -> None:
     """Start a process that puts the status KILLED back when `mlflow run`, our parent, has overwritten it."""
     subprocess.Popen(
-        [sys.executable, "-m", "pipeline.aftermath", run_id, str(os.getppid())],
+        [sys.executable, "-m", "pipeline.tracking.aftermath", run_id, str(os.getppid())],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -11,9 +11,9 @@ import mlflow
 import psutil
 from mlflow.entities import Metric
 
-from pipeline import retries
+from pipeline.tracking import retries
 from serving.errors import ServingError
-from serving.registry import check_tracking_server
+from serving.registry.registry import check_tracking_server
 
 Say = Callable[[str], None]
 

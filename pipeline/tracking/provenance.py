@@ -6,7 +6,7 @@ import platform
 import subprocess
 from pathlib import Path
 
-from pipeline.environments import Environment
+from pipeline.environments.make import Environment
 
 _PACKAGES = ("gymnasium", "mlflow", "numpy", "onnx", "onnxruntime", "ray", "torch")
 

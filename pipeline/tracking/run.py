@@ -14,11 +14,11 @@ from mlflow.entities import LoggedModelInput, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from pipeline import retries
-from pipeline.aftermath import keep_killed
 from pipeline.errors import Interrupted, NotResumable, RelativeStore
-from pipeline.evaluation import Evaluation
-from pipeline.interruption import recognised
+from pipeline.evaluation.evaluation import Evaluation
+from pipeline.signals import recognised
+from pipeline.tracking import retries
+from pipeline.tracking.aftermath import keep_killed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,15 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from pipeline import bundle, checkpoints, evaluation, interruption, recording, tracking
+from pipeline import signals as interruption
+from pipeline.bundle import assemble as bundle
 from pipeline.config import TrainConfig
-from pipeline.environments import Environment
-from pipeline.evaluation import Evaluation
-from pipeline.figures import LearningCurve
-from pipeline.player import Player
-from pipeline.side_process import Call, SideProcess
-from pipeline.state import State
-from pipeline.training import Iteration, Trainer
+from pipeline.environments.make import Environment
+from pipeline.evaluation import evaluation, recording
+from pipeline.evaluation.evaluation import Evaluation
+from pipeline.evaluation.player import Player
+from pipeline.rllib.trainer import Iteration, Trainer
+from pipeline.tracking import checkpoint_store as checkpoints
+from pipeline.tracking import run as tracking
+from pipeline.tracking.figures import LearningCurve
+from pipeline.training.loop_state import State
+from pipeline.training.side_process import Call, SideProcess
 
 #: Evaluations draw their episodes from seeds far apart, so that no policy is judged on what it was chosen by.
 _FIXED_SEED = 1_000_000

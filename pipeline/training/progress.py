@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    from pipeline.evaluation import Evaluation
-    from pipeline.training import Iteration
+    from pipeline.evaluation.evaluation import Evaluation
+    from pipeline.rllib.trainer import Iteration
 
 
 class TrainingProgress:

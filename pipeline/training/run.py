@@ -7,17 +7,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import checkpoints, environments, export_trial, origin, provenance, tracking
+from pipeline.bundle import preflight as export_trial
 from pipeline.config import TrainConfig
-from pipeline.environments import Environment
-from pipeline.origin import Origin
-from pipeline.outbox import Outbox
-from pipeline.ray_session import RaySession
-from pipeline.registration import Registration, Trained
-from pipeline.search import Progress, Search
-from pipeline.side_process import Call, SideProcess
-from pipeline.training import Trainer
-from serving.registry import check_tracking_server
+from pipeline.environments import make as environments
+from pipeline.environments.make import Environment
+from pipeline.registry.registration import Registration, Trained
+from pipeline.rllib.ray_session import RaySession
+from pipeline.rllib.trainer import Trainer
+from pipeline.tracking import checkpoint_store as checkpoints
+from pipeline.tracking import provenance
+from pipeline.tracking import run as tracking
+from pipeline.tracking.metric_queue import Outbox
+from pipeline.training import warm_start as origin
+from pipeline.training.loop import Progress, Search
+from pipeline.training.side_process import Call, SideProcess
+from pipeline.training.warm_start import Origin
+from serving.registry.registry import check_tracking_server
 
 
 def train(

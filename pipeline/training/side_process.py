@@ -117,7 +117,8 @@ def _answer(connection: Connection, num_threads: int) -> None:
     collect_rarely()
     import torch
 
-    from pipeline import bundle, export_trial  # noqa: F401  # imported while the program imports: it will ask for them
+    from pipeline.bundle import assemble as bundle  # noqa: F401  # imported while the program imports: it will ask for them
+    from pipeline.bundle import preflight as export_trial  # noqa: F401  # imported while the program imports: it will ask for them
 
     torch.set_num_threads(num_threads)
     with suppress(EOFError, OSError):

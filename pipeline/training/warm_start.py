@@ -5,13 +5,14 @@ from pathlib import Path
 
 import mlflow
 
-from pipeline import bundle, tracking
-from pipeline.environments import Environment
+from pipeline.bundle import assemble as bundle
+from pipeline.environments.make import Environment
 from pipeline.errors import CannotContinueFrom
-from pipeline.filters import FrozenFilter
-from pipeline.training import Trainer
-from serving.policy import Policy
-from serving.registry import fetch, resolve
+from pipeline.export.observation_filter import FrozenFilter
+from pipeline.rllib.trainer import Trainer
+from pipeline.tracking import run as tracking
+from serving.policy.policy import Policy
+from serving.registry.registry import fetch, resolve
 
 
 @dataclass(frozen=True)

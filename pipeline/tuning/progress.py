@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from pipeline.standing import Standing, TrialState, best
+from pipeline.tuning.trial_status import Standing, TrialState, best
 
 _STYLES = {
     TrialState.RUNNING: "cyan",

@@ -11,7 +11,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
 from pipeline.config import TrainConfig
-from pipeline.trial import ENV_STEPS, GREEDY_RETURN, REPORT, PolicyTrial
+from pipeline.tuning.trial import ENV_STEPS, GREEDY_RETURN, REPORT, PolicyTrial
 
 #: Of the trials that reach a rung the best third goes on, and the first rung is a ninth of the budget.
 _REDUCTION_FACTOR = 3

@@ -10,31 +10,29 @@ from typing import Any, Protocol
 
 import mlflow
 
-from pipeline import (
-    bundle,
-    checkpoints,
-    environments,
-    export_trial,
-    interruption,
-    provenance,
-    tracking,
-    trial_book,
-    tuning,
-)
+from pipeline import signals as interruption
+from pipeline.bundle import assemble as bundle
+from pipeline.bundle import preflight as export_trial
 from pipeline.config import TrainConfig
-from pipeline.environments import Environment
+from pipeline.environments import make as environments
+from pipeline.environments.make import Environment
 from pipeline.errors import NoCheckpoint, NothingFound
-from pipeline.outbox import Outbox
-from pipeline.ray_session import RaySession
-from pipeline.registration import Registration, Trained
-from pipeline.search import FINAL_SEED, examine
-from pipeline.search_space import SearchSpace, changed
-from pipeline.side_process import SideProcess
-from pipeline.standing import Standing, TrialState, best
-from pipeline.training_run import workplace
-from pipeline.trial_book import TrialBook
-from pipeline.tuning import Plan
-from serving.registry import check_tracking_server
+from pipeline.registry.registration import Registration, Trained
+from pipeline.rllib.ray_session import RaySession
+from pipeline.tracking import checkpoint_store as checkpoints
+from pipeline.tracking import provenance
+from pipeline.tracking import run as tracking
+from pipeline.tracking.metric_queue import Outbox
+from pipeline.training.loop import FINAL_SEED, examine
+from pipeline.training.run import workplace
+from pipeline.training.side_process import SideProcess
+from pipeline.tuning import ray_tune as tuning
+from pipeline.tuning import trial_runs as trial_book
+from pipeline.tuning.ray_tune import Plan
+from pipeline.tuning.search_space import SearchSpace, changed
+from pipeline.tuning.trial_runs import TrialBook
+from pipeline.tuning.trial_status import Standing, TrialState, best
+from serving.registry.registry import check_tracking_server
 
 _NUM_TRIALS = "num_trials"
 

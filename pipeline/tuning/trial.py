@@ -9,12 +9,12 @@ from typing import Any
 
 from ray import tune
 
-from pipeline import environments
 from pipeline.config import TrainConfig
-from pipeline.evaluation import Evaluation
-from pipeline.search import Search
-from pipeline.side_process import SideProcess
-from pipeline.training import Iteration, Trainer
+from pipeline.environments import make as environments
+from pipeline.evaluation.evaluation import Evaluation
+from pipeline.rllib.trainer import Iteration, Trainer
+from pipeline.training.loop import Search
+from pipeline.training.side_process import SideProcess
 
 #: Keys of what a trial reports, which schedulers go by; the others are in `REPORT`.
 ENV_STEPS = "env_steps"

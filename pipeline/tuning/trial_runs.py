@@ -7,10 +7,11 @@ from pathlib import Path
 
 import mlflow
 
-from pipeline import checkpoints, tracking
-from pipeline.outbox import Outbox, Say, patiently
-from pipeline.standing import Standing, TrialState
-from pipeline.tuning import Plan, Report
+from pipeline.tracking import checkpoint_store as checkpoints
+from pipeline.tracking import run as tracking
+from pipeline.tracking.metric_queue import Outbox, Say, patiently
+from pipeline.tuning.ray_tune import Plan, Report
+from pipeline.tuning.trial_status import Standing, TrialState
 
 NUMBER_TAG = "trial.number"
 SETTINGS_TAG = "trial.settings"

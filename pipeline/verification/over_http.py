@@ -9,13 +9,13 @@ import numpy as np
 import requests
 from gymnasium import Space
 
-from pipeline.checks import Check
+from pipeline.bundle.equivalence import compare
+from pipeline.environments.nested_spaces import Batch, flatten, nest, stack
 from pipeline.errors import ExportDiffers, ServerAnswered, ServesAnother
-from pipeline.proof import compare
-from pipeline.structures import Batch, flatten, nest, stack
 from pipeline.tensors import ACTION_DIST_INPUTS
-from pipeline.verification import SAMPLES, Question, Subject, sampled, sampled_questions
-from serving.spaces import ACTION, LeafSpace, leaves
+from pipeline.verification.checks import Check
+from pipeline.verification.suite import SAMPLES, Question, Subject, sampled, sampled_questions
+from serving.policy.spaces import ACTION, LeafSpace, leaves
 
 #: Observations that are asked singly, and at most in one request.
 _SINGLE = 100

@@ -15,12 +15,12 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.spaces.space_utils import unbatch
 
-from pipeline.adapters import adapted, from_policy
-from pipeline.player import State
-from pipeline.recurrence import StateLayout
-from pipeline.structures import stack
+from pipeline.environments.action_adapters import adapted, from_policy
+from pipeline.environments.nested_spaces import stack
+from pipeline.evaluation.player import State
+from pipeline.export.recurrent_state import StateLayout
 from pipeline.tensors import ACTION_DIST_INPUTS
-from serving.spaces import ACTION
+from serving.policy.spaces import ACTION
 
 #: Where RLlib's checkpoints keep the policy's module.
 MODULE_IN_CHECKPOINT = "learner_group/learner/rl_module/default_policy"

@@ -15,19 +15,20 @@ import numpy as np
 from gymnasium import Space, spaces
 from numpy.typing import NDArray
 
-from pipeline import environments, evaluation
-from pipeline.checks import Check
-from pipeline.environments import Environment
+from pipeline.bundle.equivalence import compare, draw
+from pipeline.environments import make as environments
+from pipeline.environments.make import Environment
+from pipeline.environments.nested_spaces import Batch, flatten, nest, stack
 from pipeline.errors import ExportDiffers
-from pipeline.heads import Heads, is_choice
-from pipeline.player import Player, State
-from pipeline.proof import compare, draw
-from pipeline.reference import Reference
-from pipeline.structures import Batch, flatten, nest, stack
+from pipeline.evaluation import evaluation
+from pipeline.evaluation.player import Player, State
+from pipeline.export.action_heads import Heads, is_choice
 from pipeline.tensors import ACTION_DIST_INPUTS, NOISE, STATE_IN
-from serving.policy import Policy
-from serving.registry import check_tracking_server, fetch, resolve
-from serving.spaces import ACTION, OBSERVATIONS, LeafSpace, leaves
+from pipeline.verification.checks import Check
+from pipeline.verification.rllib_reference import Reference
+from serving.policy.policy import Policy
+from serving.policy.spaces import ACTION, OBSERVATIONS, LeafSpace, leaves
+from serving.registry.registry import check_tracking_server, fetch, resolve
 
 CHECKPOINT_DIRECTORY = "checkpoint"
 
@@ -127,7 +128,7 @@ def verify(model_uri: str, count: int, seed: int, url: str | None = None, token:
         subject = Subject(policy, Path(checkpoint), environments.served_for(policy), count, seed)
     checks = list(in_process(subject))
     if url is not None:
-        from pipeline.verification_http import Server, through_http
+        from pipeline.verification.over_http import Server, through_http
 
         checks.extend(through_http(subject, Server(url, (version.name, version.version), token)))
     return checks

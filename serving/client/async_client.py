@@ -1,4 +1,4 @@
-"""The asyncio twin of `serving.client`. It needs aiohttp and nothing else: no ray, no torch, no mlflow."""
+"""The asyncio twin of `serving.client.client`. It needs aiohttp and nothing else: no ray, no torch, no mlflow."""
 
 import asyncio
 from collections.abc import Hashable, Sequence
@@ -7,8 +7,8 @@ from typing import Any, Self
 
 import aiohttp
 
-from serving.conversation import Conversation, Json, Question, options_of, reason_of
-from serving.patience import Call, Lost, Reply
+from serving.client.core import Conversation, Json, Question, options_of, reason_of
+from serving.client.retry import Call, Lost, Reply
 
 
 class AsyncPolicyClient(Conversation):

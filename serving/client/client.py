@@ -7,8 +7,8 @@ from typing import Any, Self
 
 import requests
 
-from serving.conversation import Conversation, Json, Question, options_of, reason_of
-from serving.patience import Call, Lost, Reply
+from serving.client.core import Conversation, Json, Question, options_of, reason_of
+from serving.client.retry import Call, Lost, Reply
 
 
 class PolicyClient(Conversation):

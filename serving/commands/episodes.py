@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import gymnasium
 
-from serving.client import PolicyClient
+from serving.client.client import PolicyClient
 
 MakeEnvironment = Callable[[], gymnasium.Env[Any, Any]]
 

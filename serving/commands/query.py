@@ -8,10 +8,10 @@ import click
 import gymnasium
 import numpy as np
 
-from serving import environments
-from serving.auth import read_token
-from serving.client import PolicyClient
-from serving.episodes import Episode, MakeEnvironment, OnStep, Step, play_one, play_together
+from serving.client.client import PolicyClient
+from serving.commands.episodes import Episode, MakeEnvironment, OnStep, Step, play_one, play_together
+from serving.policy import environments
+from serving.replica.auth import read_token
 
 SHOWN_STEPS = 3
 TOGETHER_FROM = 20

@@ -16,14 +16,17 @@ from typing import Any
 import click
 from gymnasium import Space
 
-from serving import auth, candidate, engine, registry, tracking
-from serving.cluster import Cluster, check_port
 from serving.errors import ModelUnknown, ModelUriInvalid, PortTaken, ServingError, VersionMissing
-from serving.good import LastKnownGood
-from serving.lookout import Beside
-from serving.registry import ModelVersion
-from serving.spaces import Json
-from serving.stopping import Stop, ignore_signals, stop_on_signals
+from serving.policy.spaces import Json
+from serving.ray import settings as engine
+from serving.ray.cluster import Cluster, check_port
+from serving.ray.stopping import Stop, ignore_signals, stop_on_signals
+from serving.registry import registry, tracking
+from serving.registry.last_known_good import LastKnownGood
+from serving.registry.poller import Beside
+from serving.registry.registry import ModelVersion
+from serving.replica import auth
+from serving.rollout import trial as candidate
 
 MAX_EXAMPLE_NUMBERS = 64
 """A larger observation makes no readable example."""

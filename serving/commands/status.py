@@ -14,10 +14,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from serving.auth import read_token
-from serving.client import PolicyClient
+from serving.client.client import PolicyClient
 from serving.errors import ServerUnreachable
-from serving.spaces import Json
+from serving.policy.spaces import Json
+from serving.replica.auth import read_token
 
 TRIES_PER_REPLICA = 8
 INTERVAL_S = 1.0

@@ -11,7 +11,15 @@ from http import HTTPStatus
 
 import orjson
 
-from serving.asgi import (
+from serving.errors import (
+    MethodNotAllowed,
+    Overloaded,
+    PathUnknown,
+    PlayBusy,
+    PolicyFailed,
+    Unauthorized,
+)
+from serving.http.asgi import (
     ClientGoneError,
     Receive,
     Scope,
@@ -22,28 +30,20 @@ from serving.asgi import (
     respond,
     respond_in_parts,
 )
-from serving.auth import CHALLENGE, BearerToken
-from serving.batching import Batcher, Batching
-from serving.engine import MAX_BODY_BYTES
-from serving.errors import (
-    MethodNotAllowed,
-    Overloaded,
-    PathUnknown,
-    PlayBusy,
-    PolicyFailed,
-    Unauthorized,
-)
-from serving.inference_http import InferenceProtocol
-from serving.limits import Limits
-from serving.metrics import Metrics
-from serving.openapi import Documentation
 from serving.play.protocol import PLAY_SESSIONS, Play
-from serving.protocol import Act, Answer, Protocol, Refusal, Request
-from serving.refresh import Refresh
-from serving.replica import Counts, Replica
-from serving.rows import Batch
-from serving.scoring import ScoringProtocol
-from serving.served import ServedPolicy
+from serving.policy.rows import Batch
+from serving.protocols.mlflow_scoring.scoring import ScoringProtocol
+from serving.protocols.open_inference.http import InferenceProtocol
+from serving.protocols.openapi.openapi import Documentation
+from serving.protocols.protocol import Act, Answer, Protocol, Refusal, Request
+from serving.ray.settings import MAX_BODY_BYTES
+from serving.replica.auth import CHALLENGE, BearerToken
+from serving.replica.batching import Batcher, Batching
+from serving.replica.identity import Counts, Replica
+from serving.replica.limits import Limits
+from serving.replica.metrics import Metrics
+from serving.replica.refresh_state import Refresh
+from serving.replica.served_policy import ServedPolicy
 
 logger = logging.getLogger(__name__)
 

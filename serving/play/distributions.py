@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium import Space, spaces
 from numpy.typing import NDArray
 
-from serving.spaces import Json, Leaf, LeafSpace, leaves
+from serving.policy.spaces import Json, Leaf, LeafSpace, leaves
 
 MAX_SHOWN = 32
 """Choices, and parts of an action, that a page can show."""

@@ -19,11 +19,11 @@ from typing import Any, TextIO
 
 import gymnasium
 
-from serving import environments
-from serving.candidate import NICENESS, end_with_parent
 from serving.errors import EnvironmentUnknown
 from serving.play.scenes import Scene, scene_of
-from serving.spaces import Json
+from serving.policy import environments
+from serving.policy.spaces import Json
+from serving.processes import NICENESS, end_with_parent
 
 MAX_STEPS_PER_S = 20.0
 """Enough to watch; a session must not burden the replica that answers others."""

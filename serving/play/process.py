@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from serving.errors import EnvironmentFailed
-from serving.spaces import Json
+from serving.policy.spaces import Json
 
 ENDED = "its process ended"
 

@@ -6,11 +6,11 @@ from collections.abc import AsyncGenerator
 import orjson
 
 from serving.errors import PlayBusy
-from serving.openapi_parts import TEXT, Paths, html, record, refused
 from serving.play.page import headers, page
 from serving.play.session import ActFor, Current, Session
-from serving.protocol import Act, Answer, Refusal, Request
-from serving.served import ServedPolicy
+from serving.protocols.openapi.parts import TEXT, Paths, html, record, refused
+from serving.protocols.protocol import Act, Answer, Refusal, Request
+from serving.replica.served_policy import ServedPolicy
 
 PLAY_SESSIONS = 2
 

@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.spaces import Json
+from serving.policy.spaces import Json
 
 MAX_FRAME = (480, 360)
 """Larger frames, width and height in pixels, are made smaller."""

@@ -13,9 +13,9 @@ import orjson
 from serving.errors import EnvironmentFailed, Overloaded, ServingError
 from serving.play.distributions import Distribution
 from serving.play.process import ENDED, EnvironmentProcess
-from serving.protocol import Act
-from serving.served import ServedPolicy
-from serving.spaces import Json
+from serving.policy.spaces import Json
+from serving.protocols.protocol import Act
+from serving.replica.served_policy import ServedPolicy
 
 SESSION_S = 300.0
 BUSY_S = 1.0

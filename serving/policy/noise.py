@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.errors import BundleInvalid
-from serving.spaces import Json
+from serving.policy.spaces import Json
 
 NOISE = "noise"
 """The graph's input, `[batch, size]` float32; zero, which is greedy, where it is not fed."""

@@ -13,11 +13,11 @@ from gymnasium import Space, spaces
 from numpy.typing import NDArray
 
 from serving.errors import BundleFileMissing, BundleInvalid, PolicyFailed
-from serving.graph import check_graph
-from serving.noise import NOISE, Noise
-from serving.rows import Batch, Rows, Tensors
-from serving.spaces import ACTION, OBSERVATIONS, Json, LeafSpace, leaves, space_from_json
-from serving.states import STATE_IN, STATE_OUT, Shapes
+from serving.policy.graph_check import check_graph
+from serving.policy.noise import NOISE, Noise
+from serving.policy.rows import Batch, Rows, Tensors
+from serving.policy.spaces import ACTION, OBSERVATIONS, Json, LeafSpace, leaves, space_from_json
+from serving.policy.state_tokens import STATE_IN, STATE_OUT, Shapes
 
 GRAPH_FILE = "model.onnx"
 POLICY_FILE = "policy.json"
@@ -55,7 +55,7 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Environment:
-    """The environment that the policy was trained in: what `serving.environments.make` takes."""
+    """The environment that the policy was trained in: what `serving.policy.environments.make` takes."""
 
     id: str
     kwargs: dict[str, Any]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.spaces import OBSERVATIONS
+from serving.policy.spaces import OBSERVATIONS
 
 Tensors = dict[str, NDArray[Any]]
 """Arrays by the names that the graph has for them, each `[batch, ...]`."""

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.errors import StateInvalid
-from serving.leaf_reader import describe
-from serving.rows import Tensors
-from serving.spaces import Json
+from serving.policy.rows import Tensors
+from serving.policy.spaces import Json
+from serving.protocols.native.leaf_reader import describe
 
 STATE_IN, STATE_OUT = "state_in.", "state_out."
 """Prefixes of the graph's inputs and outputs."""

@@ -6,8 +6,8 @@ from http import HTTPStatus
 from typing import Protocol as Typed
 
 from serving.errors import RESPONSES
-from serving.rows import Batch
-from serving.served import ServedPolicy
+from serving.policy.rows import Batch
+from serving.replica.served_policy import ServedPolicy
 
 Act = Callable[[Batch], Awaitable[Batch]]
 """Observations -> actions, beside those of other requests. Raises Overloaded and PolicyFailed."""

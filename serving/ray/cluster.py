@@ -14,12 +14,15 @@ from typing import Any, Self
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
-from serving import orphans, proxy
+from serving import processes as orphans
 from serving.errors import ClusterUnreachable, DeploymentFailed, GrpcNotStarted, PortTaken
-from serving.loopback import setup_hook
-from serving.stopping import signals_kept
+from serving.ray import drain as proxy
+from serving.ray.internals import setup_hook
+from serving.ray.stopping import signals_kept
 
-SERVICER_FUNCTION = "serving.protos.inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server"
+SERVICER_FUNCTION = (
+    "serving.protocols.open_inference.protos.inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server"
+)
 """What Serve calls to learn which RPCs there are."""
 
 POLL_S = 0.05

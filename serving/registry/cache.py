@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from serving.errors import BundleFileMissing, CacheUnwritable, DigestMismatch, DigestMissing
-from serving.policy import BUNDLE_FILES, Bundle
+from serving.policy.policy import BUNDLE_FILES, Bundle
 
 ABANDONED_AFTER_S = 3600.0
 

@@ -13,9 +13,9 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from serving.cache import BundleCache, prune
 from serving.errors import CacheUnwritable
-from serving.registry import ModelVersion, cache_key
+from serving.registry.cache import BundleCache, prune
+from serving.registry.registry import ModelVersion, cache_key
 
 
 class LastKnownGood:

@@ -14,11 +14,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
 
-from serving import registry, tracking
-from serving.candidate import child_environment
 from serving.errors import RegistryFailed, ServingError
-from serving.policy import Bundle
-from serving.registry import ModelVersion
+from serving.policy.policy import Bundle
+from serving.processes import child_environment
+from serving.registry import registry, tracking
+from serving.registry.registry import ModelVersion
 
 ANSWER_WITHIN_S = 300.0
 """For a large bundle from a slow store; what takes longer is lost."""

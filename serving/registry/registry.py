@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from serving.cache import BundleCache
 from serving.errors import (
     BundleFileMissing,
     ModelUnknown,
     RegistryFailed,
     VersionMissing,
 )
-from serving.policy import BUNDLE_FILES, Bundle
-from serving.reference import Reference
-from serving.tracking import absolute_uri, check_tracking_server
+from serving.policy.policy import BUNDLE_FILES, Bundle
+from serving.registry.cache import BundleCache
+from serving.registry.model_uri import Reference
+from serving.registry.tracking import absolute_uri, check_tracking_server
 
 __all__ = ["ModelVersion", "check_tracking_server", "default_cache_dir", "fetch", "poll", "resolve"]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from serving.rows import Batch, joined
+from serving.policy.rows import Batch, joined
 
 Act = Callable[[Batch], Batch]
 

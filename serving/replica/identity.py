@@ -3,8 +3,8 @@
 import os
 from dataclasses import dataclass, field
 
-from serving.refresh import now
-from serving.spaces import Json
+from serving.policy.spaces import Json
+from serving.replica.refresh_state import now
 
 
 @dataclass

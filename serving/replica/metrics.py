@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from itertools import accumulate
 
-from serving.refresh import Refresh
+from serving.replica.refresh_state import Refresh
 
 FLUSH_S = 1.0
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from serving.errors import ServingError
-from serving.registry import ModelVersion
-from serving.spaces import Json
+from serving.policy.spaces import Json
+from serving.registry.registry import ModelVersion
 
 
 def now() -> str:

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from urllib.parse import quote
 
-from serving.inference import InferenceModel
-from serving.json_codec import JsonCodec
-from serving.policy import Policy
-from serving.registry import ModelVersion
-from serving.spaces import Json, space_to_json
-from serving.states import StateCodec
+from serving.policy.policy import Policy
+from serving.policy.spaces import Json, space_to_json
+from serving.policy.state_tokens import StateCodec
+from serving.protocols.native.json_codec import JsonCodec
+from serving.protocols.open_inference.model import InferenceModel
+from serving.registry.registry import ModelVersion
 
 Headers = list[tuple[bytes, bytes]]
 

@@ -4,14 +4,14 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from serving import candidate
 from serving.errors import CacheUnwritable, ServingError, SpacesDiffer
-from serving.good import LastKnownGood
-from serving.lookout import Registry
-from serving.policy import Policy
-from serving.registry import ModelVersion
-from serving.served import ServedPolicy
-from serving.spaces import space_to_json
+from serving.policy.policy import Policy
+from serving.policy.spaces import space_to_json
+from serving.registry.last_known_good import LastKnownGood
+from serving.registry.poller import Registry
+from serving.registry.registry import ModelVersion
+from serving.replica.served_policy import ServedPolicy
+from serving.rollout import trial as candidate
 
 logger = logging.getLogger(__name__)
 

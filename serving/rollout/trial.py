@@ -3,7 +3,7 @@
 A graph may loop for ever, ask for 20 GB or crash its runtime. It does so here, in a child that has imported no more
 than a policy needs:
 
-    python -m serving.candidate < header, graph, policy.json    ->    {"error": null}
+    python -m serving.rollout.trial < header, graph, policy.json    ->    {"error": null}
 """
 
 import contextlib
@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from serving.errors import CandidateRefused
-from serving.policy import Bundle
+from serving.policy.policy import Bundle
+from serving.processes import NICENESS, child_environment, end_with_parent
 
 GIB = 1 << 30
-NICENESS = 10
-"""Requests come first: the child takes what they leave of the cores."""
 
 
 @dataclass(frozen=True)
@@ -59,22 +58,6 @@ def check(bundle: Bundle, limits: Limits) -> None:
         raise CandidateRefused(error)
 
 
-def child_environment() -> dict[str, str]:
-    """Return the environment in which a child finds this package, wherever its parent found it."""
-    places = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    # A pool of threads for linear algebra that nothing here does would cost memory and a start.
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places)), "OPENBLAS_NUM_THREADS": "1"}
-
-
-def end_with_parent() -> None:
-    """Have the kernel kill this process when the thread that started it ends."""
-    if sys.platform == "linux":
-        import ctypes
-
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-
-
 def _verdict(done: "subprocess.CompletedProcess[bytes]", limits: Limits) -> str | None:
     with contextlib.suppress(ValueError, KeyError, TypeError):
         error = json.loads(done.stdout)["error"]
@@ -97,7 +80,7 @@ def _try(stream: BinaryIO) -> str | None:
     import onnxruntime  # noqa: F401 - before memory is limited
 
     from serving.errors import ServingError
-    from serving.policy import Policy
+    from serving.policy.policy import Policy
 
     header = json.loads(stream.readline())
     bundle = Bundle(stream.read(header["graph"]), stream.read())

@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any, Protocol
 
-from serving.admission import Admission, Settings
 from serving.errors import BundleFileMissing, CacheUnwritable, ServingError
-from serving.lookout import Registry
-from serving.reference import Reference
-from serving.refresh import Refresh, Refusal, now
-from serving.registry import ModelVersion
-from serving.served import ServedPolicy
+from serving.registry.model_uri import Reference
+from serving.registry.poller import Registry
+from serving.registry.registry import ModelVersion
+from serving.replica.refresh_state import Refresh, Refusal, now
+from serving.replica.served_policy import ServedPolicy
+from serving.rollout.admission import Admission, Settings
 
 logger = logging.getLogger(__name__)
 

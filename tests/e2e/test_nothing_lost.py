@@ -11,7 +11,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from serving.policy import Bundle, Policy
+from serving.policy.policy import Bundle, Policy
 from tests.workshop import Workshop, await_true
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]

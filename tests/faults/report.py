@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from serving.policy import Bundle, Policy
+from serving.policy.policy import Bundle, Policy
 from tests.faults.load import OBSERVATIONS, Record
 
 #: An answer that takes longer is counted as slow.

@@ -5,8 +5,8 @@ import shutil
 import mlflow
 import pytest
 
-from pipeline import environments
 from pipeline.config import TrainConfig
+from pipeline.environments import make as environments
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +24,7 @@ def build_module():
     """Environment, and settings -> a module with random weights."""
     import torch
 
-    from pipeline import networks
+    from pipeline.networks import module_spec as networks
 
     def build(environment, **settings):
         torch.manual_seed(0)
@@ -36,7 +36,7 @@ def build_module():
 @pytest.fixture(scope="session")
 def build_policy(build_module):
     """Environment, and settings -> a policy with random weights."""
-    from pipeline.export import ExportablePolicy
+    from pipeline.export.exportable_policy import ExportablePolicy
 
     def build(environment, **settings):
         module = build_module(environment, **settings)

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from pipeline.errors import Interrupted
-from pipeline.interruption import deferred, interruptible, recognised
+from pipeline.signals import deferred, interruptible, recognised
 
 
 def test_the_first_signal_interrupts():

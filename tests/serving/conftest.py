@@ -10,8 +10,8 @@ from unittest import mock
 import pytest
 import uvicorn
 
-from serving.policy import Policy
-from serving.routes import PolicyApp
+from serving.http.app import PolicyApp
+from serving.policy.policy import Policy
 from tests.serving.policies import CARTPOLE_BUNDLE, Store, served
 
 

@@ -318,8 +318,9 @@ def main() -> int:
     options = parser.parse_args()
     if options.url:
         return min(run(options.url, options.requests, options.seed), 1)
-    from tests.serving.policies import EXPLORING_BUNDLE, Store
     from tests.serving.test_run import Server
+
+    from tests.serving.policies import EXPLORING_BUNDLE, Store
     from tests.workshop import free_port
 
     with tempfile.TemporaryDirectory() as directory:

@@ -4,7 +4,7 @@ import asyncio
 import json
 from typing import Any, NamedTuple
 
-from serving.policy import Bundle
+from serving.policy.policy import Bundle
 from tests.serving.policies import COUNTING_BUNDLE, EXPLORING_BUNDLE, ROBOT_BUNDLE, STEERING_BUNDLE, Answer
 
 ONE = [0.1, 0.2, 0.3, 0.4]

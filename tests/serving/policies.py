@@ -14,11 +14,11 @@ import pytest
 from gymnasium import spaces
 from onnx import TensorProto, helper
 
-from serving.policy import Bundle, Policy
-from serving.registry import ModelVersion
-from serving.routes import PolicyApp
-from serving.served import ServedPolicy
-from serving.spaces import space_to_json
+from serving.http.app import PolicyApp
+from serving.policy.policy import Bundle, Policy
+from serving.policy.spaces import space_to_json
+from serving.registry.registry import ModelVersion
+from serving.replica.served_policy import ServedPolicy
 
 CARTPOLE = spaces.Box(
     np.array([-4.8, -np.inf, -0.42, -np.inf], np.float32), np.array([4.8, np.inf, 0.42, np.inf], np.float32)

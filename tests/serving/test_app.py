@@ -8,8 +8,9 @@ import yaml
 from pydantic import ValidationError
 from ray import serve
 
-from serving import app, engine
+from serving import app
 from serving.app import Arguments, build
+from serving.ray import settings as engine
 
 
 @pytest.fixture(autouse=True)

@@ -2,13 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from serving import server
 from serving.app import Arguments
+from serving.commands import run as server
+from serving.commands.run import ServerOptions
 from serving.errors import DigestMismatch, RegistryFailed, ServingError, TrackingServerUnreachable, VersionMissing
-from serving.lookout import Beside
-from serving.registry import fetch, resolve
-from serving.routes import PolicyApp
-from serving.server import ServerOptions
+from serving.http.app import PolicyApp
+from serving.registry.poller import Beside
+from serving.registry.registry import fetch, resolve
 from serving.startup import Start, started
 from tests.serving.policies import CONTRARY_BUNDLE, STEERING_BUNDLE, Store, ask
 from tests.workshop import free_port

@@ -4,10 +4,10 @@ from typing import Any
 
 from gymnasium import Space
 
-from serving.json_schemas import element_schema, plain_example
-from serving.openapi_parts import TEXT, Paths, labelled, record, refused
-from serving.served import ServedPolicy
-from serving.spaces import ACTION, OBSERVATIONS, Json, Leaf, leaves
+from serving.policy.spaces import ACTION, OBSERVATIONS, Json, Leaf, leaves
+from serving.protocols.native.json_schemas import element_schema, plain_example
+from serving.protocols.openapi.parts import TEXT, Paths, labelled, record, refused
+from serving.replica.served_policy import ServedPolicy
 
 ERROR = record({"error_code": TEXT, "message": TEXT})
 

@@ -11,20 +11,20 @@ from typing import cast
 import numpy as np
 import orjson
 
-from serving.actions import leaf_writer
 from serving.errors import BodyNotJson, InvocationInvalid, InvocationMalformed, MediaTypeUnsupported
-from serving.frames import Frame
-from serving.json_codec import parse
-from serving.leaf_reader import describe
-from serving.openapi_parts import Paths
-from serving.policy import Policy
-from serving.protocol import Act, Answer, Refusal, Request
-from serving.rows import Rows, Tensors
-from serving.scoring_paths import scoring_paths
-from serving.served import ServedPolicy
-from serving.signature import Signature
-from serving.spaces import ACTION, Json, leaves
-from serving.states import StateCodec
+from serving.policy.policy import Policy
+from serving.policy.rows import Rows, Tensors
+from serving.policy.spaces import ACTION, Json, leaves
+from serving.policy.state_tokens import StateCodec
+from serving.protocols.mlflow_scoring.paths import scoring_paths
+from serving.protocols.mlflow_scoring.signature import Signature
+from serving.protocols.mlflow_scoring.tables import Frame
+from serving.protocols.native.actions import leaf_writer
+from serving.protocols.native.json_codec import parse
+from serving.protocols.native.leaf_reader import describe
+from serving.protocols.openapi.parts import Paths
+from serving.protocols.protocol import Act, Answer, Refusal, Request
+from serving.replica.served_policy import ServedPolicy
 
 INVOCATIONS, PING, VERSION = "/invocations", "/ping", "/version"
 METHODS = {INVOCATIONS: ("POST",), PING: ("GET", "HEAD"), VERSION: ("GET", "HEAD")}

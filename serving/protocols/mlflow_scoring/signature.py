@@ -14,10 +14,10 @@ from gymnasium import Space
 from numpy.typing import NDArray
 
 from serving.errors import InvocationInvalid, InvocationMalformed, RequestError
-from serving.frames import Frame
-from serving.leaf_reader import LeafReader, describe
-from serving.rows import Tensors
-from serving.spaces import OBSERVATIONS, Json, leaves
+from serving.policy.rows import Tensors
+from serving.policy.spaces import OBSERVATIONS, Json, leaves
+from serving.protocols.mlflow_scoring.tables import Frame
+from serving.protocols.native.leaf_reader import LeafReader, describe
 
 
 class Signature:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from serving.errors import InvocationMalformed
-from serving.leaf_reader import describe
-from serving.spaces import Json
+from serving.policy.spaces import Json
+from serving.protocols.native.leaf_reader import describe
 
 
 class Frame(NamedTuple):

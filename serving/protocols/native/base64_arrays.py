@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.errors import ObservationEncoding
-from serving.spaces import DTYPES, Json
+from serving.policy.spaces import DTYPES, Json
 
 MAX_LENGTH = 2**31
 KEYS = frozenset({"base64", "dtype", "shape"})

@@ -8,7 +8,6 @@ import numpy as np
 import orjson
 from gymnasium import Space, spaces
 
-from serving.actions import action_writer, leaf_writer
 from serving.errors import (
     BodyNotJson,
     BodyNotObject,
@@ -18,12 +17,13 @@ from serving.errors import (
     ObservationMissing,
     OptionInvalid,
 )
-from serving.leaf_reader import LeafReader, describe
-from serving.noise import NOISE, Noise
-from serving.observations import ObservationReader
-from serving.rows import Batch, Rows, Tensors
-from serving.spaces import Json, leaves
-from serving.states import StateCodec
+from serving.policy.noise import NOISE, Noise
+from serving.policy.rows import Batch, Rows, Tensors
+from serving.policy.spaces import Json, leaves
+from serving.policy.state_tokens import StateCodec
+from serving.protocols.native.actions import action_writer, leaf_writer
+from serving.protocols.native.leaf_reader import LeafReader, describe
+from serving.protocols.native.observations import ObservationReader
 
 ONE, MANY = "observation", "observations"
 STATE, STATES = "state", "states"

@@ -7,8 +7,8 @@ import numpy as np
 from gymnasium import Space, spaces
 from numpy.typing import NDArray
 
-from serving.base64_arrays import KEYS
-from serving.spaces import Json, LeafSpace, children
+from serving.policy.spaces import Json, LeafSpace, children
+from serving.protocols.native.base64_arrays import KEYS
 
 MAX_EXAMPLE_NUMBERS = 64
 """A larger array is shown in base64."""

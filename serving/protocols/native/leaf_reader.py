@@ -13,9 +13,9 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from serving import base64_arrays
 from serving.errors import ObservationNotFinite, ObservationRange, ObservationShape, ObservationType
-from serving.spaces import Json, Leaf, LeafSpace
+from serving.policy.spaces import Json, Leaf, LeafSpace
+from serving.protocols.native import base64_arrays
 
 Index = tuple[int, ...]
 

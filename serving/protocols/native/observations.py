@@ -11,9 +11,9 @@ from serving.errors import (
     ObservationLength,
     ObservationType,
 )
-from serving.leaf_reader import LeafReader, describe
-from serving.rows import Tensors
-from serving.spaces import OBSERVATIONS, Json, children, leaves
+from serving.policy.rows import Tensors
+from serving.policy.spaces import OBSERVATIONS, Json, children, leaves
+from serving.protocols.native.leaf_reader import LeafReader, describe
 
 NESTED = (spaces.Dict, spaces.Tuple)
 

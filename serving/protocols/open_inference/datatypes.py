@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.errors import InferenceInvalid
-from serving.leaf_reader import describe
-from serving.spaces import Json
+from serving.policy.spaces import Json
+from serving.protocols.native.leaf_reader import describe
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype("?"),

@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 import grpc
 from ray.serve.grpc_util import RayServegRPCContext
 
-from serving.datatypes import DTYPES, InputTensor, OutputTensor, TensorInfo
 from serving.errors import BodyTooLarge, InferenceInvalid
-from serving.inference import PLATFORM, InferenceModel, InferenceRequest
-from serving.inference_http import EXTENSIONS, SERVER_NAME, server_version
-from serving.protocol import Act
-from serving.protos import inference_pb2 as pb
-from serving.routes import PolicyApp
-from serving.spaces import Json
+from serving.http.app import PolicyApp
+from serving.policy.spaces import Json
+from serving.protocols.open_inference.datatypes import DTYPES, InputTensor, OutputTensor, TensorInfo
+from serving.protocols.open_inference.http import EXTENSIONS, SERVER_NAME, server_version
+from serving.protocols.open_inference.model import PLATFORM, InferenceModel, InferenceRequest
+from serving.protocols.open_inference.protos import inference_pb2 as pb
+from serving.protocols.protocol import Act
 
 CODES = {
     HTTPStatus.UNAUTHORIZED: grpc.StatusCode.UNAUTHENTICATED,

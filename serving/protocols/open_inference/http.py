@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 import orjson
 
-from serving import inference_json
 from serving.errors import PathUnknown
-from serving.inference import PLATFORM, InferenceModel
-from serving.inference_paths import inference_paths
-from serving.openapi_parts import Paths
-from serving.protocol import Act, Answer, Refusal, Request
-from serving.served import ServedPolicy
-from serving.spaces import Json
+from serving.policy.spaces import Json
+from serving.protocols.open_inference import json_form as inference_json
+from serving.protocols.open_inference.model import PLATFORM, InferenceModel
+from serving.protocols.open_inference.paths import inference_paths
+from serving.protocols.openapi.parts import Paths
+from serving.protocols.protocol import Act, Answer, Refusal, Request
+from serving.replica.served_policy import ServedPolicy
 
 ROOT = "/v2"
 MODELS = f"{ROOT}/models/"

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from serving.datatypes import InputTensor, OutputTensor
 from serving.errors import BodyNotJson, InferenceInvalid
-from serving.inference import InferenceRequest
-from serving.json_codec import parse
-from serving.leaf_reader import describe
-from serving.spaces import Json
+from serving.policy.spaces import Json
+from serving.protocols.native.json_codec import parse
+from serving.protocols.native.leaf_reader import describe
+from serving.protocols.open_inference.datatypes import InputTensor, OutputTensor
+from serving.protocols.open_inference.model import InferenceRequest
 
 JSON_LENGTH = b"inference-header-content-length"
 MAX_LENGTH, MAX_DIGITS = 2**63 - 1, 19

@@ -11,7 +11,6 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from serving.datatypes import DATATYPES, InputTensor, OutputTensor, TensorInfo, array_of
 from serving.errors import (
     ExploreUnsupported,
     InferenceInvalid,
@@ -21,14 +20,15 @@ from serving.errors import (
     PolicyFailed,
     VersionNotServed,
 )
-from serving.json_codec import flag, seed_of
-from serving.leaf_reader import LeafReader, describe
-from serving.noise import NOISE
-from serving.policy import Policy
-from serving.registry import ModelVersion
-from serving.rows import Batch, Rows, Tensors
-from serving.spaces import ACTION, OBSERVATIONS, Json, Leaf, leaves
-from serving.states import STATE_IN
+from serving.policy.noise import NOISE
+from serving.policy.policy import Policy
+from serving.policy.rows import Batch, Rows, Tensors
+from serving.policy.spaces import ACTION, OBSERVATIONS, Json, Leaf, leaves
+from serving.policy.state_tokens import STATE_IN
+from serving.protocols.native.json_codec import flag, seed_of
+from serving.protocols.native.leaf_reader import LeafReader, describe
+from serving.protocols.open_inference.datatypes import DATATYPES, InputTensor, OutputTensor, TensorInfo, array_of
+from serving.registry.registry import ModelVersion
 
 PLATFORM = "onnx_onnxv1"
 STATE_VERSION = "state_version"

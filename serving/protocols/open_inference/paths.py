@@ -1,12 +1,12 @@
 """The Open Inference Protocol in `/openapi.json`."""
 
-from serving.datatypes import DTYPES, TensorInfo
-from serving.inference import InferenceModel
-from serving.json_codec import MAX_SEED
-from serving.json_schemas import plain_example
-from serving.openapi_parts import TEXT, Paths, labelled, record, refused
-from serving.served import ServedPolicy
-from serving.spaces import OBSERVATIONS, Json, leaves
+from serving.policy.spaces import OBSERVATIONS, Json, leaves
+from serving.protocols.native.json_codec import MAX_SEED
+from serving.protocols.native.json_schemas import plain_example
+from serving.protocols.open_inference.datatypes import DTYPES, TensorInfo
+from serving.protocols.open_inference.model import InferenceModel
+from serving.protocols.openapi.parts import TEXT, Paths, labelled, record, refused
+from serving.replica.served_policy import ServedPolicy
 
 ERROR = record({"error": TEXT})
 

@@ -10,15 +10,15 @@ from typing import Any, Protocol, runtime_checkable
 
 import orjson
 
-from serving.auth import OPEN_PATHS
 from serving.errors import RESPONSES
-from serving.json_codec import MANY, MAX_SEED, ONE, STATE, STATES
-from serving.json_schemas import element_schema, example
-from serving.limits import Limits
-from serving.openapi_parts import TEXT, Paths, html, labelled, record
-from serving.protocol import Act, Answer, Refusal, Request
-from serving.served import ServedPolicy
-from serving.spaces import Json
+from serving.policy.spaces import Json
+from serving.protocols.native.json_codec import MANY, MAX_SEED, ONE, STATE, STATES
+from serving.protocols.native.json_schemas import element_schema, example
+from serving.protocols.openapi.parts import TEXT, Paths, html, labelled, record
+from serving.protocols.protocol import Act, Answer, Refusal, Request
+from serving.replica.auth import OPEN_PATHS
+from serving.replica.limits import Limits
+from serving.replica.served_policy import ServedPolicy
 
 PAGE = Path(__file__).with_name("docs.html")
 

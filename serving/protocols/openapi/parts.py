@@ -2,7 +2,7 @@
 
 from http import HTTPStatus
 
-from serving.spaces import Json
+from serving.policy.spaces import Json
 
 Paths = dict[str, Json]
 """OpenAPI's path items by their paths."""

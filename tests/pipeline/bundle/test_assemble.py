@@ -11,11 +11,12 @@ import mlflow
 import numpy as np
 import pytest
 
-from pipeline import bundle, tracking
+from pipeline.bundle import assemble as bundle
 from pipeline.errors import ExportDiffers
-from pipeline.export import ExportablePolicy
-from serving.policy import Policy
-from serving.registry import fetch, resolve
+from pipeline.export.exportable_policy import ExportablePolicy
+from pipeline.tracking import run as tracking
+from serving.policy.policy import Policy
+from serving.registry.registry import fetch, resolve
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline import export_trial
+from pipeline.bundle import preflight as export_trial
 from pipeline.config import TrainConfig
 from pipeline.errors import EnvironmentNotFound, ExportFailed, UnknownModelSetting, UnsupportedSpace
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from pipeline.adapters import adapted, from_policy, needs_adapting
+from pipeline.environments.action_adapters import adapted, from_policy, needs_adapting
 from tests.pipeline.zoo import SPACES
 
 NATIVE = [

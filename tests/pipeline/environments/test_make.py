@@ -3,10 +3,10 @@
 import gymnasium
 import pytest
 
-from pipeline import environments
 from pipeline.config import TrainConfig
+from pipeline.environments import make as environments
 from pipeline.errors import EnvironmentNotFound, EnvKwargsRefused, NoSuchObject, UnsupportedSpace
-from pipeline.training import algorithm_config
+from pipeline.rllib.trainer import algorithm_config
 
 
 def test_an_environment_is_described_by_its_spaces_and_threshold():

@@ -3,7 +3,7 @@
 import pytest
 from gymnasium import spaces
 
-from pipeline import supported
+from pipeline.environments import supported
 from pipeline.errors import UnsupportedSpace
 from tests.pipeline.zoo import BOX, SPACES
 

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from pipeline import environments, evaluation
-from pipeline.evaluation import Evaluation
-from pipeline.player import Player
+from pipeline.environments import make as environments
+from pipeline.evaluation import evaluation
+from pipeline.evaluation.evaluation import Evaluation
+from pipeline.evaluation.player import Player
 
 
 @pytest.fixture(scope="module")

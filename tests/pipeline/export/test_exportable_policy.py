@@ -7,9 +7,10 @@ import pytest
 import torch
 from ray.rllib.utils.spaces.space_utils import unsquash_action
 
-from pipeline import export, proof
+from pipeline.bundle import equivalence as proof
 from pipeline.errors import ExportDiffers, ExportFailed
-from pipeline.export import ExportablePolicy
+from pipeline.export import exportable_policy as export
+from pipeline.export.exportable_policy import ExportablePolicy
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from pipeline import environments, networks
 from pipeline.config import TrainConfig
+from pipeline.environments import make as environments
 from pipeline.errors import NoSuchObject, UnknownModelSetting, UnsupportedSpace
+from pipeline.networks import module_spec as networks
 
 
 @pytest.mark.parametrize(

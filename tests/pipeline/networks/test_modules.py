@@ -5,9 +5,9 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from pipeline.modules import Preprocessor, is_image
-from pipeline.structures import flatten, nest
-from serving.spaces import leaves
+from pipeline.environments.nested_spaces import flatten, nest
+from pipeline.networks.modules import Preprocessor, is_image
+from serving.policy.spaces import leaves
 from tests.pipeline.zoo import NESTED
 
 

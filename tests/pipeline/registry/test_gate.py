@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pipeline.evaluation import Evaluation
-from pipeline.gate import Verdict
+from pipeline.evaluation.evaluation import Evaluation
+from pipeline.registry.gate import Verdict
 
 
 def evaluation(*returns):

@@ -3,9 +3,9 @@
 import mlflow
 import pytest
 
-from pipeline import history
-from pipeline.history import BY_HAND, ROLLBACK, Event
-from pipeline.slots import Slot, stages
+from pipeline.registry import history
+from pipeline.registry.history import BY_HAND, ROLLBACK, Event
+from pipeline.registry.target import Slot, stages
 
 PRODUCTION = Slot("cartpole-ppo", "Production")
 

@@ -7,12 +7,13 @@ import numpy as np
 import onnx
 import pytest
 
-from pipeline import promotion, tables
+from pipeline import tables
 from pipeline.errors import NothingToRollBack, PromotionRefused
-from pipeline.promotion import Gate
-from pipeline.slots import Slot
+from pipeline.registry import promotion
+from pipeline.registry.promotion import Gate
+from pipeline.registry.target import Slot
 from serving.errors import DigestMismatch, ModelUnknown, VersionMissing
-from serving.policy import Bundle
+from serving.policy.policy import Bundle
 from tests.serving.policies import CARTPOLE, CARTPOLE_BUNDLE, STEERING_BUNDLE, Store, cartpole_graph, policy_json
 
 NAME = "cartpole-ppo"

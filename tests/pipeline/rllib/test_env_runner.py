@@ -6,10 +6,10 @@ import torch
 import tree
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
-from pipeline import environments
 from pipeline.config import TrainConfig
-from pipeline.sampling import ArrayEnvRunner
-from pipeline.training import algorithm_config
+from pipeline.environments import make as environments
+from pipeline.rllib.env_runner import ArrayEnvRunner
+from pipeline.rllib.trainer import algorithm_config
 from tests.pipeline.zoo import SPACES
 
 REFUSED = {"Text", "Sequence", "Graph", "DottedKey", "WideIntegers"}

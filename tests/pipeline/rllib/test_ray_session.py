@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import TrainConfig
-from pipeline.ray_session import _code, _modules
+from pipeline.rllib.ray_session import _code, _modules
 
 PACKAGES = ["pipeline", "serving"]
 

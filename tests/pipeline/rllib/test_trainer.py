@@ -12,9 +12,11 @@ import torch
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
-from pipeline import bundle, learning, sampling
+from pipeline.bundle import assemble as bundle
 from pipeline.config import TrainConfig
-from pipeline.training import Trainer
+from pipeline.rllib import env_runner as sampling
+from pipeline.rllib import learner as learning
+from pipeline.rllib.trainer import Trainer
 
 CONFIG = TrainConfig(train_batch_size_per_learner=800, minibatch_size=400, num_epochs=1)
 

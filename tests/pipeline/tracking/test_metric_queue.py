@@ -6,9 +6,9 @@ import sys
 import mlflow
 import pytest
 
-from pipeline import outbox as outbox_module
-from pipeline import tracking
-from pipeline.outbox import Outbox
+from pipeline.tracking import metric_queue as outbox_module
+from pipeline.tracking import run as tracking
+from pipeline.tracking.metric_queue import Outbox
 from tests.workshop import Workshop, answers, await_true, free_port
 
 

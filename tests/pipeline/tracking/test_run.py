@@ -3,9 +3,9 @@
 import mlflow
 import pytest
 
-from pipeline import tracking
 from pipeline.errors import Interrupted, RelativeStore
-from pipeline.evaluation import Evaluation
+from pipeline.evaluation.evaluation import Evaluation
+from pipeline.tracking import run as tracking
 
 
 def status(run_id):

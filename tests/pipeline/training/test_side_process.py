@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from pipeline import evaluation
 from pipeline.config import TrainConfig
-from pipeline.side_process import SideProcess
+from pipeline.evaluation import evaluation
+from pipeline.training.side_process import SideProcess
 
 
 def answer_with(value):
@@ -82,7 +82,8 @@ def test_ctrl_c_does_not_reach_it_and_its_death_costs_nothing(tmp_path):
 @pytest.mark.parametrize("end", ["", "os.kill(os.getpid(), signal.SIGKILL)", "raise SystemExit"])
 def test_it_ends_with_the_program(end):
     script = (
-        "import os, signal; from pipeline.config import TrainConfig; from pipeline.side_process import SideProcess\n"
+        "import os, signal; from pipeline.config import TrainConfig\n"
+        "from pipeline.training.side_process import SideProcess\n"
         "with SideProcess() as side:\n"
         "    side.begin(TrainConfig())\n"
         f"    print(side.call(os.getpid).result(), flush=True)\n    {end}"

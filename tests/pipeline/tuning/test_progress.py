@@ -2,8 +2,8 @@
 
 from rich.console import Console
 
-from pipeline.standing import Standing, TrialState
-from pipeline.tuning_progress import TuningTable
+from pipeline.tuning.progress import TuningTable
+from pipeline.tuning.trial_status import Standing, TrialState
 
 STANDINGS = [
     Standing(1, {"lr": 0.003}, TrialState.FINISHED, "a", 9000, 500.0),

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-import pipeline.search_space
+import pipeline.tuning.search_space
 from pipeline.config import TrainConfig
 from pipeline.errors import InvalidConfig, NotSearchable, UnknownSetting
-from pipeline.search_space import SearchSpace, changed
+from pipeline.tuning.search_space import SearchSpace, changed
 
-SHIPPED = yaml.safe_load(Path(pipeline.search_space.__file__).with_suffix(".yaml").read_text())
+SHIPPED = yaml.safe_load(Path(pipeline.tuning.search_space.__file__).with_suffix(".yaml").read_text())
 
 
 def test_the_first_trial_has_the_settings_as_they_are():

@@ -1,6 +1,6 @@
 """The best trial is the one with the best greedy return; a tie goes to the surer, then to the quicker."""
 
-from pipeline.standing import Standing, TrialState, best
+from pipeline.tuning.trial_status import Standing, TrialState, best
 
 
 def trial(number, mean, **attributes):

@@ -9,15 +9,17 @@ import onnx
 import pytest
 import uvicorn
 
-from pipeline import bundle, environments, verification
+from pipeline.bundle import assemble as bundle
 from pipeline.config import TrainConfig
+from pipeline.environments import make as environments
 from pipeline.errors import ServerAnswered, ServesAnother
-from pipeline.training import Trainer
-from pipeline.verification import Subject
-from pipeline.verification_http import Server, through_http
-from serving.auth import BearerToken
-from serving.policy import Bundle, Policy
-from serving.routes import PolicyApp
+from pipeline.rllib.trainer import Trainer
+from pipeline.verification import suite as verification
+from pipeline.verification.over_http import Server, through_http
+from pipeline.verification.suite import Subject
+from serving.http.app import PolicyApp
+from serving.policy.policy import Bundle, Policy
+from serving.replica.auth import BearerToken
 from tests.pipeline.cases import CASES, IN_SHORT
 from tests.serving.policies import served
 from tests.workshop import free_port

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from serving.async_client import AsyncPolicyClient
-from serving.routes import PolicyApp
+from serving.client.async_client import AsyncPolicyClient
+from serving.http.app import PolicyApp
 from tests.serving.policies import COUNTING_BUNDLE, served
 
 
@@ -34,5 +34,7 @@ def test_states_go_with_their_episodes_played_at_once(serve_http: Callable[[Any]
 
 
 def test_the_client_needs_neither_ray_nor_torch_nor_mlflow() -> None:
-    code = "import sys, serving.async_client; print({'ray', 'torch', 'mlflow', 'onnxruntime'} & set(sys.modules))"
+    code = (
+        "import sys, serving.async_client; print({'ray', 'torch', 'mlflow', 'onnxruntime'} & set(sys.modules))"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"set()\n"

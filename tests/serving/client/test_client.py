@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import requests
 
-from serving.client import PolicyClient
-from serving.conversation import plain
+from serving.client.client import PolicyClient
+from serving.client.core import plain
 from serving.errors import RequestRefused, ServerUnreachable
-from serving.routes import PolicyApp
+from serving.http.app import PolicyApp
 from tests.serving.policies import (
     COUNTING_BUNDLE,
     EXPLORING_BUNDLE,

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from serving.async_client import AsyncPolicyClient
-from serving.client import PolicyClient
+from serving.client.async_client import AsyncPolicyClient
+from serving.client.client import PolicyClient
 from serving.errors import RequestRefused, ServerUnreachable, ServerUrlInvalid
 from tests.serving.misbehaving import misbehaving
 

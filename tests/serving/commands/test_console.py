@@ -2,7 +2,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from serving.console import domain_errors
+from serving.commands.console import domain_errors
 from serving.errors import BodyTooLarge
 
 

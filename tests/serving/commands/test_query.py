@@ -4,9 +4,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from serving.commands.query import _shortened, query
 from serving.errors import EnvironmentUnknown, ServerUnreachable
-from serving.query import _shortened, query
-from serving.routes import PolicyApp
+from serving.http.app import PolicyApp
 from tests.serving.policies import COUNTING_BUNDLE, EXPLORING_BUNDLE, served
 
 

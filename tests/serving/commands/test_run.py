@@ -20,13 +20,13 @@ import psutil
 import pytest
 import requests
 
-from serving.metrics import DESCRIPTIONS, Metrics
+from serving.replica.metrics import DESCRIPTIONS, Metrics
 from tests.serving.policies import STEERING_BUNDLE, Store
 from tests.workshop import free_port
 
 pytestmark = pytest.mark.e2e
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 UP_WITHIN_S, DOWN_WITHIN_S = 90, 60
 
 

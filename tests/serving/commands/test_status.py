@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from serving import status
 from serving.cli import main
-from serving.refresh import Refresh, Refusal
-from serving.replica import Replica
-from serving.routes import PolicyApp
+from serving.commands import status
+from serving.http.app import PolicyApp
+from serving.replica.identity import Replica
+from serving.replica.refresh_state import Refresh, Refusal
 from tests.serving.policies import served
 from tests.workshop import PROJECT
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from serving import batching
-from serving.policy import Bundle
-from serving.routes import PolicyApp
+from serving.http.app import PolicyApp
+from serving.policy.policy import Bundle
+from serving.replica import batching
 from tests.serving.policies import (
     CARTPOLE_BUNDLE,
     COUNTING_BUNDLE,

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from serving.asgi import ClientGoneError, respond_in_parts
+from serving.http.asgi import ClientGoneError, respond_in_parts
 
 
 class Client:

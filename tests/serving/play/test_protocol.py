@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from serving.http.app import PolicyApp
 from serving.play.protocol import kept_alive
-from serving.routes import PolicyApp
 from tests.serving.play.viewer import Viewer
 from tests.serving.policies import CONTRARY_BUNDLE, EXPLORING_BUNDLE, ask, served
 

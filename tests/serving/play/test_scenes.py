@@ -5,8 +5,8 @@ import gymnasium
 import pytest
 from PIL import Image
 
-from serving import environments
 from serving.play.scenes import MAX_FRAME, scene_of
+from serving.policy import environments
 from tests.serving.counting import Counting
 
 

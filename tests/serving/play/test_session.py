@@ -9,8 +9,8 @@ from serving.errors import EnvironmentFailed, Overloaded, PolicyFailed
 from serving.play import session
 from serving.play.process import EnvironmentProcess
 from serving.play.session import Session
-from serving.rows import Batch
-from serving.served import ServedPolicy
+from serving.policy.rows import Batch
+from serving.replica.served_policy import ServedPolicy
 from tests.serving.play.viewer import environments
 from tests.serving.policies import CONTRARY_BUNDLE, COUNTING_BUNDLE, EXPLORING_BUNDLE, STEERING_BUNDLE, served
 

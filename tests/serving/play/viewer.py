@@ -7,7 +7,7 @@ from typing import Any
 
 import psutil
 
-from serving.routes import PolicyApp
+from serving.http.app import PolicyApp
 
 
 def environments(of: int | None = None) -> list[psutil.Process]:

@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from serving.environments import make
 from serving.errors import EnvironmentUnknown
+from serving.policy.environments import make
 
 COUNTING = "tests.serving.counting:Counting-v0"
 

@@ -5,7 +5,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from serving.errors import BundleInvalid, GraphRefused
-from serving.graph import check_graph
+from serving.policy.graph_check import check_graph
 from tests.serving.policies import cartpole_graph, steering_graph
 
 

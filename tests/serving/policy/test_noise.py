@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from serving.errors import BundleInvalid
-from serving.noise import Noise
+from serving.policy.noise import Noise
 
 DESCRIPTION = [{"distribution": "gumbel", "size": 2}, {"distribution": "normal", "size": 1}]
 

@@ -9,8 +9,8 @@ import pytest
 from gymnasium import spaces
 
 from serving.errors import BundleFileMissing, BundleInvalid, PolicyFailed
-from serving.policy import Bundle, Policy
-from serving.rows import Rows
+from serving.policy.policy import Bundle, Policy
+from serving.policy.rows import Rows
 from tests.serving.policies import (
     CARTPOLE,
     CARTPOLE_BUNDLE,

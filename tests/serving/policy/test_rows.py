@@ -1,6 +1,6 @@
 import numpy as np
 
-from serving.rows import Rows, joined
+from serving.policy.rows import Rows, joined
 
 PLAIN = np.ones((2, 4), np.float32)
 NOISY = Rows(

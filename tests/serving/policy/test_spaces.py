@@ -7,7 +7,7 @@ import pytest
 from gymnasium import spaces
 
 from serving.errors import SpaceUnsupported
-from serving.spaces import leaves, space_from_json, space_to_json
+from serving.policy.spaces import leaves, space_from_json, space_to_json
 from tests.serving.policies import ROBOT
 
 CARTPOLE = spaces.Box(np.array([-4.8, -np.inf], np.float32), np.array([4.8, np.inf], np.float32))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from serving.errors import StateInvalid
-from serving.states import StateCodec
+from serving.policy.state_tokens import StateCodec
 
 SHAPES = {"h": (2,), "c": (1, 3)}
 CODEC = StateCodec(SHAPES, "model/3", b"key")

@@ -11,10 +11,10 @@ import pytest
 import requests
 import yaml
 
-from serving.cluster import SERVICER_FUNCTION
-from serving.engine import serve_settings
-from serving.protos import inference_pb2 as pb
-from serving.protos.inference_pb2_grpc import GRPCInferenceServiceStub
+from serving.protocols.open_inference.protos import inference_pb2 as pb
+from serving.protocols.open_inference.protos.inference_pb2_grpc import GRPCInferenceServiceStub
+from serving.ray.cluster import SERVICER_FUNCTION
+from serving.ray.settings import serve_settings
 from tests.serving.policies import Store
 from tests.workshop import PROJECT, Workshop, answers, await_true, free_port
 

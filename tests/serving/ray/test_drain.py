@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from serving import engine, proxy
+from serving.ray import drain as proxy
+from serving.ray import settings as engine
 from tests.workshop import answers, await_true, free_port
 
 CONFIGURATION = """

@@ -6,7 +6,7 @@ import pytest
 from ray import cloudpickle
 from ray.serve._private import default_impl
 
-from serving.loopback import setup_hook
+from serving.ray.internals import setup_hook
 
 WORKER = "import pickle, sys; hook = pickle.load(sys.stdin.buffer); assert 'serving' not in sys.modules; print(hook())"
 

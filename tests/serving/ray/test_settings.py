@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from serving import engine
+from serving.ray import settings as engine
 
 
 def test_settings_are_put_where_ray_reads_them_and_leave_nothing_behind() -> None:

@@ -3,7 +3,7 @@ import signal
 
 import pytest
 
-from serving.stopping import Stop, signals_kept, stop_on_signals
+from serving.ray.stopping import Stop, signals_kept, stop_on_signals
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from serving.auth import BearerToken
-from serving.engine import haproxy_binary
-from serving.routes import PolicyApp
+from serving.http.app import PolicyApp
+from serving.ray.settings import haproxy_binary
+from serving.replica.auth import BearerToken
 from tests.serving.policies import served
 from tests.workshop import PROJECT, free_port
 

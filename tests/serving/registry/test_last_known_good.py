@@ -1,9 +1,9 @@
 import os
 from pathlib import Path
 
-from serving import registry
-from serving.cache import prune
-from serving.good import LastKnownGood
+from serving.registry import registry
+from serving.registry.cache import prune
+from serving.registry.last_known_good import LastKnownGood
 from tests.serving.policies import CARTPOLE_BUNDLE, CONTRARY_BUNDLE, Store
 
 URI = "models:/kept/Production"

@@ -1,7 +1,7 @@
 import pytest
 
 from serving.errors import ModelUriInvalid
-from serving.reference import Reference
+from serving.registry.model_uri import Reference
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@ from pathlib import Path
 
 import pytest
 
-from serving import registry
 from serving.errors import (
     BundleFileMissing,
     CacheUnwritable,
@@ -12,6 +11,7 @@ from serving.errors import (
     ModelUnknown,
     VersionMissing,
 )
+from serving.registry import registry
 from tests.serving.policies import CARTPOLE_BUNDLE, STEERING_BUNDLE, Store, digest_tags
 
 

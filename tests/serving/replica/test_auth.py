@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from serving.auth import OPEN_PATHS, BearerToken, read_token
 from serving.cli import main
-from serving.client import PolicyClient
+from serving.client.client import PolicyClient
 from serving.errors import RequestRefused, TokenFileInvalid
-from serving.routes import PolicyApp
+from serving.http.app import PolicyApp
+from serving.replica.auth import OPEN_PATHS, BearerToken, read_token
 from tests.serving.policies import ask, served
 
 TOKEN = "s3cret-0123"

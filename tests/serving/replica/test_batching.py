@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving.batching import Batcher, Batching
 from serving.errors import PolicyFailed
-from serving.policy import Bundle
-from serving.routes import PolicyApp
+from serving.http.app import PolicyApp
+from serving.policy.policy import Bundle
+from serving.replica.batching import Batcher, Batching
 from tests.serving.policies import (
     COUNTING_BUNDLE,
     EXPLORING_BUNDLE,

@@ -5,10 +5,10 @@ import pytest
 
 from serving.app import Arguments
 from serving.cli import main
-from serving.limits import Limits, json_depth
-from serving.protocol import Act, Answer, Refusal, Request
-from serving.routes import PolicyApp
-from serving.served import ServedPolicy
+from serving.http.app import PolicyApp
+from serving.protocols.protocol import Act, Answer, Refusal, Request
+from serving.replica.limits import Limits, json_depth
+from serving.replica.served_policy import ServedPolicy
 from tests.serving.policies import ROBOT_BUNDLE, ROBOT_OBSERVATION, ask, served
 
 ZERO = [0.0] * 4

@@ -1,7 +1,7 @@
 import time
 
-from serving.metrics import DESCRIPTIONS, Metrics, Tally
-from serving.routes import PolicyApp
+from serving.http.app import PolicyApp
+from serving.replica.metrics import DESCRIPTIONS, Metrics, Tally
 from tests.serving.policies import ask, served
 
 ONE = b'{"observation": [0, 0, 1, 0]}'

@@ -4,17 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from serving import registry
-from serving.admission import Admission, Settings
-from serving.candidate import Limits
 from serving.errors import RegistryFailed
-from serving.good import LastKnownGood
-from serving.lookout import InProcess
-from serving.policy import Bundle
-from serving.refresh import Refresh
-from serving.registry import ModelVersion
-from serving.routes import PolicyApp
-from serving.watcher import MAX_PAUSE_S, Watcher
+from serving.http.app import PolicyApp
+from serving.policy.policy import Bundle
+from serving.registry import registry
+from serving.registry.last_known_good import LastKnownGood
+from serving.registry.poller import InProcess
+from serving.registry.registry import ModelVersion
+from serving.replica.refresh_state import Refresh
+from serving.rollout.admission import Admission, Settings
+from serving.rollout.trial import Limits
+from serving.rollout.watcher import MAX_PAUSE_S, Watcher
 from tests.serving.policies import CARTPOLE_BUNDLE, CONTRARY_BUNDLE, STEERING_BUNDLE, Store, ask, digest_tags
 
 TILTED = b'{"observation": [0, 0, 1, 0]}'
@@ -151,7 +151,7 @@ def test_missing_files_are_looked_for_again_after_a_while(
     shutil.move(f"{folder}-away", folder)
     bench.look()
     assert bench.registry.fetched == 1, "not at once"
-    monkeypatch.setattr("serving.watcher.MAX_PAUSE_S", 0.0)
+    monkeypatch.setattr("serving.rollout.watcher.MAX_PAUSE_S", 0.0)
     bench.watcher._refused = None
     bench.look()
     assert bench.answer() == (0, "2")

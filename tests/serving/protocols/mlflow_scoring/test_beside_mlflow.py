@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import requests
 
-from serving.policy import Bundle, Policy
-from serving.registry import fetch, resolve
-from serving.routes import PolicyApp
-from serving.served import ServedPolicy
+from serving.http.app import PolicyApp
+from serving.policy.policy import Bundle, Policy
+from serving.registry.registry import fetch, resolve
+from serving.replica.served_policy import ServedPolicy
 from tests.serving.invocations import BUNDLES, CONTENT_TYPES, ONE, SAME, STRICTER, Sent, invoke
 from tests.serving.policies import Answer, Store, served
 from tests.workshop import Workshop, answers, await_true, free_port
@@ -35,7 +35,7 @@ class Assembled(NamedTuple):
 
     @classmethod
     def of(cls, bundle: Bundle, directory: Path) -> "Assembled":
-        from pipeline.environments import Environment
+        from pipeline.environments.make import Environment
 
         (directory / "checkpoint").mkdir(parents=True)
         (directory / "model.onnx").write_bytes(bundle.graph)
@@ -49,7 +49,7 @@ class Assembled(NamedTuple):
         """Return the URI of a new version of MODEL."""
         import mlflow
 
-        from pipeline import bundle as bundles
+        from pipeline.bundle import assemble as bundles
 
         with mlflow.start_run(experiment_id=experiment_id) as run:
             logged = bundles.log(self.directory, self.environment, run.info.run_id, step=0)
@@ -59,7 +59,7 @@ class Assembled(NamedTuple):
         """Return the path of an MLflow model that is nowhere registered."""
         from mlflow.models import Model
 
-        from pipeline import bundle as bundles
+        from pipeline.bundle import assemble as bundles
 
         bundles.save_model(str(path), Model(), self.directory, self.environment)
         return str(path)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from serving.routes import PolicyApp
+from serving.http.app import PolicyApp
 from tests.serving.invocations import (
     BODY,
     BUNDLES,

@@ -5,8 +5,8 @@ import pytest
 from gymnasium import spaces
 
 from serving.errors import InvocationInvalid, InvocationMalformed
-from serving.frames import Frame
-from serving.signature import Signature
+from serving.protocols.mlflow_scoring.signature import Signature
+from serving.protocols.mlflow_scoring.tables import Frame
 
 BOX = Signature(spaces.Box(-1, 1, (2,)))
 IMAGE = Signature(spaces.Box(0, 255, (2, 2), np.uint8))

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from serving.errors import InvocationMalformed
-from serving.frames import Frame
+from serving.protocols.mlflow_scoring.tables import Frame
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from serving.actions import action_writer, leaf_writer
 from serving.errors import PolicyFailed, SpaceUnsupported
-from serving.spaces import leaves
+from serving.policy.spaces import leaves
+from serving.protocols.native.actions import action_writer, leaf_writer
 from tests.serving.policies import ROBOT_ACTIONS
 
 SPACES: list[Any] = [

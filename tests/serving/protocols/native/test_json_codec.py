@@ -6,8 +6,8 @@ import pytest
 from gymnasium import spaces
 
 from serving.errors import RequestError
-from serving.json_codec import JsonCodec
-from serving.rows import Rows
+from serving.policy.rows import Rows
+from serving.protocols.native.json_codec import JsonCodec
 from tests.serving.policies import CARTPOLE
 
 

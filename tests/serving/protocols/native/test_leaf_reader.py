@@ -14,8 +14,8 @@ from serving.errors import (
     ObservationType,
     RequestError,
 )
-from serving.leaf_reader import LeafReader
-from serving.spaces import leaves
+from serving.policy.spaces import leaves
+from serving.protocols.native.leaf_reader import LeafReader
 from tests.serving.policies import CARTPOLE
 
 IMAGE = spaces.Box(0, 255, (2, 2), np.uint8)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving.conversation import plain
+from serving.client.core import plain
 from serving.errors import (
     ObservationKeyMissing,
     ObservationKeyUnknown,
@@ -15,8 +15,8 @@ from serving.errors import (
     ObservationShape,
     ObservationType,
 )
-from serving.observations import ObservationReader
-from serving.spaces import leaves
+from serving.policy.spaces import leaves
+from serving.protocols.native.observations import ObservationReader
 from tests.serving.policies import CARTPOLE, ROBOT, ROBOT_OBSERVATION
 
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from serving.datatypes import DATATYPES, DTYPES, InputTensor, array_of
 from serving.errors import InferenceInvalid
-from serving.spaces import DTYPES as SPACE_DTYPES
+from serving.policy.spaces import DTYPES as SPACE_DTYPES
+from serving.protocols.open_inference.datatypes import DATATYPES, DTYPES, InputTensor, array_of
 
 
 def test_every_dtype_that_a_space_may_have_has_a_datatype() -> None:

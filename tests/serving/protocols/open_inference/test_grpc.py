@@ -9,12 +9,15 @@ from typing import Any
 import grpc
 import pytest
 
-from serving.auth import BearerToken
-from serving.inference_grpc import InferenceServicer
-from serving.policy import Bundle
-from serving.protos import inference_pb2 as pb
-from serving.protos.inference_pb2_grpc import GRPCInferenceServiceStub, add_GRPCInferenceServiceServicer_to_server
-from serving.routes import PolicyApp
+from serving.http.app import PolicyApp
+from serving.policy.policy import Bundle
+from serving.protocols.open_inference.grpc import InferenceServicer
+from serving.protocols.open_inference.protos import inference_pb2 as pb
+from serving.protocols.open_inference.protos.inference_pb2_grpc import (
+    GRPCInferenceServiceStub,
+    add_GRPCInferenceServiceServicer_to_server,
+)
+from serving.replica.auth import BearerToken
 from tests.serving.policies import (
     CARTPOLE_BUNDLE,
     COUNTING_BUNDLE,

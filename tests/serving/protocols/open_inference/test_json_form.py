@@ -4,9 +4,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving.datatypes import OutputTensor
 from serving.errors import InferenceInvalid
-from serving.inference_json import read, write
+from serving.protocols.open_inference.datatypes import OutputTensor
+from serving.protocols.open_inference.json_form import read, write
 
 TENSOR = {"name": "x", "datatype": "FP32", "shape": [2, 2]}
 HERE = TENSOR | {"data": [1, 2, 3, 4]}

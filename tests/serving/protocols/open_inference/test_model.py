@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving.datatypes import InputTensor, TensorInfo
 from serving.errors import ServingError
-from serving.inference import InferenceModel, InferenceRequest
-from serving.policy import Bundle, Policy
-from serving.rows import Batch
+from serving.policy.policy import Bundle, Policy
+from serving.policy.rows import Batch
+from serving.protocols.open_inference.datatypes import InputTensor, TensorInfo
+from serving.protocols.open_inference.model import InferenceModel, InferenceRequest
 from tests.serving.policies import (
     CARTPOLE_BUNDLE,
     COUNTING_BUNDLE,

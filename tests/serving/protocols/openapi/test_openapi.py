@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
-from serving.auth import OPEN_PATHS, BearerToken
 from serving.errors import RESPONSES
-from serving.openapi import OTHERS
-from serving.policy import Bundle
-from serving.routes import PolicyApp
+from serving.http.app import PolicyApp
+from serving.policy.policy import Bundle
+from serving.protocols.openapi.openapi import OTHERS
+from serving.replica.auth import OPEN_PATHS, BearerToken
 from tests.browser import chromium
 from tests.serving.policies import (
     CARTPOLE_BUNDLE,

@@ -1,0 +1,1 @@
+"""Plays greedy episodes with a policy: returns, and a recording of one episode."""

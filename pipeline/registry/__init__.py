@@ -1,0 +1,1 @@
+"""Writes MLflow's model registry: registration, promotion past the gate, rollback and history."""

@@ -1,0 +1,1 @@
+"""Writes MLflow runs: parameters, metrics, figures, checkpoints and provenance."""

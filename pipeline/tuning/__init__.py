@@ -1,0 +1,1 @@
+"""A hyperparameter search with Ray Tune: search space, trials, and their MLflow runs."""

@@ -1,0 +1,1 @@
+"""The commands of `python -m serving`: run, query and status."""

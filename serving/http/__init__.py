@@ -1,0 +1,1 @@
+"""The HTTP API as a bare ASGI application: paths, methods and status codes."""

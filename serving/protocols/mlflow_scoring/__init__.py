@@ -1,0 +1,1 @@
+"""MLflow's scoring protocol: the requests and responses of `mlflow models serve`."""

@@ -1,0 +1,1 @@
+"""The native protocol: JSON observations in, JSON actions out."""

@@ -1,0 +1,1 @@
+"""What each request passes through, whatever its protocol: authentication, limits, batching and metrics."""
