@@ -20,7 +20,7 @@ import requests
 from pipeline.config import TrainConfig
 from pipeline.errors import CommandFailed, Interrupted, NotReady, PortTaken
 from pipeline.registry.promotion import versions
-from serving.errors import ModelUnknown
+from serving.registry.errors import ModelUnknown
 
 MODEL = TrainConfig.registered_model_name
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from serving.errors import ModelUriInvalid, ServingError
+from serving.errors import ServingError
 from serving.http.app import PolicyApp
 from serving.registry import tracking
+from serving.registry.errors import ModelUriInvalid
 from serving.registry.last_known_good import LastKnownGood
 from serving.registry.poller import Registry, open_registry
 from serving.registry.registry import default_cache_dir

@@ -15,7 +15,7 @@ from pipeline.config import SETTINGS, TrainConfig
 from pipeline.rllib.trainer import _LEARNER_METRICS
 from serving.app import Arguments
 from serving.cli import main as serving_cli
-from serving.errors import RESPONSES
+from serving.errors import http_errors
 from serving.policy.spaces import leaves
 from serving.protocols.native.json_codec import OPTIONS, STATE, STATES
 from serving.protocols.native.observations import ObservationReader
@@ -67,7 +67,7 @@ def test_the_arguments_of_the_application_are_listed():
 
 def test_every_error_code_is_listed_with_its_status():
     listed = {(row[0], row[1].strip("`")) for row in rows("status")}
-    assert listed == {(str(int(status)), code) for status, code in RESPONSES.values()}
+    assert listed == {(str(int(error.status)), error.code) for error in http_errors()}
 
 
 @pytest.mark.parametrize(("column", "model"), [("argument", Arguments), ("autoscaling", Autoscaling)])

@@ -8,7 +8,7 @@ from gymnasium import Space, spaces
 
 from pipeline.environments.action_adapters import MAX_CHOICES, choices, is_integer
 from pipeline.errors import UnsupportedSpace
-from serving.errors import SpaceUnsupported
+from serving.policy.errors import SpaceUnsupported
 from serving.policy.spaces import leaves
 
 _LEAVES = "Box, Discrete, MultiDiscrete and MultiBinary, and Dict and Tuple of these"

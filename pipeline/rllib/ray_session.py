@@ -11,7 +11,7 @@ from typing import Any, Self
 from pipeline.config import TrainConfig
 from pipeline.errors import NotEnoughResources
 from pipeline.signals import regain_sigterm
-from serving.errors import ClusterUnreachable
+from serving.ray.errors import ClusterUnreachable
 
 _KNOCK_S = 10.0
 

@@ -9,8 +9,8 @@ from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from serving.client.errors import RequestRefused, ServerUnreachable, ServerUrlInvalid
 from serving.client.retry import Lost, Patience, Reply
-from serving.errors import RequestRefused, ServerUnreachable, ServerUrlInvalid
 
 Json = Any
 

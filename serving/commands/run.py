@@ -16,12 +16,14 @@ from typing import Any
 import click
 from gymnasium import Space
 
-from serving.errors import ModelUnknown, ModelUriInvalid, PortTaken, ServingError, VersionMissing
+from serving.errors import ServingError
 from serving.policy.spaces import Json
 from serving.ray import settings as engine
 from serving.ray.cluster import Cluster, check_port
+from serving.ray.errors import PortTaken
 from serving.ray.stopping import Stop, ignore_signals, stop_on_signals
 from serving.registry import registry, tracking
+from serving.registry.errors import ModelUnknown, ModelUriInvalid, VersionMissing
 from serving.registry.last_known_good import LastKnownGood
 from serving.registry.poller import Beside
 from serving.registry.registry import ModelVersion

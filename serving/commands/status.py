@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from serving.client.client import PolicyClient
-from serving.errors import ServerUnreachable
+from serving.client.errors import ServerUnreachable
 from serving.policy.spaces import Json
 from serving.replica.auth import read_token
 

@@ -11,14 +11,6 @@ from http import HTTPStatus
 
 import orjson
 
-from serving.errors import (
-    MethodNotAllowed,
-    Overloaded,
-    PathUnknown,
-    PlayBusy,
-    PolicyFailed,
-    Unauthorized,
-)
 from serving.http.asgi import (
     ClientGoneError,
     Receive,
@@ -30,8 +22,11 @@ from serving.http.asgi import (
     respond,
     respond_in_parts,
 )
+from serving.play.errors import PlayBusy
 from serving.play.protocol import PLAY_SESSIONS, Play
+from serving.policy.errors import PolicyFailed
 from serving.policy.rows import Batch
+from serving.protocols.errors import MethodNotAllowed, PathUnknown
 from serving.protocols.mlflow_scoring.scoring import ScoringProtocol
 from serving.protocols.open_inference.http import InferenceProtocol
 from serving.protocols.openapi.openapi import Documentation
@@ -39,6 +34,7 @@ from serving.protocols.protocol import Act, Answer, Protocol, Refusal, Request
 from serving.ray.settings import MAX_BODY_BYTES
 from serving.replica.auth import CHALLENGE, BearerToken
 from serving.replica.batching import Batcher, Batching
+from serving.replica.errors import Overloaded, Unauthorized
 from serving.replica.identity import Counts, Replica
 from serving.replica.limits import Limits
 from serving.replica.metrics import Metrics

@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
-from serving.errors import BodyTooLarge
+from serving.replica.errors import BodyTooLarge
 
 logger = logging.getLogger(__name__)
 

@@ -19,9 +19,9 @@ from typing import Any, TextIO
 
 import gymnasium
 
-from serving.errors import EnvironmentUnknown
 from serving.play.scenes import Scene, scene_of
 from serving.policy import environments
+from serving.policy.errors import EnvironmentUnknown
 from serving.policy.spaces import Json
 from serving.processes import NICENESS, end_with_parent
 

@@ -9,7 +9,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from serving.errors import EnvironmentFailed
+from serving.play.errors import EnvironmentFailed
 from serving.policy.spaces import Json
 
 ENDED = "its process ended"

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 
 import orjson
 
-from serving.errors import PlayBusy
+from serving.play.errors import PlayBusy
 from serving.play.page import headers, page
 from serving.play.session import ActFor, Current, Session
 from serving.protocols.openapi.parts import TEXT, Paths, html, record, refused

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import orjson
 
-from serving.errors import EnvironmentFailed, Overloaded, ServingError
+from serving.errors import ServingError
 from serving.play.distributions import Distribution
+from serving.play.errors import EnvironmentFailed
 from serving.play.process import ENDED, EnvironmentProcess
 from serving.policy.spaces import Json
 from serving.protocols.protocol import Act
+from serving.replica.errors import Overloaded
 from serving.replica.served_policy import ServedPolicy
 
 SESSION_S = 300.0

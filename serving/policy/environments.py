@@ -6,7 +6,7 @@ from typing import Any
 
 import gymnasium
 
-from serving.errors import EnvironmentUnknown
+from serving.policy.errors import EnvironmentUnknown
 
 LEGACY = "gym:"
 """Ids of the package `gym` begin with this; shimmy makes Gymnasium's environments of them."""

@@ -8,7 +8,7 @@ protobuf messages that matter (onnx.proto, ModelProto) and skips tensor contents
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from serving.errors import BundleInvalid, GraphRefused
+from serving.policy.errors import BundleInvalid, GraphRefused
 
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 MAX_DEPTH = 64

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.errors import BundleInvalid
+from serving.policy.errors import BundleInvalid
 from serving.policy.spaces import Json
 
 NOISE = "noise"

@@ -12,12 +12,13 @@ import numpy as np
 from gymnasium import Space, spaces
 from numpy.typing import NDArray
 
-from serving.errors import BundleFileMissing, BundleInvalid, PolicyFailed
+from serving.policy.errors import BundleInvalid, PolicyFailed
 from serving.policy.graph_check import check_graph
 from serving.policy.noise import NOISE, Noise
 from serving.policy.rows import Batch, Rows, Tensors
 from serving.policy.spaces import ACTION, OBSERVATIONS, Json, LeafSpace, leaves, space_from_json
 from serving.policy.state_tokens import STATE_IN, STATE_OUT, Shapes
+from serving.registry.errors import BundleFileMissing
 
 GRAPH_FILE = "model.onnx"
 POLICY_FILE = "policy.json"

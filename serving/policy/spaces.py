@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium import Space, spaces
 from numpy.typing import NDArray
 
-from serving.errors import SpaceUnsupported
+from serving.policy.errors import SpaceUnsupported
 
 Json = Any
 """A value that `json.loads` may return."""

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.errors import StateInvalid
+from serving.policy.errors import StateInvalid
 from serving.policy.rows import Tensors
 from serving.policy.spaces import Json
 from serving.protocols.native.leaf_reader import describe

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Protocol as Typed
 
-from serving.errors import RESPONSES
+from serving.errors import HttpError
 from serving.policy.rows import Batch
 from serving.replica.served_policy import ServedPolicy
 
@@ -50,11 +50,10 @@ class Refusal:
     @classmethod
     def of(cls, error: Exception) -> "Refusal":
         """Look an error up; of one that isn't ours, nothing is told."""
-        if type(error) not in RESPONSES:
+        if not isinstance(error, HttpError):
             return cls(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "the server failed; its log says why")
-        status, code = RESPONSES[type(error)]  # type: ignore[index]  # mypy doesn't narrow the type of an error
         # A request may hold half a surrogate pair, which UTF-8 has no form for.
-        return cls(status, code, str(error).encode(errors="replace").decode())
+        return cls(error.status, error.code, str(error).encode(errors="replace").decode())
 
 
 class Protocol(Typed):

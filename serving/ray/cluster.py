@@ -15,8 +15,8 @@ from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 from serving import processes as orphans
-from serving.errors import ClusterUnreachable, DeploymentFailed, GrpcNotStarted, PortTaken
 from serving.ray import drain as proxy
+from serving.ray.errors import ClusterUnreachable, DeploymentFailed, GrpcNotStarted, PortTaken
 from serving.ray.internals import setup_hook
 from serving.ray.stopping import signals_kept
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from serving.errors import BundleFileMissing, CacheUnwritable, DigestMismatch, DigestMissing
 from serving.policy.policy import BUNDLE_FILES, Bundle
+from serving.registry.errors import BundleFileMissing, CacheUnwritable, DigestMismatch, DigestMissing
 
 ABANDONED_AFTER_S = 3600.0
 

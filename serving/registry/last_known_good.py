@@ -13,8 +13,8 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from serving.errors import CacheUnwritable
 from serving.registry.cache import BundleCache, prune
+from serving.registry.errors import CacheUnwritable
 from serving.registry.registry import ModelVersion, cache_key
 
 

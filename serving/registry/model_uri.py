@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from serving.errors import ModelUriInvalid
+from serving.registry.errors import ModelUriInvalid
 
 STAGES = {stage.lower(): stage for stage in ("None", "Staging", "Production", "Archived")}
 

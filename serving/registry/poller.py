@@ -14,10 +14,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
 
-from serving.errors import RegistryFailed, ServingError
+from serving.errors import ServingError
 from serving.policy.policy import Bundle
 from serving.processes import child_environment
 from serving.registry import registry, tracking
+from serving.registry.errors import RegistryFailed
 from serving.registry.registry import ModelVersion
 
 ANSWER_WITHIN_S = 300.0

@@ -17,14 +17,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from serving.errors import (
-    BundleFileMissing,
-    ModelUnknown,
-    RegistryFailed,
-    VersionMissing,
-)
 from serving.policy.policy import BUNDLE_FILES, Bundle
 from serving.registry.cache import BundleCache
+from serving.registry.errors import BundleFileMissing, ModelUnknown, RegistryFailed, VersionMissing
 from serving.registry.model_uri import Reference
 from serving.registry.tracking import absolute_uri, check_tracking_server
 

@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from serving.errors import TrackingServerUnreachable
+from serving.registry.errors import TrackingServerUnreachable
 
 PROBE_TIMEOUT_S = 3.0
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from serving.errors import TokenFileInvalid, Unauthorized
+from serving.replica.errors import TokenFileInvalid, Unauthorized
 
 OPEN_PATHS = frozenset({"/health", "/ping", "/v2/health/live", "/v2/health/ready", "/play", "/docs"})
 """What asks no token: load balancers and probes have none; the pages hold nothing, and ask for it themselves."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from serving.errors import JsonTooDeep, ObservationsTooMany
+from serving.replica.errors import JsonTooDeep, ObservationsTooMany
 
 MAX_OBSERVATIONS = 4096
 MAX_JSON_DEPTH = 64

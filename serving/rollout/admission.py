@@ -4,14 +4,16 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from serving.errors import CacheUnwritable, ServingError, SpacesDiffer
+from serving.errors import ServingError
 from serving.policy.policy import Policy
 from serving.policy.spaces import space_to_json
+from serving.registry.errors import CacheUnwritable
 from serving.registry.last_known_good import LastKnownGood
 from serving.registry.poller import Registry
 from serving.registry.registry import ModelVersion
 from serving.replica.served_policy import ServedPolicy
 from serving.rollout import trial as candidate
+from serving.rollout.errors import SpacesDiffer
 
 logger = logging.getLogger(__name__)
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from serving.errors import CandidateRefused
 from serving.policy.policy import Bundle
 from serving.processes import NICENESS, child_environment, end_with_parent
+from serving.rollout.errors import CandidateRefused
 
 GIB = 1 << 30
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any, Protocol
 
-from serving.errors import BundleFileMissing, CacheUnwritable, ServingError
+from serving.errors import ServingError
+from serving.registry.errors import BundleFileMissing, CacheUnwritable
 from serving.registry.model_uri import Reference
 from serving.registry.poller import Registry
 from serving.registry.registry import ModelVersion

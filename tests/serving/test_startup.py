@@ -5,8 +5,9 @@ import pytest
 from serving.app import Arguments
 from serving.commands import run as server
 from serving.commands.run import ServerOptions
-from serving.errors import DigestMismatch, RegistryFailed, ServingError, TrackingServerUnreachable, VersionMissing
+from serving.errors import ServingError
 from serving.http.app import PolicyApp
+from serving.registry.errors import DigestMismatch, RegistryFailed, TrackingServerUnreachable, VersionMissing
 from serving.registry.poller import Beside
 from serving.registry.registry import fetch, resolve
 from serving.startup import Start, started

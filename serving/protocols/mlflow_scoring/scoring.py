@@ -11,11 +11,12 @@ from typing import cast
 import numpy as np
 import orjson
 
-from serving.errors import BodyNotJson, InvocationInvalid, InvocationMalformed, MediaTypeUnsupported
 from serving.policy.policy import Policy
 from serving.policy.rows import Rows, Tensors
 from serving.policy.spaces import ACTION, Json, leaves
 from serving.policy.state_tokens import StateCodec
+from serving.protocols.errors import BodyNotJson
+from serving.protocols.mlflow_scoring.errors import InvocationInvalid, InvocationMalformed, MediaTypeUnsupported
 from serving.protocols.mlflow_scoring.paths import scoring_paths
 from serving.protocols.mlflow_scoring.signature import Signature
 from serving.protocols.mlflow_scoring.tables import Frame

@@ -13,9 +13,10 @@ import numpy as np
 from gymnasium import Space
 from numpy.typing import NDArray
 
-from serving.errors import InvocationInvalid, InvocationMalformed, RequestError
+from serving.errors import RequestError
 from serving.policy.rows import Tensors
 from serving.policy.spaces import OBSERVATIONS, Json, leaves
+from serving.protocols.mlflow_scoring.errors import InvocationInvalid, InvocationMalformed
 from serving.protocols.mlflow_scoring.tables import Frame
 from serving.protocols.native.leaf_reader import LeafReader, describe
 

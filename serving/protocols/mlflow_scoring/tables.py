@@ -5,8 +5,8 @@ import io
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from serving.errors import InvocationMalformed
 from serving.policy.spaces import Json
+from serving.protocols.mlflow_scoring.errors import InvocationMalformed
 from serving.protocols.native.leaf_reader import describe
 
 

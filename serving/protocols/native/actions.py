@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import Space, spaces
 from numpy.typing import NDArray
 
-from serving.errors import PolicyFailed
+from serving.policy.errors import PolicyFailed
 from serving.policy.rows import Tensors
 from serving.policy.spaces import ACTION, Json, Leaf, children, leaves
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.errors import ObservationEncoding
 from serving.policy.spaces import DTYPES, Json
+from serving.protocols.errors import ObservationEncoding
 
 MAX_LENGTH = 2**31
 KEYS = frozenset({"base64", "dtype", "shape"})

@@ -13,8 +13,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from serving.errors import ObservationNotFinite, ObservationRange, ObservationShape, ObservationType
 from serving.policy.spaces import Json, Leaf, LeafSpace
+from serving.protocols.errors import ObservationNotFinite, ObservationRange, ObservationShape, ObservationType
 from serving.protocols.native import base64_arrays
 
 Index = tuple[int, ...]

@@ -5,14 +5,9 @@ from typing import Any
 
 from gymnasium import Space, spaces
 
-from serving.errors import (
-    ObservationKeyMissing,
-    ObservationKeyUnknown,
-    ObservationLength,
-    ObservationType,
-)
 from serving.policy.rows import Tensors
 from serving.policy.spaces import OBSERVATIONS, Json, children, leaves
+from serving.protocols.errors import ObservationKeyMissing, ObservationKeyUnknown, ObservationLength, ObservationType
 from serving.protocols.native.leaf_reader import LeafReader, describe
 
 NESTED = (spaces.Dict, spaces.Tuple)

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.errors import InferenceInvalid
 from serving.policy.spaces import Json
 from serving.protocols.native.leaf_reader import describe
+from serving.protocols.open_inference.errors import InferenceInvalid
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype("?"),

@@ -11,14 +11,15 @@ from typing import Any, TypeVar
 import grpc
 from ray.serve.grpc_util import RayServegRPCContext
 
-from serving.errors import BodyTooLarge, InferenceInvalid
 from serving.http.app import PolicyApp
 from serving.policy.spaces import Json
 from serving.protocols.open_inference.datatypes import DTYPES, InputTensor, OutputTensor, TensorInfo
+from serving.protocols.open_inference.errors import InferenceInvalid
 from serving.protocols.open_inference.http import EXTENSIONS, SERVER_NAME, server_version
 from serving.protocols.open_inference.model import PLATFORM, InferenceModel, InferenceRequest
 from serving.protocols.open_inference.protos import inference_pb2 as pb
 from serving.protocols.protocol import Act
+from serving.replica.errors import BodyTooLarge
 
 CODES = {
     HTTPStatus.UNAUTHORIZED: grpc.StatusCode.UNAUTHENTICATED,

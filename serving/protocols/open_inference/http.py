@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import orjson
 
-from serving.errors import PathUnknown
 from serving.policy.spaces import Json
+from serving.protocols.errors import PathUnknown
 from serving.protocols.open_inference import json_form as inference_json
 from serving.protocols.open_inference.model import PLATFORM, InferenceModel
 from serving.protocols.open_inference.paths import inference_paths

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from serving.errors import BodyNotJson, InferenceInvalid
 from serving.policy.spaces import Json
+from serving.protocols.errors import BodyNotJson
 from serving.protocols.native.json_codec import parse
 from serving.protocols.native.leaf_reader import describe
 from serving.protocols.open_inference.datatypes import InputTensor, OutputTensor
+from serving.protocols.open_inference.errors import InferenceInvalid
 from serving.protocols.open_inference.model import InferenceRequest
 
 JSON_LENGTH = b"inference-header-content-length"

@@ -11,23 +11,17 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from serving.errors import (
-    ExploreUnsupported,
-    InferenceInvalid,
-    ModelNotServed,
-    ObservationShape,
-    OptionInvalid,
-    PolicyFailed,
-    VersionNotServed,
-)
+from serving.policy.errors import ExploreUnsupported, OptionInvalid, PolicyFailed
 from serving.policy.noise import NOISE
 from serving.policy.policy import Policy
 from serving.policy.rows import Batch, Rows, Tensors
 from serving.policy.spaces import ACTION, OBSERVATIONS, Json, Leaf, leaves
 from serving.policy.state_tokens import STATE_IN
+from serving.protocols.errors import ObservationShape
 from serving.protocols.native.json_codec import flag, seed_of
 from serving.protocols.native.leaf_reader import LeafReader, describe
 from serving.protocols.open_inference.datatypes import DATATYPES, InputTensor, OutputTensor, TensorInfo, array_of
+from serving.protocols.open_inference.errors import InferenceInvalid, ModelNotServed, VersionNotServed
 from serving.registry.registry import ModelVersion
 
 PLATFORM = "onnx_onnxv1"

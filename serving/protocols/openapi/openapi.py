@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import orjson
 
-from serving.errors import RESPONSES
+from serving.errors import http_errors
 from serving.policy.spaces import Json
 from serving.protocols.native.json_codec import MANY, MAX_SEED, ONE, STATE, STATES
 from serving.protocols.native.json_schemas import element_schema, example
@@ -152,10 +152,13 @@ OTHERS = (
 """Codes of errors that only the other protocols have."""
 
 
+INTERNAL_ERROR = (HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error")
+
+
 def error_responses() -> dict[str, Json]:
     """Return the native protocol's errors by name of their status: OpenAPI's response components."""
     codes: dict[HTTPStatus, list[str]] = {}
-    for status, code in [*RESPONSES.values(), (HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error")]:
+    for status, code in [*((error.status, error.code) for error in http_errors()), INTERNAL_ERROR]:
         if code not in OTHERS:
             codes.setdefault(status, []).append(code)
     return {status.name: _error(status, names) for status, names in codes.items()}

@@ -12,8 +12,8 @@ from pipeline.errors import NothingToRollBack, PromotionRefused
 from pipeline.registry import promotion
 from pipeline.registry.promotion import Gate
 from pipeline.registry.target import Slot
-from serving.errors import DigestMismatch, ModelUnknown, VersionMissing
 from serving.policy.policy import Bundle
+from serving.registry.errors import DigestMismatch, ModelUnknown, VersionMissing
 from tests.serving.policies import CARTPOLE, CARTPOLE_BUNDLE, STEERING_BUNDLE, Store, cartpole_graph, policy_json
 
 NAME = "cartpole-ppo"

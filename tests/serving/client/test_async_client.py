@@ -34,7 +34,5 @@ def test_states_go_with_their_episodes_played_at_once(serve_http: Callable[[Any]
 
 
 def test_the_client_needs_neither_ray_nor_torch_nor_mlflow() -> None:
-    code = (
-        "import sys, serving.async_client; print({'ray', 'torch', 'mlflow', 'onnxruntime'} & set(sys.modules))"
-    )
+    code = "import sys, serving.async_client; print({'ray', 'torch', 'mlflow', 'onnxruntime'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"set()\n"

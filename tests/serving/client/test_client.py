@@ -11,7 +11,7 @@ import requests
 
 from serving.client.client import PolicyClient
 from serving.client.core import plain
-from serving.errors import RequestRefused, ServerUnreachable
+from serving.client.errors import RequestRefused, ServerUnreachable
 from serving.http.app import PolicyApp
 from tests.serving.policies import (
     COUNTING_BUNDLE,

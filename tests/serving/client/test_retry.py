@@ -9,7 +9,7 @@ import pytest
 
 from serving.client.async_client import AsyncPolicyClient
 from serving.client.client import PolicyClient
-from serving.errors import RequestRefused, ServerUnreachable, ServerUrlInvalid
+from serving.client.errors import RequestRefused, ServerUnreachable, ServerUrlInvalid
 from tests.serving.misbehaving import misbehaving
 
 Acts = Callable[..., list[Any]]

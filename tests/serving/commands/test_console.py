@@ -3,7 +3,7 @@ import pytest
 from click.testing import CliRunner
 
 from serving.commands.console import domain_errors
-from serving.errors import BodyTooLarge
+from serving.replica.errors import BodyTooLarge
 
 
 class OtherError(Exception):

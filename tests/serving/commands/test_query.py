@@ -4,9 +4,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from serving.client.errors import ServerUnreachable
 from serving.commands.query import _shortened, query
-from serving.errors import EnvironmentUnknown, ServerUnreachable
 from serving.http.app import PolicyApp
+from serving.policy.errors import EnvironmentUnknown
 from tests.serving.policies import COUNTING_BUNDLE, EXPLORING_BUNDLE, served
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from serving.errors import EnvironmentFailed
+from serving.play.errors import EnvironmentFailed
 from serving.play.process import EnvironmentProcess
 from tests.serving.play.viewer import environments
 from tests.workshop import PROJECT, await_true

@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 
-from serving.errors import EnvironmentFailed, Overloaded, PolicyFailed
 from serving.play import session
+from serving.play.errors import EnvironmentFailed
 from serving.play.process import EnvironmentProcess
 from serving.play.session import Session
+from serving.policy.errors import PolicyFailed
 from serving.policy.rows import Batch
+from serving.replica.errors import Overloaded
 from serving.replica.served_policy import ServedPolicy
 from tests.serving.play.viewer import environments
 from tests.serving.policies import CONTRARY_BUNDLE, COUNTING_BUNDLE, EXPLORING_BUNDLE, STEERING_BUNDLE, served

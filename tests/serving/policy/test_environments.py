@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from serving.errors import EnvironmentUnknown
 from serving.policy.environments import make
+from serving.policy.errors import EnvironmentUnknown
 
 COUNTING = "tests.serving.counting:Counting-v0"
 

@@ -4,7 +4,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from serving.errors import BundleInvalid, GraphRefused
+from serving.policy.errors import BundleInvalid, GraphRefused
 from serving.policy.graph_check import check_graph
 from tests.serving.policies import cartpole_graph, steering_graph
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from serving.errors import BundleInvalid
+from serving.policy.errors import BundleInvalid
 from serving.policy.noise import Noise
 
 DESCRIPTION = [{"distribution": "gumbel", "size": 2}, {"distribution": "normal", "size": 1}]

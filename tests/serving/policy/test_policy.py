@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from serving.errors import BundleFileMissing, BundleInvalid, PolicyFailed
+from serving.policy.errors import BundleInvalid, PolicyFailed
 from serving.policy.policy import Bundle, Policy
 from serving.policy.rows import Rows
+from serving.registry.errors import BundleFileMissing
 from tests.serving.policies import (
     CARTPOLE,
     CARTPOLE_BUNDLE,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from serving.errors import SpaceUnsupported
+from serving.policy.errors import SpaceUnsupported
 from serving.policy.spaces import leaves, space_from_json, space_to_json
 from tests.serving.policies import ROBOT
 

@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving.errors import StateInvalid
+from serving.policy.errors import StateInvalid
 from serving.policy.state_tokens import StateCodec
 
 SHAPES = {"h": (2,), "c": (1, 3)}

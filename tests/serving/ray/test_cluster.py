@@ -2,8 +2,8 @@ import socket
 
 import pytest
 
-from serving.errors import PortTaken
 from serving.ray import cluster
+from serving.ray.errors import PortTaken
 
 SERVES_ACCOUNT = """The deployment failed to start 2 times in a row. See controller logs for details.
 \x1b[36mray::ServeReplica:m:policy.initialize_and_get_metadata()\x1b[39m (pid=1, ip=127.0.0.1)

@@ -1,6 +1,6 @@
 import pytest
 
-from serving.errors import ModelUriInvalid
+from serving.registry.errors import ModelUriInvalid
 from serving.registry.model_uri import Reference
 
 

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from serving.errors import (
+from serving.registry import registry
+from serving.registry.errors import (
     BundleFileMissing,
     CacheUnwritable,
     DigestMismatch,
@@ -11,7 +12,6 @@ from serving.errors import (
     ModelUnknown,
     VersionMissing,
 )
-from serving.registry import registry
 from tests.serving.policies import CARTPOLE_BUNDLE, STEERING_BUNDLE, Store, digest_tags
 
 

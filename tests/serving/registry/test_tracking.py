@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from serving.errors import TrackingServerUnreachable
 from serving.registry import registry, tracking
+from serving.registry.errors import TrackingServerUnreachable
 
 
 @pytest.mark.parametrize(

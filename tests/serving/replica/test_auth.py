@@ -7,9 +7,10 @@ from click.testing import CliRunner
 
 from serving.cli import main
 from serving.client.client import PolicyClient
-from serving.errors import RequestRefused, TokenFileInvalid
+from serving.client.errors import RequestRefused
 from serving.http.app import PolicyApp
 from serving.replica.auth import OPEN_PATHS, BearerToken, read_token
+from serving.replica.errors import TokenFileInvalid
 from tests.serving.policies import ask, served
 
 TOKEN = "s3cret-0123"

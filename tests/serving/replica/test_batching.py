@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving.errors import PolicyFailed
 from serving.http.app import PolicyApp
+from serving.policy.errors import PolicyFailed
 from serving.policy.policy import Bundle
 from serving.replica.batching import Batcher, Batching
 from tests.serving.policies import (

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from gymnasium import spaces
 
-from serving.errors import StateInvalid
+from serving.policy.errors import StateInvalid
 from tests.serving.policies import (
     COUNTING_BUNDLE,
     EXPLORING_BUNDLE,

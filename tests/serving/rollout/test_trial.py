@@ -5,9 +5,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from serving.errors import CandidateRefused
 from serving.policy.policy import Bundle
 from serving.rollout import trial as candidate
+from serving.rollout.errors import CandidateRefused
 from serving.rollout.trial import Limits
 from tests.serving.policies import CARTPOLE_BUNDLE, STEERING_BUNDLE, cartpole_graph, policy_json
 

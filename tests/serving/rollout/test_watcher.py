@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from serving.errors import RegistryFailed
 from serving.http.app import PolicyApp
 from serving.policy.policy import Bundle
 from serving.registry import registry
+from serving.registry.errors import RegistryFailed
 from serving.registry.last_known_good import LastKnownGood
 from serving.registry.poller import InProcess
 from serving.registry.registry import ModelVersion

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from serving.errors import InvocationInvalid, InvocationMalformed
+from serving.protocols.mlflow_scoring.errors import InvocationInvalid, InvocationMalformed
 from serving.protocols.mlflow_scoring.signature import Signature
 from serving.protocols.mlflow_scoring.tables import Frame
 

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from serving.errors import InvocationMalformed
+from serving.protocols.mlflow_scoring.errors import InvocationMalformed
 from serving.protocols.mlflow_scoring.tables import Frame
 
 

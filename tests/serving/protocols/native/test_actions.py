@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from serving.errors import PolicyFailed, SpaceUnsupported
+from serving.policy.errors import PolicyFailed, SpaceUnsupported
 from serving.policy.spaces import leaves
 from serving.protocols.native.actions import action_writer, leaf_writer
 from tests.serving.policies import ROBOT_ACTIONS

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from serving.errors import (
+from serving.errors import RequestError
+from serving.policy.spaces import leaves
+from serving.protocols.errors import (
     ObservationEncoding,
     ObservationNotFinite,
     ObservationRange,
     ObservationShape,
     ObservationType,
-    RequestError,
 )
-from serving.policy.spaces import leaves
 from serving.protocols.native.leaf_reader import LeafReader
 from tests.serving.policies import CARTPOLE
 

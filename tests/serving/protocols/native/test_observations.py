@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from serving.client.core import plain
-from serving.errors import (
+from serving.policy.spaces import leaves
+from serving.protocols.errors import (
     ObservationKeyMissing,
     ObservationKeyUnknown,
     ObservationLength,
@@ -15,7 +16,6 @@ from serving.errors import (
     ObservationShape,
     ObservationType,
 )
-from serving.policy.spaces import leaves
 from serving.protocols.native.observations import ObservationReader
 from tests.serving.policies import CARTPOLE, ROBOT, ROBOT_OBSERVATION
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from serving.errors import InferenceInvalid
 from serving.policy.spaces import DTYPES as SPACE_DTYPES
 from serving.protocols.open_inference.datatypes import DATATYPES, DTYPES, InputTensor, array_of
+from serving.protocols.open_inference.errors import InferenceInvalid
 
 
 def test_every_dtype_that_a_space_may_have_has_a_datatype() -> None:

@@ -4,8 +4,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving.errors import InferenceInvalid
 from serving.protocols.open_inference.datatypes import OutputTensor
+from serving.protocols.open_inference.errors import InferenceInvalid
 from serving.protocols.open_inference.json_form import read, write
 
 TENSOR = {"name": "x", "datatype": "FP32", "shape": [2, 2]}

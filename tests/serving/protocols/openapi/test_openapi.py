@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
-from serving.errors import RESPONSES
+from serving.errors import http_errors
 from serving.http.app import PolicyApp
 from serving.policy.policy import Bundle
 from serving.protocols.openapi.openapi import OTHERS
@@ -95,7 +95,7 @@ def test_there_is_no_page_to_watch_where_nobody_may() -> None:
 
 def test_every_error_is_described(app: PolicyApp) -> None:
     described = document_of(app)["components"]["responses"]
-    for status, code in RESPONSES.values():
+    for status, code in ((error.status, error.code) for error in http_errors()):
         if code in OTHERS:
             continue
         schema = described[status.name]["content"]["application/json"]["schema"]
