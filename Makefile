@@ -6,22 +6,29 @@ MLFLOW_PORT ?= 5000
 SERVING_PORT ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-unit test-long test-conformance test-faults fuzz lint types protos bench-serving bench-batching bench-protocols bench-play bench-training bench-scale clean
+.PHONY: help setup lock run test test-unit test-long test-conformance test-faults fuzz lint types protos bench-serving bench-batching bench-protocols bench-play bench-training bench-scale clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
 setup: .venv/installed ## Install everything into .venv.
 
-.venv/installed: conda.yaml pyproject.toml
+.venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \
 		echo "Python 3.11 is needed, $(PYTHON) is $$($(PYTHON) --version). Name one: make setup PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+		echo "$(PYTHON) lacks the venv module. On Debian: apt-get install python3.11-venv"; exit 1; }
 	@echo "Installing into .venv (about 2 GB, some minutes the first time) ..."
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	@sed -n 's/^ *- \(.*==.*\)$$/\1/p' conda.yaml > .venv/requirements.txt
-	@$(BIN)/python -m pip install --quiet --requirement .venv/requirements.txt --group dev
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[pipeline]' --group dev
 	@touch .venv/installed
+
+lock: setup ## Resolve the versions of all dependencies again: constraints.txt.
+	@$(BIN)/python -m pip install --quiet --group lock
+	@$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --python-version 3.11 --no-annotate \
+		--extra pipeline --group dev --group benchmark --group docs --group protos \
+		--custom-compile-command "make lock" --output-file constraints.txt
 
 run: setup ## MLflow, a trained and promoted policy, a server, and a first query. Ctrl-C ends it.
 	@$(BIN)/python -m pipeline journey --mlflow-port $(MLFLOW_PORT) --serving-port $(SERVING_PORT)
@@ -58,7 +65,7 @@ bench-play: setup ## What viewers of /play cost other clients.
 	@$(BIN)/python -m benchmarks.play
 
 bench-training: setup ## Training beside stable-baselines3, seeds 0 to 4.
-	@$(BIN)/python -m pip install --quiet --group benchmark
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group benchmark
 	@$(BIN)/python -m benchmarks.training
 
 bench-scale: setup ## Environment steps per second with 0, 1 and 2 environment runners.
@@ -68,7 +75,7 @@ bench-protocols: setup ## What each protocol costs: native, Open Inference Proto
 	@$(BIN)/python -m benchmarks.protocols
 
 protos: setup ## Generate the modules of serving/protocols/open_inference/protos anew.
-	@$(BIN)/python -m pip install --quiet --group protos
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group protos
 	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. serving/protocols/open_inference/protos/*.proto
 
 bench-batching: setup ## From which policy on dynamic batching pays.

@@ -1,6 +1,7 @@
 """The project files agree with the code, and every default stands once."""
 
 import re
+import tomllib
 from dataclasses import fields
 from enum import Enum
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import click
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from pipeline.cli import cli as pipeline_cli
 from pipeline.config import TrainConfig
@@ -67,3 +69,50 @@ def test_every_package_is_pinned_exactly():
 def test_every_command_and_option_has_help(command):
     assert command.help
     assert all(option.help for option in command.params if isinstance(option, click.Option))
+
+
+def locked() -> dict[str, str]:
+    lines = (PROJECT / "constraints.txt").read_text().splitlines()
+    return dict(re.fullmatch(r"([\w.-]+)==([\w.]+)", line).groups() for line in lines if not line.startswith("#"))
+
+
+def extra_requirements(*extras: str) -> dict[str, Requirement]:
+    """The requirements of the package and these extras by name; those with several are merged."""
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    texts = [*project["dependencies"], *(text for extra in extras for text in project["optional-dependencies"][extra])]
+    found: dict[str, Requirement] = {}
+    for requirement in map(Requirement, texts):
+        if requirement.name != project["name"]:
+            earlier = found.setdefault(requirement.name, requirement)
+            earlier.extras |= requirement.extras
+            earlier.specifier &= requirement.specifier
+    return found
+
+
+def test_conda_yaml_pins_what_the_extras_require():
+    pinned = {each.name: each for each in map(Requirement, CONDA["dependencies"][-1]["pip"])}
+    required = extra_requirements("async", "serving", "pipeline")
+    assert pinned.keys() == required.keys()
+    for name, requirement in required.items():
+        (version,) = [clause.version for clause in pinned[name].specifier]
+        assert version in requirement.specifier, name
+        assert pinned[name].extras == requirement.extras, name
+
+
+def test_the_lock_pins_what_conda_yaml_pins():
+    for each in map(Requirement, CONDA["dependencies"][-1]["pip"]):
+        assert str(each.specifier) == f"=={locked()[each.name]}", each.name
+
+
+def test_the_lock_holds_no_build_of_one_index():
+    """Local labels, as in 2.13.0+cpu, and hashes differ between indexes that hold the same version."""
+    text = (PROJECT / "constraints.txt").read_text()
+    assert "+" not in text
+    assert "--hash" not in text
+    assert "://" not in text
+
+
+def test_a_server_needs_neither_torch_nor_rllib():
+    required = extra_requirements("async", "serving")
+    assert "torch" not in required
+    assert required["ray"].extras == {"serve"}
