@@ -291,8 +291,8 @@ def verify(model_uri: str, url: str | None, token_file: str | None, observations
     from pipeline.signals import interruptible
 
     with interruptible():
-        from pipeline.errors import VerificationFailed
         from pipeline.tables import checks_table
+        from pipeline.verification.errors import VerificationFailed
         from pipeline.verification.suite import verify
         from serving.replica.auth import read_token
 

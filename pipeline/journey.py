@@ -12,15 +12,48 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import click
 import requests
 
 from pipeline.config import TrainConfig
-from pipeline.errors import CommandFailed, Interrupted, NotReady, PortTaken
+from pipeline.errors import Interrupted, PipelineError
 from pipeline.registry.promotion import versions
 from serving.registry.errors import ModelUnknown
+
+
+@dataclass(eq=False)
+class PortTaken(PipelineError):
+    """Another process listens on a port that `make run` needs."""
+
+    port: int
+    setting: str
+
+    template: ClassVar[str] = "Port {port} is taken. Choose another: make run {setting}=PORT"
+
+
+@dataclass(eq=False)
+class CommandFailed(PipelineError):
+    """A command of the journey exited with a status other than 0, or a server exited."""
+
+    command: str
+    status: int
+
+    template: ClassVar[str] = "`{command}` ended with exit status {status}."
+
+
+@dataclass(eq=False)
+class NotReady(PipelineError):
+    """A server was started and did not answer in time."""
+
+    url: str
+    timeout_s: float
+
+    template: ClassVar[str] = "Nothing answered at {url} within {timeout_s:.0f} s."
+
 
 MODEL = TrainConfig.registered_model_name
 

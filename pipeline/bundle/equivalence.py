@@ -8,8 +8,8 @@ import onnxruntime
 from gymnasium import Space
 from numpy.typing import NDArray
 
+from pipeline.bundle.errors import ExportDiffers
 from pipeline.environments.nested_spaces import Batch
-from pipeline.errors import ExportDiffers
 from pipeline.export.action_heads import Heads, Noise, choice_sizes, is_choice
 from pipeline.export.exportable_policy import ExportablePolicy
 from pipeline.tensors import ACTION_DIST_INPUTS, NOISE, STATE_IN, STATE_OUT, VALUES

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 
 from pipeline.config import TrainConfig
 from pipeline.environments import make as environments
-from pipeline.errors import ExportFailed, PipelineError
+from pipeline.errors import PipelineError
 from pipeline.export import exportable_policy as export
 from pipeline.export import observation_filter as filters
+from pipeline.export.errors import ExportFailed
 from pipeline.export.exportable_policy import ExportablePolicy
 from pipeline.networks import module_spec as networks
 

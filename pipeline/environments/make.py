@@ -11,7 +11,8 @@ from gymnasium import spaces
 
 from pipeline.environments import supported
 from pipeline.environments.action_adapters import AdaptedActions, adapted, needs_adapting
-from pipeline.errors import EnvironmentNotFound, EnvKwargsRefused, NoSuchObject, PipelineError
+from pipeline.environments.errors import EnvironmentNotFound, EnvKwargsRefused, NoSuchObject
+from pipeline.errors import PipelineError
 from serving.policy.policy import Policy
 
 #: Ids of the legacy package `gym` begin with this.

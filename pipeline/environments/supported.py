@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium import Space, spaces
 
 from pipeline.environments.action_adapters import MAX_CHOICES, choices, is_integer
-from pipeline.errors import UnsupportedSpace
+from pipeline.environments.errors import UnsupportedSpace
 from serving.policy.errors import SpaceUnsupported
 from serving.policy.spaces import leaves
 

@@ -20,9 +20,9 @@ from ray.rllib.core.models.torch.heads import TorchFreeLogStdMLPHead
 from ray.rllib.core.rl_module.torch import TorchRLModule
 
 from pipeline.environments.nested_spaces import Batch, nest
-from pipeline.errors import ExportFailed
 from pipeline.evaluation.player import Player
 from pipeline.export.action_heads import Heads, Noise
+from pipeline.export.errors import ExportFailed
 from pipeline.export.recurrent_state import StateLayout
 from pipeline.tensors import ACTION_DIST_INPUTS, ACTION_LOGP, NOISE, STATE_IN, STATE_OUT, VALUES
 from serving.policy.spaces import ACTION, OBSERVATIONS, leaves

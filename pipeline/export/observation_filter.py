@@ -9,7 +9,7 @@ import torch
 from gymnasium import Space, spaces
 from ray.rllib.utils.filter import RunningStat
 
-from pipeline.errors import UnsupportedSpace
+from pipeline.environments.errors import UnsupportedSpace
 
 MEAN_STD = "mean-std"
 

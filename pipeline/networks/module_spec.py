@@ -14,8 +14,9 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 
 from pipeline.config import TrainConfig
 from pipeline.environments import supported
+from pipeline.environments.errors import NoSuchObject
 from pipeline.environments.make import Environment, imported
-from pipeline.errors import NoSuchObject, UnknownModelSetting
+from pipeline.networks.errors import UnknownModelSetting
 from pipeline.networks.modules import AnySpacePPOModule, is_image, is_plain
 from serving.policy.spaces import leaves
 

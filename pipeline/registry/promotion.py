@@ -9,11 +9,12 @@ from mlflow.entities.model_registry import ModelVersion as RegistryVersion
 
 from pipeline.environments import make as environments
 from pipeline.environments.make import Environment
-from pipeline.errors import NothingToRollBack, PipelineError, PromotionRefused
+from pipeline.errors import PipelineError
 from pipeline.evaluation import evaluation
 from pipeline.evaluation.evaluation import Evaluation
 from pipeline.evaluation.player import Player
 from pipeline.registry import history
+from pipeline.registry.errors import NothingToRollBack, PromotionRefused
 from pipeline.registry.gate import Verdict
 from pipeline.registry.history import Event
 from pipeline.registry.target import STAGES, Slot, stages

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from pipeline.config import TrainConfig
-from pipeline.errors import NotEnoughResources
+from pipeline.rllib.errors import NotEnoughResources
 from pipeline.signals import regain_sigterm
 from serving.ray.errors import ClusterUnreachable
 

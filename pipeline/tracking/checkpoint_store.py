@@ -14,7 +14,7 @@ from pathlib import Path
 import mlflow
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from pipeline.errors import NoCheckpoint
+from pipeline.tracking.errors import NoCheckpoint
 
 _FOLDER = "checkpoints"
 _ENV_STEPS = "env_steps"

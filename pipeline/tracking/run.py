@@ -14,11 +14,12 @@ from mlflow.entities import LoggedModelInput, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from pipeline.errors import Interrupted, NotResumable, RelativeStore
+from pipeline.errors import Interrupted
 from pipeline.evaluation.evaluation import Evaluation
 from pipeline.signals import recognised
 from pipeline.tracking import retries
 from pipeline.tracking.aftermath import keep_killed
+from pipeline.tracking.errors import NotResumable, RelativeStore
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,10 +7,10 @@ import mlflow
 
 from pipeline.bundle import assemble as bundle
 from pipeline.environments.make import Environment
-from pipeline.errors import CannotContinueFrom
 from pipeline.export.observation_filter import FrozenFilter
 from pipeline.rllib.trainer import Trainer
 from pipeline.tracking import run as tracking
+from pipeline.training.errors import CannotContinueFrom
 from serving.policy.policy import Policy
 from serving.registry.registry import fetch, resolve
 

@@ -16,18 +16,19 @@ from pipeline.bundle import preflight as export_trial
 from pipeline.config import TrainConfig
 from pipeline.environments import make as environments
 from pipeline.environments.make import Environment
-from pipeline.errors import NoCheckpoint, NothingFound
 from pipeline.registry.registration import Registration, Trained
 from pipeline.rllib.ray_session import RaySession
 from pipeline.tracking import checkpoint_store as checkpoints
 from pipeline.tracking import provenance
 from pipeline.tracking import run as tracking
+from pipeline.tracking.errors import NoCheckpoint
 from pipeline.tracking.metric_queue import Outbox
 from pipeline.training.loop import FINAL_SEED, examine
 from pipeline.training.run import workplace
 from pipeline.training.side_process import SideProcess
 from pipeline.tuning import ray_tune as tuning
 from pipeline.tuning import trial_runs as trial_book
+from pipeline.tuning.errors import NothingFound
 from pipeline.tuning.ray_tune import Plan
 from pipeline.tuning.search_space import SearchSpace, changed
 from pipeline.tuning.trial_runs import TrialBook

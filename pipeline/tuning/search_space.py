@@ -8,7 +8,8 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from pipeline.config import TrainConfig, convert, nearest_of, setting
-from pipeline.errors import InvalidConfig, NotSearchable, UnknownSetting
+from pipeline.errors import InvalidConfig, UnknownSetting
+from pipeline.tuning.errors import NotSearchable
 
 #: What makes returns or the work of trials incomparable, or says where they run.
 _FIXED = {

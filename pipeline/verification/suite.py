@@ -16,10 +16,10 @@ from gymnasium import Space, spaces
 from numpy.typing import NDArray
 
 from pipeline.bundle.equivalence import compare, draw
+from pipeline.bundle.errors import ExportDiffers
 from pipeline.environments import make as environments
 from pipeline.environments.make import Environment
 from pipeline.environments.nested_spaces import Batch, flatten, nest, stack
-from pipeline.errors import ExportDiffers
 from pipeline.evaluation import evaluation
 from pipeline.evaluation.player import Player, State
 from pipeline.export.action_heads import Heads, is_choice

@@ -1,49 +1,54 @@
-"""Errors keep their facts when they cross a process boundary."""
+"""An error keeps its fields when it crosses a process boundary, and its message is one line."""
 
+import importlib
 import pickle
+from pathlib import Path
 
 import pytest
 
-from pipeline import errors
+import pipeline
+from pipeline.errors import InvalidConfig, PipelineError
 
-ERRORS = [
-    errors.InvalidConfig("lr", 0.0, "more than 0"),
-    errors.UnknownSetting("lambda", "lambda_"),
-    errors.NotSearchable("env_id"),
-    errors.NothingFound("0" * 32, 4, 4),
-    errors.NothingFound("0" * 32, 4, 0),
-    errors.UnreadableConfig("settings.yaml", "expected settings, one NAME: VALUE per line."),
-    errors.NoCheckpoint("0" * 32),
-    errors.NotResumable("0" * 32, "it finished."),
-    errors.CannotContinueFrom("models:/cartpole-ppo/1", "its action space is Discrete(2)."),
-    errors.EnvironmentNotFound("Cart", "Environment `Cart` doesn't exist."),
-    errors.EnvKwargsRefused("Cart", {"size": 8}, "got an unexpected keyword argument 'size'"),
-    errors.UnsupportedSpace("action", "Text(1, 2)", "there is no network for text", "a Discrete space"),
-    errors.NoSuchObject("envs:Stack", "No module named 'envs'."),
-    errors.UnknownModelSetting("fcnet_hidden", "is none of RLlib's."),
-    errors.ServerAnswered("http://127.0.0.1:1", 422, "observation_shape"),
-    errors.ServesAnother("http://127.0.0.1:1", "cartpole-ppo version 2", "cartpole-ppo version 1"),
-    errors.VerificationFailed("models:/cartpole-ppo/1", ["actions differ"]),
-    errors.ExportFailed("it needs the operators x::y"),
-    errors.ExportDiffers("actions", 1.0, 0.0),
-    errors.RelativeStore("sqlite:///a.db", "here"),
-    errors.NotEnoughResources("GPU", 4, 0, "num_learners x num_gpus_per_learner"),
-    errors.Interrupted("SIGTERM"),
-    errors.PromotionRefused(3, "stage 'Production'", ["it is worse"]),
-    errors.NothingToRollBack("cartpole-ppo", "stage 'Production'", 1),
-    errors.PortTaken(5000, "MLFLOW_PORT"),
-    errors.CommandFailed("python -m pipeline train", 1),
-    errors.NotReady("http://127.0.0.1:1", 3.0),
-]
+FOLDER = Path(pipeline.__file__).parent
 
 
-def test_every_error_is_in_this_table():
-    assert {type(error) for error in ERRORS} == {*errors.PipelineError.__subclasses__(), errors.Interrupted}
+def error_classes():
+    """The concrete errors of every `errors.py` and of the journey."""
+    for file in [*FOLDER.rglob("errors.py"), FOLDER / "journey.py"]:
+        importlib.import_module(".".join(file.relative_to(FOLDER.parent).with_suffix("").parts))
+    return sorted(PipelineError.__subclasses__(), key=lambda error: error.__name__)
 
 
-@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+#: Valid values by the annotation of a field.
+EXAMPLES = {
+    str: "text",
+    int: 3,
+    float: 0.5,
+    object: "anything",
+    int | None: None,
+}
+
+
+def example(error):
+    values = {}
+    for name, kind in error.__annotations__.items():
+        if name == "template":
+            continue
+        origin = getattr(kind, "__origin__", kind)
+        is_plain = kind in EXAMPLES
+        values[name] = EXAMPLES[kind] if is_plain else ({"a": 1} if "Mapping" in str(origin) else ["one", "two"])
+    return error(**values)
+
+
+@pytest.mark.parametrize("error", error_classes(), ids=lambda error: error.__name__)
 def test_an_error_survives_pickling_and_is_one_line(error):
-    copy = pickle.loads(pickle.dumps(error))
-    assert str(copy) == str(error)
-    assert vars(copy) == vars(error)
-    assert "\n" not in str(error)
+    original = example(error)
+    copy = pickle.loads(pickle.dumps(original))
+    assert str(copy) == str(original)
+    assert vars(copy) == vars(original)
+    assert str(original)
+    assert "\n" not in str(original)
+
+
+def test_the_message_is_the_template_filled_with_the_fields():
+    assert str(InvalidConfig("lr", 0.0, "more than 0")) == "lr is 0.0, expected more than 0."

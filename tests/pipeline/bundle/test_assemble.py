@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pipeline.bundle import assemble as bundle
-from pipeline.errors import ExportDiffers
+from pipeline.bundle.errors import ExportDiffers
 from pipeline.export.exportable_policy import ExportablePolicy
 from pipeline.tracking import run as tracking
 from serving.policy.policy import Policy

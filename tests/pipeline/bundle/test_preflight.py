@@ -4,7 +4,9 @@ import pytest
 
 from pipeline.bundle import preflight as export_trial
 from pipeline.config import TrainConfig
-from pipeline.errors import EnvironmentNotFound, ExportFailed, UnknownModelSetting, UnsupportedSpace
+from pipeline.environments.errors import EnvironmentNotFound, UnsupportedSpace
+from pipeline.export.errors import ExportFailed
+from pipeline.networks.errors import UnknownModelSetting
 
 
 def test_what_can_be_exported_passes():

@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.config import TrainConfig
 from pipeline.environments import make as environments
-from pipeline.errors import EnvironmentNotFound, EnvKwargsRefused, NoSuchObject, UnsupportedSpace
+from pipeline.environments.errors import EnvironmentNotFound, EnvKwargsRefused, NoSuchObject, UnsupportedSpace
 from pipeline.rllib.trainer import algorithm_config
 
 

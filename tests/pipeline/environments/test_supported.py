@@ -4,7 +4,7 @@ import pytest
 from gymnasium import spaces
 
 from pipeline.environments import supported
-from pipeline.errors import UnsupportedSpace
+from pipeline.environments.errors import UnsupportedSpace
 from tests.pipeline.zoo import BOX, SPACES
 
 _TWO = spaces.Discrete(2)

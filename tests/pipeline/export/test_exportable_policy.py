@@ -8,8 +8,9 @@ import torch
 from ray.rllib.utils.spaces.space_utils import unsquash_action
 
 from pipeline.bundle import equivalence as proof
-from pipeline.errors import ExportDiffers, ExportFailed
+from pipeline.bundle.errors import ExportDiffers
 from pipeline.export import exportable_policy as export
+from pipeline.export.errors import ExportFailed
 from pipeline.export.exportable_policy import ExportablePolicy
 
 

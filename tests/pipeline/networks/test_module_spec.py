@@ -5,8 +5,9 @@ import torch
 
 from pipeline.config import TrainConfig
 from pipeline.environments import make as environments
-from pipeline.errors import NoSuchObject, UnknownModelSetting, UnsupportedSpace
+from pipeline.environments.errors import NoSuchObject, UnsupportedSpace
 from pipeline.networks import module_spec as networks
+from pipeline.networks.errors import UnknownModelSetting
 
 
 @pytest.mark.parametrize(

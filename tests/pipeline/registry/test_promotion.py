@@ -8,8 +8,8 @@ import onnx
 import pytest
 
 from pipeline import tables
-from pipeline.errors import NothingToRollBack, PromotionRefused
 from pipeline.registry import promotion
+from pipeline.registry.errors import NothingToRollBack, PromotionRefused
 from pipeline.registry.promotion import Gate
 from pipeline.registry.target import Slot
 from serving.policy.policy import Bundle

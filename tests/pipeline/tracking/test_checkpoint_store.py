@@ -5,9 +5,9 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from pipeline.errors import NoCheckpoint
 from pipeline.tracking import checkpoint_store as checkpoints
 from pipeline.tracking import run as tracking
+from pipeline.tracking.errors import NoCheckpoint
 
 
 @pytest.fixture

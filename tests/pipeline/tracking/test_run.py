@@ -3,9 +3,10 @@
 import mlflow
 import pytest
 
-from pipeline.errors import Interrupted, RelativeStore
+from pipeline.errors import Interrupted
 from pipeline.evaluation.evaluation import Evaluation
 from pipeline.tracking import run as tracking
+from pipeline.tracking.errors import RelativeStore
 
 
 def status(run_id):

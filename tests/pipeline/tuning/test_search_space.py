@@ -7,7 +7,8 @@ import yaml
 
 import pipeline.tuning.search_space
 from pipeline.config import TrainConfig
-from pipeline.errors import InvalidConfig, NotSearchable, UnknownSetting
+from pipeline.errors import InvalidConfig, UnknownSetting
+from pipeline.tuning.errors import NotSearchable
 from pipeline.tuning.search_space import SearchSpace, changed
 
 SHIPPED = yaml.safe_load(Path(pipeline.tuning.search_space.__file__).with_suffix(".yaml").read_text())

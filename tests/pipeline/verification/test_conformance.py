@@ -12,9 +12,9 @@ import uvicorn
 from pipeline.bundle import assemble as bundle
 from pipeline.config import TrainConfig
 from pipeline.environments import make as environments
-from pipeline.errors import ServerAnswered, ServesAnother
 from pipeline.rllib.trainer import Trainer
 from pipeline.verification import suite as verification
+from pipeline.verification.errors import ServerAnswered, ServesAnother
 from pipeline.verification.over_http import Server, through_http
 from pipeline.verification.suite import Subject
 from serving.http.app import PolicyApp

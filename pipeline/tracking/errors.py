@@ -1,0 +1,40 @@
+"""Errors of MLflow runs and their checkpoints."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pipeline.errors import PipelineError
+
+
+@dataclass(eq=False)
+class RelativeStore(PipelineError):
+    """`mlflow run` was given a relative SQLite URI, which names another file in the project's directory."""
+
+    uri: str
+    directory: str
+
+    template: ClassVar[str] = (
+        "The tracking URI {uri} is relative, and the project runs in {directory}, where that file does "
+        "not hold this run. Give an absolute one: MLFLOW_TRACKING_URI=sqlite:////absolute/path/to/mlflow.db"
+    )
+
+
+@dataclass(eq=False)
+class NoCheckpoint(PipelineError):
+    """A run has no complete checkpoint."""
+
+    run_id: str
+
+    template: ClassVar[str] = (
+        "Run {run_id} has no complete checkpoint to resume from. Start a new one: python -m pipeline train"
+    )
+
+
+@dataclass(eq=False)
+class NotResumable(PipelineError):
+    """A run cannot be resumed."""
+
+    run_id: str
+    reason: str
+
+    template: ClassVar[str] = "Run {run_id} cannot be resumed: {reason}"
