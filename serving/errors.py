@@ -1,7 +1,7 @@
-"""The bases of all errors of this package. Each room defines its own errors in its `errors.py`.
+"""Base classes of the errors of this package. Each room defines its own errors in its `errors.py`.
 
-Each error is a dataclass: its fields are the facts and `__str__` is the message. Errors survive pickling, because Ray
-carries them between processes.
+Each error is a dataclass: its fields hold the facts, and `template` turns them into the message. Errors survive
+pickling, because Ray carries them between processes.
 """
 
 from collections.abc import Iterator
@@ -11,22 +11,28 @@ from typing import Any, ClassVar
 
 
 class ServingError(Exception):
-    """Base of the errors that this package raises on purpose; the message is fit to be shown to a user."""
+    """Base of the errors that this package raises on purpose. Their messages can be shown to a user."""
+
+    template: ClassVar[str]
+    """The message, a format string of the fields. Classes whose message needs logic define `__str__` instead."""
+
+    def __str__(self) -> str:
+        return self.template.format(**vars(self))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Exception's own replays positional arguments only; the fields may have been given by name.
+        # Exception.__reduce__ replays only positional arguments, and the fields may have been given by name.
         return type(self), tuple(getattr(self, field.name) for field in fields(self))  # type: ignore[arg-type]
 
 
 class HttpError(ServingError):
-    """Base of the errors that an HTTP client receives; each concrete class declares `status` and `code`."""
+    """Base of the errors that an HTTP client receives. Each concrete class declares `status` and `code`."""
 
     status: ClassVar[HTTPStatus]
     code: ClassVar[str]
 
 
 class RequestError(HttpError):
-    """A request that cannot be answered as it is; its status is 4xx."""
+    """Base of the errors in a request. Their status is 4xx."""
 
 
 def http_errors(base: type[HttpError] = HttpError) -> Iterator[type[HttpError]]:
