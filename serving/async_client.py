@@ -1,4 +1,4 @@
-"""The former home of `AsyncPolicyClient`, kept importable for existing code."""
+"""Re-exports `AsyncPolicyClient` for code that was written before it moved to `serving.client`."""
 
 from serving.client.async_client import AsyncPolicyClient
 

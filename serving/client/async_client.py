@@ -1,4 +1,4 @@
-"""The asyncio twin of `serving.client.client`. It needs aiohttp and nothing else: no ray, no torch, no mlflow."""
+"""An asyncio HTTP client. It needs aiohttp and no other package."""
 
 import asyncio
 from collections.abc import Hashable, Sequence
@@ -7,14 +7,14 @@ from typing import Any, Self
 
 import aiohttp
 
-from serving.client.core import Conversation, Json, Question, options_of, reason_of
-from serving.client.retry import Call, Lost, Reply
+from serving.client.core import BaseClient, Json, Request, failure_reason
+from serving.client.retry import Attempts, NoResponse, Response
 
 
-class AsyncPolicyClient(Conversation):
-    """Asks a policy server for actions, many requests at once over kept-alive connections, within one event loop.
+class AsyncPolicyClient(BaseClient):
+    """Queries a policy server with many concurrent requests over persistent connections, within one event loop.
 
-    Methods, arguments and errors are those of `PolicyClient`. Episodes that are played at once with a recurrent
+    Methods, arguments and errors are those of `PolicyClient`. Episodes that are played concurrently with a recurrent
     policy need names: `act(observation, episode=...)`.
     """
 
@@ -38,9 +38,9 @@ class AsyncPolicyClient(Conversation):
         episode: Hashable = None,
     ) -> dict[str, Json]:
         """Return the server's whole answer for one observation, as `PolicyClient.answer`."""
-        options = options_of(explore=explore, seed=seed, details=details)
-        answer: dict[str, Json] = await self._ask(self._question(observation, episode, options))
-        self._remember(answer, episode)
+        request = self._request(observation, episode, explore=explore, seed=seed, details=details)
+        answer: dict[str, Json] = await self._send(request)
+        self._keep_state(answer, episode)
         return answer
 
     async def act_batch(
@@ -52,19 +52,19 @@ class AsyncPolicyClient(Conversation):
         episodes: Sequence[Hashable] | None = None,
     ) -> list[Json]:
         """Return the actions for a batch of observations, as `PolicyClient.act_batch`."""
-        names = range(len(observations)) if episodes is None else episodes
-        answer = await self._ask(self._batch_question(observations, names, options_of(explore=explore, seed=seed)))
-        self._remember_batch(answer, names)
+        episodes = range(len(observations)) if episodes is None else episodes
+        answer = await self._send(self._batch_request(observations, episodes, explore=explore, seed=seed))
+        self._keep_batch_states(answer, episodes)
         actions: list[Json] = answer["actions"]
         return actions
 
     async def model(self) -> dict[str, Json]:
-        """Return what the server serves, as `PolicyClient.model`."""
-        description: dict[str, Json] = await self._ask(Question("GET", "/model"))
+        """Return the description of the served model, as `PolicyClient.model`."""
+        description: dict[str, Json] = await self._send(Request("GET", "/model"))
         return description
 
     async def close(self) -> None:
-        """Close the connections; another request would open them again."""
+        """Close the connections; a later request opens new ones."""
         if self._session is not None:
             await self._session.close()
         self._session = None
@@ -77,20 +77,20 @@ class AsyncPolicyClient(Conversation):
     ) -> None:
         await self.close()
 
-    async def _ask(self, question: Question) -> Any:
-        call = Call(self._patience)
-        while (wait := call.wait_after(outcome := await self._attempt(question, call))) is not None:  # noqa: ASYNC110 - a backoff
-            await asyncio.sleep(wait)
-        return self._understand(outcome)
+    async def _send(self, request: Request) -> Any:
+        attempts = Attempts(self._retry_policy)
+        while (delay := attempts.delay_after(outcome := await self._attempt(request, attempts))) is not None:  # noqa: ASYNC110 - the delay of a retry
+            await asyncio.sleep(delay)
+        return self._content(outcome)
 
-    async def _attempt(self, question: Question, call: Call) -> Reply | Lost:
-        if self._session is None:  # here, for a session belongs to the loop that runs
+    async def _attempt(self, request: Request, attempts: Attempts) -> Response | NoResponse:
+        if self._session is None:  # A session belongs to the running event loop, so the constructor cannot create it.
             self._session = aiohttp.ClientSession(headers=self._headers)
-        connect_s, answer_s = call.timeouts_s
-        timeout = aiohttp.ClientTimeout(total=call.left_s, sock_connect=connect_s, sock_read=answer_s)
-        url = self.url + question.path
+        connect_s, response_s = attempts.timeouts_s
+        timeout = aiohttp.ClientTimeout(total=attempts.remaining_s, sock_connect=connect_s, sock_read=response_s)
+        url = self.url + request.path
         try:
-            async with self._session.request(question.method, url, data=question.body, timeout=timeout) as answer:
-                return Reply(answer.status, answer.headers, await answer.read())
-        except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
-            return Lost(reason_of(error), error)
+            async with self._session.request(request.method, url, data=request.body, timeout=timeout) as response:
+                return Response(response.status, response.headers, await response.read())
+        except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError.
+            return NoResponse(failure_reason(error), error)

@@ -1,4 +1,4 @@
-"""A client for a policy server. It needs requests and nothing else: no ray, no torch, no mlflow."""
+"""A blocking HTTP client. It needs requests and no other package."""
 
 import time
 from collections.abc import Hashable, Sequence
@@ -7,38 +7,37 @@ from typing import Any, Self
 
 import requests
 
-from serving.client.core import Conversation, Json, Question, options_of, reason_of
-from serving.client.retry import Call, Lost, Reply
+from serving.client.core import BaseClient, Json, Request, failure_reason
+from serving.client.retry import Attempts, NoResponse, Response
 
 
-class PolicyClient(Conversation):
-    """Asks a policy server for actions over one kept-alive connection. Not to be shared between threads.
+class PolicyClient(BaseClient):
+    """Queries a policy server over one persistent connection. It is not thread-safe.
 
-    Observations are what the environment returns: arrays, numbers, and dicts and tuples of them. The states of a
-    recurrent policy go with each request and come with each answer; call `reset` where an episode begins. What may
-    pass, such as a server that restarts, is tried again; to repeat a request is safe, for the server keeps nothing of
-    it. The arguments are those of `Conversation`.
+    Observations are what the environment returns: arrays, numbers, and dicts and tuples of them. The client sends
+    the state of a recurrent policy with each request and keeps the new one; call `reset` at the start of an episode.
+    Temporary failures, such as a server that restarts, are retried. The arguments are those of `BaseClient`.
     """
 
     def __init__(self, url: str, **options: Any) -> None:
         super().__init__(url, **options)
         self._session = requests.Session()
-        self._session.auth = self._authorize
+        self._session.auth = self._add_headers
 
     def act(
         self, observation: Any, *, explore: bool = False, seed: int | None = None, episode: Hashable = None
     ) -> Json:
-        """Return the action for one observation: what `env.step` takes.
+        """Return the action for one observation, in the form that `env.step` takes.
 
         Args:
-            observation: of the observation space.
-            explore: sample it from the policy's distribution, instead of taking the most probable one.
-            seed: makes the sample repeatable; the same for each step would draw the same noise for each.
-            episode: names the episode, where several are played with a recurrent policy.
+            observation: an element of the observation space.
+            explore: sample the action from the policy's distribution instead of taking the most probable one.
+            seed: makes the sample reproducible. Use a new seed for each step; equal seeds draw equal noise.
+            episode: identifies the episode if several are played concurrently with a recurrent policy.
 
         Raises:
-            RequestRefused: the server says why.
-            ServerUnreachable: no server, or no answer in time.
+            RequestRefused: the server responded with an error.
+            ServerUnreachable: there is no policy server, or it did not respond in time.
         """
         return self.answer(observation, explore=explore, seed=seed, episode=episode)["action"]
 
@@ -51,13 +50,14 @@ class PolicyClient(Conversation):
         details: bool = False,
         episode: Hashable = None,
     ) -> dict[str, Json]:
-        """Return the server's whole answer for one observation; `details` adds what is known of the action.
+        """Return the server's whole answer for one observation.
 
-        Raises as `act`.
+        With `details`, it contains the distribution of the action and, if the graph has them, its log-probability and
+        the value of the observation. Raises as `act`.
         """
-        options = options_of(explore=explore, seed=seed, details=details)
-        answer: dict[str, Json] = self._ask(self._question(observation, episode, options))
-        self._remember(answer, episode)
+        request = self._request(observation, episode, explore=explore, seed=seed, details=details)
+        answer: dict[str, Json] = self._send(request)
+        self._keep_state(answer, episode)
         return answer
 
     def act_batch(
@@ -71,26 +71,26 @@ class PolicyClient(Conversation):
         """Return the actions for a batch of observations.
 
         Args:
-            observations: a list of them, or an array `[batch, *shape]`.
+            observations: a list of observations, or an array `[batch, *shape]`.
             explore: as for `act`.
             seed: as for `act`.
-            episodes: what names the episode of each; by default its place in the batch.
+            episodes: identify the episode of each observation; by default its index in the batch.
 
         Raises as `act`.
         """
-        names = range(len(observations)) if episodes is None else episodes
-        answer = self._ask(self._batch_question(observations, names, options_of(explore=explore, seed=seed)))
-        self._remember_batch(answer, names)
+        episodes = range(len(observations)) if episodes is None else episodes
+        answer = self._send(self._batch_request(observations, episodes, explore=explore, seed=seed))
+        self._keep_batch_states(answer, episodes)
         actions: list[Json] = answer["actions"]
         return actions
 
     def model(self) -> dict[str, Json]:
-        """Return what the server serves: name, version, spaces, environment, evaluation. Raises as `act`."""
-        description: dict[str, Json] = self._ask(Question("GET", "/model"))
+        """Return the served model's name, version, spaces, environment and evaluation. Raises as `act`."""
+        description: dict[str, Json] = self._send(Request("GET", "/model"))
         return description
 
     def close(self) -> None:
-        """Close the connection; another request would open one again."""
+        """Close the connection; a later request opens a new one."""
         self._session.close()
 
     def __enter__(self) -> Self:
@@ -101,21 +101,21 @@ class PolicyClient(Conversation):
     ) -> None:
         self.close()
 
-    def _ask(self, question: Question) -> Any:
-        call = Call(self._patience)
-        while (wait := call.wait_after(outcome := self._attempt(question, call))) is not None:
-            time.sleep(wait)
-        return self._understand(outcome)
+    def _send(self, request: Request) -> Any:
+        attempts = Attempts(self._retry_policy)
+        while (delay := attempts.delay_after(outcome := self._attempt(request, attempts))) is not None:
+            time.sleep(delay)
+        return self._content(outcome)
 
-    def _attempt(self, question: Question, call: Call) -> Reply | Lost:
-        url = self.url + question.path
+    def _attempt(self, request: Request, attempts: Attempts) -> Response | NoResponse:
+        url = self.url + request.path
         try:
-            answer = self._session.request(question.method, url, data=question.body, timeout=call.timeouts_s)
+            response = self._session.request(request.method, url, data=request.body, timeout=attempts.timeouts_s)
         except requests.RequestException as error:
-            return Lost(reason_of(error), error)
-        return Reply(answer.status_code, answer.headers, answer.content)
+            return NoResponse(failure_reason(error), error)
+        return Response(response.status_code, response.headers, response.content)
 
-    def _authorize(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        # Headers of the session would give way to what a .netrc says.
+    def _add_headers(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        # Credentials in a .netrc file would replace the Authorization header of the session, but not this one.
         request.headers.update(self._headers)
         return request

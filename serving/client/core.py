@@ -1,6 +1,6 @@
-"""What clients of a policy server say, understand and remember; how bytes travel is each client's own.
+"""Requests, responses and recurrent states of a client, independent of the HTTP library.
 
-It needs neither ray, torch, mlflow nor numpy.
+It imports neither ray, torch, mlflow nor numpy.
 """
 
 import base64
@@ -10,132 +10,133 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from serving.client.errors import RequestRefused, ServerUnreachable, ServerUrlInvalid
-from serving.client.retry import Lost, Patience, Reply
+from serving.client.retry import NoResponse, Response, RetryPolicy
 
 Json = Any
 
-LARGE = 1024
-"""Arrays of more numbers are sent in base64, which is shorter and quicker to read."""
+MAX_LISTED = 1024
+"""Arrays with more elements are sent in base64, which is shorter and faster to decode."""
 
-FAILED_FROM = 400
+MIN_ERROR_STATUS = 400
 
 
-class Question(NamedTuple):
-    """A request, under the server's route prefix."""
+class Request(NamedTuple):
+    """An HTTP request; `path` is relative to the client's URL."""
 
     method: str
     path: str
     body: bytes | None = None
 
 
-class Conversation:
-    """What was learnt from the answers of one server: its version, and the states of recurrent policies.
+class BaseClient:
+    """Builds requests, reads responses, and keeps the states of recurrent policies.
 
     Args:
-        url: with the route prefix, such as `http://127.0.0.1:8000/cartpole-ppo`.
-        timeout_s: how long to wait for an answer, each time.
-        connect_timeout_s: how long to wait for a connection, each time.
-        total_timeout_s: how long a call may take with all its attempts and the waits between them.
-        retries: how often to ask again, when the connection failed or the answer was 502, 503 or 504, or too long in
-            coming. Any other answer is final.
-        token: the bearer token, of a server that asks for one.
+        url: the server's URL with the route prefix, such as `http://127.0.0.1:8000/cartpole-ppo`.
+        timeout_s: the time to wait for the response of each attempt, in seconds.
+        connect_timeout_s: the time to wait for the connection of each attempt, in seconds.
+        total_timeout_s: the longest duration of a call with all its attempts and the delays between them, in seconds.
+        retries: how often a call is retried if the connection fails, the response takes too long, or its status is
+            502, 503 or 504. Other responses are final.
+        token: the bearer token, if the server requires one.
 
     Raises:
-        ServerUrlInvalid: the URL is none of HTTP.
+        ServerUrlInvalid: `url` is not an HTTP URL.
     """
 
     def __init__(
         self,
         url: str,
         *,
-        timeout_s: float = Patience.timeout_s,
-        connect_timeout_s: float = Patience.connect_timeout_s,
-        total_timeout_s: float = Patience.total_timeout_s,
-        retries: int = Patience.retries,
+        timeout_s: float = RetryPolicy.timeout_s,
+        connect_timeout_s: float = RetryPolicy.connect_timeout_s,
+        total_timeout_s: float = RetryPolicy.total_timeout_s,
+        retries: int = RetryPolicy.retries,
         token: str | None = None,
     ) -> None:
         if not _is_http(url):
             raise ServerUrlInvalid(url)
         self.url = url.rstrip("/")
         self.model_version: int | None = None
-        """The version that made the last answer; it changes with a promotion."""
+        """The model version of the last response; it changes after a promotion."""
         self.state_reset = False
-        """Whether the last answer began anew, because the state was that of a version before a promotion."""
+        """Whether the last action started from the initial state because the sent one was of another version."""
         self._states: dict[Hashable, str] = {}
-        self._patience = Patience(connect_timeout_s, timeout_s, total_timeout_s, retries)
+        self._retry_policy = RetryPolicy(connect_timeout_s, timeout_s, total_timeout_s, retries)
         self._headers = {"Content-Type": "application/json"}
         if token is not None:
             self._headers["Authorization"] = f"Bearer {token}"
 
     def reset(self, *episodes: Hashable) -> None:
-        """Forget the states of some episodes, or of all: the next action of each begins with the initial state."""
+        """Discard the states of the given episodes, by default of all; they continue from the initial state."""
         for episode in episodes or tuple(self._states):
             self._states.pop(episode, None)
 
-    def _question(self, observation: Any, episode: Hashable, options: dict[str, Json]) -> Question:
-        body = {"observation": plain(observation), **options}
-        if episode in self._states:
-            body["state"] = self._states[episode]
-        return Question("POST", "/", json.dumps(body).encode())
+    def _request(self, observation: Any, episode: Hashable, **options: Json) -> Request:
+        return _post({"observation": to_json(observation)}, options | {"state": self._states.get(episode)})
 
-    def _batch_question(self, observations: Any, episodes: Sequence[Hashable], options: dict[str, Json]) -> Question:
-        body = {"observations": plain(observations), **options}
-        if any(episode in self._states for episode in episodes):
-            body["states"] = [self._states.get(episode) for episode in episodes]
-        return Question("POST", "/", json.dumps(body).encode())
+    def _batch_request(self, observations: Any, episodes: Sequence[Hashable], **options: Json) -> Request:
+        states = [self._states.get(episode) for episode in episodes]
+        return _post({"observations": to_json(observations)}, options | {"states": states if any(states) else None})
 
-    def _understand(self, outcome: Reply | Lost) -> Any:
-        """Return the JSON of an answer. Raises RequestRefused, ServerUnreachable."""
-        if isinstance(outcome, Lost):
+    def _content(self, outcome: Response | NoResponse) -> Any:
+        """Return the JSON content of a successful response.
+
+        Raises:
+            RequestRefused: the server responded with an error.
+            ServerUnreachable: there is no response, or it is not from a policy server.
+        """
+        if isinstance(outcome, NoResponse):
             raise ServerUnreachable(self.url, outcome.reason) from outcome.error
         version = outcome.headers.get("X-Model-Version", "")
         if not version.isdecimal():
-            # Everything that a policy server answers names its version: this is a proxy, or another server.
+            # Every response of a policy server has this header, so a proxy or another server sent this one.
             raise ServerUnreachable(self.url, f"HTTP status {outcome.status} from another server")
         self.model_version = int(version)
         try:
-            answer = json.loads(outcome.body)
+            content = json.loads(outcome.body)
         except ValueError as error:
             raise ServerUnreachable(self.url, f"HTTP status {outcome.status} with a body that is not JSON") from error
-        if outcome.status >= FAILED_FROM:
-            raise RequestRefused(outcome.status, answer["error"]["code"], answer["error"]["message"])
-        return answer
+        if outcome.status >= MIN_ERROR_STATUS:
+            raise RequestRefused(outcome.status, content["error"]["code"], content["error"]["message"])
+        return content
 
-    def _remember(self, answer: dict[str, Json], episode: Hashable) -> None:
-        self._carry([episode], [answer.get("state")], reset=answer.get("state_reset", False))
+    def _keep_state(self, answer: dict[str, Json], episode: Hashable) -> None:
+        self._keep_states([episode], [answer.get("state")], reset=answer.get("state_reset", False))
 
-    def _remember_batch(self, answer: dict[str, Json], episodes: Sequence[Hashable]) -> None:
-        self._carry(episodes, answer.get("states"), reset=any(answer.get("state_reset", ())))
+    def _keep_batch_states(self, answer: dict[str, Json], episodes: Sequence[Hashable]) -> None:
+        states = answer.get("states") or [None] * len(episodes)
+        self._keep_states(episodes, states, reset=any(answer.get("state_reset", ())))
 
-    def _carry(self, episodes: Sequence[Hashable], states: Sequence[str | None] | None, *, reset: bool) -> None:
+    def _keep_states(self, episodes: Sequence[Hashable], states: Sequence[str | None], *, reset: bool) -> None:
         self.state_reset = reset
-        for episode, state in zip(episodes, states or [None] * len(episodes), strict=True):
-            if state is None:  # the policy isn't recurrent, or not any more
+        for episode, state in zip(episodes, states, strict=True):
+            if state is None:  # The policy is not recurrent, or not any more after a promotion.
                 self._states.pop(episode, None)
             else:
                 self._states[episode] = state
 
 
-def options_of(*, explore: bool, seed: int | None, details: bool = False) -> dict[str, Json]:
-    """Return what a request says beside its observation: nothing, where nothing is asked for."""
-    flags = {name: True for name, asked in (("explore", explore), ("details", details)) if asked}
-    return flags if seed is None else {**flags, "seed": seed}
+def _post(body: dict[str, Json], options: dict[str, Json]) -> Request:
+    """Return a request for actions without the options that are None or False, the server's defaults."""
+    given = {name: value for name, value in options.items() if value is not None and value is not False}
+    return Request("POST", "/", json.dumps(body | given).encode())
 
 
-def plain(value: Any) -> Json:
-    """Return the JSON form of what an environment returns."""
+def to_json(value: Any) -> Json:
+    """Return the JSON form of an observation: arrays, numbers, and dicts, lists and tuples of them."""
     if isinstance(value, dict):
-        return {key: plain(part) for key, part in value.items()}
+        return {key: to_json(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(part) for part in value]
-    if getattr(value, "size", 0) > LARGE:
+        return [to_json(part) for part in value]
+    if getattr(value, "size", 0) > MAX_LISTED:
         content = value.astype(value.dtype.newbyteorder("<")).tobytes()
         return {"base64": base64.b64encode(content).decode(), "dtype": value.dtype.name, "shape": list(value.shape)}
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-def reason_of(error: Exception) -> str:
-    """Return in a few words why there was no answer; the libraries wrap the cause in their own."""
+def failure_reason(error: Exception) -> str:
+    """Return a short description of a connection error; the HTTP libraries hide its cause in nested exceptions."""
     text = f"{error!r} {error.__cause__!r} {error.__context__!r}"
     if "Timeout" in text:
         return "no answer in time"

@@ -1,4 +1,4 @@
-"""Errors that clients raise."""
+"""Errors that the clients raise."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from serving.errors import ServingError
 
 @dataclass(eq=False)
 class ServerUnreachable(ServingError):
-    """The client reached no policy server."""
+    """No policy server responded at `url`."""
 
     url: str
     reason: str
@@ -18,17 +18,17 @@ class ServerUnreachable(ServingError):
 
 @dataclass(eq=False)
 class ServerUrlInvalid(ServingError):
-    """What the client was given is no URL of HTTP."""
+    """`url` is not an HTTP URL."""
 
     url: str
 
     def __str__(self) -> str:
-        return f"'{self.url}' is no URL of a policy server, expected one like http://127.0.0.1:8000/cartpole-ppo"
+        return f"'{self.url}' is not the URL of a policy server, expected one like http://127.0.0.1:8000/cartpole-ppo"
 
 
 @dataclass(eq=False)
 class RequestRefused(ServingError):
-    """The policy server refused the client's request."""
+    """The policy server rejected the request, or failed to compute the action."""
 
     status: int
     code: str

@@ -1,4 +1,7 @@
-"""How long a client waits, and when it asks again."""
+"""Timeouts and retries of a client's calls.
+
+It uses the standard library only, so that a client needs one HTTP library and nothing else.
+"""
 
 import random
 import time
@@ -8,78 +11,78 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import NamedTuple
 
-PASSING = frozenset({HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT})
-"""What a server answers that may answer otherwise a moment later."""
+RETRIED_STATUSES = frozenset({HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT})
+"""Statuses of temporary failures."""
 
 FIRST_BACKOFF_S = 0.1
-LONGEST_BACKOFF_S = 5.0
+MAX_BACKOFF_S = 5.0
 
 
-class Reply(NamedTuple):
-    """What a server answered."""
+class Response(NamedTuple):
+    """An HTTP response; the names of `headers` are case-insensitive."""
 
     status: int
     headers: Mapping[str, str]
-    """Their names in any case."""
     body: bytes
 
 
-class Lost(NamedTuple):
-    """A request that got no answer; the server may have had it or not."""
+class NoResponse(NamedTuple):
+    """The failure of a request that received no response; the server may have processed it."""
 
     reason: str
     error: Exception
 
 
 @dataclass(frozen=True)
-class Patience:
-    """The bounds of one call, in seconds, and how often it is tried again."""
+class RetryPolicy:
+    """Timeouts in seconds, and the number of retries of one call."""
 
     connect_timeout_s: float = 2.0
-    """For a connection, each time."""
+    """Per attempt, to connect."""
     timeout_s: float = 10.0
-    """For an answer, each time."""
+    """Per attempt, to receive the response."""
     total_timeout_s: float = 30.0
-    """For everything: attempts and the waits between them."""
+    """For all attempts and the delays between them."""
     retries: int = 3
-    """Attempts after the first."""
+    """Attempts after the first one."""
 
 
-class Call:
-    """One call under way: how often it was tried, and the time that it has left."""
+class Attempts:
+    """Counts the attempts of one call and limits its total time."""
 
-    def __init__(self, patience: Patience) -> None:
-        self._patience = patience
-        self._ends_at = time.monotonic() + patience.total_timeout_s
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._policy = policy
+        self._deadline = time.monotonic() + policy.total_timeout_s
         self._retries = 0
 
     @property
-    def left_s(self) -> float:
-        """The seconds left for the whole call; some, for an attempt has begun."""
-        return max(self._ends_at - time.monotonic(), 0.001)
+    def remaining_s(self) -> float:
+        """The seconds until the total timeout; at least a millisecond, because HTTP libraries reject zero."""
+        return max(self._deadline - time.monotonic(), 0.001)
 
     @property
     def timeouts_s(self) -> tuple[float, float]:
-        """The seconds that the next attempt has for its connection and for its answer."""
-        left = self.left_s
-        return min(self._patience.connect_timeout_s, left), min(self._patience.timeout_s, left)
+        """The connect timeout and the response timeout of the next attempt, in seconds."""
+        remaining = self.remaining_s
+        return min(self._policy.connect_timeout_s, remaining), min(self._policy.timeout_s, remaining)
 
-    def wait_after(self, outcome: Reply | Lost) -> float | None:
-        """Return the seconds to wait before the next attempt, None where the outcome is final.
+    def delay_after(self, outcome: Response | NoResponse) -> float | None:
+        """Return the seconds to wait before the next attempt, or None if the outcome is final.
 
-        To ask again is safe whatever became of the request: a server keeps nothing of it.
+        Repeating a request is safe even if the server processed it, because the server keeps no state.
         """
-        if self._retries == self._patience.retries or (isinstance(outcome, Reply) and outcome.status not in PASSING):
+        temporary = isinstance(outcome, NoResponse) or outcome.status in RETRIED_STATUSES
+        if not temporary or self._retries == self._policy.retries:
             return None
-        backoff = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2**self._retries)
+        backoff = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2**self._retries)
         self._retries += 1
-        asked = _retry_after_s(outcome.headers) if isinstance(outcome, Reply) else 0.0
-        wait = asked + random.uniform(0.0, backoff)  # noqa: S311 - so that clients do not all come back at once
-        return wait if wait < self._ends_at - time.monotonic() else None
+        retry_after = _retry_after_s(outcome.headers) if isinstance(outcome, Response) else 0.0
+        delay = retry_after + random.uniform(0.0, backoff)  # noqa: S311 - jitter, so that clients do not retry in step
+        return delay if delay < self._deadline - time.monotonic() else None
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float:
-    """Return what `Retry-After` asks for, as seconds or a date (RFC 9110, section 10.2.3); 0 if nothing it can mean."""
+    """Return the seconds that `Retry-After` requests, a number or a date (RFC 9110, section 10.2.3), by default 0."""
     text = headers.get("Retry-After", "")
     if text.isdecimal():
         return float(text)

@@ -1,4 +1,4 @@
-"""A real HTTP server that misbehaves on purpose: it does to each request what the next word of its script says."""
+"""A real HTTP server that fails on purpose: each request is handled as the next word of its script says."""
 
 import socket
 import threading
@@ -14,24 +14,24 @@ def http(status: str, body: bytes, headers: bytes = MODEL) -> bytes:
     return b"HTTP/1.1 %s\r\n%sContent-Length: %d\r\n\r\n%s" % (status.encode(), headers, len(body), body)
 
 
-REFUSAL = b'{"error": {"code": "overloaded", "message": "try again in a second"}}'
+ERROR = b'{"error": {"code": "overloaded", "message": "try again in a second"}}'
 ANSWERS = {
     "act": http("200 OK", b'{"action": 1}'),
     "act and close": http("200 OK", b'{"action": 1}'),
     "break off": http("200 OK", b'{"action": 1}')[:-5],
-    "busy": http("503 Service Unavailable", REFUSAL),
-    "busy for a second": http("503 Service Unavailable", REFUSAL, MODEL + b"Retry-After: 1\r\n"),
-    "busy for an hour": http("503 Service Unavailable", REFUSAL, MODEL + b"Retry-After: 3600\r\n"),
+    "busy": http("503 Service Unavailable", ERROR),
+    "busy for a second": http("503 Service Unavailable", ERROR, MODEL + b"Retry-After: 1\r\n"),
+    "busy for an hour": http("503 Service Unavailable", ERROR, MODEL + b"Retry-After: 3600\r\n"),
     "bad gateway": http("502 Bad Gateway", b"<html>", b""),
     "gateway timeout": http("504 Gateway Timeout", b"<html>", b""),
-    "refuse": http("422 Unprocessable Entity", REFUSAL.replace(b"overloaded", b"observation_shape")),
-    "fail": http("500 Internal Server Error", REFUSAL.replace(b"overloaded", b"policy_failed")),
+    "refuse": http("422 Unprocessable Entity", ERROR.replace(b"overloaded", b"observation_shape")),
+    "fail": http("500 Internal Server Error", ERROR.replace(b"overloaded", b"policy_failed")),
     "garble": http("200 OK", b"<html>"),
 }
 
 
-class Misbehaving:
-    """The server; `requests` are those that it was asked, `connections` how many were opened."""
+class FaultyServer:
+    """Records the `requests` that it received and the number of `connections` that were opened."""
 
     def __init__(self, script: list[str]) -> None:
         self.requests: list[bytes] = []
@@ -48,17 +48,17 @@ class Misbehaving:
             except OSError:
                 return
             self.connections += 1
-            threading.Thread(target=self._converse, args=(connection,), daemon=True).start()
+            threading.Thread(target=self._handle, args=(connection,), daemon=True).start()
 
-    def _converse(self, connection: socket.socket) -> None:
+    def _handle(self, connection: socket.socket) -> None:
         with connection:
             while request := _read(connection):
                 self.requests.append(request)
-                if not self._behave(connection, self._script.pop(0) if self._script else "act"):
+                if not self._respond(connection, self._script.pop(0) if self._script else "act"):
                     return
 
     @staticmethod
-    def _behave(connection: socket.socket, word: str) -> bool:
+    def _respond(connection: socket.socket, word: str) -> bool:
         if word == "hang":
             time.sleep(HANG_S)
             return False
@@ -73,7 +73,7 @@ class Misbehaving:
 def _read(connection: socket.socket) -> bytes:
     request = b""
     try:
-        while b"\r\n\r\n" not in request or not _whole(request):
+        while b"\r\n\r\n" not in request or not _is_complete(request):
             if not (part := connection.recv(65536)):
                 return b""
             request += part
@@ -82,15 +82,15 @@ def _read(connection: socket.socket) -> bytes:
     return request
 
 
-def _whole(request: bytes) -> bool:
+def _is_complete(request: bytes) -> bool:
     head, _, body = request.partition(b"\r\n\r\n")
     lengths = [line.split(b":")[1] for line in head.lower().splitlines() if line.startswith(b"content-length")]
     return len(body) >= int(lengths[0]) if lengths else True
 
 
 @contextmanager
-def misbehaving(*script: str) -> Iterator[Misbehaving]:
-    server = Misbehaving(list(script))
+def faulty_server(*script: str) -> Iterator[FaultyServer]:
+    server = FaultyServer(list(script))
     try:
         yield server
     finally:

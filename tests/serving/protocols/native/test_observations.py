@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving.client.core import plain
+from serving.client.core import to_json
 from serving.policy.spaces import leaves
 from serving.protocols.errors import (
     ObservationKeyMissing,
@@ -47,7 +47,7 @@ def test_a_batch_is_a_list_of_observations() -> None:
 def test_what_an_environment_returns_is_read_back_as_it_is() -> None:
     ROBOT.seed(0)
     samples = [ROBOT.sample() for _ in range(20)]
-    found = ObservationReader(ROBOT).read_batch(json.loads(json.dumps(plain(samples))))
+    found = ObservationReader(ROBOT).read_batch(json.loads(json.dumps(to_json(samples))))
     for row, sample in enumerate(samples):
         np.testing.assert_array_equal(found["observations.arm.position"][row], sample["arm"]["position"])
         np.testing.assert_array_equal(found["observations.goal.0"][row], sample["goal"][0])
