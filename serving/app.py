@@ -14,13 +14,12 @@ from serving.http.app import MAX_ONGOING_REQUESTS, PolicyApp
 from serving.play.protocol import PLAY_SESSIONS
 from serving.protocols.open_inference.grpc import InferenceServicer
 from serving.ray import settings as engine
-from serving.ray.autoscaling import Autoscaling
-from serving.ray.settings import MAX_BODY_BYTES
+from serving.arguments import Autoscaling
 from serving.registry import tracking
 from serving.replica import identity as replica
 from serving.replica.auth import BearerToken, read_token
 from serving.replica.batching import Batching
-from serving.replica.limits import MAX_JSON_DEPTH, MAX_OBSERVATIONS, Limits
+from serving.replica.limits import MAX_BODY_BYTES, MAX_OBSERVATIONS, Limits
 from serving.replica.metrics import Exporter
 from serving.rollout.trial import GIB
 from serving.startup import started
@@ -75,12 +74,6 @@ class Arguments(BaseModel):
     max_observations: int = Field(
         default=MAX_OBSERVATIONS, ge=1, description="Observations that one request may hold; more are refused (413)."
     )
-    max_json_depth: int = Field(
-        default=MAX_JSON_DEPTH,
-        ge=2,
-        le=256,
-        description="Lists and objects within each other; what is deeper, and no observation, is refused (400).",
-    )
     auth_token_file: str | None = Field(
         default=None,
         description="File, on each node, with the bearer token to ask for. Default: anyone may ask.",
@@ -103,7 +96,7 @@ class Arguments(BaseModel):
     @property
     def limits(self) -> Limits:
         """How much one request may ask for, beside the size of its body."""
-        return Limits(self.max_observations, self.max_json_depth)
+        return Limits(self.max_observations)
 
     @property
     def batching(self) -> Batching:

@@ -19,7 +19,7 @@ from serving.errors import http_errors
 from serving.policy.spaces import leaves
 from serving.protocols.native.json_codec import OPTIONS, STATE, STATES
 from serving.protocols.native.observations import ObservationReader
-from serving.ray.autoscaling import Autoscaling
+from serving.arguments import Autoscaling
 from serving.ray.cluster import SERVICER_FUNCTION
 from serving.ray.settings import serve_settings
 from serving.replica.metrics import DESCRIPTIONS

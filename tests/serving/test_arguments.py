@@ -2,7 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from serving.app import Arguments
-from serving.ray.autoscaling import Autoscaling
+from serving.arguments import Autoscaling
 
 
 @pytest.mark.parametrize(
