@@ -6,7 +6,7 @@ MLFLOW_PORT ?= 5000
 SERVING_PORT ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock run test test-unit test-long test-conformance test-faults fuzz lint types protos bench-serving bench-batching bench-protocols bench-play bench-training bench-scale clean
+.PHONY: help setup lock run test test-unit test-long test-conformance test-faults fuzz mutants lint types protos bench-serving bench-batching bench-protocols bench-play bench-training bench-scale clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -51,6 +51,9 @@ test-faults: setup ## The fault suite: kills, corrupt versions and outages under
 
 fuzz: setup ## 100,000 malformed requests over all routes of a real server.
 	@$(BIN)/python -m tests.serving.fuzz
+
+mutants: setup ## Put small faults into the code: at least 90% of them must make a test fail. Takes half an hour.
+	@$(BIN)/python -m tests.mutants
 
 lint: setup ## ruff: rules and format.
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
