@@ -128,7 +128,7 @@ def train(
     from pipeline.rllib.ray_session import RaySession
     from pipeline.signals import interruptible
     from pipeline.training.progress import TrainingProgress
-    from pipeline.training.side_process import SideProcess
+    from pipeline.training.worker_process import SideProcess
 
     with interruptible():
         with RaySession(address) as ray, SideProcess() as side, TrainingProgress() as progress:

@@ -11,8 +11,8 @@ from pipeline.environments.make import Environment
 from pipeline.environments.nested_spaces import stack
 from pipeline.evaluation.player import Player, State
 from pipeline.export.exportable_policy import ExportablePolicy
-from pipeline.training.side_process import SideProcess
-from serving.policy.spaces import OBSERVATIONS
+from pipeline.training.worker_process import SideProcess
+from serving.policy.tensors import OBSERVATIONS
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from pipeline.tracking import checkpoint_store as checkpoints
 from pipeline.tracking import run as tracking
 from pipeline.tracking.figures import LearningCurve
 from pipeline.training.loop_state import State
-from pipeline.training.side_process import Call, SideProcess
+from pipeline.training.worker_process import Call, SideProcess
 
 #: Evaluations draw their episodes from seeds far apart, so that no policy is judged on what it was chosen by.
 _FIXED_SEED = 1_000_000

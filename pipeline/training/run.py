@@ -20,9 +20,9 @@ from pipeline.tracking import run as tracking
 from pipeline.tracking.metric_queue import Outbox
 from pipeline.training import warm_start as origin
 from pipeline.training.loop import Progress, Search
-from pipeline.training.side_process import Call, SideProcess
+from pipeline.training.worker_process import Call, SideProcess
 from pipeline.training.warm_start import Origin
-from serving.registry.registry import check_tracking_server
+from serving.registry.tracking import check_tracking_server
 
 
 def train(

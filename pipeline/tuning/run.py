@@ -25,7 +25,7 @@ from pipeline.tracking.errors import NoCheckpoint
 from pipeline.tracking.metric_queue import Outbox
 from pipeline.training.loop import FINAL_SEED, examine
 from pipeline.training.run import workplace
-from pipeline.training.side_process import SideProcess
+from pipeline.training.worker_process import SideProcess
 from pipeline.tuning import ray_tune as tuning
 from pipeline.tuning import trial_runs as trial_book
 from pipeline.tuning.errors import NothingFound
@@ -33,7 +33,7 @@ from pipeline.tuning.ray_tune import Plan
 from pipeline.tuning.search_space import SearchSpace, changed
 from pipeline.tuning.trial_runs import TrialBook
 from pipeline.tuning.trial_status import Standing, TrialState, best
-from serving.registry.registry import check_tracking_server
+from serving.registry.tracking import check_tracking_server
 
 _NUM_TRIALS = "num_trials"
 

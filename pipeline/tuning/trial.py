@@ -14,7 +14,7 @@ from pipeline.environments import make as environments
 from pipeline.evaluation.evaluation import Evaluation
 from pipeline.rllib.trainer import Iteration, Trainer
 from pipeline.training.loop import Search
-from pipeline.training.side_process import SideProcess
+from pipeline.training.worker_process import SideProcess
 
 #: Keys of what a trial reports, which schedulers go by; the others are in `REPORT`.
 ENV_STEPS = "env_steps"

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.config import TrainConfig
 from pipeline.evaluation import evaluation
-from pipeline.training.side_process import SideProcess
+from pipeline.training.worker_process import SideProcess
 
 
 def answer_with(value):
@@ -83,7 +83,7 @@ def test_ctrl_c_does_not_reach_it_and_its_death_costs_nothing(tmp_path):
 def test_it_ends_with_the_program(end):
     script = (
         "import os, signal; from pipeline.config import TrainConfig\n"
-        "from pipeline.training.side_process import SideProcess\n"
+        "from pipeline.training.worker_process import SideProcess\n"
         "with SideProcess() as side:\n"
         "    side.begin(TrainConfig())\n"
         f"    print(side.call(os.getpid).result(), flush=True)\n    {end}"
