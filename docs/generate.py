@@ -1,0 +1,222 @@
+"""`make docs`: writes the generated parts of the documents, which come from the code that they describe.
+
+A generated part of a page stands between `<!-- BEGIN name -->` and `<!-- END -->`; `PARTS` maps each name to the function
+that returns its Markdown. `tests/docs/test_reference.py` fails while a page differs from what its functions return.
+"""
+# ruff: noqa: INP001  # A script beside the pages, not a package.
+
+import importlib
+import inspect
+import pkgutil
+import re
+import shlex
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).parent.parent
+DOCS = PROJECT / "docs"
+
+_PART = re.compile(r"(<!-- BEGIN ([\w-]+) -->\n).*?(<!-- END -->)", flags=re.DOTALL)
+
+#: Field values of one example error per code; the example message in the table is the error's own `str()`.
+ERROR_EXAMPLES: dict[str, dict[str, Any]] = {
+    "body_not_json": {"reason": "unexpected character, expected a JSON value: line 1 column 1 (char 0)"},
+    "body_not_object": {"found": "a list"},
+    "body_too_large": {"limit": 1000},
+    "explore_unsupported": {},
+    "inference_invalid": {"path": "inputs[0].shape", "found": "[2, -2]", "expected": "a list of lengths"},
+    "invocation_invalid": {"reason": "observations[0] has shape (3,), expected (4,) float32"},
+    "invocation_malformed": {
+        "reason": "the body is a list, expected an object with one of inputs, instances, dataframe_split, "
+        "dataframe_records"
+    },
+    "json_too_deep": {"limit": 64},
+    "key_unknown": {"key": "x", "known": ("observation", "state", "explore", "seed", "details")},
+    "media_type_unsupported": {"found": "text/plain"},
+    "method_not_allowed": {"method": "PUT", "path": "/", "allowed": ("GET", "POST")},
+    "model_not_served": {"name": "other", "served": "cartpole-ppo"},
+    "observation_ambiguous": {},
+    "observation_encoding": {
+        "path": "observation",
+        "reason": "base64 holds 3 bytes, expected 16 for shape (4,) float32",
+    },
+    "observation_key_missing": {"path": "observation.arm", "key": "position", "expected": ("grip", "position")},
+    "observation_key_unknown": {"path": "observation.arm", "key": "color", "expected": ("grip", "position")},
+    "observation_length": {"path": "observation.goal", "found": 1, "expected": 2},
+    "observation_missing": {"keys": ()},
+    "observation_not_finite": {"path": "observation[3]", "found": "NaN", "dtype": "float32"},
+    "observation_range": {"path": "observation", "found": 7, "low": 0, "high": 4},
+    "observation_shape": {"path": "observation", "shape": (3,), "expected": "(4,) float32"},
+    "observation_type": {"path": "observation", "found": 'the string "abc"', "expected": "(4,) float32"},
+    "observations_too_many": {"found": 5000, "limit": 4096},
+    "option_invalid": {"name": "seed", "found": "-1", "expected": "an integer from 0 to 2**64 - 1"},
+    "overloaded": {"limit": 256},
+    "path_unknown": {"path": "/nowhere", "known": ("/", "/model", "/health")},
+    "play_busy": {"limit": 2},
+    "policy_failed": {"reason": "out of memory"},
+    "state_invalid": {"path": "state", "reason": "was not written by this server, or was changed"},
+    "unauthorized": {"given": False},
+    "version_not_served": {"name": "cartpole-ppo", "version": "4", "served": "3"},
+}
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a Markdown table; a vertical bar in a cell is escaped."""
+    columns = list(header)
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |\n" for line in lines)
+
+
+def training_parameters() -> str:
+    """Return the table of the fields of TrainConfig."""
+    from pipeline.config import SETTINGS
+
+    rows = (
+        (f"`{each.name}`", f"`{'auto' if each.default is None else each.default}`", each.metadata["help"])
+        for each in SETTINGS
+    )
+    return table(("parameter", "default", "meaning"), rows)
+
+
+def _model_fields(first_column: str, model: Any) -> str:
+    rows = (
+        (f"`{name}`", f"`{'none' if field.default is None else field.default}`", field.description or "")
+        for name, field in model.model_fields.items()
+    )
+    return table((first_column, "default", "meaning"), rows)
+
+
+def server_arguments() -> str:
+    """Return the table of the application's arguments."""
+    app = importlib.import_module("serving.app")
+    return _model_fields("argument", app.Arguments)
+
+
+def autoscaling() -> str:
+    """Return the table of the fields of the argument `autoscaling`."""
+    from serving.ray.autoscaling import Autoscaling
+
+    return _model_fields("autoscaling", Autoscaling)
+
+
+def error_codes() -> str:
+    """Return the table of all HTTP errors, ordered by status and code, with an example message of each."""
+    from serving.errors import http_errors
+
+    importlib.import_module("serving.app")  # imports every room, and so every module that defines errors
+    rows = (
+        (str(int(error.status)), f"`{error.code}`", _first_line(error), str(error(**ERROR_EXAMPLES[error.code])))
+        for error in sorted(http_errors(), key=lambda error: (error.status, error.code))
+    )
+    return table(("status", "code", "when", "example of the message"), rows)
+
+
+def serving_metrics() -> str:
+    """Return the table of the metrics that replicas export."""
+    from serving.replica.metrics import DESCRIPTIONS
+
+    return table(("serving metric", "meaning"), ((f"`ray_{name}`", text) for name, text in DESCRIPTIONS.items()))
+
+
+def cluster_settings() -> str:
+    """Return the environment that `ray start` needs on a node with two cores, as shell commands."""
+    from serving.ray.settings import serve_settings
+
+    lines = (f"export {name}={shlex.quote(value)}\n" for name, value in serve_settings(cpus=2).items())
+    return f"```sh\n{''.join(lines)}```\n"
+
+
+def verified_policies() -> str:
+    """Return the table of the policies that the conformance suite verifies."""
+    from tests.pipeline.cases import CASES
+
+    return table(("verified", "what it covers"), ((f"`{name}`", about) for name, (_, about) in CASES.items()))
+
+
+def command_line(package: str) -> str:
+    """Return a section for each command of `python -m PACKAGE`."""
+    import click
+
+    cli = importlib.import_module(f"{package}.cli")
+    group = next(each for each in vars(cli).values() if isinstance(each, click.Group))
+    parent = click.Context(group, info_name=f"python -m {package}")
+    return "\n".join(_command(command, parent) for command in group.commands.values())
+
+
+def _command(command: Any, parent: Any) -> str:
+    import click
+
+    context = click.Context(command, info_name=command.name, parent=parent)
+    usage = " ".join((context.command_path, *command.collect_usage_pieces(context)))
+    about = "\n\n".join(" ".join(part.split()) for part in inspect.cleandoc(command.help or "").split("\n\n"))
+    records = [option.get_help_record(context) for option in command.params if isinstance(option, click.Option)]
+    rows = ((f"`{names}`", text) for names, text in (record for record in records if record))
+    options = "\n" + table(("option", "meaning"), rows) if records else ""
+    return f"### {context.command_path.removeprefix('python -m ')}\n\n```text\n{usage}\n```\n\n{about}\n{options}"
+
+
+def rooms(package: str) -> str:
+    """Return the table of a package's rooms and files, each with the first line of its docstring."""
+    found = importlib.import_module(package)
+    rows = []
+    for each in pkgutil.iter_modules(found.__path__):
+        if each.name == "__main__":
+            continue
+        inside = f"`{each.name}/`" if each.ispkg else f"`{each.name}.py`"
+        rows.append((inside, _docstring(Path(str(found.__path__[0])), each.name, is_room=each.ispkg)))
+    return table((f"in `{package}/`", "responsibility"), rows)
+
+
+def _docstring(folder: Path, name: str, *, is_room: bool) -> str:
+    """Return the first paragraph of a module's docstring, without importing the module."""
+    import ast
+
+    file = folder / name / "__init__.py" if is_room else folder / f"{name}.py"
+    return _first_paragraph(ast.get_docstring(ast.parse(file.read_text())) or "")
+
+
+def _first_paragraph(text: str) -> str:
+    return " ".join(text.split("\n\n")[0].split())
+
+
+def _first_line(documented: object) -> str:
+    return _first_paragraph(inspect.getdoc(documented) or "")
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "training-parameters": training_parameters,
+    "server-arguments": server_arguments,
+    "autoscaling": autoscaling,
+    "error-codes": error_codes,
+    "serving-metrics": serving_metrics,
+    "cluster-settings": cluster_settings,
+    "verified-policies": verified_policies,
+    "pipeline-commands": lambda: command_line("pipeline"),
+    "serving-commands": lambda: command_line("serving"),
+    "pipeline-rooms": lambda: rooms("pipeline"),
+    "serving-rooms": lambda: rooms("serving"),
+}
+
+
+def generated(text: str) -> str:
+    """Return the text of a page with its generated parts made anew.
+
+    Raises:
+        KeyError: If the page names a part that no function makes.
+    """
+    return _PART.sub(lambda match: f"{match[1]}\n{PARTS[match[2]]()}\n{match[3]}", text)
+
+
+def main() -> None:
+    """Write every page whose generated parts are stale, and print its name."""
+    for page in sorted(DOCS.rglob("*.md")):
+        text = page.read_text()
+        fresh = generated(text)
+        if fresh != text:
+            page.write_text(fresh)
+            print(page.relative_to(PROJECT))  # noqa: T201  # what a person reads
+
+
+if __name__ == "__main__":
+    main()
