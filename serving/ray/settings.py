@@ -19,14 +19,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from serving.replica.limits import MAX_BODY_BYTES
+
 logger = logging.getLogger(__name__)
 
 SWITCH_INTERVAL_S = 1e-4
 """The replica's event loop waits this long for the GIL, not 5 ms, when Ray's own thread holds it."""
-
-MAX_BODY_BYTES = 256 << 10
-"""The largest request body by default. HAProxy keeps a copy of each to send it again, and copies its whole buffer,
-full or not: with 1 MiB it, not the replica, would limit small requests."""
 
 HEADER_BYTES = 64 << 10
 """The room for a request's headers beside its body."""
