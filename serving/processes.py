@@ -1,7 +1,4 @@
-"""Processes whose parent died before them: they come to this one, which ends them when it ends.
-
-Ray's agents wait up to a minute for a Ray that was stopped while it started; they are nobody's children by then.
-"""
+"""Starts and ends child processes: their environment, and how they end with their parent."""
 
 import ctypes
 import os
@@ -10,21 +7,41 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-PR_SET_CHILD_SUBREAPER = 36
 PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
 
 NICENESS = 10
-"""Requests come first: a child process takes what they leave of the cores."""
+"""The niceness of child processes, so that requests are computed first."""
 
 
-def adopt() -> None:
-    """Become the parent of descendants that lose theirs. Linux has this; elsewhere nothing happens."""
+def child_environment(**variables: str) -> dict[str, str]:
+    """Return this process's environment variables for a child that can import all that this process can import.
+
+    Args:
+        variables: more variables.
+    """
+    path = [str(Path(__file__).parents[1]), *filter(None, sys.path)]
+    # OpenBLAS would start a pool of threads that no child needs.
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path), "OPENBLAS_NUM_THREADS": "1", **variables}
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the thread that started it ends. Only Linux can."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def adopt_orphans() -> None:
+    """Make this process the parent of all descendants whose own parent dies. Only Linux can."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
-def end_children() -> None:
-    """Kill every child of this process, and theirs as they come to it, until there is none."""
+def kill_children() -> None:
+    """Kill all children of this process, and the orphans that it adopts meanwhile, until there are none.
+
+    Ray's agents wait up to a minute for a Ray that was stopped while it started. Their parent has died by then.
+    """
     while children := _children():
         for child in children:
             with suppress(ProcessLookupError):
@@ -37,17 +54,3 @@ def end_children() -> None:
 def _children() -> list[int]:
     threads = Path("/proc/self/task").glob("*/children")
     return [int(child) for thread in threads for child in thread.read_text().split()]
-
-
-def child_environment() -> dict[str, str]:
-    """Return the environment in which a child finds this package, wherever its parent found it."""
-    places = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    # A pool of threads for linear algebra that nothing here does would cost memory and a start.
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places)), "OPENBLAS_NUM_THREADS": "1"}
-
-
-def end_with_parent() -> None:
-    """Have the kernel kill this process when the thread that started it ends."""
-    if sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)

@@ -1,1 +1,1 @@
-"""Loads a bundle and computes actions from observations; knows neither HTTP nor the registry."""
+"""Loads bundles and computes actions from observations, without HTTP and without the registry."""

@@ -1,110 +1,124 @@
-"""Errors of bundles, spaces and policies."""
+"""Errors of bundles, spaces, environments and policies."""
 
 from dataclasses import dataclass
 from http import HTTPStatus
 
 from serving.errors import HttpError, RequestError, ServingError
 
-SPACES = "Box, Discrete, MultiDiscrete, MultiBinary, and Dict and Tuple of these"
-
 
 @dataclass(eq=False)
 class OptionInvalid(RequestError):
-    """The request's option `name` has no value that it can have."""
+    """The option `name` of the request has an invalid value."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     code = "option_invalid"
+    template = '"{name}" is {found}, expected {expected}'
 
     name: str
     found: str
     expected: str
 
-    def __str__(self) -> str:
-        return f'"{self.name}" is {self.found}, expected {self.expected}'
-
 
 @dataclass(eq=False)
 class ExploreUnsupported(RequestError):
-    """The request asks for a sampled action, and the bundle's graph is greedy only."""
+    """The request asks for a sampled action, and the bundle's graph computes only greedy ones."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     code = "explore_unsupported"
-
-    def __str__(self) -> str:
-        return 'this version answers greedily only: its graph takes no noise; leave "explore" out'
+    template = 'this version computes greedy actions only, because its graph has no noise input; leave "explore" out'
 
 
 @dataclass(eq=False)
 class StateInvalid(RequestError):
-    """The state at `path` did not come from this server, or was changed since; `reason` says why."""
+    """The state at `path` did not come from this server or was changed; `reason` has the details."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     code = "state_invalid"
+    template = "{path} {reason}; send the state of the last response, or leave it out to begin with the initial state"
 
     path: str
     reason: str
 
-    def __str__(self) -> str:
-        return (
-            f"{self.path} {self.reason}; send back what the last answer held, or leave it out to begin with the "
-            f"initial state"
-        )
-
 
 @dataclass(eq=False)
 class PolicyFailed(HttpError):
-    """The policy could not compute an action; `reason` goes to the log, not to the client."""
+    """The policy could not compute an action. The log shows `reason`, the client does not see it."""
 
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     code = "policy_failed"
+    template = "the policy failed to compute an action; the server's log has the reason"
 
     reason: str
 
-    def __str__(self) -> str:
-        return "the policy failed to compute an action; the server's log says why"
-
 
 class BundleError(ServingError):
-    """A bundle that will not be served."""
+    """Base of the reasons not to serve a bundle."""
 
 
 @dataclass(eq=False)
-class SpaceUnsupported(BundleError):
-    """A space, or the JSON form of one, that is not known here."""
+class BundleFileMissing(BundleError):
+    """A file of the bundle cannot be read."""
 
-    space: str
+    template = "cannot read {file} of {where}: {reason}"
 
-    def __str__(self) -> str:
-        return f"space not supported: {self.space}; supported are {SPACES}"
+    file: str
+    where: str
+    reason: str
 
 
 @dataclass(eq=False)
 class BundleInvalid(BundleError):
-    """A file of the bundle does not hold what it should."""
+    """A file of the bundle has invalid content."""
+
+    template = "{file} is not valid: {reason}"
 
     file: str
     reason: str
 
-    def __str__(self) -> str:
-        return f"{self.file} is not valid: {self.reason}"
+
+@dataclass(eq=False)
+class SpaceUnsupported(BundleError):
+    """A space, or the JSON form of one, is of an unsupported type."""
+
+    template = "unsupported space: {space}; supported are Box, Discrete, MultiDiscrete, MultiBinary, Dict and Tuple"
+
+    space: str
 
 
 @dataclass(eq=False)
 class GraphRefused(BundleError):
-    """The graph refers to something beyond itself and the standard operators."""
+    """The graph refers to something besides itself and the standard operators."""
+
+    template = "model.onnx is rejected: {reason}"
 
     reason: str
 
-    def __str__(self) -> str:
-        return f"model.onnx is refused: {self.reason}"
+
+@dataclass(eq=False)
+class ObjectUnknown(ServingError):
+    """`name` does not refer to anything that can be imported."""
+
+    template = "cannot import '{name}': {reason}"
+
+    name: str
+    reason: str
 
 
 @dataclass(eq=False)
 class EnvironmentUnknown(ServingError):
-    """Gymnasium cannot make the environment."""
+    """Gymnasium has no such environment, or a package that it needs is not installed."""
+
+    template = "cannot make the environment '{env_id}': {reason}"
 
     env_id: str
     reason: str
 
-    def __str__(self) -> str:
-        return f"cannot make the environment '{self.env_id}': {self.reason}"
+
+@dataclass(eq=False)
+class EnvironmentNotMade(ServingError):
+    """The environment exists, but it or one of its wrappers raised an exception when it was created."""
+
+    template = "cannot make the environment '{env_id}': {reason}"
+
+    env_id: str
+    reason: str

@@ -1,8 +1,8 @@
-"""What an ONNX graph may contain, read off its bytes.
+"""Rejects ONNX graphs that are not self-contained.
 
-ONNX Runtime loads tensors from files (given bytes: of the working directory) when a graph says so, and
-custom operators where a library offers them. A graph of the registry may do neither. The check walks the few
-protobuf messages that matter (onnx.proto, ModelProto) and skips tensor contents, without the onnx package.
+A graph can make ONNX Runtime load tensors from files of the working directory, and operators from custom libraries. A
+graph from the registry may do neither. The check decodes the protobuf messages that can contain such references
+(ModelProto of onnx.proto) and skips tensor contents. It does not need the onnx package.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from serving.policy.errors import BundleInvalid, GraphRefused
 
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 MAX_DEPTH = 64
-"""Subgraphs nested deeper than this are refused; exporters reach 3."""
+"""The maximum nesting of messages. Exported graphs reach about 10, three subgraphs deep."""
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 MAX_VARINT_BITS = 70
@@ -20,15 +20,14 @@ CONTINUES = 0x80
 
 
 class Field(NamedTuple):
-    """One field of a protobuf message: `value` is an int for varints, else the bytes."""
+    """One field of a protobuf message: `value` is an int for varints, and bytes for all other types."""
 
     number: int
     value: int | memoryview
 
 
-# Message -> field number -> message of that field. Only what can lead to a node or a tensor.
 MESSAGES: dict[str, dict[int, str]] = {
-    "model": {7: "graph", 8: "operator_set", 20: "training", 25: "function"},
+    "model": {7: "graph", 8: "operator_set", 20: "training graph", 25: "local function"},
     "graph": {1: "node", 5: "tensor", 15: "sparse_tensor"},
     "node": {5: "attribute"},
     "attribute": {
@@ -43,23 +42,24 @@ MESSAGES: dict[str, dict[int, str]] = {
     "operator_set": {},
     "tensor": {},
 }
+"""The message type in each field of each message, for the fields that can contain a node or a tensor."""
 DOMAIN_FIELD = {"node": 7, "operator_set": 1}
 EXTERNAL_DATA_FIELDS = (13, 14)
 
 
 def check_graph(model: bytes) -> None:
-    """Refuse a serialized ONNX model that isn't self-contained.
+    """Check that a serialized ONNX model is self-contained.
 
     Raises:
-        GraphRefused: it refers to external data, other operator domains, local functions or training graphs.
-        BundleInvalid: the bytes are no protobuf message.
+        GraphRefused: it has external data, operators of other domains, local functions or training graphs.
+        BundleInvalid: the bytes are not a protobuf message with a graph.
     """
     if not _check(memoryview(model), "model", depth=0):
-        raise BundleInvalid("model.onnx", "it holds no graph")
+        raise BundleInvalid("model.onnx", "it contains no graph")
 
 
 def _check(message: memoryview, kind: str, depth: int) -> bool:
-    """Check one message and those in it; return whether any lay in it."""
+    """Check a message and all messages in it. Return whether it directly contains a graph."""
     if depth > MAX_DEPTH:
         raise GraphRefused("its subgraphs are nested too deeply")
     found = False
@@ -67,20 +67,16 @@ def _check(message: memoryview, kind: str, depth: int) -> bool:
         _check_field(field, kind)
         child = MESSAGES[kind].get(field.number)
         if child is not None and isinstance(field.value, memoryview):
-            _refuse_kind(child)
+            if child not in MESSAGES:
+                raise GraphRefused(f"it contains a {child}, only one plain graph is served")
             _check(field.value, child, depth + 1)
             found = found or child == "graph"
     return found
 
 
-def _refuse_kind(kind: str) -> None:
-    if kind not in MESSAGES:
-        raise GraphRefused(f"it holds a {kind}, only one plain graph is served")
-
-
 def _check_field(field: Field, kind: str) -> None:
     if kind == "tensor" and field.number in EXTERNAL_DATA_FIELDS and field.value != 0:
-        raise GraphRefused("it refers to external data; export it with its weights inside")
+        raise GraphRefused("it refers to external data; export it with its weights in the file")
     if DOMAIN_FIELD.get(kind) == field.number and isinstance(field.value, memoryview):
         domain = bytes(field.value).decode(errors="replace")
         if domain not in STANDARD_DOMAINS:
@@ -88,7 +84,7 @@ def _check_field(field: Field, kind: str) -> None:
 
 
 def _fields(message: memoryview) -> Iterator[Field]:
-    """Yield the fields of a protobuf message (encoding: protobuf.dev/programming-guides/encoding)."""
+    """Yield the fields of a protobuf message (see protobuf.dev/programming-guides/encoding)."""
     position = 0
     while position < len(message):
         key, position = _varint(message, position)
@@ -107,8 +103,8 @@ def _length(message: memoryview, position: int, wire_type: int) -> tuple[int, in
         length, position = _varint(message, position)
     elif wire_type in (FIXED32, FIXED64):
         length = 4 if wire_type == FIXED32 else 8
-    else:  # groups, long deprecated: onnx.proto has none
-        raise BundleInvalid("model.onnx", f"protobuf wire type {wire_type} at byte {position}")
+    else:  # groups, which onnx.proto does not use
+        raise BundleInvalid("model.onnx", f"it has the protobuf wire type {wire_type} at byte {position}")
     if position + length > len(message):
         raise BundleInvalid("model.onnx", "it is truncated")
     return length, position

@@ -1,7 +1,7 @@
-"""The noise that makes an action a sample: drawn here, added to the distribution in the graph.
+"""Noise for sampled actions: drawn here, and added to the distribution's parameters in the graph.
 
-The index of the largest of logits plus Gumbel noise is a sample of their softmax (Gumbel 1954); mean + std * z, with
-z standard normal, is a sample of a Gaussian.
+The index of the largest of logits plus Gumbel noise is a sample of their softmax (Gumbel 1954). mean + std * z is a
+sample of a Gaussian if z is standard normal.
 """
 
 from typing import Any, NamedTuple
@@ -12,20 +12,18 @@ from numpy.typing import NDArray
 from serving.policy.errors import BundleInvalid
 from serving.policy.spaces import Json
 
-NOISE = "noise"
-"""The graph's input, `[batch, size]` float32; zero, which is greedy, where it is not fed."""
 DISTRIBUTIONS = ("gumbel", "normal")
 
 
 class Part(NamedTuple):
-    """Some columns of the noise."""
+    """Consecutive columns of the noise that have one distribution."""
 
     distribution: str
     size: int
 
 
 class Noise:
-    """Draws what the parts describe, one after another in each row. Not to be shared between threads."""
+    """Draws the parts' noise, side by side in each row. Not safe to share between threads."""
 
     def __init__(self, parts: tuple[Part, ...]) -> None:
         self.parts = parts
@@ -34,7 +32,7 @@ class Noise:
 
     @classmethod
     def from_json(cls, description: Json) -> "Noise":
-        """Read `[{"distribution": "gumbel", "size": 2}, ...]` of policy.json. Raises BundleInvalid."""
+        """Build it from `[{"distribution": "gumbel", "size": 2}, ...]` of policy.json. Raises BundleInvalid."""
         try:
             parts = tuple(Part(**part) for part in description)
             fault = any(part.distribution not in DISTRIBUTIONS or part.size < 1 for part in parts) or not parts
@@ -46,7 +44,10 @@ class Noise:
         return cls(parts)
 
     def draw(self, batch: int, seed: int | None = None) -> NDArray[np.float32]:
-        """Return noise, `[batch, size]`; with a seed always the same, whose first rows don't depend on `batch`."""
+        """Return noise, `[batch, size]` float32.
+
+        The same seed returns the same noise, and row i does not depend on `batch`. Each part has its own stream.
+        """
         if seed is None:
             drawn = [self._draw(part, batch, self._generator) for part in self.parts]
         else:

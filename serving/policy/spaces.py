@@ -1,5 +1,6 @@
-"""The JSON form of spaces, as `policy.json` and `/model` hold it, and the arrays that a nested space consists of."""
+"""The JSON form of spaces, which `policy.json` and `/model` use, and the arrays that a nested space consists of."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -11,41 +12,38 @@ from numpy.typing import NDArray
 from serving.policy.errors import SpaceUnsupported
 
 Json = Any
-"""A value that `json.loads` may return."""
+"""A value that `json.loads` can return."""
 
 LeafSpace = spaces.Box | spaces.Discrete[Any] | spaces.MultiDiscrete | spaces.MultiBinary
-"""A space whose elements are one array each."""
+"""A space whose elements are single arrays."""
 
 LEAF_TYPES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
-
-OBSERVATIONS, ACTION = "observations", "action"
-"""Names of the graph's input and output where the space is one leaf; see `Leaf.tensor`."""
 
 INTEGERS = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 DTYPES = INTEGERS | {"bool", "float16", "float32", "float64"}
 
 
 class Leaf(NamedTuple):
-    """One array of a nested space, and where it stands in it."""
+    """One array of a nested space."""
 
     path: str
-    """Keys and indices joined by dots, such as `arm.position` or `0.1`; empty where the space is itself a leaf."""
+    """Its keys and indices in the space joined by dots, such as `arm.position` or `0.1`; empty if not nested."""
     space: LeafSpace
 
     def tensor(self, root: str) -> str:
-        """Return the name of its tensor in the graph: `observations` or `observations.arm.position`."""
+        """Return the name of its tensor in the graph, such as `observations` or `observations.arm.position`."""
         return f"{root}.{self.path}" if self.path else root
 
 
 def leaves(space: Space[Any]) -> tuple[Leaf, ...]:
-    """Return the arrays that a space consists of: Dict by sorted keys, Tuple by index, depth first.
+    """Return the arrays that a space consists of, depth first: those of Dict by sorted keys, of Tuple by index.
 
     Raises:
-        SpaceUnsupported: a space in it has no JSON form, a key is no string or holds a dot, or there is no array.
+        SpaceUnsupported: a space in it has no JSON form, a key is not a string or has a dot, or there is no array.
     """
     found = tuple(Leaf(".".join(path), leaf) for path, leaf in _walk(space))
     if not found:
-        raise SpaceUnsupported(f"{space}, which is empty")
+        raise SpaceUnsupported(f"{space}, which has no arrays")
     return found
 
 
@@ -69,15 +67,15 @@ def _walk(space: Space[Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple
 def _checked_keys(space: spaces.Dict) -> dict[str, Space[Any]]:
     for key in space.spaces:
         if not isinstance(key, str) or not key or "." in key:
-            raise SpaceUnsupported(f"Dict with the key {key!r} (keys are strings without dots)")
+            raise SpaceUnsupported(f"Dict with the key {key!r} (keys must be strings without dots)")
     return space.spaces
 
 
 def space_to_json(space: Space[Any]) -> dict[str, Json]:
-    """Describe a space in valid JSON, exactly: infinities are the strings "inf" and "-inf".
+    """Return the exact JSON form of a space. Infinities are the strings "inf" and "-inf".
 
     Raises:
-        SpaceUnsupported: the space, or one in it, is of another type.
+        SpaceUnsupported: the space, or one in it, has no JSON form.
     """
     leaves(space)
     for kind, (write, _) in FORMS.items():
@@ -87,10 +85,10 @@ def space_to_json(space: Space[Any]) -> dict[str, Json]:
 
 
 def space_from_json(description: Json) -> Space[Any]:
-    """Build the space that `space_to_json` described.
+    """Return the space whose JSON form `space_to_json` returned.
 
     Raises:
-        SpaceUnsupported: the description is not of that form.
+        SpaceUnsupported: the description is not the JSON form of a space.
     """
     try:
         read = next(read for kind, (_, read) in FORMS.items() if kind.__name__ == description["type"])
@@ -112,20 +110,20 @@ def _read_box(description: dict[str, Json]) -> spaces.Box:
     low, bounded_below = _bound_from_json(description["low"], shape, dtype)
     high, bounded_above = _bound_from_json(description["high"], shape, dtype)
     space = spaces.Box(low=low, high=high, shape=shape, dtype=dtype.type)
-    # An integer's lack of bounds is nowhere in its bounds.
+    # Integers have no infinity, so their bounds do not show whether they are bounded.
     space.bounded_below, space.bounded_above = bounded_below, bounded_above
     return space
 
 
 def _bound_to_json(bound: NDArray[Any], bounded: NDArray[Any], infinity: str) -> Json:
-    # One number stands for an array of equal ones: an image's bounds would otherwise outweigh its policy.
+    # One number replaces an array of equal ones: the bounds of images would be larger than their policies.
     numbers = np.where(bounded, bound.astype(object), infinity)
     uniform = numbers.size > 0 and bool((numbers == numbers.flat[0]).all())
     return numbers.flat[0] if uniform else numbers.tolist()
 
 
 def _bound_from_json(value: Json, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the bounds, and where there are any."""
+    """Return the bounds and a mask of the bounded elements, both of `shape`."""
     numbers = np.broadcast_to(np.array(value, dtype=object), shape)
     unbounded = np.isin(numbers, ("inf", "-inf"))
     if dtype.kind in "iu":
@@ -166,7 +164,7 @@ def _write_dict(space: spaces.Dict) -> dict[str, Json]:
 
 
 def _read_dict(description: dict[str, Json]) -> spaces.Dict:
-    # Gymnasium would sort a plain dict.
+    # Gymnasium sorts the keys of a plain dict.
     read = OrderedDict((key, space_from_json(child)) for key, child in description["spaces"].items())
     _checked_keys(space := spaces.Dict(read))
     return space
@@ -191,4 +189,17 @@ FORMS: dict[type[Space[Any]], tuple[Write, Read]] = {
     spaces.Dict: (_write_dict, _read_dict),
     spaces.Tuple: (_write_tuple, _read_tuple),
 }
-"""Each type of space, how it is described, and how it is built from its description."""
+"""The functions that write and read the JSON form of each type of space."""
+
+
+def describe(value: Json) -> str:
+    """Return a short name of a JSON value for messages to clients, such as `null` or `the string "abc"`."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, str):
+        return f'the string "{value[:20]}"'
+    if isinstance(value, (list, dict)):
+        return "a list" if isinstance(value, list) else "an object"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+    return repr(value)[:40]

@@ -1,10 +1,11 @@
-"""The state of recurrent policies, as clients carry it: opaque text that only the version that wrote it reads.
+"""State tokens: the state of a recurrent policy as text that clients send back with the next observation.
 
-The server keeps no session, so that any replica can answer any step. A state is base64 of
+The server keeps no sessions, so any replica can answer any step. Only the version that wrote a token reads it. A token
+is the base64 encoding of
 
-    the version's id (8 bytes) | arrays, float32 little-endian, by name | a MAC (16 bytes) of all before it
+    the version's id (8 bytes) | the states, float32 little-endian, sorted by name | a MAC (16 bytes) of both
 
-The MAC's key is the digest of the bundle, which every replica has and no client of the HTTP API is told.
+The key of the MAC is the digest of the bundle: all replicas of a version have it, and the API does not reveal it.
 """
 
 import base64
@@ -19,27 +20,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.policy.errors import StateInvalid
-from serving.policy.rows import Tensors
-from serving.policy.spaces import Json
-from serving.protocols.native.leaf_reader import describe
-
-STATE_IN, STATE_OUT = "state_in.", "state_out."
-"""Prefixes of the graph's inputs and outputs."""
+from serving.policy.spaces import Json, describe
+from serving.policy.tensors import STATE_IN, STATE_OUT, Tensors
 
 DTYPE = np.dtype("<f4")
 ID_BYTES, MAC_BYTES = 8, 16
 
 Shapes = Mapping[str, tuple[int, ...]]
-"""The shape of each of a policy's states, without the batch; none for a policy that isn't recurrent."""
+"""The shape of each state of a policy by its name, without the batch; empty if the policy is not recurrent."""
 
 
 class StateCodec:
-    """Reads and writes the states of one version.
+    """Reads and writes the state tokens of one version.
 
     Args:
-        shapes: of the policy's states.
-        version: what names the version; equal in all of its replicas.
-        key: what only its replicas know.
+        shapes: the shapes of the policy's states.
+        version: the name of the version, the same in all replicas.
+        key: the key of the MAC, which only the replicas know.
     """
 
     def __init__(self, shapes: Shapes, version: str = "", key: bytes = b"") -> None:
@@ -50,14 +47,16 @@ class StateCodec:
         self._key = key
 
     def read(self, states: list[Json], paths: list[str]) -> tuple[Tensors, NDArray[np.bool_]]:
-        """Return the graph's inputs for one state per row, and which rows had another version's.
+        """Return the graph's state inputs, and which rows came with the token of another version.
+
+        Rows with the token of another version get the initial state.
 
         Args:
-            states: text, or None for the initial state.
-            paths: what each is called in the request.
+            states: one token per row, None for the initial state.
+            paths: the place of each token in the request, for messages.
 
         Raises:
-            StateInvalid: one of them was not written by a version of this model, or was changed.
+            StateInvalid: a token is malformed or was changed.
         """
         rows = [self._read_one(state, path) for state, path in zip(states, paths, strict=True)]
         reset = [row is None and state is not None for row, state in zip(rows, states, strict=True)]
@@ -68,13 +67,13 @@ class StateCodec:
         return tensors, np.array(reset, np.bool_)
 
     def write(self, tensors: Tensors) -> list[str]:
-        """Return the text of each row's state, from the graph's outputs."""
+        """Return the token of each row, from the graph's state outputs."""
         columns = [tensors[STATE_OUT + name] for name in self._shapes]
         flat = np.concatenate([column.reshape(len(column), -1) for column in columns], axis=1, dtype=DTYPE)
         return [self._sign(self._id + row.tobytes()) for row in flat]
 
     def initial(self, batch: int) -> Tensors:
-        """Return the graph's inputs for rows that begin: zeros, `[batch, *shape]` each."""
+        """Return the initial state: zeros for each state input of the graph, `[batch, *shape]` float32."""
         return {STATE_IN + name: np.zeros((batch, *shape), np.float32) for name, shape in self._shapes.items()}
 
     def _fill(self, tensors: Tensors, row: int, numbers: NDArray[Any]) -> None:
@@ -90,7 +89,7 @@ class StateCodec:
         return hmac.digest(self._key, content, "sha256")[:MAC_BYTES]
 
     def _read_one(self, state: Json, path: str) -> NDArray[Any] | None:
-        """Return one row's numbers, None for the initial state."""
+        """Return the numbers of one token, None for the initial state or the token of another version."""
         if state is None:
             return None
         content = _decoded(state, path)

@@ -1,1 +1,1 @@
-"""Reads MLflow's model registry: resolves URIs, fetches and caches bundles, and polls for promotions."""
+"""Reads MLflow's model registry: resolves URIs to versions, and fetches and caches their bundles."""

@@ -1,7 +1,7 @@
-"""How a replica asks the registry without keeping its requests waiting.
+"""Gives a replica access to the registry that does not delay its requests.
 
-Through a server it is a call in a thread. A database that MLflow opens itself would stall the whole process, for it
-works in this very interpreter: there a process beside the replica asks, and the replica needs no MLflow at all.
+An MLflow server is called in the calling thread. With a database or a folder MLflow does the work in the process that
+calls it, which would delay all requests, so a subprocess does it and the replica does not even import MLflow.
 """
 
 import contextlib
@@ -15,60 +15,64 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from serving.errors import ServingError
-from serving.policy.policy import Bundle
+from serving.policy.bundle import Bundle
 from serving.processes import child_environment
 from serving.registry import registry, tracking
 from serving.registry.errors import RegistryFailed
-from serving.registry.registry import ModelVersion
+from serving.registry.model_version import ModelVersion
 
-ANSWER_WITHIN_S = 300.0
-"""For a large bundle from a slow store; what takes longer is lost."""
+CALL_TIMEOUT_S = 300.0
+"""Enough for a large bundle from a slow artifact store."""
 
 
 class Registry(Protocol):
-    """What a replica needs of the registry. All of it raises ServingError."""
+    """The registry as a replica uses it. All methods raise ServingError."""
 
     def resolve(self, model_uri: str) -> ModelVersion:
-        """Return the version, with all there is to say of it: `registry.resolve`."""
+        """Resolve the URI with all warnings and a full error message: `registry.resolve`."""
 
     def poll(self, model_uri: str) -> ModelVersion:
-        """Return the version in one call: `registry.poll`."""
+        """Resolve the URI in one call to the registry: `registry.poll`."""
 
     def fetch(self, version: ModelVersion, cache_dir: Path) -> Bundle:
-        """Return its verified bundle: `registry.fetch`."""
+        """Return the version's verified bundle: `registry.fetch`."""
 
 
 def open_registry(uri: str) -> Registry:
-    """Return the way to ask the registry at a tracking URI that suits it."""
+    """Return the registry at a tracking URI: in this process for an MLflow server, else in a subprocess."""
     tracking.bound_requests()
-    return InProcess(uri) if tracking.is_remote(os.environ.get("MLFLOW_REGISTRY_URI", uri)) else Beside(uri)
+    remote = tracking.is_remote(os.environ.get("MLFLOW_REGISTRY_URI", uri))
+    return DirectRegistry(uri) if remote else SubprocessRegistry(uri)
 
 
-class InProcess:
-    """Asks in the calling thread."""
+class DirectRegistry:
+    """Calls the registry in the calling thread."""
 
     def __init__(self, uri: str) -> None:
-        # Now, before there are requests to stall: the import takes two seconds.
+        # Importing it takes two seconds: now, before the first request.
         import mlflow.artifacts  # noqa: F401
 
         tracking.set_tracking_uri(uri)
 
     def resolve(self, model_uri: str) -> ModelVersion:
-        """As `registry.resolve`; a server that is down is found out at once. Raises as it."""
+        """Resolve the URI. Raises TrackingServerUnreachable within seconds if the server is down."""
         tracking.check_tracking_server()
         return registry.resolve(model_uri)
 
     def poll(self, model_uri: str) -> ModelVersion:
-        """As `registry.poll`."""
+        """Resolve the URI in one call to the registry."""
         return registry.poll(model_uri)
 
     def fetch(self, version: ModelVersion, cache_dir: Path) -> Bundle:
-        """As `registry.fetch`."""
+        """Return the version's verified bundle."""
         return registry.fetch(version, cache_dir)
 
 
-class Beside:
-    """Asks in a process of its own, started when first needed and again when it died. It ends with this one."""
+class SubprocessRegistry:
+    """Calls the registry in a subprocess, which the first call starts and a call after its death restarts.
+
+    The subprocess ends with this process. One thread at a time may use it.
+    """
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
@@ -76,19 +80,19 @@ class Beside:
         self._connection: Connection | None = None
 
     def resolve(self, model_uri: str) -> ModelVersion:
-        """As `registry.resolve`."""
-        return self._ask("resolve", model_uri)  # type: ignore[no-any-return]
+        """Resolve the URI."""
+        return self._call("resolve", model_uri)  # type: ignore[no-any-return]
 
     def poll(self, model_uri: str) -> ModelVersion:
-        """As `registry.poll`."""
-        return self._ask("poll", model_uri)  # type: ignore[no-any-return]
+        """Resolve the URI in one call to the registry."""
+        return self._call("poll", model_uri)  # type: ignore[no-any-return]
 
     def fetch(self, version: ModelVersion, cache_dir: Path) -> Bundle:
-        """As `registry.fetch`."""
-        return self._ask("fetch", version, cache_dir)  # type: ignore[no-any-return]
+        """Return the version's verified bundle."""
+        return self._call("fetch", version, cache_dir)  # type: ignore[no-any-return]
 
     def close(self) -> None:
-        """End the process; the next question starts another."""
+        """Kill the subprocess. The next call starts another."""
         if self._connection is not None:
             self._connection.close()
         if self._process is not None:
@@ -99,19 +103,19 @@ class Beside:
     def __del__(self) -> None:
         self.close()
 
-    def _ask(self, question: str, *arguments: Any) -> Any:
+    def _call(self, function: str, *arguments: Any) -> Any:
         try:
             connection = self._connect()
-            connection.send((question, arguments))
-            if not connection.poll(ANSWER_WITHIN_S):
-                raise TimeoutError(f"no answer within {ANSWER_WITHIN_S:g} s")
-            answer = connection.recv()
+            connection.send((function, arguments))
+            if not connection.poll(CALL_TIMEOUT_S):
+                raise TimeoutError(f"no result within {CALL_TIMEOUT_S:g} s")
+            result = connection.recv()
         except (OSError, EOFError) as error:
             self.close()
-            raise RegistryFailed(self._uri, f"the process that asks it failed: {error or 'it ended'}") from error
-        if isinstance(answer, ServingError):
-            raise answer
-        return answer
+            raise RegistryFailed(self._uri, f"the subprocess that calls it failed: {error or 'it ended'}") from error
+        if isinstance(result, ServingError):
+            raise result
+        return result
 
     def _connect(self) -> Connection:
         if self._connection is None:
@@ -121,29 +125,26 @@ class Beside:
                     [sys.executable, "-m", __name__, str(other.fileno())],
                     pass_fds=[other.fileno()],
                     stdin=subprocess.DEVNULL,
-                    # Not on the command line, which every user of the machine reads: it may hold a password.
-                    env={**child_environment(), "MLFLOW_TRACKING_URI": self._uri},
+                    # The URI may hold a password, and every user of the machine can read command lines.
+                    env=child_environment(MLFLOW_TRACKING_URI=self._uri),
                 )
         return self._connection
 
 
 def main(connection: Connection) -> None:
-    """Answer questions until there are no more."""
-    questions: dict[str, Callable[..., Any]] = {
-        "resolve": registry.resolve,
-        "poll": registry.poll,
-        "fetch": registry.fetch,
-    }
+    """Run the functions that the other end of the connection names, until it closes."""
+    functions: dict[str, Callable[..., Any]]
+    functions = {"resolve": registry.resolve, "poll": registry.poll, "fetch": registry.fetch}
     while True:
         try:
-            question, arguments = connection.recv()
+            function, arguments = connection.recv()
         except EOFError:
             return
         try:
-            answer: Any = questions[question](*arguments)
+            result: Any = functions[function](*arguments)
         except ServingError as error:
-            answer = error
-        connection.send(answer)
+            result = error
+        connection.send(result)
 
 
 if __name__ == "__main__":

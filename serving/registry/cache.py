@@ -1,123 +1,125 @@
-"""The bundles on this machine's disk: verified whenever they are read, complete whenever they are visible."""
+"""The cache of bundles on this machine's disk.
+
+A bundle is verified each time it is read. It appears in the cache in one step, so processes can share the cache
+without locks.
+"""
 
 import hashlib
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 
-from serving.policy.policy import BUNDLE_FILES, Bundle
-from serving.registry.errors import BundleFileMissing, CacheUnwritable, DigestMismatch, DigestMissing
+from serving.policy.bundle import BUNDLE_FILES, Bundle
+from serving.policy.errors import BundleFileMissing
+from serving.registry.errors import CacheUnwritable, DigestMismatch, DigestMissing
+from serving.registry.model_version import ModelVersion
 
 ABANDONED_AFTER_S = 3600.0
+"""Downloads that are older than this belong to processes that were killed."""
+
+Download = Callable[[ModelVersion, Path], None]
+"""Writes a version's files into a directory."""
 
 
 class BundleCache:
-    """One version's place in the cache: `<directory>/<registry>/<key>-<digest>/`.
+    """Keeps the bundle of each version in `<directory>/<registry>/<name>/<number>-<digest>/`.
 
-    The digest is part of the place: a version deleted and registered again under its number is another.
+    The path has the digest because a version can be deleted and another one registered under its number.
     """
 
-    def __init__(self, directory: Path, registry: str, key: str) -> None:
-        self._root = directory / hashlib.sha256(registry.encode()).hexdigest()[:12]
-        self._key = key
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
 
-    def bundle(self, name: str, version: int, digests: Mapping[str, str], download: Callable[[Path], None]) -> Bundle:
-        """Return the verified bundle; `download` puts its files into a directory when they aren't here.
+    def bundle(self, version: ModelVersion, download: Download) -> Bundle:
+        """Return the verified bundle; `download` it if it is not in the cache, or damaged there.
 
-        Each file is read once: the bytes that were verified are the bytes returned.
+        Each file is read once, so the returned bytes are the verified ones.
 
         Raises:
-            DigestMissing, DigestMismatch, CacheUnwritable, and what `download` raises.
+            DigestMissing, DigestMismatch, CacheUnwritable, and the exceptions of `download`.
         """
         for file in BUNDLE_FILES:
-            if file not in digests:
-                raise DigestMissing(file, name, version)
-        place = self.place(digests)
+            if file not in version.digests:
+                raise DigestMissing(file, version.name, version.version)
+        path = self.path(version)
         try:
-            bundle = _read_verified(place, name, version, digests)
-            with suppress(OSError):
-                os.utime(place)  # the last use, for `prune`
-            return bundle  # noqa: TRY300 - what follows the errors is the other way
+            bundle = _read_verified(path, version)
         except (BundleFileMissing, DigestMismatch):
-            pass  # not here, or damaged on this disk: the store's copy decides
-        return self._refill(place, name, version, digests, download)
+            return self._refill(path, version, download)
+        with suppress(OSError):
+            os.utime(path)  # `prune` keeps the bundles that were used last
+        return bundle
 
-    def place(self, digests: Mapping[str, str]) -> Path:
-        """Return the directory of the bundle with these digests."""
-        joined = "".join(digests[file] for file in BUNDLE_FILES)
-        return self._root / f"{self._key}-{hashlib.sha256(joined.encode()).hexdigest()[:16]}"
+    def path(self, version: ModelVersion) -> Path:
+        """Return the directory of the version's bundle. The version must have the digests of all files."""
+        registry = hashlib.sha256(version.registry.encode()).hexdigest()[:12]
+        digest = hashlib.sha256("".join(version.digests[file] for file in BUNDLE_FILES).encode()).hexdigest()[:16]
+        return self._directory / registry / f"{version.cache_key}-{digest}"
 
-    def _refill(
-        self,
-        place: Path,
-        name: str,
-        version: int,
-        digests: Mapping[str, str],
-        download: Callable[[Path], None],
-    ) -> Bundle:
+    def prune(self, max_bytes: int, keep: Collection[ModelVersion]) -> None:
+        """Delete the least recently used bundles until at most `max_bytes` are left, but none of `keep`.
+
+        Downloads that processes left unfinished are deleted too.
+        """
+        for abandoned in self._directory.glob("*/*/.fetching-*"):
+            if time.time() - _last_use(abandoned) > ABANDONED_AFTER_S:
+                shutil.rmtree(abandoned, ignore_errors=True)
+        kept = {self.path(version) for version in keep}
+        paths = sorted((path for path in self._directory.glob("*/*/*-*") if path.is_dir()), key=_last_use, reverse=True)
+        total = sum(_size(path) for path in paths if path in kept)
+        for path in paths:
+            if path not in kept:
+                total += _size(path)
+                if total > max_bytes:
+                    shutil.rmtree(path, ignore_errors=True)
+
+    def _refill(self, path: Path, version: ModelVersion, download: Download) -> Bundle:
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".fetching-", dir=place.parent) as temporary:
-                download(Path(temporary))
-                bundle = _read_verified(Path(temporary), name, version, digests)
-                _publish(Path(temporary), place)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".fetching-", dir=path.parent) as temporary:
+                download(version, Path(temporary))
+                bundle = _read_verified(Path(temporary), version)
+                _publish(Path(temporary), path)
         except OSError as error:
-            raise CacheUnwritable(str(self._root.parent), error.strerror or str(error)) from error
+            raise CacheUnwritable(str(self._directory), error.strerror or str(error)) from error
         return bundle
 
 
-def prune(directory: Path, max_bytes: int, keep: Collection[Path]) -> None:
-    """Delete the bundles used longest ago, until `max_bytes` are left or nothing but `keep`.
-
-    What a process that was killed has left half-made goes too.
-    """
-    for abandoned in directory.glob("*/*/.fetching-*"):
-        if time.time() - _last_use(abandoned) > ABANDONED_AFTER_S:
-            shutil.rmtree(abandoned, ignore_errors=True)
-    places = sorted((place for place in directory.glob("*/*/*-*") if place.is_dir()), key=_last_use, reverse=True)
-    held = sum(_size(place) for place in places if place in keep)
-    for place in places:
-        if place not in keep:
-            held += _size(place)
-            if held > max_bytes:
-                shutil.rmtree(place, ignore_errors=True)
-
-
-def _last_use(place: Path) -> float:
+def _last_use(path: Path) -> float:
     try:
-        return place.stat().st_mtime
-    except OSError:  # another process was quicker
+        return path.stat().st_mtime
+    except OSError:  # another process has deleted it
         return 0.0
 
 
-def _size(place: Path) -> int:
+def _size(path: Path) -> int:
     with suppress(OSError):
-        return sum(file.stat().st_size for file in place.iterdir())
+        return sum(file.stat().st_size for file in path.iterdir())
     return 0
 
 
-def _publish(temporary: Path, place: Path) -> None:
-    """Move the files into place in one step; another process that was quicker has put the same there."""
+def _publish(temporary: Path, path: Path) -> None:
+    """Move the downloaded files to `path` in one step."""
     complete = temporary / "complete"
     complete.mkdir()
     for file in BUNDLE_FILES:
         (temporary / file).rename(complete / file)
     try:
-        complete.rename(place)
+        complete.rename(path)
     except OSError:
-        # The place is taken: by the same files, unless they were damaged.
-        shutil.rmtree(place, ignore_errors=True)
-        complete.rename(place)
+        # It exists: either another process has put the same files there, or its files are damaged.
+        shutil.rmtree(path, ignore_errors=True)
+        complete.rename(path)
 
 
-def _read_verified(directory: Path, name: str, version: int, digests: Mapping[str, str]) -> Bundle:
+def _read_verified(directory: Path, version: ModelVersion) -> Bundle:
     bundle = Bundle.read(directory)
     for file, content in zip(BUNDLE_FILES, (bundle.graph, bundle.policy), strict=True):
-        found = hashlib.sha256(content).hexdigest()
-        if found != digests[file]:
-            raise DigestMismatch(file, name, version, digests[file], found)
+        found, expected = hashlib.sha256(content).hexdigest(), version.digests[file]
+        if found != expected:
+            raise DigestMismatch(file, version.name, version.version, expected, found)
     return bundle

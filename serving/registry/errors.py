@@ -5,38 +5,31 @@ from dataclasses import dataclass
 
 from serving.errors import ServingError
 from serving.policy.errors import BundleError
-
-
-@dataclass(eq=False)
-class BundleFileMissing(BundleError):
-    """The bundle lacks a file; `reason` says what was tried."""
-
-    file: str
-    where: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"cannot read {self.file} of {self.where}: {self.reason}"
+from serving.registry.model_version import DIGEST_TAG
 
 
 @dataclass(eq=False)
 class DigestMissing(BundleError):
-    """The registry does not vouch for the file, so it isn't one of ours."""
+    """The version has no tag with the digest of the file, so it was not registered by this project."""
+
+    template = (
+        f"version {{version}} of '{{name}}' has no tag '{DIGEST_TAG}{{file}}', so its files cannot be verified. "
+        "Register it with: python -m pipeline train"
+    )
 
     file: str
     name: str
     version: int
 
-    def __str__(self) -> str:
-        return (
-            f"version {self.version} of '{self.name}' has no tag 'sha256.{self.file}', so its files cannot "
-            f"be verified. Register it with: python -m pipeline train"
-        )
-
 
 @dataclass(eq=False)
 class DigestMismatch(BundleError):
     """The file is not the one that was registered."""
+
+    template = (
+        "{file} of version {version} of '{name}' was changed after it was registered: its sha256 is {found:.12}..., "
+        "the registered one is {expected:.12}..."
+    )
 
     file: str
     name: str
@@ -44,64 +37,53 @@ class DigestMismatch(BundleError):
     expected: str
     found: str
 
-    def __str__(self) -> str:
-        return (
-            f"{self.file} of version {self.version} of '{self.name}' was changed after it was registered: "
-            f"sha256 is {self.found[:12]}..., the registry says {self.expected[:12]}..."
-        )
-
 
 @dataclass(eq=False)
 class CacheUnwritable(ServingError):
     """The bundle cache cannot be written."""
 
+    template = "cannot write the bundle cache {directory}: {reason}. Choose another directory with --cache-dir"
+
     directory: str
     reason: str
 
-    def __str__(self) -> str:
-        return f"cannot write the bundle cache {self.directory}: {self.reason}. Choose another with --cache-dir"
-
 
 class RegistryError(ServingError):
-    """The registry has no answer, or not the one that was hoped for."""
+    """Base of the reasons why the registry does not return a version."""
 
 
 @dataclass(eq=False)
 class ModelUriInvalid(RegistryError):
-    """Not a URI of a registered model."""
+    """The text is not the URI of a registered model."""
+
+    template = (
+        "'{uri}' is not the URI of a registered model, expected models:/NAME/STAGE, models:/NAME@ALIAS, "
+        "models:/NAME/NUMBER or models:/NAME/latest"
+    )
 
     uri: str
-
-    def __str__(self) -> str:
-        return (
-            f"'{self.uri}' names no registered model, expected models:/NAME/STAGE, models:/NAME@ALIAS, "
-            f"models:/NAME/NUMBER or models:/NAME/latest"
-        )
 
 
 @dataclass(eq=False)
 class TrackingServerUnreachable(RegistryError):
-    """Nothing healthy answers at the tracking URI."""
+    """No healthy MLflow server answers at the tracking URI."""
+
+    template = (
+        "no MLflow server answers at {uri} ({reason}). Start it, or set MLFLOW_TRACKING_URI to the URI of another one"
+    )
 
     uri: str
     reason: str
-
-    def __str__(self) -> str:
-        return (
-            f"no MLflow server answers at {self.uri} ({self.reason}). Start it, or set MLFLOW_TRACKING_URI "
-            f"to the one you mean"
-        )
 
 
 @dataclass(eq=False)
 class RegistryFailed(RegistryError):
-    """MLflow refused or failed; `reason` is its own."""
+    """MLflow raised an error, whose message is `reason`."""
+
+    template = "the model registry at {uri} failed: {reason}"
 
     uri: str
     reason: str
-
-    def __str__(self) -> str:
-        return f"the model registry at {self.uri} failed: {self.reason}"
 
 
 @dataclass(eq=False)
@@ -122,7 +104,10 @@ class ModelUnknown(RegistryError):
 
 @dataclass(eq=False)
 class VersionMissing(RegistryError):
-    """The version asked for is not there; `asked` completes "No version of 'x' ..."; None where nobody listed them."""
+    """The requested version does not exist.
+
+    `asked` completes the sentence "No version of 'x' ...". `versions` lists the existing ones, None if unknown.
+    """
 
     name: str
     asked: str

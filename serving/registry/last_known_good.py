@@ -1,8 +1,7 @@
-"""The last known good version of each model URI, as this machine remembers it.
+"""Records which version this machine last served for a model URI, for times when the registry is down.
 
-A record stands beside the bundles: `<cache>/good/<registry and URI, hashed>.json`. It holds what the registry said of
-the version, digests included, so that its bundle is verified as ever when the registry is silent, and which deployment
-served it.
+The record is the file `<cache>/good/<hash of registry and URI>.json`. It holds the version with its digests, so that
+its bundle is verified without the registry, and the deployment that served it.
 """
 
 import hashlib
@@ -13,54 +12,57 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from serving.registry.cache import BundleCache, prune
+from serving.registry.cache import BundleCache
 from serving.registry.errors import CacheUnwritable
-from serving.registry.registry import ModelVersion, cache_key
+from serving.registry.model_version import ModelVersion
 
 
 class LastKnownGood:
-    """Remembers the version that `model_uri` of `registry` was last served with here, and by which deployment."""
+    """The version that this machine last served for `model_uri` of `registry`.
+
+    Args:
+        directory: the directory of the bundle cache.
+        registry: the URI of the registry.
+        model_uri: the `models:/` URI.
+        deployment: an id that all replicas of a deployment share, None outside of deployments.
+    """
 
     def __init__(self, directory: Path, registry: str, model_uri: str, deployment: str | None = None) -> None:
         self._directory, self._deployment = directory, deployment
         hashed = hashlib.sha256(f"{registry}\n{model_uri}".encode()).hexdigest()[:24]
         self._record = directory / "good" / f"{hashed}.json"
 
-    def remember(self, version: ModelVersion) -> None:
-        """Write the record, whole or not at all. Raises CacheUnwritable."""
+    def save(self, version: ModelVersion) -> None:
+        """Record the version, atomically. Raises CacheUnwritable."""
         try:
             self._record.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile("w", dir=self._record.parent, delete=False) as file:
                 json.dump({"deployment": self._deployment, "version": asdict(version)}, file)
-            os.replace(file.name, self._record)  # noqa: PTH105 - file.name is no Path
+            os.replace(file.name, self._record)  # noqa: PTH105 - file.name is not a Path
         except OSError as error:
             raise CacheUnwritable(str(self._directory), error.strerror or str(error)) from error
 
-    def recall(self) -> ModelVersion | None:
-        """Return the version, None where there was none, or its record cannot be read."""
+    def load(self) -> ModelVersion | None:
+        """Return the recorded version, None if there is no readable record."""
         return _read(self._record)
 
-    def vouches_for(self, version: ModelVersion) -> bool:
-        """Whether the record holds these very files: they have been tried on this machine."""
-        known = self.recall()
+    def has_files_of(self, version: ModelVersion) -> bool:
+        """Return whether the recorded version has the digests of `version`, so that it passed its trial here."""
+        known = self.load()
         return known is not None and bool(known.digests) and known.digests == version.digests
 
-    def is_own(self) -> bool:
-        """Whether this deployment wrote the record: one of its replicas has served that version here."""
+    def is_from_this_deployment(self) -> bool:
+        """Return whether a replica of this deployment wrote the record."""
         if self._deployment is not None:
             with suppress(OSError, ValueError, KeyError, TypeError):
                 return bool(json.loads(self._record.read_text())["deployment"] == self._deployment)
         return False
 
-    def bound(self, max_bytes: int) -> None:
-        """Bound the cache, but for the bundles that records name: each is served, or would be after a restart."""
+    def prune_cache(self, max_bytes: int) -> None:
+        """Bound the size of the bundle cache, but keep the bundles of all records: a restart may need them."""
         versions = [_read(record) for record in self._record.parent.glob("*.json")]
         with suppress(OSError):
-            prune(self._directory, max_bytes, {_place(self._directory, version) for version in versions if version})
-
-
-def _place(directory: Path, version: ModelVersion) -> Path:
-    return BundleCache(directory, version.registry, cache_key(version)).place(version.digests)
+            BundleCache(self._directory).prune(max_bytes, [version for version in versions if version])
 
 
 def _read(record: Path) -> ModelVersion | None:

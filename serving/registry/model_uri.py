@@ -1,4 +1,4 @@
-"""The `models:/` URIs, parsed."""
+"""Parses `models:/` URIs."""
 
 import re
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ STAGES = {stage.lower(): stage for stage in ("None", "Staging", "Production", "A
 
 
 @dataclass(frozen=True)
-class Reference:
-    """A parsed `models:/` URI: a name and a number, an alias, a stage, or none of them for the latest."""
+class ModelUri:
+    """A parsed `models:/` URI: a name with a number, an alias or a stage, or with none of them for the latest."""
 
     uri: str
     name: str
@@ -19,11 +19,11 @@ class Reference:
     stage: str | None = None
 
     @classmethod
-    def parse(cls, uri: str) -> "Reference":
-        """Parse `models:/NAME/NUMBER`, `.../STAGE`, `.../latest` or `models:/NAME@ALIAS`.
+    def parse(cls, uri: str) -> "ModelUri":
+        """Parse `models:/NAME/NUMBER`, `models:/NAME/STAGE`, `models:/NAME/latest` or `models:/NAME@ALIAS`.
 
         Raises:
-            ModelUriInvalid: it is none of these.
+            ModelUriInvalid: the URI has another form.
         """
         match = re.fullmatch(r"models:/(?P<name>[^/@:]+)(?:@(?P<alias>[^/@]+)|/(?P<which>[^/@]+))", uri)
         if match is None:

@@ -1,21 +1,24 @@
-"""The tracking server or store that MLflow talks to: which one, and whether it answers."""
+"""MLflow's tracking server or store: its URI, the bounds of requests to it, and a health check."""
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from serving.registry.errors import TrackingServerUnreachable
 
-PROBE_TIMEOUT_S = 3.0
+HEALTH_TIMEOUT_S = 3.0
 
-BOUNDS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
-"""Of MLflow's own 7 retries of 120 s each, a server that hangs would take a quarter of an hour."""
+MAX_RETRIES, TIMEOUT_S = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
+REQUEST_BOUNDS = {MAX_RETRIES: "1", TIMEOUT_S: "5"}
+"""MLflow's defaults, 7 retries of 120 s each, wait a quarter of an hour for a server that hangs."""
 
 
 def tracking_uri() -> str:
-    """Return MLflow's tracking URI, absolute: it names the same store from every working directory."""
+    """Return MLflow's tracking URI, absolute: it refers to the same store from every working directory."""
     named = os.environ.get("MLFLOW_TRACKING_URI")
-    if named and "mlflow" not in sys.modules:  # which would say the same, two seconds later
+    if named and "mlflow" not in sys.modules:  # MLflow would return the same, after an import of two seconds
         return absolute_uri(named)
     import mlflow
 
@@ -23,25 +26,38 @@ def tracking_uri() -> str:
 
 
 def set_tracking_uri(uri: str) -> None:
-    """Make `uri` the tracking store, and so the registry, of this process."""
+    """Set the tracking URI, and with it the registry URI, of this process."""
     import mlflow
 
     mlflow.set_tracking_uri(uri)
 
 
 def bound_requests() -> None:
-    """Bound what this process's MLflow spends on a server that doesn't answer. What the user has set stays."""
-    for name, bound in BOUNDS.items():
+    """Bound the time that MLflow waits for a server in this process. Values that the user has set stay."""
+    for name, bound in REQUEST_BOUNDS.items():
         os.environ.setdefault(name, bound)
 
 
+@contextmanager
+def bounded_retries() -> Iterator[None]:
+    """Bound the number of MLflow's retries within the context, unless the user has set it."""
+    if MAX_RETRIES in os.environ:
+        yield
+        return
+    os.environ[MAX_RETRIES] = REQUEST_BOUNDS[MAX_RETRIES]
+    try:
+        yield
+    finally:
+        os.environ.pop(MAX_RETRIES, None)
+
+
 def is_remote(uri: str) -> bool:
-    """Return whether a server stands behind the URI; else MLflow opens a database or a folder itself."""
+    """Return whether the URI is that of a server. MLflow opens databases and folders in this process."""
     return uri.startswith(("http://", "https://", "databricks", "uc:"))
 
 
 def absolute_uri(uri: str) -> str:
-    """Return a store's URI with its path absolute, where it is a path."""
+    """Return a store's URI with an absolute path, if it has a path."""
     scheme, separator, path = uri.partition(":///")
     if scheme.startswith("sqlite") and separator and path and not path.startswith(("/", ":memory:")):
         return f"{scheme}:///{Path(path).resolve()}"
@@ -49,12 +65,12 @@ def absolute_uri(uri: str) -> str:
 
 
 def check_tracking_server() -> None:
-    """Probe the tracking server once, where the tracking URI names one.
+    """Check that the tracking server is healthy, in one request, because MLflow would retry for minutes.
 
-    MLflow's own retries would go on for minutes. A database or a folder is not probed.
+    Databases and folders are not checked.
 
     Raises:
-        TrackingServerUnreachable: nothing healthy answers within about 3 seconds.
+        TrackingServerUnreachable: no healthy server answers within 3 seconds.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if not uri.startswith(("http://", "https://")):
@@ -64,16 +80,16 @@ def check_tracking_server() -> None:
     import requests
 
     try:
-        answer = requests.get(f"{uri.rstrip('/')}/health", timeout=PROBE_TIMEOUT_S)
+        answer = requests.get(f"{uri.rstrip('/')}/health", timeout=HEALTH_TIMEOUT_S)
     except requests.RequestException as error:
         raise TrackingServerUnreachable(uri, _reason(error)) from error
     if not answer.ok:
-        raise TrackingServerUnreachable(uri, f"its /health says {answer.status_code}")
+        raise TrackingServerUnreachable(uri, f"its /health answers with status {answer.status_code}")
 
 
 def _reason(error: Exception) -> str:
     import requests
 
     if isinstance(error, requests.Timeout):
-        return f"no answer within {PROBE_TIMEOUT_S:g} s"
+        return f"no answer within {HEALTH_TIMEOUT_S:g} s"
     return "connection refused" if "refused" in str(error) else type(error).__name__

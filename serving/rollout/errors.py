@@ -1,4 +1,4 @@
-"""Reasons why a new version is not brought into service."""
+"""Reasons not to bring a new version into service."""
 
 from dataclasses import dataclass
 
@@ -7,24 +7,22 @@ from serving.policy.errors import BundleError
 
 @dataclass(eq=False)
 class CandidateRefused(BundleError):
-    """The bundle failed in the process where it was tried; `reason` says how."""
+    """The bundle failed its trial in a child process."""
+
+    template = "{reason}"
 
     reason: str
-
-    def __str__(self) -> str:
-        return self.reason
 
 
 @dataclass(eq=False)
 class SpacesDiffer(BundleError):
-    """The bundle expects another space than the clients of the one being served."""
+    """The new version has another observation or action space than the served one."""
+
+    template = (
+        "its {kind} space is {found}, that of the served version is {served}. Clients would break: restart the server "
+        "to serve it, or set allow_space_change"
+    )
 
     kind: str
     served: str
     found: str
-
-    def __str__(self) -> str:
-        return (
-            f"its {self.kind} space is {self.found}, the one being served is {self.served}. Clients would break: "
-            f"restart the server to serve it, or allow it with allow_space_change"
-        )

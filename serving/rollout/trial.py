@@ -1,7 +1,6 @@
-"""Tries a bundle in a process of its own, with limits on memory and time, before it comes near requests.
+"""Loads and runs a bundle in a child process, with limits on memory and time, before a replica loads it.
 
-A graph may loop for ever, ask for 20 GB or crash its runtime. It does so here, in a child that has imported no more
-than a policy needs:
+A graph may loop forever, allocate 20 GB or crash ONNX Runtime. The child imports only what a policy needs:
 
     python -m serving.rollout.trial < header, graph, policy.json    ->    {"error": null}
 """
@@ -17,32 +16,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from serving.policy.policy import Bundle
-from serving.processes import NICENESS, child_environment, end_with_parent
+from serving.policy.bundle import Bundle
+from serving.processes import NICENESS, child_environment, die_with_parent
 from serving.rollout.errors import CandidateRefused
 
-GIB = 1 << 30
+MIB = 1 << 20
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What a candidate may take."""
+class TrialLimits:
+    """Limits on the child process."""
 
-    memory_bytes: int = GIB
-    """Beyond what the child holds before it looks at the bundle."""
+    memory_bytes: int = 1024 * MIB
+    """Memory that it may allocate after it has imported ONNX Runtime."""
     timeout_s: float = 15.0
-    """From the start of the child to its verdict."""
+    """Seconds from its start to its result."""
 
 
-def check(bundle: Bundle, limits: Limits) -> None:
-    """Load the bundle and run it once, in a child.
+def run_trial(bundle: Bundle, limits: TrialLimits) -> None:
+    """Load the bundle and run its policy once, in a child process.
 
     Raises:
-        CandidateRefused: it did not load, did not run, or went beyond the limits.
+        CandidateRefused: the bundle does not load or run, or exceeds the limits.
     """
     header = json.dumps({"graph": len(bundle.graph), "memory_bytes": limits.memory_bytes}).encode()
     try:
-        done = subprocess.run(
+        child = subprocess.run(
             [sys.executable, "-m", __name__],
             input=b"\n".join([header, bundle.graph + bundle.policy]),
             stdout=subprocess.PIPE,
@@ -52,28 +51,28 @@ def check(bundle: Bundle, limits: Limits) -> None:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise CandidateRefused(f"it did not load and answer within {limits.timeout_s:g} s") from None
-    error = _verdict(done, limits)
+        raise CandidateRefused(f"its trial did not end within {limits.timeout_s:g} s") from None
+    error = _error_of(child, limits)
     if error is not None:
         raise CandidateRefused(error)
 
 
-def _verdict(done: "subprocess.CompletedProcess[bytes]", limits: Limits) -> str | None:
+def _error_of(child: "subprocess.CompletedProcess[bytes]", limits: TrialLimits) -> str | None:
     with contextlib.suppress(ValueError, KeyError, TypeError):
-        error = json.loads(done.stdout)["error"]
+        error = json.loads(child.stdout)["error"]
         return None if error is None else str(error)
-    if done.returncode < 0:
-        name = signal.Signals(-done.returncode).name
-        return f"loading it ended its process ({name}), with {limits.memory_bytes >> 20} MiB allowed"
-    return f"loading it ended its process with status {done.returncode}"
+    if child.returncode < 0:
+        name = signal.Signals(-child.returncode).name
+        return f"its trial was killed by {name}, with a limit of {limits.memory_bytes // MIB} MiB of memory"
+    return f"its trial exited with status {child.returncode}"
 
 
 def main() -> None:
-    """Try the bundle on stdin, say on stdout what is wrong with it, and leave at once."""
-    end_with_parent()
+    """Try the bundle on stdin, print the error or null, and exit."""
+    die_with_parent()
     os.nice(NICENESS)
-    print(json.dumps({"error": _try(sys.stdin.buffer)}), flush=True)  # noqa: T201 - to the parent
-    os._exit(0)  # a runtime that was refused memory need not come down well
+    print(json.dumps({"error": _try(sys.stdin.buffer)}), flush=True)  # noqa: T201 - the parent reads it
+    os._exit(0)  # the runtime may crash in its cleanup after a failed allocation
 
 
 def _try(stream: BinaryIO) -> str | None:
@@ -90,17 +89,17 @@ def _try(stream: BinaryIO) -> str | None:
     except ServingError as error:
         return str(error)
     except MemoryError:
-        return f"it needs more than {header['memory_bytes'] >> 20} MiB"
+        return f"it needs more than {header['memory_bytes'] // MIB} MiB of memory"
     return None
 
 
 def _limit_memory(allowed: int) -> None:
-    """Allow that many bytes beyond what this process holds now."""
+    """Allow this process to allocate that many bytes more. Only Linux has the limit."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     status = Path("/proc/self/status")
-    if status.exists():  # elsewhere than on Linux, time is the only limit
-        held = next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmData"))
-        limit = held * 1024 + allowed
+    if status.exists():
+        used = next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmData"))
+        limit = used * 1024 + allowed
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 

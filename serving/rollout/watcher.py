@@ -1,6 +1,6 @@
-"""Notices a promotion and swaps the policy, off the path of requests.
+"""Polls the registry in a thread and replaces a replica's policy after a promotion, without delaying requests.
 
-poll -> another version? -> fetch, verify -> try in a child process -> load -> same spaces? -> swap one reference
+poll -> another version? -> fetch and verify -> trial in a child process -> load -> same spaces? -> replace
 """
 
 import logging
@@ -12,146 +12,145 @@ from time import monotonic
 from typing import Any, Protocol
 
 from serving.errors import ServingError
-from serving.registry.errors import BundleFileMissing, CacheUnwritable
-from serving.registry.model_uri import Reference
-from serving.registry.poller import Registry
-from serving.registry.registry import ModelVersion
-from serving.replica.refresh_state import Refresh, Refusal, now
+from serving.policy.errors import BundleFileMissing
+from serving.registry.errors import CacheUnwritable
+from serving.registry.model_uri import ModelUri
+from serving.registry.model_version import ModelVersion
+from serving.replica.refresh_state import Refresh, RejectedVersion, now
 from serving.replica.served_policy import ServedPolicy
-from serving.rollout.admission import Admission, Settings
+from serving.rollout.admission import Admission
 
 logger = logging.getLogger(__name__)
 
 MAX_PAUSE_S = 30.0
-"""However long the registry is down, it is asked this often."""
+"""The longest pause between two polls, or between two attempts to serve a version."""
 TRANSIENT = (BundleFileMissing, CacheUnwritable)
-"""A store that is down looks like a file that is missing, and a full disk may be cleared: both are tried again."""
+"""Errors after which the same version is tried again: the artifact store may be down or the disk full."""
 
 
-class Watched(Protocol):
-    """What is watched over: two references, each replaced as a whole."""
+class Replica(Protocol):
+    """The attributes of a replica that the watcher replaces, each as a whole."""
 
     served: ServedPolicy
     refresh: Refresh
 
 
 class Watcher:
-    """Keeps a replica's policy to what its model URI means in the registry. Its thread ends with the process."""
+    """Keeps a replica's policy at the version that its model URI refers to."""
 
-    def __init__(self, replica: Watched, registry: Registry, admission: Admission, settings: Settings) -> None:
-        self._replica, self._registry, self._admission, self._settings = replica, registry, admission, settings
-        self._stop = threading.Event()
+    def __init__(self, replica: Replica, admission: Admission) -> None:
+        self._replica, self._admission, self._settings = replica, admission, admission.settings
+        self._stopped = threading.Event()
         self._failed_polls = 0
-        self._refused: _Refused | None = None
+        self._rejected: _Rejected | None = None
 
     def start(self) -> None:
-        """Watch in a thread of its own. A pinned number is watched until the registry has confirmed it."""
+        """Poll in a daemon thread. A pinned version is polled only until the registry has confirmed it."""
         threading.Thread(target=self._run, name="watcher", daemon=True).start()
 
     def stop(self) -> None:
-        """Look no more."""
-        self._stop.set()
+        """Stop polling."""
+        self._stopped.set()
 
-    def look(self) -> None:
-        """Ask the registry once, and do what follows."""
+    def poll(self) -> None:
+        """Poll the registry once, and serve the version that it returns."""
         try:
-            version = self._registry.poll(self._settings.model_uri)
+            version = self._admission.registry.poll(self._settings.model_uri)
         except ServingError as error:
             self._failed_polls += 1
-            self._fail(error)
+            self._report_failed_poll(error)
             return
         self._failed_polls = 0
         served = self._replica.served
         if _identity(version) == _identity(served.version):
             self._confirm(served, version)
-        elif self._refused is None or not self._refused.holds(version):
+        elif self._rejected is None or not self._rejected.still_applies_to(version):
             self._replace(served, version)
         else:
-            self._replica.refresh = replace(self._replica.refresh, last=now())
+            self._update(last=now())
 
     def pause_s(self) -> float:
-        """Return how long to wait before the next look: jittered, and longer each time the registry is down."""
+        """Return the seconds until the next poll: jittered, and doubled with each failed poll."""
         pause = min(self._settings.refresh_interval_s * 2.0**self._failed_polls, MAX_PAUSE_S)
         return random.uniform(0.5 if self._failed_polls else 0.9, 1.0) * max(pause, self._settings.refresh_interval_s)  # noqa: S311
 
     def _run(self) -> None:
-        pinned = Reference.parse(self._settings.model_uri).number is not None
-        while not (pinned and not self._replica.refresh.degraded) and not self._stop.wait(self.pause_s()):
+        pinned = ModelUri.parse(self._settings.model_uri).number is not None
+        while not (pinned and not self._replica.refresh.degraded) and not self._stopped.wait(self.pause_s()):
             try:
-                self.look()
+                self.poll()
             except Exception:
-                # The thread must live: without it the replica would serve an old version and not know.
-                logger.exception("the watch of %s failed", self._settings.model_uri)
+                # Without this thread the replica would serve an old version and report nothing.
+                logger.exception("polling %s failed", self._settings.model_uri)
 
     def _confirm(self, served: ServedPolicy, version: ModelVersion) -> None:
-        self._refused = None
-        if version != served.version:  # tags, or a stage: nothing that answers depend on
+        self._rejected = None
+        if version != served.version:  # its tags or its stage have changed, which no answer depends on
             self._replica.served = ServedPolicy(served.policy, version, loaded_at=served.loaded_at.timestamp())
-        self._replica.refresh = replace(self._replica.refresh, last=now(), error=None, refused=None, degraded=False)
+        self._update(last=now(), error=None, rejected=None, degraded=False)
 
     def _replace(self, served: ServedPolicy, version: ModelVersion) -> None:
         try:
             new = self._admission.admit(version, served)
         except ServingError as error:
-            self._refuse(version, error)
+            self._reject(version, error)
             return
-        # Requests under way keep the old one, which goes with the last of them.
+        # Requests in progress keep a reference to the old policy.
         self._replica.served = new
-        self._refused = None
+        self._rejected = None
         swaps = self._replica.refresh.swaps + 1
-        self._replica.refresh = replace(
-            self._replica.refresh, last=now(), error=None, refused=None, degraded=False, swaps=swaps
-        )
-        logger.warning("%s: version %d replaces %d", version.uri, version.version, served.version.version)
+        self._update(last=now(), error=None, rejected=None, degraded=False, swaps=swaps)
+        logger.warning("%s: version %d replaces version %d", version.uri, version.version, served.version.version)
 
-    def _refuse(self, version: ModelVersion, error: ServingError) -> None:
-        self._refused = _Refused.after(self._refused, version, error, self._settings.refresh_interval_s)
-        refresh = self._replica.refresh
-        refusal = Refusal.of(version, error)
-        self._replica.refresh = replace(
-            refresh,
+    def _reject(self, version: ModelVersion, error: ServingError) -> None:
+        self._rejected = _Rejected.after(self._rejected, version, error, self._settings.refresh_interval_s)
+        before, rejected = self._replica.refresh, RejectedVersion.of(version, error)
+        self._update(
             last=now(),
             error=f"version {version.version}: {error}",
-            refused=refusal,
-            refusals={**refresh.refusals, refusal.code: refresh.refusals.get(refusal.code, 0) + 1},
+            rejected=rejected,
+            rejections={**before.rejections, rejected.code: before.rejections.get(rejected.code, 0) + 1},
         )
-        if refresh.refused is None or (refresh.refused.version, refresh.refused.reason) != (
-            refusal.version,
-            refusal.reason,
-        ):
+        if before.rejected is None or replace(before.rejected, at=rejected.at) != rejected:
             serving = self._replica.served.version.version
-            logger.error("%s: version %d is refused, %d goes on: %s", version.uri, version.version, serving, error)
+            message = "%s: version %d is rejected, version %d stays in service: %s"
+            logger.error(message, version.uri, version.version, serving, error)
 
-    def _fail(self, error: ServingError) -> None:
+    def _report_failed_poll(self, error: ServingError) -> None:
         if self._replica.refresh.error != str(error):
-            logger.warning("%s cannot be refreshed, the version served goes on: %s", self._settings.model_uri, error)
-        self._replica.refresh = replace(self._replica.refresh, error=str(error))
+            served = self._replica.served.version.version
+            message = "polling %s failed, version %d stays in service: %s"
+            logger.warning(message, self._settings.model_uri, served, error)
+        self._update(error=str(error))
+
+    def _update(self, **changes: Any) -> None:
+        self._replica.refresh = replace(self._replica.refresh, **changes)
 
 
 @dataclass(frozen=True)
-class _Refused:
-    """A version that is not tried again, until the registry says something new of it, or the time has come."""
+class _Rejected:
+    """A version that is not tried again before its tags change or its next attempt is due."""
 
-    version: int
-    tags: Mapping[str, str]
+    identity: tuple[int, Mapping[str, str]]
     attempts: int
-    again_at: float | None
+    retry_at: float | None
+    """The `monotonic` time of the next attempt, None if there is none."""
 
     @classmethod
     def after(
-        cls, before: "_Refused | None", version: ModelVersion, error: ServingError, interval_s: float
-    ) -> "_Refused":
-        attempts = before.attempts + 1 if before is not None and before.is_of(version) else 1
+        cls, before: "_Rejected | None", version: ModelVersion, error: ServingError, interval_s: float
+    ) -> "_Rejected":
+        """Return the state after an attempt to serve `version` failed with `error`."""
+        identity = version.version, version.tags
+        attempts = before.attempts + 1 if before is not None and before.identity == identity else 1
         pause = min(interval_s * 2.0**attempts, MAX_PAUSE_S) * random.uniform(0.5, 1.0)  # noqa: S311
-        again_at = monotonic() + pause if isinstance(error, TRANSIENT) else None
-        return cls(version.version, version.tags, attempts, again_at)
+        return cls(identity, attempts, monotonic() + pause if isinstance(error, TRANSIENT) else None)
 
-    def is_of(self, version: ModelVersion) -> bool:
-        return (self.version, self.tags) == (version.version, version.tags)
-
-    def holds(self, version: ModelVersion) -> bool:
-        return self.is_of(version) and (self.again_at is None or monotonic() < self.again_at)
+    def still_applies_to(self, version: ModelVersion) -> bool:
+        """Return whether `version` is this one and not to be tried now."""
+        is_this = self.identity == (version.version, version.tags)
+        return is_this and (self.retry_at is None or monotonic() < self.retry_at)
 
 
-def _identity(version: ModelVersion) -> Any:
+def _identity(version: ModelVersion) -> tuple[int, Mapping[str, str]]:
     return version.version, version.digests

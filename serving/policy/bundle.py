@@ -1,0 +1,134 @@
+"""A bundle: the graph and policy.json of a registered version, and what policy.json describes."""
+
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium import Space, spaces
+from numpy.typing import NDArray
+
+from serving.policy.errors import BundleFileMissing, BundleInvalid
+from serving.policy.noise import Noise
+from serving.policy.spaces import Json, LeafSpace, leaves, space_from_json
+from serving.policy.state_tokens import Shapes
+from serving.policy.tensors import ACTION, NOISE, OBSERVATIONS, STATE_IN, STATE_OUT, Tensors
+
+GRAPH_FILE = "model.onnx"
+POLICY_FILE = "policy.json"
+BUNDLE_FILES = (GRAPH_FILE, POLICY_FILE)
+"""The only files of a registered version that serving reads."""
+
+FORMAT = 1
+"""The `format` of policy.json that this release writes and reads."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The bytes of a bundle's two files. Whoever creates it has verified them."""
+
+    graph: bytes = field(repr=False)
+    policy: bytes = field(repr=False)
+
+    @classmethod
+    def read(cls, directory: str | Path) -> "Bundle":
+        """Read a bundle's files from a local directory. Raises BundleFileMissing."""
+        try:
+            graph, policy = (Path(directory, name).read_bytes() for name in BUNDLE_FILES)
+        except OSError as error:
+            file = Path(error.filename).name
+            raise BundleFileMissing(file, str(directory), error.strerror or str(error)) from error
+        return cls(graph, policy)
+
+    @property
+    def observation_space(self) -> Space[Any]:
+        """The space of the policy's observations. Raises BundleInvalid, SpaceUnsupported."""
+        return space_from_json(parse_policy_file(self.policy)["observation_space"])
+
+
+@dataclass(frozen=True)
+class EnvironmentSpec:
+    """The environment that the policy was trained in: the arguments of `serving.policy.environments.make`."""
+
+    id: str
+    kwargs: dict[str, Any]
+    wrappers: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the environment as `/model` describes it."""
+        wrappers = {"wrappers": list(self.wrappers)} if self.wrappers else {}
+        return {"id": self.id, "kwargs": self.kwargs, **wrappers}
+
+
+@dataclass(frozen=True)
+class Interface:
+    """The inputs and outputs of a policy, as policy.json declares them."""
+
+    observation_space: Space[Any]
+    action_space: Space[Any]
+    noise: Noise | None
+    state_shapes: Shapes
+
+    @classmethod
+    def from_json(cls, description: dict[str, Json]) -> "Interface":
+        """Build the interface that the content of policy.json declares. Raises BundleInvalid, SpaceUnsupported."""
+        return cls(
+            observation_space=space_from_json(description["observation_space"]),
+            action_space=space_from_json(description["action_space"]),
+            noise=Noise.from_json(description["noise"]) if "noise" in description else None,
+            state_shapes=_state_shapes(description.get("state", {})),
+        )
+
+    @cached_property
+    def required_outputs(self) -> tuple[str, ...]:
+        """Names of the graph's outputs that every answer needs."""
+        actions = (leaf.tensor(ACTION) for leaf in leaves(self.action_space))
+        return *actions, *(STATE_OUT + name for name in self.state_shapes)
+
+    def example(self, batch: int) -> Tensors:
+        """Return a valid value for each input of the graph, `[batch, ...]`."""
+        observations = {
+            leaf.tensor(OBSERVATIONS): _example(leaf.space, batch) for leaf in leaves(self.observation_space)
+        }
+        noise = {NOISE: np.zeros((batch, self.noise.size), np.float32)} if self.noise else {}
+        states = {STATE_IN + name: np.zeros((batch, *shape), np.float32) for name, shape in self.state_shapes.items()}
+        return {**observations, **noise, **states}
+
+
+def parse_policy_file(policy: bytes) -> dict[str, Any]:
+    """Return the content of policy.json, with its required keys present. Raises BundleInvalid."""
+    try:
+        description = json.loads(policy)
+        environment = description["environment"]
+        missing = {"observation_space", "action_space"} - description.keys()
+        fault = f"it lacks {sorted(missing)}" if missing else None
+        if set(environment) != {"id", "kwargs"}:
+            fault = '"environment" needs "id" and "kwargs"'
+        if description["format"] != FORMAT:
+            fault = f"its format is {description['format']}, this release reads format {FORMAT}"
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BundleInvalid(POLICY_FILE, repr(error)) from error
+    if fault:
+        raise BundleInvalid(POLICY_FILE, fault)
+    return description  # type: ignore[no-any-return]
+
+
+def _state_shapes(description: Json) -> Shapes:
+    try:
+        shapes = {name: tuple(state["shape"]) for name, state in description.items()}
+        lengths = [length for shape in shapes.values() for length in shape]
+        fault = any(set(state) != {"shape"} for state in description.values())
+        fault = fault or not all(type(length) is int and length > 0 for length in lengths)
+    except (AttributeError, KeyError, TypeError):
+        fault = True
+    if fault:
+        raise BundleInvalid(POLICY_FILE, '"state" is not of the form {"h": {"shape": [64]}, ...}')
+    return shapes
+
+
+def _example(space: LeafSpace, batch: int) -> NDArray[Any]:
+    # One-hot encoding rejects zero where a count starts above it.
+    start = space.start if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) else 0
+    return np.full((batch, *(space.shape or ())), start, space.dtype)
