@@ -9,30 +9,27 @@ from serving.errors import ServingError
 class ServerUnreachable(ServingError):
     """No policy server responded at `url`."""
 
+    template = "no policy server answers at {url} ({reason}). Start one: python -m serving run"
+
     url: str
     reason: str
-
-    def __str__(self) -> str:
-        return f"no policy server answers at {self.url} ({self.reason}). Start one: python -m serving run"
 
 
 @dataclass(eq=False)
 class ServerUrlInvalid(ServingError):
     """`url` is not an HTTP URL."""
 
-    url: str
+    template = "'{url}' is not the URL of a policy server, expected one like http://127.0.0.1:8000/cartpole-ppo"
 
-    def __str__(self) -> str:
-        return f"'{self.url}' is not the URL of a policy server, expected one like http://127.0.0.1:8000/cartpole-ppo"
+    url: str
 
 
 @dataclass(eq=False)
 class RequestRefused(ServingError):
     """The policy server rejected the request, or failed to compute the action."""
 
+    template = "the server answered {status} {code}: {message}"
+
     status: int
     code: str
     message: str
-
-    def __str__(self) -> str:
-        return f"the server answered {self.status} {self.code}: {self.message}"

@@ -1,4 +1,4 @@
-"""What a command shows when it fails: one line, or everything with `--traceback`."""
+"""Prints the expected errors of a command as one line."""
 
 import functools
 import sys
@@ -14,13 +14,12 @@ R = TypeVar("R")
 
 
 def domain_errors(*expected: type[BaseException]) -> Callable[[Callable[..., R]], Callable[..., R]]:
-    """Return a click command's decorator that shows ServingError, and the `expected` ones, in one red line.
+    """Return a decorator for click commands that prints ServingError and the `expected` errors in one red line.
 
-    The command exits with status 1. It gains the option `--traceback`, which shows where the error came from.
-    Use it below `@click.command`, anywhere among the options: `@domain_errors()`,
-    `@domain_errors(PipelineError)`.
+    The command then exits with status 1. The decorator adds the option `--traceback`, which prints the traceback first.
+    Use it below `@click.command`, anywhere among the options: `@domain_errors()`, `@domain_errors(PipelineError)`.
     """
-    shown: tuple[type[BaseException], ...] = (ServingError, *expected)
+    printed: tuple[type[BaseException], ...] = (ServingError, *expected)
 
     def decorate(command: Callable[..., R]) -> Callable[..., R]:
         @click.option("--traceback", "show_traceback", is_flag=True, help="Show the traceback of an error.")
@@ -28,7 +27,7 @@ def domain_errors(*expected: type[BaseException]) -> Callable[[Callable[..., R]]
         def wrapped(*args: Any, show_traceback: bool, **kwargs: Any) -> R:
             try:
                 return command(*args, **kwargs)
-            except shown as error:
+            except printed as error:
                 fail(error, show_traceback=show_traceback)
 
         return wrapped
@@ -37,7 +36,7 @@ def domain_errors(*expected: type[BaseException]) -> Callable[[Callable[..., R]]
 
 
 def fail(error: BaseException, *, show_traceback: bool = False) -> NoReturn:
-    """Print the error on stderr in one red line, after its traceback if asked, and exit with status 1."""
+    """Print the error on stderr in one red line, if requested after its traceback, and exit with status 1."""
     if show_traceback:
         traceback.print_exception(error)
     click.secho(f"Error: {error}", fg="red", err=True)

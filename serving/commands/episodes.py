@@ -1,19 +1,23 @@
-"""Environments played with a policy that is served over HTTP."""
+"""Plays episodes with a policy that is served over HTTP."""
 
 import random
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import gymnasium
 
 from serving.client.client import PolicyClient
+from serving.client.core import Request
 
 MakeEnvironment = Callable[[], gymnasium.Env[Any, Any]]
 
+NOISE_SEEDS = 2**31
+"""The number of seeds from which `explore` draws one per step."""
+
 
 class Step(NamedTuple):
-    """One exchange: what was observed, what the server answered, and whether the episode ended with it."""
+    """One step: its number from 1, the observation, the server's action, and whether it ended the episode."""
 
     number: int
     observation: Any
@@ -24,8 +28,7 @@ class Step(NamedTuple):
 OnStep = Callable[[Step], None]
 
 
-@dataclass(frozen=True)
-class Episode:
+class Episode(NamedTuple):
     """A finished episode: its seed, its return (the sum of its rewards) and its number of steps."""
 
     seed: int
@@ -33,77 +36,93 @@ class Episode:
     steps: int
 
 
-SEEDS = 2**31
-"""Seeds that draw the noise of a step, from those of its episodes and the steps before it."""
+class TimedClient(PolicyClient):
+    """Records the latency of each request for actions, in seconds, and the versions that answered."""
+
+    def __init__(self, url: str, **options: Any) -> None:
+        super().__init__(url, **options)
+        self.latencies_s: list[float] = []
+        self.versions: set[int] = set()
+
+    def _send(self, request: Request) -> Any:
+        start = time.perf_counter()
+        content = super()._send(request)
+        if request.method == "POST" and self.model_version is not None:
+            self.latencies_s.append(time.perf_counter() - start)
+            self.versions.add(self.model_version)
+        return content
 
 
-def play_one(
-    client: PolicyClient,
-    environment: gymnasium.Env[Any, Any],
-    seed: int,
-    on_step: OnStep,
-    *,
-    explore: bool = False,
-) -> Episode:
-    """Play one episode in a closed loop: a request for each step, its actions sampled with `explore`.
+class _Running:
+    """An episode in progress."""
+
+    def __init__(self, environment: gymnasium.Env[Any, Any], seed: int) -> None:
+        self.environment, self.seed = environment, seed
+        self.observation, _ = environment.reset(seed=seed)
+        self.steps, self._return, self.done = 0, 0.0, False
+
+    def step(self, action: Any) -> Step:
+        observed = self.observation
+        self.observation, reward, terminated, truncated, _ = self.environment.step(action)
+        self.steps, self._return, self.done = self.steps + 1, self._return + float(reward), terminated or truncated
+        return Step(self.steps, observed, action, self.done)
+
+    def finished(self) -> Episode:
+        return Episode(self.seed, self._return, self.steps)
+
+
+def play_sequentially(
+    client: PolicyClient, make: MakeEnvironment, seeds: range, on_step: OnStep, *, explore: bool = False
+) -> Iterator[Episode]:
+    """Play one episode after the other with a request per step, and yield each when it ends.
+
+    Args:
+        client: is reset at the start of each episode.
+        make: makes the environment.
+        seeds: the seed of each episode.
+        on_step: is called after each step.
+        explore: whether to sample the actions.
 
     Raises:
         RequestRefused, ServerUnreachable: as `PolicyClient.act`.
     """
-    client.reset()
-    noise = random.Random(seed) if explore else None  # noqa: S311 - of a game
-    observation, _ = environment.reset(seed=seed)
-    total, steps, done = 0.0, 0, False
-    while not done:
-        action = client.act(observation, **_sampling(noise))
-        steps += 1
-        following, reward, terminated, truncated, _ = environment.step(action)
-        done = terminated or truncated
-        on_step(Step(steps, observation, action, done))
-        total, observation = total + float(reward), following
-    return Episode(seed, total, steps)
+    environment = make()
+    try:
+        for seed in seeds:
+            client.reset()
+            sampling, episode = _sampling(seed, explore=explore), _Running(environment, seed)
+            while not episode.done:
+                on_step(episode.step(client.act(episode.observation, **next(sampling))))
+            yield episode.finished()
+    finally:
+        environment.close()  # type: ignore[no-untyped-call]
 
 
-def play_together(
+def play_in_lockstep(
     client: PolicyClient, make: MakeEnvironment, seeds: range, *, explore: bool = False
 ) -> Iterator[Episode]:
-    """Play all episodes at once, a request for each step of all of them; yield each when it ends.
+    """Play all episodes concurrently with one request per step of all of them, and yield each when it ends.
 
-    With `explore` actions are sampled.
+    Arguments are those of `play_sequentially`.
 
     Raises:
         RequestRefused, ServerUnreachable: as `PolicyClient.act_batch`.
     """
     client.reset()
-    noise = random.Random(seeds.start) if explore else None  # noqa: S311 - of a game
+    sampling = _sampling(seeds.start, explore=explore)
     running = [_Running(make(), seed) for seed in seeds]
     while running:
         observations, names = [each.observation for each in running], [each.seed for each in running]
-        actions = client.act_batch(observations, episodes=names, **_sampling(noise))
+        actions = client.act_batch(observations, episodes=names, **next(sampling))
         for each, action in zip(running, actions, strict=True):
-            each.step(action)
-        yield from (each.episode() for each in running if each.done)
+            if each.step(action).done:
+                each.environment.close()  # type: ignore[no-untyped-call]
+                yield each.finished()
         running = [each for each in running if not each.done]
 
 
-def _sampling(noise: random.Random | None) -> dict[str, Any]:
-    """Return how a step's action is chosen: sampled with a seed of its own, or the most probable one."""
-    return {} if noise is None else {"explore": True, "seed": noise.randrange(SEEDS)}
-
-
-class _Running:
-    def __init__(self, environment: gymnasium.Env[Any, Any], seed: int) -> None:
-        self.done = False
-        self.observation, _ = environment.reset(seed=seed)
-        self._environment, self.seed = environment, seed
-        self._return, self._steps = 0.0, 0
-
-    def step(self, action: Any) -> None:
-        self.observation, reward, terminated, truncated, _ = self._environment.step(action)
-        self._return, self._steps = self._return + float(reward), self._steps + 1
-        self.done = terminated or truncated
-        if self.done:
-            self._environment.close()  # type: ignore[no-untyped-call]
-
-    def episode(self) -> Episode:
-        return Episode(self.seed, self._return, self._steps)
+def _sampling(seed: int, *, explore: bool) -> Iterator[dict[str, Any]]:
+    """Yield the options of each step: none, or `explore` with a seed per step."""
+    noise = random.Random(seed)  # noqa: S311 - not for cryptography
+    while True:
+        yield {"explore": True, "seed": noise.randrange(NOISE_SEEDS)} if explore else {}

@@ -1,21 +1,24 @@
-"""What `python -m serving query` does: play episodes through HTTP and show them."""
+"""`python -m serving query` plays episodes through HTTP and prints their returns."""
 
 import statistics
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import click
 import gymnasium
 import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeElapsedColumn
+from rich.text import Text
 
-from serving.client.client import PolicyClient
-from serving.commands.episodes import Episode, MakeEnvironment, OnStep, Step, play_one, play_together
+from serving.commands.episodes import Episode, MakeEnvironment, Step, TimedClient, play_in_lockstep, play_sequentially
 from serving.policy import environments
 from serving.replica.auth import read_token
 
-SHOWN_STEPS = 3
-TOGETHER_FROM = 20
-"""From this many episodes on they are played in lockstep, one request for all, unless asked otherwise."""
+PRINTED_STEPS = 3
+LOCKSTEP_FROM = 20
+"""From this many episodes on they are played in lockstep by default."""
 
 
 def query(
@@ -29,64 +32,80 @@ def query(
     token_file: str | None = None,
     explore: bool = False,
 ) -> list[Episode]:
-    """Play episodes with the policy at `url`, seeded from `seed` on, and print steps, returns and their mean.
+    """Play episodes with the policy at `url`, and print their steps, returns and a summary.
 
-    With `explore` actions are sampled.
+    Args:
+        url: the policy server.
+        episodes: the number of episodes.
+        env_id: the environment, by default the one that the policy was trained in.
+        seed: the seed of the first episode; each next one is larger by one.
+        quiet: print a progress bar and the summary only.
+        together: play in lockstep, by default from `LOCKSTEP_FROM` episodes on.
+        token_file: the file with the bearer token.
+        explore: sample the actions.
 
     Raises:
-        ServerUnreachable, RequestRefused: as the client does.
-        TokenFileInvalid: there is no token in the file.
+        ServerUnreachable, RequestRefused: as `PolicyClient`.
+        TokenFileInvalid: the file contains no token.
         EnvironmentUnknown: the environment cannot be made.
     """
-    with PolicyClient(url, token=token_file and read_token(token_file)) as client:
+    with TimedClient(url, token=token_file and read_token(token_file)) as client:
         model = client.model()
-        described = {"id": env_id, "kwargs": {}} if env_id else model["environment"]
-        environment, make = described["id"], _maker(described)
-        click.echo(f"{model['name']} version {model['version']} plays {environment} through {client.url}")
-        in_lockstep = episodes >= TOGETHER_FROM if together is None else together
-        seeds = range(seed, seed + episodes)
-        playing = (
-            play_together(client, make, seeds, explore=explore)
-            if in_lockstep
-            else _one_by_one(client, make, seeds, _ignore if quiet else _show, explore=explore)
-        )
-        played = list(_shown(playing))
-    _summarize(played)
+        environment = {"id": env_id, "kwargs": {}} if env_id else model["environment"]
+        make, seeds = _maker(environment), range(seed, seed + episodes)
+        click.echo(f"{model['name']} version {model['version']} plays {environment['id']} through {client.url}")
+        start = time.perf_counter()
+        if episodes >= LOCKSTEP_FROM if together is None else together:
+            playing = play_in_lockstep(client, make, seeds, explore=explore)
+        else:
+            on_step = _ignore_step if quiet else _print_step
+            playing = play_sequentially(client, make, seeds, on_step, explore=explore)
+        played = list(_with_progress(playing, client, episodes) if quiet else _print_each(playing))
+        _print_requests(client, time.perf_counter() - start)
+    _print_returns(played)
     return played
 
 
-def _maker(described: dict[str, Any]) -> MakeEnvironment:
-    """Return a function that makes the environment, after making it once to see that it can be made."""
+def _maker(environment: dict[str, Any]) -> MakeEnvironment:
+    """Return a function that makes the environment. Make it once, to raise EnvironmentUnknown early."""
 
     def make() -> gymnasium.Env[Any, Any]:
-        return environments.make(described["id"], described["kwargs"], described.get("wrappers", ()))
+        return environments.make(environment["id"], environment["kwargs"], environment.get("wrappers", ()))
 
     make().close()  # type: ignore[no-untyped-call]
     return make
 
 
-def _one_by_one(
-    client: PolicyClient, make: MakeEnvironment, seeds: range, on_step: OnStep, *, explore: bool
-) -> Iterator[Episode]:
-    environment = make()
-    try:
-        for seed in seeds:
-            yield play_one(client, environment, seed, on_step, explore=explore)
-    finally:
-        environment.close()  # type: ignore[no-untyped-call]
-
-
-def _shown(episodes: Iterator[Episode]) -> Iterator[Episode]:
+def _print_each(episodes: Iterator[Episode]) -> Iterator[Episode]:
     for episode in episodes:
         click.echo(f"episode with seed {episode.seed}: return {episode.episode_return:g} in {episode.steps} steps")
         yield episode
 
 
-def _show(step: Step) -> None:
-    """Show the first few steps and the last."""
-    if step.number <= SHOWN_STEPS or step.done:
+class _Requests(ProgressColumn):
+    """The number of requests so far. In lockstep, no episode ends for a long time and then many at once."""
+
+    def __init__(self, client: TimedClient) -> None:
+        super().__init__()
+        self._client = client
+
+    def render(self, task: Task) -> Text:  # noqa: ARG002
+        return Text(f"{len(self._client.latencies_s):,} requests")
+
+
+def _with_progress(episodes: Iterator[Episode], client: TimedClient, total: int) -> Iterator[Episode]:
+    """Yield the episodes, with a progress bar if stdout is a terminal."""
+    console = Console()
+    columns = (BarColumn(), MofNCompleteColumn(), "episodes", _Requests(client), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield from progress.track(episodes, total)
+
+
+def _print_step(step: Step) -> None:
+    """Print the first few steps and the last."""
+    if step.number <= PRINTED_STEPS or step.done:
         click.echo(f"  step {step.number:>4}   observation {_shortened(step.observation)}   action {step.action}")
-    elif step.number == SHOWN_STEPS + 1:
+    elif step.number == PRINTED_STEPS + 1:
         click.echo("  ...")
 
 
@@ -98,14 +117,23 @@ def _shortened(observation: Any) -> str:
     return np.array2string(np.asarray(observation), precision=3, suppress_small=True, threshold=8, floatmode="fixed")
 
 
-def _ignore(step: Step) -> None:
+def _ignore_step(step: Step) -> None:
     pass
 
 
-def _summarize(episodes: list[Episode]) -> None:
+def _print_requests(client: TimedClient, seconds: float) -> None:
+    p50, p99 = 1e3 * np.percentile(client.latencies_s, (50, 99))
+    requests, versions = len(client.latencies_s), sorted(client.versions)
+    click.echo(
+        f"{requests} requests in {seconds:.1f} s ({requests / seconds:.0f}/s), latency p50 {p50:.2f} ms, "
+        f"p99 {p99:.2f} ms, answered by version {' and '.join(map(str, versions))}"
+    )
+
+
+def _print_returns(episodes: list[Episode]) -> None:
     returns = [episode.episode_return for episode in episodes]
-    mean, deviation = statistics.fmean(returns), statistics.pstdev(returns)
     click.secho(
-        f"{len(returns)} episodes: mean return {mean:.2f}, std {deviation:.2f}, min {min(returns):g}",
+        f"{len(returns)} episodes: mean return {statistics.fmean(returns):.2f}, std {statistics.pstdev(returns):.2f}, "
+        f"min {min(returns):g}, max {max(returns):g}",
         bold=True,
     )

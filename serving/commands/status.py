@@ -1,15 +1,14 @@
-"""What `python -m serving status` does: ask every replica what it serves, and show it.
+"""`python -m serving status` shows what each replica serves.
 
-HTTP is all it needs, from any machine: each replica says in `/model` who it is and of how many, and the proxy spreads
-new connections over them, so asking often enough reaches each.
+It needs HTTP only, from any machine: each replica returns its id and the number of replicas in `/model`, and the proxy
+distributes new connections over them, so that repeated requests reach each one.
 """
 
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -19,26 +18,31 @@ from serving.client.errors import ServerUnreachable
 from serving.policy.spaces import Json
 from serving.replica.auth import read_token
 
-TRIES_PER_REPLICA = 8
+REQUESTS_PER_REPLICA = 8
+"""The most requests per replica; the proxy may send several to the same one."""
+
 INTERVAL_S = 1.0
+
+WIDE = 110
+"""Consoles with fewer columns do not show `stage`, `swaps` and the date of the last refresh."""
 
 Model = Mapping[str, Json]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What the replicas said of themselves at one time, by their ids."""
+    """The responses of the replicas to `GET /model` at one time, by replica id."""
 
     models: Mapping[str, Model]
     at: float = field(default_factory=time.monotonic)
 
     @property
-    def wanted(self) -> int:
-        """How many replicas were asked for."""
+    def num_replicas(self) -> int:
+        """The number of replicas that the deployment should have."""
         return max(int(model["replica"]["of"]) for model in self.models.values())
 
     def rate(self, replica: str, before: "Sample") -> float | None:
-        """Return the requests that a replica answered per second since another sample; None if it is new."""
+        """Return the requests per second that a replica answered since `before`, or None if it was not in there."""
         if replica not in before.models or self.at <= before.at:
             return None
         now, then = (sample.models[replica]["replica"]["answered"] for sample in (self, before))
@@ -46,76 +50,95 @@ class Sample:
 
 
 def status(url: str, *, watch: bool, token_file: str | None = None) -> None:
-    """Print what each replica serves; with `watch` go on until Ctrl-C.
+    """Print what each replica serves; with `watch`, update it every second until Ctrl-C.
 
     Raises:
-        ServerUnreachable, RequestRefused: as the client does; not once it is watching.
-        TokenFileInvalid: there is no token in the file.
+        ServerUnreachable, RequestRefused: as `PolicyClient`; `watch` shows ServerUnreachable and continues.
+        TokenFileInvalid: the file contains no token.
     """
     console = Console()
     token = token_file and read_token(token_file)
-    before = ask(url, token)
+    before = sample_replicas(url, token)
     time.sleep(INTERVAL_S)
     if not watch:
-        console.print(_shown(url, ask(url, token), before))
+        console.print(_report(url, sample_replicas(url, token), before, console.width))
         return
     with Live(console=console, auto_refresh=False) as live:
         while True:
             try:
-                after = ask(url, token)
+                after = sample_replicas(url, token)
             except ServerUnreachable as error:
                 live.update(Text(str(error), style="red"), refresh=True)
             else:
-                live.update(_shown(url, after, before), refresh=True)
+                live.update(_report(url, after, before, console.width), refresh=True)
                 before = after
             time.sleep(INTERVAL_S)
 
 
-def ask(url: str, token: str | None = None) -> Sample:
-    """Ask over new connections, until every replica has answered, or chance has had its chances.
+def sample_replicas(url: str, token: str | None = None) -> Sample:
+    """Query `/model` over new connections until every replica has responded, at most REQUESTS_PER_REPLICA times each.
 
     Raises:
-        ServerUnreachable, RequestRefused: as the client does.
+        ServerUnreachable, RequestRefused: as `PolicyClient`.
     """
     models: dict[str, Model] = {}
-    tries, wanted = 0, 1
-    while len(models) < wanted and tries < TRIES_PER_REPLICA * wanted:
+    requests, num_replicas = 0, 1
+    while len(models) < num_replicas and requests < REQUESTS_PER_REPLICA * num_replicas:
         with PolicyClient(url, token=token) as client:
             model = client.model()
         models[model["replica"]["id"]] = model
-        wanted = model["replica"]["of"]
-        tries += 1
+        num_replicas = model["replica"]["of"]
+        requests += 1
     return Sample(models)
 
 
-def _shown(url: str, sample: Sample, before: Sample) -> RenderableType:
+def _report(url: str, sample: Sample, before: Sample, width: int) -> Group:
     some = next(iter(sample.models.values()))
     versions = sorted({model["version"] for model in sample.models.values()})
-    head = f"{some['name']} version {' and '.join(map(str, versions))} ({some['model_uri']}) at {url}"
-    count = f"{len(sample.models)} of {sample.wanted} replicas answer"
-    faults = {fault for model in sample.models.values() if (fault := _fault(model))}
-    notes = [Text(fault, style="yellow") for fault in sorted(faults)]
-    return Group(Text(head, style="bold"), Text(count), _table(sample, before), *notes)
+    head = f"{some['name']} version {' and '.join(map(str, versions))} ({some['model_uri']})"
+    count = f"{len(sample.models)} of {sample.num_replicas} replicas answer at {url}"
+    errors = {error for model in sample.models.values() if (error := _error(model))}
+    notes = [Text(error, style="yellow") for error in sorted(errors)]
+    return Group(Text(head, style="bold"), Text(count), _table(sample, before, wide=width >= WIDE), *notes)
 
 
-def _table(sample: Sample, before: Sample) -> Table:
-    table = Table("replica", "version", "stage", "status", "last refresh", "requests/s", "answered", "errors", "swaps")
+def _table(sample: Sample, before: Sample, *, wide: bool) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
     for identity, model in sorted(sample.models.items()):
-        replica, rate = model["replica"], sample.rate(identity, before)
-        cells: list[Any] = [identity, model["version"], model["stage"], _state(model), model["last_refresh"] or "never"]
-        cells += ["-" if rate is None else f"{rate:.0f}", replica["answered"], replica["errors"], model["swaps"]]
-        table.add_row(*map(str, cells))
+        rate = sample.rate(identity, before)
+        cells = _cells(model, "-" if rate is None else f"{rate:.0f}", wide=wide)
+        if not table.columns:
+            for header in cells:
+                table.add_column(header)
+        table.add_row(*map(str, cells.values()))
     return table
 
 
-def _state(model: Model) -> str:
+def _cells(model: Model, rate: str, *, wide: bool) -> dict[str, Json]:
+    """Return the cells of a replica by their column."""
+    replica, refreshed = model["replica"], model["last_refresh"]
+    return {
+        "replica": replica["id"],
+        "version": model["version"],
+        **({"stage": model["stage"] or "-"} if wide else {}),
+        "status": _status(model),
+        # Of "2026-11-22T20:00:00+00:00", a narrow console shows "20:00:00Z".
+        "refreshed": "never" if refreshed is None else refreshed if wide else f"{refreshed[11:19]}Z",
+        "requests/s": rate,
+        "answered": replica["answered"],
+        "errors": replica["errors"],
+        **({"swaps": model["swaps"]} if wide else {}),
+    }
+
+
+def _status(model: Model) -> str:
     if model["degraded"]:
         return "degraded"
     if model["refused"]:
-        return f"refused {model['refused']['version']}"
+        return f"rejected {model['refused']['version']}"
     return "not refreshed" if model["refresh_error"] else "ok"
 
 
-def _fault(model: Model) -> str | None:
+def _error(model: Model) -> str | None:
     error = model["refresh_error"]
     return f"Serving the last known good version: {error}" if model["degraded"] else error

@@ -24,7 +24,7 @@ def command(kind: str) -> None:
     click.echo("fine")
 
 
-def test_a_command_that_succeeds_is_left_alone() -> None:
+def test_a_command_that_succeeds_prints_its_own_output() -> None:
     assert CliRunner().invoke(command, ["fine"]).output == "fine\n"
 
 
@@ -35,16 +35,16 @@ def test_a_command_that_succeeds_is_left_alone() -> None:
         ("other", "Error: something else\n"),
     ],
 )
-def test_an_expected_error_is_one_line_on_stderr(kind: str, line: str) -> None:
+def test_an_expected_error_is_printed_in_one_line_on_stderr(kind: str, line: str) -> None:
     result = CliRunner().invoke(command, [kind])
     assert (result.exit_code, result.stderr, result.stdout) == (1, line, "")
 
 
-def test_traceback_shows_where_it_came_from() -> None:
+def test_traceback_prints_the_traceback_before_the_error() -> None:
     result = CliRunner().invoke(command, ["other", "--traceback"])
     assert "Traceback (most recent call last)" in result.stderr
     assert result.stderr.endswith("Error: something else\n")
 
 
-def test_a_bug_stays_a_bug() -> None:
+def test_an_unexpected_error_is_raised_unchanged() -> None:
     assert isinstance(CliRunner().invoke(command, ["bug"]).exception, ZeroDivisionError)

@@ -1,3 +1,9 @@
+import contextlib
+import os
+import pty
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -5,10 +11,13 @@ import numpy as np
 import pytest
 
 from serving.client.errors import ServerUnreachable
+from serving.commands import query as query_command
+from serving.commands.episodes import Step
 from serving.commands.query import _shortened, query
 from serving.http.app import PolicyApp
 from serving.policy.errors import EnvironmentUnknown
 from tests.serving.policies import COUNTING_BUNDLE, EXPLORING_BUNDLE, served
+from tests.workshop import PROJECT
 
 
 @pytest.fixture
@@ -22,7 +31,7 @@ def play(url: str, **options: Any) -> Any:
     return query(url, **{**defaults, **options})
 
 
-def test_episodes_are_shown_step_by_step_with_their_mean(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_steps_and_returns_are_printed_and_then_the_mean(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     episodes = play(url)
     shown = capsys.readouterr().out
     assert shown.splitlines()[0] == f"cartpole-ppo version 3 plays CartPole-v1 through {url}"
@@ -31,30 +40,70 @@ def test_episodes_are_shown_step_by_step_with_their_mean(url: str, capsys: pytes
     assert shown.splitlines()[-1].startswith("2 episodes: mean return ")
 
 
-def test_quiet_shows_no_steps(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+SUMMARY = re.compile(
+    r"(\d+) requests in [\d.]+ s \(\d+/s\), latency p50 [\d.]+ ms, p99 [\d.]+ ms, answered by version (.*)\n"
+    r"(\d+) episodes: mean return [\d.]+, std [\d.]+, min ([\d.]+), max ([\d.]+)\n"
+)
+
+
+def test_quiet_prints_only_the_summary(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    episodes = play(url, quiet=True)
+    _, _, summary = capsys.readouterr().out.partition("\n")
+    found = SUMMARY.fullmatch(summary)
+    assert found, summary
+    returns = [episode.episode_return for episode in episodes]
+    steps = sum(episode.steps for episode in episodes)
+    assert found.groups() == (str(steps), "3", "2", f"{min(returns):g}", f"{max(returns):g}")
+
+
+def test_the_summary_names_every_version_that_answered(
+    app: PolicyApp, url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ignore = query_command._ignore_step
+
+    def promote(step: Step) -> None:
+        ignore(step)
+        app.served = served(version=4)
+
+    monkeypatch.setattr(query_command, "_ignore_step", promote)
     play(url, quiet=True)
-    assert "observation" not in capsys.readouterr().out
+    assert "answered by version 3 and 4\n" in capsys.readouterr().out
 
 
-def test_lockstep_plays_the_same_episodes(url: str) -> None:
+def test_quiet_shows_a_progress_bar_on_a_terminal(url: str) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "serving", "query", "--url", url, "--episodes", "2", "--quiet"]
+    with subprocess.Popen(command, cwd=PROJECT, stdout=theirs, env={**os.environ, "TERM": "xterm"}) as process:
+        os.close(theirs)
+        shown = ""
+        with contextlib.suppress(OSError):  # Linux reports the end of a terminal as an error.
+            while part := os.read(ours, 65536):
+                shown += part.decode()
+    os.close(ours)
+    assert process.returncode == 0
+    assert "2/2 episodes" in re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", shown)
+
+
+def test_lockstep_plays_the_same_episodes_as_one_by_one(url: str) -> None:
     one_by_one = play(url, episodes=5, together=False, quiet=True)
     together = play(url, episodes=5, together=True)
     assert sorted(together, key=lambda episode: episode.seed) == one_by_one
 
 
-def test_many_episodes_are_played_in_lockstep(url: str) -> None:
-    assert len(play(url, episodes=100)) == 100
+def test_many_episodes_are_played_in_lockstep_by_default(app: PolicyApp, url: str) -> None:
+    episodes = play(url, episodes=100)
+    assert app.counts.answered == max(episode.steps for episode in episodes)
 
 
 @pytest.mark.parametrize("together", [False, True])
-def test_the_state_of_a_recurrent_policy_lasts_an_episode(serve_http: Callable[[Any], str], together: bool) -> None:  # noqa: FBT001
+def test_the_state_of_a_recurrent_policy_lasts_one_episode(serve_http: Callable[[Any], str], together: bool) -> None:  # noqa: FBT001
     url = serve_http(PolicyApp(served(COUNTING_BUNDLE)))
     episodes = play(url, episodes=10, together=together)
     assert {episode.episode_return for episode in episodes} == {4.0}
 
 
 @pytest.mark.parametrize("together", [False, True])
-def test_sampled_episodes_are_repeated_by_their_seed(serve_http: Callable[[Any], str], together: bool) -> None:  # noqa: FBT001
+def test_sampled_episodes_are_reproducible_by_their_seed(serve_http: Callable[[Any], str], together: bool) -> None:  # noqa: FBT001
     url = serve_http(PolicyApp(served(EXPLORING_BUNDLE)))
     first, again, other, greedy = (
         play(url, episodes=3, together=together, quiet=True, seed=seed, explore=explore)
@@ -65,16 +114,16 @@ def test_sampled_episodes_are_repeated_by_their_seed(serve_http: Callable[[Any],
     assert first != greedy
 
 
-def test_nested_observations_are_shown_part_by_part() -> None:
+def test_nested_observations_are_printed_part_by_part() -> None:
     observation = {"arm": np.array([0.5, 1.23456]), "goal": (3, np.zeros(2))}
     assert _shortened(observation) == "{arm: [0.500 1.235], goal: (3, [0.000 0.000])}"
 
 
-def test_an_unknown_environment_is_named(url: str) -> None:
+def test_an_unknown_environment_raises_an_error_with_its_name(url: str) -> None:
     with pytest.raises(EnvironmentUnknown, match="cannot make the environment 'Nope-v0'"):
         play(url, env_id="Nope-v0")
 
 
-def test_no_server_is_one_line() -> None:
+def test_an_unreachable_server_raises_an_error() -> None:
     with pytest.raises(ServerUnreachable):
         play("http://127.0.0.1:1/cartpole-ppo")

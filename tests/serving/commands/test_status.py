@@ -1,6 +1,7 @@
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -14,13 +15,13 @@ from serving.cli import main
 from serving.commands import status
 from serving.http.app import PolicyApp
 from serving.replica.identity import Replica
-from serving.replica.refresh_state import Refresh, Refusal
+from serving.replica.refresh_state import Refresh, RejectedVersion
 from tests.serving.policies import served
 from tests.workshop import PROJECT
 
 
 class Proxy:
-    """Hands each request to the next of several replicas."""
+    """Distributes requests over several replicas in turn."""
 
     def __init__(self, *apps: PolicyApp) -> None:
         self.apps, self.turn = apps, 0
@@ -31,38 +32,58 @@ class Proxy:
 
 
 @pytest.fixture(autouse=True)
-def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def _short_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(status, "INTERVAL_S", 0.01)
     monkeypatch.setenv("COLUMNS", "160")
 
 
-def test_every_replica_is_asked_and_shown(serve_http: Callable[[Any], str]) -> None:
-    refused = Refresh("2026-11-22T20:00:00+00:00", "version 5: it is bad", Refusal(5, "graph_refused", "it is bad"))
-    one = PolicyApp(served(version=3), replica=Replica("aaa", 2), refresh=refused)
+@pytest.fixture
+def url(serve_http: Callable[[Any], str]) -> str:
+    """A deployment of two replicas; one rejected a version, the other has promoted one."""
+    rejected = RejectedVersion(5, "graph_refused", "it is bad")
+    refresh = Refresh("2026-11-22T20:00:00+00:00", "version 5: it is bad", rejected)
+    one = PolicyApp(served(version=3), replica=Replica("aaa", 2), refresh=refresh)
     two = PolicyApp(served(version=4), replica=Replica("bbb", 2), refresh=Refresh("2026-11-22T20:00:01+00:00", swaps=1))
     two.counts.answered = 7
-    url = serve_http(Proxy(one, two))
-    shown = CliRunner().invoke(main, ["status", "--url", url])
-    assert shown.exit_code == 0, shown.output
-    lines = shown.output.splitlines()
-    assert lines[0] == f"cartpole-ppo version 3 and 4 (models:/cartpole-ppo/Production) at {url}"
-    assert lines[1] == "2 of 2 replicas answer"
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if "aaa" in line or "bbb" in line]
-    assert rows == [
-        ["aaa", "3", "Production", "refused 5", "2026-11-22T20:00:00+00:00", "0", "0", "0", "0"],
+    return serve_http(Proxy(one, two))
+
+
+def shown(url: str) -> list[str]:
+    result = CliRunner().invoke(main, ["status", "--url", url])
+    assert result.exit_code == 0, result.output
+    return [line.rstrip() for line in result.output.splitlines()]
+
+
+def test_a_wide_console_shows_every_column_of_every_replica(url: str) -> None:
+    first, second, *table, note = shown(url)
+    assert first == "cartpole-ppo version 3 and 4 (models:/cartpole-ppo/Production)"
+    assert second == f"2 of 2 replicas answer at {url}"
+    assert [re.split("  +", line) for line in table] == [
+        ["replica", "version", "stage", "status", "refreshed", "requests/s", "answered", "errors", "swaps"],
+        ["aaa", "3", "Production", "rejected 5", "2026-11-22T20:00:00+00:00", "0", "0", "0", "0"],
         ["bbb", "4", "Production", "ok", "2026-11-22T20:00:01+00:00", "0", "7", "0", "1"],
     ]
-    assert lines[-1] == "version 5: it is bad"
+    assert note == "version 5: it is bad"
 
 
-def test_a_replica_that_does_not_answer_is_missed_and_degradation_is_said(serve_http: Callable[[Any], str]) -> None:
+def test_eighty_columns_show_the_most_important_columns_in_full(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    _, _, *table, _ = shown(url)
+    assert [re.split("  +", line) for line in table] == [
+        ["replica", "version", "status", "refreshed", "requests/s", "answered", "errors"],
+        ["aaa", "3", "rejected 5", "20:00:00Z", "0", "0", "0"],
+        ["bbb", "4", "ok", "20:00:01Z", "0", "7", "0"],
+    ]
+
+
+def test_a_replica_that_does_not_answer_is_missing_and_degradation_is_shown(serve_http: Callable[[Any], str]) -> None:
     app = PolicyApp(served(), replica=Replica("aaa", 2), refresh=Refresh(error="it is down", degraded=True))
     shown = CliRunner().invoke(main, ["status", "--url", serve_http(app)]).output
     assert "1 of 2 replicas answer" in shown
     assert "Serving the last known good version: it is down" in shown
 
 
-def test_the_rate_is_of_the_time_between_two_samples() -> None:
+def test_the_rate_is_measured_between_two_samples() -> None:
     def sample(answered: int, at: float) -> status.Sample:
         return status.Sample({"a": {"replica": {"answered": answered, "of": 1}}}, at)
 
@@ -70,7 +91,7 @@ def test_the_rate_is_of_the_time_between_two_samples() -> None:
     assert sample(300, 12.0).rate("b", sample(100, 10.0)) is None
 
 
-def test_watching_shows_what_changes_until_ctrl_c(serve_http: Callable[[Any], str]) -> None:
+def test_watch_updates_the_table_until_ctrl_c(serve_http: Callable[[Any], str]) -> None:
     app = PolicyApp(served(version=3), replica=Replica("aaa", 1), refresh=Refresh("2026-11-22T20:00:00+00:00"))
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "serving", "status", "--watch", "--url", serve_http(app)]
@@ -91,12 +112,12 @@ def test_watching_shows_what_changes_until_ctrl_c(serve_http: Callable[[Any], st
     assert "Traceback" not in shown
 
 
-def test_no_server_is_one_line() -> None:
+def test_an_unreachable_server_is_an_error_of_one_line() -> None:
     shown = CliRunner().invoke(main, ["status", "--url", "http://127.0.0.1:1/x"])
     assert (shown.exit_code, len(shown.stderr.splitlines())) == (1, 1)
 
 
-def test_the_model_says_which_replica_answers_and_how_often_it_did() -> None:
+def test_model_describes_the_replica_and_its_counters() -> None:
     from tests.serving.policies import ask
 
     app = PolicyApp(served(), replica=Replica("aaa", 2, pid=7, started_at="now"))
