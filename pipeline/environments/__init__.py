@@ -1,1 +1,1 @@
-"""Makes Gymnasium environments, checks that their spaces are supported, and adapts actions and nested values."""
+"""Makes Gymnasium environments, rejects those with unsupported spaces, and converts actions and nested values."""

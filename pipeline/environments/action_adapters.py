@@ -1,15 +1,15 @@
-"""Actions that RLlib's PPO trains on, for environments that take others, and the way back to the latter.
+"""Converts between the actions that RLlib's PPO can train on and those that an environment takes.
 
-What PPO takes stays as it is: Discrete from 0, one-dimensional MultiDiscrete from 0, one-dimensional float32 Boxes
-that are bounded on both sides or on none. Any other leaf is adapted:
+PPO trains on Discrete from 0, one-dimensional MultiDiscrete from 0, and one-dimensional float32 Boxes that are bounded
+on both sides or on neither. Those spaces stay as they are. Every other leaf is adapted:
 
 - Discrete and MultiDiscrete are counted from 0, and MultiDiscrete of more dimensions is flattened;
-- MultiBinary is a choice between two for each bit;
-- a Box of integers is a choice between them;
-- any other Box is a flat unbounded one. Where the environment's is bounded on both sides, [-1, 1] means its range, and
-  what lies beyond a bound is clipped.
+- MultiBinary becomes a choice between 0 and 1 for each bit;
+- a Box of integers becomes a choice between the integers of each element;
+- any other Box becomes a flat, unbounded one. Where the environment's Box is bounded on both sides, [-1, 1] is scaled
+  to its range; values beyond a bound are clipped.
 
-Dict and Tuple are the Tuple of their leaves.
+A Dict or Tuple becomes the Tuple of its adapted leaves, in the order of `serving.policy.spaces.leaves`.
 """
 
 import math
@@ -23,24 +23,24 @@ from numpy.typing import NDArray
 from pipeline.environments.nested_spaces import flatten, nest
 from serving.policy.spaces import LeafSpace, leaves
 
-#: Integers that an element of a Box may choose between; each is an output of the network.
+#: The largest number of integers that an element of a Box may have; each is an output of the network.
 MAX_CHOICES = 1024
 
 
 def adapted(space: Space[Any]) -> Space[Any]:
-    """The action space that the policy is trained on."""
+    """Return the action space that the policy is trained on."""
     if isinstance(space, spaces.Dict | spaces.Tuple):
         return spaces.Tuple([adapted_leaf(leaf.space) for leaf in leaves(space)])
     return adapted_leaf(space)
 
 
 def needs_adapting(space: Space[Any]) -> bool:
-    """Whether RLlib's actions are not the environment's."""
+    """Return whether the policy's actions differ from the environment's."""
     return adapted(space) is not space
 
 
 def adapted_leaf(space: Any) -> LeafSpace:
-    """The space that PPO takes instead of a leaf; the leaf itself if it takes that."""
+    """Return the space that PPO trains on instead of a leaf; the leaf itself if PPO supports it."""
     if is_native(space):
         return space  # type: ignore[no-any-return]
     if isinstance(space, spaces.Discrete):
@@ -55,7 +55,7 @@ def adapted_leaf(space: Any) -> LeafSpace:
 
 
 def is_native(space: LeafSpace) -> bool:
-    """Whether RLlib's PPO and its connectors do right by a leaf."""
+    """Return whether RLlib's PPO and its connectors support a leaf as it is."""
     if isinstance(space, spaces.Discrete):
         return space.start == 0 and space.dtype == np.int64
     if isinstance(space, spaces.MultiDiscrete):
@@ -68,18 +68,18 @@ def is_native(space: LeafSpace) -> bool:
 
 
 def is_integer(space: Any) -> bool:
-    """Whether a space is a Box of integers."""
+    """Return whether a space is a Box of integers."""
     return isinstance(space, spaces.Box) and bool(np.issubdtype(space.dtype, np.integer))
 
 
 def choices(space: spaces.Box) -> NDArray[Any]:
-    """How many integers each element of a Box of integers may be; as Python's own, which do not overflow."""
+    """Return the number of integers of each element of a Box of integers, as Python integers, which cannot overflow."""
     counts: NDArray[Any] = space.high.astype(object) - space.low.astype(object) + 1
     return counts
 
 
 def to_environment(space: LeafSpace, action: Any) -> Any:
-    """The environment's action for one of the policy's: of a leaf, unbatched.
+    """Convert the policy's action for one leaf to the environment's, without a batch dimension.
 
     Args:
         space: The environment's leaf.
@@ -107,24 +107,23 @@ def _scaled(space: spaces.Box, action: NDArray[np.float64]) -> NDArray[Any]:
 
 
 class AdaptedActions(gymnasium.ActionWrapper[Any, Any, Any]):
-    """An environment that takes the actions of a policy that PPO can train."""
+    """Wraps an environment so that it takes actions of a space that PPO can train on."""
 
     def __init__(self, environment: gymnasium.Env[Any, Any]) -> None:
         super().__init__(environment)
         self.action_space = adapted(environment.action_space)
 
     def action(self, action: Any) -> Any:
-        """The environment's action for one of the policy's."""
+        """Convert the policy's action to the environment's."""
         return from_policy(self.env.action_space, action)
 
 
 def from_policy(space: Space[Any], action: Any) -> Any:
-    """The environment's action for one of the policy's.
+    """Convert the policy's action to the environment's.
 
     Args:
         space: The environment's action space.
         action: An element of `adapted(space)`.
     """
-    trained = adapted(space)
-    pairs = zip(leaves(space), flatten(trained, action), strict=True)
+    pairs = zip(leaves(space), flatten(adapted(space), action), strict=True)
     return nest(space, [to_environment(leaf.space, part) for leaf, part in pairs])

@@ -10,7 +10,7 @@ from pipeline.errors import PipelineError
 
 @dataclass(eq=False)
 class EnvironmentNotFound(PipelineError):
-    """Gymnasium has no environment of this id, or could not build it."""
+    """Gymnasium has no environment of this id, or a package that it needs is not installed."""
 
     env_id: str
     reason: str
@@ -23,7 +23,7 @@ class EnvironmentNotFound(PipelineError):
 
 @dataclass(eq=False)
 class EnvKwargsRefused(PipelineError):
-    """An environment cannot be made with the keyword arguments that it was to be made with."""
+    """An environment does not accept its keyword arguments (`env_kwargs`)."""
 
     env_id: str
     kwargs: Mapping[str, object]
@@ -32,13 +32,13 @@ class EnvKwargsRefused(PipelineError):
     def __str__(self) -> str:
         return (
             f"'{self.env_id}' cannot be made with env_kwargs {json.dumps(self.kwargs, default=str)}: {self.reason} "
-            "Give what its constructor takes."
+            "Use only arguments of its constructor."
         )
 
 
 @dataclass(eq=False)
 class UnsupportedSpace(PipelineError):
-    """PPO cannot train on a space of this kind, or its policy could not be exported."""
+    """PPO cannot train on a space, or the policy could not be exported."""
 
     role: str
     space: str
@@ -50,7 +50,7 @@ class UnsupportedSpace(PipelineError):
 
 @dataclass(eq=False)
 class NoSuchObject(PipelineError):
-    """A dotted name names nothing that can be imported."""
+    """A name of the form `module:Class` cannot be imported, or is not such a class."""
 
     name: str
     reason: str

@@ -1,4 +1,4 @@
-"""Nested values of a space and the arrays that they consist of, in the order of `serving.policy.spaces.leaves`."""
+"""Converts nested values of a space to arrays and back, leaf by leaf in the order of `serving.policy.spaces.leaves`."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from serving.policy.spaces import children, leaves
 
 Batch = Mapping[str, NDArray[Any]]
-"""The arrays of a batch of values, `[batch, *leaf.shape]` each, by the name of their tensor in the graph."""
+"""The arrays of a batch of values, `[batch, *leaf.shape]` each, by the names of the graph's tensors."""
 
 
 def flatten(space: Space[Any], value: Any) -> list[Any]:
-    """The leaves of a value, be they arrays or tensors, batched or not."""
+    """Return the leaves of a value: arrays or tensors, with or without a batch dimension."""
     return list(_walk(space, value))
 
 
@@ -27,7 +27,7 @@ def _walk(space: Space[Any], value: Any) -> Iterator[Any]:
 
 
 def nest(space: Space[Any], flat: Sequence[Any]) -> Any:
-    """The value that consists of these leaves: a dict for Dict, a tuple for Tuple."""
+    """Return the value that consists of these leaves: a dict for a Dict, a tuple for a Tuple. Undoes `flatten`."""
     remaining = iter(flat)
 
     def build(part: Space[Any]) -> Any:
@@ -41,7 +41,13 @@ def nest(space: Space[Any], flat: Sequence[Any]) -> Any:
 
 
 def stack(space: Space[Any], values: Sequence[Any], root: str) -> dict[str, NDArray[Any]]:
-    """A batch of values, leaf by leaf, in the leaves' own dtypes."""
+    """Return a batch of values in the dtypes of the leaves.
+
+    Args:
+        space: The space of each value.
+        values: At least one.
+        root: `observations` or `action`, with which the names of the tensors begin.
+    """
     is_nested = isinstance(space, spaces.Dict | spaces.Tuple)
     columns = zip(*(flatten(space, value) for value in values), strict=True) if is_nested else [values]
     return {
@@ -51,30 +57,25 @@ def stack(space: Space[Any], values: Sequence[Any], root: str) -> dict[str, NDAr
 
 
 def unstack(space: Space[Any], batch: Batch, root: str) -> list[Any]:
-    """The values of a batch, as the space has them: `stack` undone."""
-    return nest_batch(space, [batch[leaf.tensor(root)] for leaf in leaves(space)])
-
-
-def nest_batch(space: Space[Any], flat: Sequence[NDArray[Any]]) -> list[Any]:
-    """The values of a batch given by its leaves' arrays."""
+    """Return the values of a batch, each an element of the space. Undoes `stack`."""
+    flat = [batch[leaf.tensor(root)] for leaf in leaves(space)]
     if not isinstance(space, spaces.Dict | spaces.Tuple):
         return list(flat[0])
     return [nest(space, rows) for rows in zip(*flat, strict=True)]
 
 
 def to_json(space: Space[Any], value: Any, digits: int | None = None) -> Any:
-    """A value as JSON has it: lists for arrays and tuples, objects for dicts, numbers for Discrete.
+    """Return a value in JSON form: lists for arrays and tuples, objects for dicts, numbers for Discrete.
 
     Args:
-        space: What the value is an element of.
-        value: As the environment has it.
-        digits: How many to leave after the point; all by default.
+        space: The space of the value.
+        value: The value, as the environment returned it.
+        digits: Digits after the decimal point that floats are rounded to; None does not round.
     """
     if isinstance(space, spaces.Dict):
         return {name: to_json(child, value[name], digits) for name, child in children(space)}
     if isinstance(space, spaces.Tuple):
         return [to_json(child, value[int(name)], digits) for name, child in children(space)]
     array = np.asarray(value, space.dtype)
-    return (
-        array.astype(np.float64).round(digits) if digits is not None and array.dtype.kind == "f" else array
-    ).tolist()
+    is_rounded = digits is not None and array.dtype.kind == "f"
+    return (array.astype(np.float64).round(digits) if is_rounded else array).tolist()

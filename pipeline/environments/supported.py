@@ -1,4 +1,4 @@
-"""Which environments a policy can be trained for and served: what is not is refused before training, and why."""
+"""Rejects, before training, spaces that PPO cannot be trained on or whose policy could not be served."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,18 +14,18 @@ from serving.policy.spaces import leaves
 _LEAVES = "Box, Discrete, MultiDiscrete and MultiBinary, and Dict and Tuple of these"
 
 _UNSUPPORTED = (
-    (spaces.Sequence, "its elements have no fixed length, a network's input has"),
-    (spaces.Text, "there is no network for text here"),
-    (spaces.Graph, "there is no network for graphs here"),
-    (spaces.OneOf, "what its elements consist of changes, a network's input does not"),
+    (spaces.Sequence, "its elements vary in length, and a network's input does not"),
+    (spaces.Text, "there is no network for text"),
+    (spaces.Graph, "there is no network for graphs"),
+    (spaces.OneOf, "its elements vary in structure, and a network's input does not"),
 )
 
 
 def check(observation_space: Space[Any], action_space: Space[Any]) -> None:
-    """Refuse spaces that PPO cannot be trained on, or whose policy could not be served.
+    """Reject spaces that PPO cannot be trained on, or whose policy could not be served.
 
     Raises:
-        UnsupportedSpace: With the space and the reason.
+        UnsupportedSpace: If one is not supported; the error names the space and the reason.
     """
     for role, space in (("observation", observation_space), ("action", action_space)):
         for part in _parts(space):
@@ -40,14 +40,14 @@ def check(observation_space: Space[Any], action_space: Space[Any]) -> None:
 
 
 def check_recurrent(action_space: Space[Any]) -> None:
-    """Refuse action spaces that RLlib's recurrent policies fail on.
+    """Reject action spaces that RLlib's recurrent policies do not support.
 
     Raises:
-        UnsupportedSpace: On Dict and Tuple.
+        UnsupportedSpace: If the space is a Dict or Tuple.
     """
     if isinstance(action_space, spaces.Dict | spaces.Tuple):
-        reason = "RLlib's LSTM policies take no Dict or Tuple actions"
-        raise UnsupportedSpace("action", _short(action_space), reason, "one of its parts, or no use_lstm")
+        reason = "RLlib's LSTM policies do not support Dict or Tuple actions"
+        raise UnsupportedSpace("action", _short(action_space), reason, "a single leaf, or a policy without use_lstm")
 
 
 def _check_actions(space: Space[Any]) -> None:
@@ -57,8 +57,8 @@ def _check_actions(space: Space[Any]) -> None:
         if leaf.space.dtype == np.bool_:
             raise UnsupportedSpace("action", _short(leaf.space), "it is a Box of bool", "MultiBinary")
         if is_integer(leaf.space) and (choices(leaf.space) > MAX_CHOICES).any():
-            reason = f"an element is one of more than {MAX_CHOICES:,} integers, each an output of the network"
-            raise UnsupportedSpace("action", _short(leaf.space), reason, "a Box of floats that a wrapper rounds")
+            reason = f"an element has more than {MAX_CHOICES:,} integers, each of which is an output of the network"
+            raise UnsupportedSpace("action", _short(leaf.space), reason, "a Box of floats, with a wrapper that rounds")
 
 
 def _parts(space: Space[Any]) -> Iterator[Space[Any]]:

@@ -1,4 +1,4 @@
-"""Small environments of every kind of space: `tests.pipeline.zoo:NAME-v0`, and what users might bring of their own."""
+"""Small environments for every kind of space (`tests.pipeline.zoo:NAME-v0`), and wrappers and modules of a user."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ BOX = spaces.Box(-1, 1, (3,), np.float32)
 
 
 class Sampler(gymnasium.Env[Any, Any]):
-    """Observations at random; all that it asks of actions is to be of its space."""
+    """Returns random observations, and fails on an action that is not in its space."""
 
     def __init__(self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
         self.observation_space = observation_space
@@ -45,7 +45,7 @@ class Sampler(gymnasium.Env[Any, Any]):
         return self.observation_space.sample(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        assert self.action_space.contains(action), f"{action!r} is not of {self.action_space}"
+        assert self.action_space.contains(action), f"{action!r} is not in {self.action_space}"
         self._steps += 1
         return self.observation_space.sample(), 1.0, self._steps == EPISODE_STEPS, False, {}
 
@@ -84,7 +84,7 @@ for _name, (_observations, _actions) in SPACES.items():
 
 
 class WithoutVelocities(gymnasium.ObservationWrapper[Any, Any, Any]):
-    """CartPole that shows position and angle only: a policy has to remember."""
+    """CartPole that observes position and angle only, so that a policy needs memory."""
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         super().__init__(env)
@@ -96,8 +96,22 @@ class WithoutVelocities(gymnasium.ObservationWrapper[Any, Any, Any]):
         return observation[::2]
 
 
+class RewardPlusOne(gymnasium.RewardWrapper[Any, Any]):
+    """Adds 1 to each reward."""
+
+    def reward(self, reward: Any) -> Any:
+        return reward + 1
+
+
+class RewardDoubled(gymnasium.RewardWrapper[Any, Any]):
+    """Doubles each reward."""
+
+    def reward(self, reward: Any) -> Any:
+        return 2 * reward
+
+
 class TwoLayers(TorchRLModule, ValueFunctionAPI):
-    """A module of the user's own, with a setting of its own."""
+    """A user's RLModule, with a setting that only it reads."""
 
     def setup(self) -> None:
         units = self.model_config["units"]
@@ -115,7 +129,7 @@ class TwoLayers(TorchRLModule, ValueFunctionAPI):
 
 
 class Untranslatable(TwoLayers):
-    """One that acts in torch, and has no like in ONNX."""
+    """A module that works in torch and cannot be translated to ONNX."""
 
     def _forward(self, batch: dict[str, Any], **more: Any) -> dict[str, Any]:
         outputs = super()._forward(batch, **more)

@@ -1,4 +1,4 @@
-"""Actions of the policy become the environment's, and what PPO takes stays as it is."""
+"""The policy's actions are converted to the environment's; spaces that PPO supports stay as they are."""
 
 import numpy as np
 import pytest
@@ -20,15 +20,14 @@ ACTIONS = {
 
 
 @pytest.mark.parametrize("space", NATIVE, ids=str)
-def test_what_ppo_takes_is_left_alone(space):
+def test_actions_of_spaces_that_ppo_supports_are_not_converted(space):
     assert not needs_adapting(space)
     action = space.sample()
     assert from_policy(space, action) is action
 
 
 @pytest.mark.parametrize("space", ACTIONS.values(), ids=ACTIONS)
-def test_every_action_of_the_policy_is_one_of_the_environment(space):
-    # In parts of a Dict or Tuple, too, RLlib's connector sees to bounded one-dimensional Boxes.
+def test_every_action_of_the_policy_converts_to_a_valid_action(space):
     trained = adapted(space)
     assert all(space.contains(from_policy(space, trained.sample())) for _ in range(50))
 
@@ -46,7 +45,7 @@ def test_every_action_of_the_policy_is_one_of_the_environment(space):
     ],
     ids=str,
 )
-def test_an_action_is_brought_into_the_environments_space(space, action, expected):
+def test_an_action_is_converted_to_the_environments_space(space, action, expected):
     found = from_policy(space, np.array(action))
     np.testing.assert_array_equal(found, expected)
     assert np.asarray(found).dtype == space.dtype
