@@ -1,4 +1,4 @@
-"""What a training run is told. Every default stands here, once."""
+"""The settings of a training run: their types, defaults, bounds and help, each in one place."""
 
 import difflib
 import json
@@ -9,77 +9,137 @@ from typing import Any, Self
 from pipeline.errors import InvalidConfig, UnknownSetting
 
 
-def _setting(default: Any, about: str, **more: Any) -> Any:
-    return field(default=default, metadata={"help": about, **more})
+def _setting(
+    default: Any,
+    about: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    positive: bool = False,
+    searchable: bool = True,
+    repeatable: bool = False,
+) -> Any:
+    """Declare a setting.
+
+    Args:
+        default: Its default, whose type is that of the setting; None for an optional number.
+        about: The help of its option.
+        minimum: The smallest valid value.
+        maximum: The largest valid value.
+        positive: Whether the value has to be above 0.
+        searchable: Whether the trials of a search may differ in it. False for settings that make their returns or
+            their work incomparable, or that choose processes and devices.
+        repeatable: Whether the option may be given several times; the values are joined by commas.
+    """
+    bounds = {"minimum": minimum, "maximum": maximum, "positive": positive}
+    return field(
+        default=default, metadata={"help": about, "searchable": searchable, "repeatable": repeatable, **bounds}
+    )
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Settings of one training run; PPO's carry the names that RLlib gives them.
+    """The settings of one training run; those of PPO have RLlib's names.
 
-    The help of each field is also that of its command-line option. The defaults solve CartPole-v1 in seconds.
+    The defaults solve CartPole-v1 in seconds.
 
     Raises:
         InvalidConfig: On a value outside its range.
     """
 
-    registered_model_name: str = _setting("cartpole-ppo", "Name in the model registry.")
-    env_id: str = _setting("CartPole-v1", "Gymnasium environment id, module:Id, or gym:Id of the legacy package gym.")
-    env_kwargs: str = _setting("{}", "What the environment is made with, as a JSON object.")
-    promote: bool = _setting(False, "Promote the version to Production at the end, if the gate lets it pass.")  # noqa: FBT003
-    seed: int = _setting(0, "Seed of training; evaluations use seeds of their own.")
-    max_env_steps: int = _setting(300_000, "Budget: environment steps after which training ends, solved or not.")
-    target_return: float | None = _setting(
-        None, "Mean greedy return at which training ends; the environment's own reward threshold if not given."
+    registered_model_name: str = _setting("cartpole-ppo", "Name of the registered model.", searchable=False)
+    env_id: str = _setting(
+        "CartPole-v1",
+        "Gymnasium environment id; module:Id imports the module first; gym:Id names one of the legacy package gym.",
+        searchable=False,
     )
-    evaluation_interval: int = _setting(4096, "Environment steps between greedy evaluations.")
-    patience: int = _setting(10, "Evaluations without a better one at which training ends, once the target is reached.")
-    evaluation_episodes: int = _setting(100, "Episodes of each greedy evaluation.")
-    checkpoint_interval_s: float = _setting(30.0, "Seconds between checkpoints that go to MLflow while training.")
-    num_env_runners: int = _setting(0, "Remote processes that step environments; 0 steps them in this one.")
-    num_envs_per_env_runner: int = _setting(16, "Environments that each of those steps as one vector.")
-    num_learners: int = _setting(0, "Remote processes that learn; 0 learns in this one.")
-    num_gpus_per_learner: float = _setting(0.0, "GPUs that each learner computes with.")
-    train_batch_size_per_learner: int = _setting(1024, "Environment steps per PPO iteration, of each learner.")
-    minibatch_size: int = _setting(512, "Environment steps per gradient step.")
-    num_epochs: int = _setting(8, "Passes over each batch.")
-    lr: float = _setting(5e-3, "Adam's learning rate at the start.")
-    lr_final: float = _setting(3e-4, "Learning rate that it falls to, linearly, over lr_decay_steps.")
-    lr_decay_steps: int = _setting(100_000, "Environment steps over which the learning rate falls.")
-    gamma: float = _setting(0.98, "Discount of future rewards.")
-    lambda_: float = _setting(0.9, "Lambda of generalized advantage estimation.")
-    clip_param: float = _setting(0.2, "PPO's clip of the probability ratio.")
-    vf_clip_param: float = _setting(float("inf"), "Clip of the squared value error.")
-    vf_loss_coeff: float = _setting(0.5, "Weight of the value loss.")
-    entropy_coeff: float = _setting(0.0, "Weight of the entropy bonus.")
-    use_kl_loss: bool = _setting(False, "Add a penalty for moving away from the policy that sampled.")  # noqa: FBT003
-    kl_coeff: float = _setting(0.2, "Its weight at the start.")
-    kl_target: float = _setting(0.01, "The divergence that its weight is adapted to.")
-    grad_clip: float = _setting(0.5, "Largest global norm of a gradient.")
-    torch_num_threads: int = _setting(1, "Threads that torch computes with; more help only networks of many units.")
+    env_kwargs: str = _setting("{}", "Keyword arguments of the environment, as a JSON object.", searchable=False)
+    promote: bool = _setting(
+        default=False, about="Promote the version to Production at the end, if it passes the gate.", searchable=False
+    )
+    seed: int = _setting(0, "Seed of training; evaluations have their own seeds.", minimum=0, searchable=False)
+    max_env_steps: int = _setting(
+        300_000,
+        "Budget: environment steps after which training ends, whether or not the target is reached.",
+        minimum=1,
+        searchable=False,
+    )
+    target_return: float | None = _setting(
+        None,
+        "Mean greedy return at which training may end; by default the environment's reward threshold.",
+        searchable=False,
+    )
+    evaluation_interval: int = _setting(
+        4096, "Environment steps between greedy evaluations.", minimum=1, searchable=False
+    )
+    patience: int = _setting(
+        10,
+        "Evaluations without improvement after which training ends, once the target is reached.",
+        minimum=1,
+        searchable=False,
+    )
+    evaluation_episodes: int = _setting(100, "Episodes of each greedy evaluation.", minimum=1, searchable=False)
+    checkpoint_interval_s: float = _setting(
+        30.0, "Seconds between uploads of checkpoints to MLflow while training.", minimum=0, searchable=False
+    )
+    num_env_runners: int = _setting(
+        0, "Remote processes that step environments; 0 steps them in the main process.", minimum=0, searchable=False
+    )
+    num_envs_per_env_runner: int = _setting(
+        16, "Environments that each of these processes steps as one vector.", minimum=1
+    )
+    num_learners: int = _setting(
+        0, "Remote processes that compute gradients; 0 computes them in the main process.", minimum=0, searchable=False
+    )
+    num_gpus_per_learner: float = _setting(0.0, "GPUs of each learner.", minimum=0, searchable=False)
+    train_batch_size_per_learner: int = _setting(1024, "Environment steps per PPO iteration and learner.", minimum=1)
+    minibatch_size: int = _setting(512, "Environment steps per gradient step.", minimum=1)
+    num_epochs: int = _setting(8, "Passes over each batch.", minimum=1)
+    lr: float = _setting(5e-3, "Adam's learning rate at the start.", positive=True)
+    lr_final: float = _setting(
+        3e-4, "Learning rate at the end of a linear schedule over lr_decay_steps.", positive=True
+    )
+    lr_decay_steps: int = _setting(
+        100_000, "Environment steps over which the learning rate falls from lr to lr_final.", minimum=1
+    )
+    gamma: float = _setting(0.98, "Discount of future rewards.", minimum=0, maximum=1)
+    lambda_: float = _setting(0.9, "Lambda of generalized advantage estimation.", minimum=0, maximum=1)
+    clip_param: float = _setting(0.2, "PPO's clipping range of the probability ratio.", minimum=0)
+    vf_clip_param: float = _setting(float("inf"), "Clip of the squared value error.", positive=True)
+    vf_loss_coeff: float = _setting(0.5, "Weight of the value loss.", minimum=0)
+    entropy_coeff: float = _setting(0.0, "Weight of the entropy bonus.", minimum=0)
+    use_kl_loss: bool = _setting(default=False, about="Penalize the KL divergence from the policy that sampled.")
+    kl_coeff: float = _setting(0.2, "Initial weight of the KL penalty.", minimum=0)
+    kl_target: float = _setting(0.01, "KL divergence that the weight of the penalty is adapted to.", minimum=0)
+    grad_clip: float = _setting(0.5, "Largest global norm of a gradient.", positive=True)
+    torch_num_threads: int = _setting(
+        1, "Threads of torch; only large networks profit from more than one.", minimum=1, searchable=False
+    )
     fcnet_hiddens: str = _setting("64,64", "Units of each hidden layer, separated by commas.")
     fcnet_activation: str = _setting("tanh", "Activation of the hidden layers, as torch names it.")
-    vf_share_layers: bool = _setting(False, "Let policy and value function share their hidden layers.")  # noqa: FBT003
+    vf_share_layers: bool = _setting(default=False, about="Let policy and value function share their hidden layers.")
     model_config: str = _setting(
-        "{}", "More of RLlib's model settings, as JSON: convolutions, LSTM, and all; with rl_module, what that reads."
+        "{}",
+        "RLlib's other model settings, as a JSON object (convolutions, LSTM); with rl_module, that module's.",
     )
-    rl_module: str = _setting("default", "The RLModule, module:Class; the default takes every observation space.")
+    rl_module: str = _setting(
+        "default", "RLModule to train, as module:Class; the default supports every observation space."
+    )
     wrapper: str = _setting(
-        "none", "Wrapper of the environment, module:Class; several by commas, the innermost first.", repeatable=True
+        "none",
+        "Wrapper of the environment, as module:Class; several are separated by commas, the innermost first.",
+        repeatable=True,
     )
-    observation_filter: str = _setting("none", "What observations pass first: none, or mean-std, which is frozen.")
-    value_estimates: bool = _setting(False, "Let the served policy estimate values, too; every answer pays for it.")  # noqa: FBT003
+    observation_filter: str = _setting(
+        "none", "Filter of observations: none, or mean-std, whose statistics are frozen in the served policy."
+    )
+    value_estimates: bool = _setting(
+        default=False, about="Let the served policy return value estimates too, which makes every response slower."
+    )
 
     def __post_init__(self) -> None:
-        for name, minimum in _MINIMA.items():
-            if not getattr(self, name) >= minimum:
-                raise InvalidConfig(name, getattr(self, name), f"at least {minimum}")
-        for name in ("lr", "lr_final", "grad_clip", "vf_clip_param"):
-            if not getattr(self, name) > 0:
-                raise InvalidConfig(name, getattr(self, name), "more than 0")
-        for name in ("gamma", "lambda_"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InvalidConfig(name, getattr(self, name), "between 0 and 1")
+        for each in fields(self):
+            _check_bounds(each, getattr(self, each.name))
         if self.minibatch_size > self.train_batch_size_per_learner:
             expected = f"at most train_batch_size_per_learner ({self.train_batch_size_per_learner})"
             raise InvalidConfig("minibatch_size", self.minibatch_size, expected)
@@ -98,101 +158,77 @@ class TrainConfig:
 
     @property
     def hidden_units(self) -> list[int]:
-        """`fcnet_hiddens` as RLlib takes it."""
+        """The units of each hidden layer."""
         return [int(units) for units in self.fcnet_hiddens.split(",")]
 
     @property
     def model_settings(self) -> dict[str, Any]:
-        """`model_config` as RLlib takes it."""
+        """The parsed `model_config`."""
         settings: dict[str, Any] = json.loads(self.model_config)
         return settings
 
     @property
     def environment_kwargs(self) -> dict[str, Any]:
-        """`env_kwargs` as Gymnasium takes them."""
+        """The parsed `env_kwargs`."""
         kwargs: dict[str, Any] = json.loads(self.env_kwargs)
         return kwargs
 
     @property
     def wrappers(self) -> tuple[str, ...]:
-        """`wrapper` one by one."""
+        """The names of the wrappers, the innermost first."""
         return () if self.wrapper == "none" else tuple(name.strip() for name in self.wrapper.split(","))
 
     @property
     def num_cpus(self) -> int:
-        """CPUs that RLlib asks Ray for: one per remote process, none for a learner that has a GPU."""
+        """CPUs that RLlib requests from Ray: one per remote process, none for a learner that has a GPU."""
         return self.num_env_runners + (0 if self.num_gpus_per_learner else self.num_learners)
 
     @property
     def is_one_process(self) -> bool:
-        """Whether everything is computed in the process that trains, so that RLlib needs no Ray."""
+        """Whether everything is computed in the main process on the CPU, so that RLlib needs no Ray."""
         return not self.num_env_runners and not self.num_learners and not self.num_gpus
 
     @property
     def num_gpus(self) -> float:
-        """GPUs of all learners."""
+        """The GPUs of all learners."""
         return max(1, self.num_learners) * self.num_gpus_per_learner
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Self:
-        """The settings by name; those that are not given have their defaults.
+        """Return a configuration from settings by name; the others have their defaults.
 
         Raises:
-            UnknownSetting: With the nearest known one.
+            UnknownSetting: If there is no such setting; the error names the nearest known one.
             InvalidConfig: On a value of another type or outside its range.
         """
         return cls(**{name: convert(name, value) for name, value in settings.items()})
 
     def as_params(self) -> Mapping[str, Any]:
-        """The settings by name, as MLflow logs them."""
+        """Return the settings by name."""
         return asdict(self)
 
 
-#: The smallest value of each setting that has one.
-_MINIMA = {
-    "seed": 0,
-    "max_env_steps": 1,
-    "evaluation_interval": 1,
-    "patience": 1,
-    "evaluation_episodes": 1,
-    "checkpoint_interval_s": 0,
-    "num_env_runners": 0,
-    "num_envs_per_env_runner": 1,
-    "num_learners": 0,
-    "num_gpus_per_learner": 0,
-    "train_batch_size_per_learner": 1,
-    "minibatch_size": 1,
-    "num_epochs": 1,
-    "lr_decay_steps": 1,
-    "torch_num_threads": 1,
-    "clip_param": 0,
-    "vf_loss_coeff": 0,
-    "entropy_coeff": 0,
-    "kl_coeff": 0,
-    "kl_target": 0,
-}
-
 SETTINGS = fields(TrainConfig)
 
-#: Names elsewhere whose letters are nearer to something else here.
+#: Names in other libraries whose spelling is nearer to another setting here.
 _ALSO_CALLED = {"learning_rate": "lr", "num_workers": "num_env_runners"}
 
 
 def convert(name: str, value: Any) -> Any:
-    """A value as the setting of this name takes it.
+    """Return a value, converted to the type of a setting.
 
     Raises:
-        UnknownSetting: With the nearest known one.
+        UnknownSetting: If there is no such setting; the error names the nearest known one.
         InvalidConfig: On a value of another type.
     """
     return _converted(setting(name), value)
 
 
 def setting(name: str) -> "Field[Any]":
-    """The setting of this name.
+    """Return the setting of a name.
 
     Raises:
-        UnknownSetting: With the nearest known one.
+        UnknownSetting: If there is no such setting; the error names the nearest known one.
     """
     known = {each.name: each for each in SETTINGS}
     if name not in known:
@@ -201,12 +237,12 @@ def setting(name: str) -> "Field[Any]":
 
 
 def nearest_of(name: str, known: Iterable[str]) -> str:
-    """The known name whose letters are nearest."""
+    """Return the known name with the most similar spelling."""
     return difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.0)[0]
 
 
 def _converted(setting: "Field[Any]", value: Any) -> Any:
-    """A value as its setting's type. YAML reads 3e-3 as text, and 1 where a float is meant as an int."""
+    """Convert a value from YAML, which reads 3e-3 as text, and 1 as an int where a float is meant."""
     if setting.default is None:
         return None if value in (None, "auto") else _number(setting.name, value, float)
     kind = type(setting.default)
@@ -219,8 +255,23 @@ def _converted(setting: "Field[Any]", value: Any) -> Any:
     return value
 
 
+def _check_bounds(setting: "Field[Any]", value: Any) -> None:
+    """Raise InvalidConfig if a value is outside the bounds of its setting; NaN is outside all of them."""
+    minimum, maximum = setting.metadata["minimum"], setting.metadata["maximum"]
+    if setting.metadata["positive"]:
+        is_valid, expected = value > 0, "more than 0"
+    elif maximum is not None:
+        is_valid, expected = minimum <= value <= maximum, f"between {minimum} and {maximum}"
+    elif minimum is not None:
+        is_valid, expected = value >= minimum, f"at least {minimum}"
+    else:
+        return
+    if not is_valid:
+        raise InvalidConfig(setting.name, value, expected)
+
+
 def _parsed(text: str) -> Any:
-    """JSON's value; None for what is no JSON."""
+    """Return the value of JSON, or None if the text is not JSON."""
     try:
         return json.loads(text)
     except ValueError:

@@ -1,124 +1,97 @@
-"""SIGINT, SIGTERM and the death of `mlflow run`, each turned into the exception Interrupted."""
+"""Interruption by SIGINT, by SIGTERM, or by the death of `mlflow run`.
+
+The first signal is recorded. Outside `deferred`, it also raises Interrupted in the main thread, which ends imports and
+waits at once. Within `deferred`, the running code ends itself: it calls `check` where it is safe to stop.
+"""
 
 import contextlib
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from types import FrameType
 
 from pipeline.errors import Interrupted
 
 _PARENT_POLL_S = 0.5
-_AGAIN_S = 0.05
 
 
-class _Received:
-    """Which signal interrupted this process; the name is None before."""
+class _Interruption:
+    """The state of this process: the name of the first signal, and whether the handler leaves raising to `check`."""
 
     signal_name: str | None = None
+    is_deferred = False
 
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Within, the first SIGINT or SIGTERM raises Interrupted in the main thread.
+    """Handle SIGINT and SIGTERM within the block; whatever a signal causes leaves it as Interrupted.
 
-    A later SIGTERM is ignored, since `mlflow run` sends one after the terminal's Ctrl-C and what follows is cleaning
-    up; a second Ctrl-C ends the process at once. `mlflow run`, killed by SIGTERM, tells its child nothing: there, the
-    loss of the parent process counts as a SIGTERM.
+    A second SIGINT kills the process. A SIGTERM after the first signal is ignored, because `mlflow run` sends one after
+    the terminal's Ctrl-C. When SIGTERM kills `mlflow run`, its child receives no signal; the child therefore treats the
+    loss of its parent process as a SIGTERM.
+
+    Raises:
+        Interrupted: After a signal.
     """
-    _Received.signal_name = None
-    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    unraisable_before, sys.unraisablehook = sys.unraisablehook, _raise_again
+    _Interruption.signal_name = None
+    previous = {number: signal.signal(number, _handle) for number in (signal.SIGINT, signal.SIGTERM)}
     ended = threading.Event()
     if "MLFLOW_RUN_ID" in os.environ:
         threading.Thread(target=_watch_parent, args=(os.getppid(), ended), daemon=True).start()
     try:
         yield
+    except (Exception, KeyboardInterrupt) as error:
+        # An interrupted import may raise ImportError, and Ray's native code KeyboardInterrupt, instead of Interrupted.
+        if not isinstance(error, Interrupted):
+            check()
+        raise
     finally:
         ended.set()
-        sys.unraisablehook = unraisable_before
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
 @contextlib.contextmanager
-def recognised() -> Iterator[None]:
-    """Within, an error that followed a signal is Interrupted again.
-
-    A cut-short import may raise ImportError, Ray's native code KeyboardInterrupt for whatever a handler raised.
-    """
+def deferred() -> Iterator[None]:
+    """Only record signals within the block; `check`, also called at the end of the block, raises Interrupted."""
+    previous, _Interruption.is_deferred = _Interruption.is_deferred, True
     try:
         yield
-    except Interrupted:
-        raise
-    except (Exception, KeyboardInterrupt) as error:
-        if _Received.signal_name is None:
-            raise
-        raise Interrupted(_Received.signal_name) from error
+    finally:
+        _Interruption.is_deferred = previous
+    check()
+
+
+def received() -> str | None:
+    """Return the name of the signal that interrupts this process, or None."""
+    return _Interruption.signal_name
+
+
+def check() -> None:
+    """Raise Interrupted if a signal was received.
+
+    Raises:
+        Interrupted: After a signal. Python drops an exception that a handler raises during garbage collection; the
+            next call raises it then.
+    """
+    if _Interruption.signal_name is not None:
+        raise Interrupted(_Interruption.signal_name)
 
 
 def regain_sigterm() -> None:
-    """Handle SIGTERM as before another library's native code, Ray's, put a handler of its own in front."""
+    """Install the current handler of SIGTERM again, in front of the one that Ray's native code installs."""
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
-@dataclass
-class Pending:
-    """A signal that waits until its turn comes.
-
-    Attributes:
-        signal_name: Of the first that came; None before.
-    """
-
-    signal_name: str | None = None
-
-
-@contextlib.contextmanager
-def deferred() -> Iterator[Pending]:
-    """Within, the first SIGINT or SIGTERM is only noted; on leaving, it raises Interrupted.
-
-    A second Ctrl-C raises Interrupted at once.
-    """
-    pending = Pending()
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if pending.signal_name is not None:
-            _interrupt(number, frame)
-        pending.signal_name = signal.Signals(number).name
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield pending
-    finally:
-        if pending.signal_name is None:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-    if pending.signal_name is not None:
-        raise Interrupted(pending.signal_name)
-
-
-def _interrupt(number: int, _: FrameType | None) -> None:
-    # Ray, while it starts, puts a handler before this one that dumps the stack and sets an alarm to abort the process.
+def _handle(number: int, _: FrameType | None) -> None:
+    # While Ray starts, its native handler runs before this one, and sets an alarm that aborts the process.
     signal.alarm(0)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    _Received.signal_name = signal.Signals(number).name
-    raise Interrupted(_Received.signal_name)
-
-
-def _raise_again(unraisable: "sys.UnraisableHookArgs") -> None:
-    """Send the signal again whose Interrupted came while an object was being collected, where Python drops it."""
-    if not isinstance(unraisable.exc_value, Interrupted):
-        sys.__unraisablehook__(unraisable)
-        return
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
-    again = (os.getpid(), signal.Signals[unraisable.exc_value.signal_name])
-    threading.Timer(_AGAIN_S, os.kill, again).start()
+    _Interruption.signal_name = signal.Signals(number).name
+    if not _Interruption.is_deferred:
+        check()
 
 
 def _watch_parent(parent: int, ended: threading.Event) -> None:

@@ -13,8 +13,7 @@ from pipeline.evaluation.evaluation import Evaluation
 from pipeline.registry import model_card as card
 from pipeline.tracking import figures, provenance
 from pipeline.tracking import run as tracking
-from pipeline.tracking.metric_queue import Outbox, patiently
-from pipeline.training.loop import Found
+from pipeline.tracking.metric_queue import MetricQueue, retry_through_outages
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,6 @@ class Registration:
         config: How it was trained.
         environment: On what.
         run_id: In which MLflow run.
-        directory: Its assembled bundle; what stands beside it may be written.
         target_return: What was to be reached; None if nothing was.
         say: Is told when the tracking server goes away and when it is back.
     """
@@ -59,30 +57,31 @@ class Registration:
     config: TrainConfig
     environment: Environment
     run_id: str
-    directory: Path
     target_return: float | None
     say: Callable[[str], None]
 
-    def post_pictures(self, outbox: Outbox, found: Found) -> None:
-        """Send how the final returns are distributed, and a recording of an episode."""
-        title = f"Final evaluation on {self.environment.id}: greedy returns of {len(found.evaluation.returns)} episodes"
-        figure = figures.distribution(found.evaluation.returns, self.target_return, title)
-        outbox.file("distribution", lambda: tracking.log_figure(self.run_id, figure, tracking.DISTRIBUTION))
-        file = self.directory.parent / tracking.RECORDING
-        if found.film.result():
-            outbox.file("recording", lambda: mlflow.MlflowClient().log_artifact(self.run_id, str(file)))
+    def upload_figures(self, queue: MetricQueue, evaluation: Evaluation, recording: Path | None) -> None:
+        """Enqueue the distribution of the final returns, and the recording of an episode if there is one."""
+        title = f"Final evaluation on {self.environment.id}: greedy returns of {len(evaluation.returns)} episodes"
+        figure = figures.distribution(evaluation.returns, self.target_return, title)
+        queue.upload("distribution", lambda: tracking.log_figure(self.run_id, figure, tracking.DISTRIBUTION))
+        if recording is not None:
+            queue.upload("recording", lambda: mlflow.MlflowClient().log_artifact(self.run_id, str(recording)))
 
-    def register(self, found: Found, lineage: Mapping[str, str] | None = None) -> Trained:
-        """Log the bundle and its evaluation, and make it a version.
+    def register(
+        self, directory: Path, final: Evaluation, step: int, lineage: Mapping[str, str] | None = None
+    ) -> Trained:
+        """Log a bundle and its evaluation, and register it as a version.
 
         Args:
-            found: The policy.
-            lineage: Tags of the version that say where it comes from, beyond its run.
+            directory: The assembled bundle.
+            final: The final evaluation of the bundle.
+            step: Environment steps after which the policy was found.
+            lineage: Further tags of the version that name its origin.
         """
-        logged = bundle.log(self.directory, self.environment, self.run_id, found.step)
-        final = found.evaluation
-        patiently(lambda: tracking.log_evaluation(self.run_id, final, logged.model_id), self.say)
-        made_with = provenance.of(self.environment)
+        logged = bundle.log(directory, self.environment, self.run_id, step)
+        retry_through_outages(lambda: tracking.log_evaluation(self.run_id, final, logged.model_id), self.say)
+        made_with = provenance.tags(self.environment)
         started_from = tracking.origin_of(self.run_id)
         tags = made_with | tracking.version_tags(final) | dict(lineage or {})
         if self.target_return is not None:
@@ -95,7 +94,7 @@ class Registration:
             final,
             made_with,
             run_id=self.run_id,
-            best_step=found.step,
+            best_step=step,
             target_return=self.target_return,
             origin=started_from,
         )

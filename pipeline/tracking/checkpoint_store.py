@@ -1,8 +1,7 @@
-"""Checkpoints of a run in its MLflow artifacts: each whole or not there, and a bounded number of them.
+"""Stores the checkpoints of a run as MLflow artifacts: each one is complete or ignored, and only the newest stay.
 
-A checkpoint is an archive, `checkpoints/<environment steps>.tar`, and a manifest of the same name in JSON with the
-archive's digest, uploaded after it. What has no manifest, or another digest, was not uploaded whole and counts as
-absent.
+A checkpoint is an archive, `checkpoints/<environment steps>.tar`, and a JSON manifest of the same name with the
+archive's digest, uploaded after it. An archive without a manifest, or with another digest, is incomplete.
 """
 
 import hashlib
@@ -23,30 +22,32 @@ _ENV_STEPS = "env_steps"
 _KEPT = 2
 
 
-def pack(directory: Path, env_steps: int) -> Path:
-    """Archive the content of a directory, beside it, in the place of an earlier archive of the same directory.
+def pack(directory: Path, archive: Path, env_steps: int) -> None:
+    """Write the content of a directory into an archive, which replaces an earlier one.
 
     Args:
-        directory: What to archive.
-        env_steps: When it was made; the archive says so.
-
-    Returns:
-        The archive.
+        directory: The checkpoint.
+        archive: The file to write.
+        env_steps: Environment steps at which the checkpoint was made; stored in the archive.
     """
-    archive = directory.with_name(f"{directory.name}.tar")
     unfinished = archive.with_suffix(".unfinished")
     with tarfile.open(unfinished, "w", format=tarfile.PAX_FORMAT, pax_headers={_ENV_STEPS: str(env_steps)}) as tar:
         for child in sorted(directory.iterdir()):
             tar.add(child, arcname=child.name)
-    return unfinished.replace(archive)
+    unfinished.replace(archive)
 
 
 def upload(run_id: str, archive: Path) -> None:
-    """Upload an archive, then its manifest, and remove the checkpoints beyond those that are kept."""
+    """Upload an archive and then its manifest, and delete the older checkpoints of the run.
+
+    Args:
+        run_id: The MLflow run.
+        archive: Written by `pack`, which may replace it meanwhile.
+    """
     client = mlflow.MlflowClient()
     with tempfile.TemporaryDirectory(dir=archive.parent) as directory:
         snapshot = Path(directory, "archive")
-        snapshot.hardlink_to(archive)  # `pack` may put a newer one in its place at any time
+        snapshot.hardlink_to(archive)  # `pack` may replace the archive at any time
         with tarfile.open(snapshot) as tar:
             env_steps = int(tar.pax_headers[_ENV_STEPS])
         archived = snapshot.rename(snapshot.with_name(f"{env_steps:012d}.tar"))
@@ -55,23 +56,23 @@ def upload(run_id: str, archive: Path) -> None:
         size = archived.stat().st_size
         manifest.write_text(json.dumps({_ENV_STEPS: env_steps, "sha256": _sha256(archived), "bytes": size}))
         client.log_artifact(run_id, str(manifest), _FOLDER)
-    _remove_old(run_id)
+    _delete_old(run_id)
 
 
-def newest(run_id: str, directory: Path) -> int:
-    """Unpack the newest checkpoint that is whole.
+def download_newest(run_id: str, directory: Path) -> int:
+    """Download and unpack the newest complete checkpoint of a run.
 
     Args:
-        run_id: Whose.
-        directory: Receives its content.
+        run_id: The MLflow run.
+        directory: Receives the content.
 
     Returns:
-        The environment steps that it was made at.
+        The environment steps at which the checkpoint was made.
 
     Raises:
         NoCheckpoint: If the run has none.
     """
-    for name in reversed(_names(run_id, ".json")):
+    for name in reversed(_manifests(run_id)):
         with tempfile.TemporaryDirectory() as downloads:
             manifest = json.loads(_download(run_id, f"{name}.json", downloads).read_bytes())
             if f"{_FOLDER}/{name}.tar" not in _files(run_id):
@@ -84,19 +85,18 @@ def newest(run_id: str, directory: Path) -> int:
     raise NoCheckpoint(run_id)
 
 
-def _remove_old(run_id: str) -> None:
-    names = _names(run_id, ".json")
-    oldest_kept = names[-_KEPT:][0]
+def _delete_old(run_id: str) -> None:
+    oldest_kept = _manifests(run_id)[-_KEPT:][0]
     repository = get_artifact_repository(mlflow.get_run(run_id).info.artifact_uri)
-    # Manifests first: an archive without one is absent, a manifest without its archive is a lie.
+    # Manifests first: an archive without a manifest is ignored, a manifest without its archive would be wrong.
     for path in sorted(_files(run_id), key=lambda path: not path.endswith(".json")):
         if Path(path).stem < oldest_kept:
             repository.delete_artifacts(path)  # type: ignore[no-untyped-call]
 
 
-def _names(run_id: str, suffix: str) -> list[str]:
-    """The names of the files with a suffix, the oldest first."""
-    return sorted(Path(path).stem for path in _files(run_id) if path.endswith(suffix))
+def _manifests(run_id: str) -> list[str]:
+    """Return the names of the manifests without their suffix, the oldest first."""
+    return sorted(Path(path).stem for path in _files(run_id) if path.endswith(".json"))
 
 
 def _files(run_id: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Pictures of a training run."""
+"""Draws the figures of a training run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class LearningCurve:
-    """Returns over environment steps, while training.
+    """Returns over environment steps during training.
 
     Attributes:
-        target_return: A line to reach, if there is one.
+        target_return: The return to reach, or None.
         training: (environment steps, mean return of the last 100 training episodes).
         evaluation: (environment steps, mean return of the greedy evaluation).
     """
@@ -23,7 +23,7 @@ class LearningCurve:
     evaluation: list[tuple[int, float]] = field(default_factory=list)
 
     def figure(self, title: str) -> "Figure":
-        """The curves as a figure of 8 by 4.5 inches."""
+        """Return the curves as a figure of 8 by 4.5 inches."""
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(8, 4.5), layout="constrained")
@@ -39,13 +39,13 @@ class LearningCurve:
 
 
 def distribution(returns: Sequence[float], target_return: float | None, title: str) -> "Figure":
-    """How the returns of an evaluation are distributed: a histogram, and each of them."""
+    """Return the returns of an evaluation as a histogram, with a mark for each return."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     low, high = min(returns), max(returns)
-    # All returns equal, as those of a perfect policy are, still make a bar that can be seen.
+    # The margin keeps the bar visible when all returns are equal.
     margin = max(0.05 * (high - low), 0.01 * abs(high), 0.5)
     axes.hist(returns, bins=21, range=(low - margin, high + margin), color="tab:blue", alpha=0.6)
     axes.plot(returns, [0.0] * len(returns), "|", color="black", markersize=14, clip_on=False)

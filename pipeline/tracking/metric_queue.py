@@ -1,4 +1,4 @@
-"""What a run sends to MLflow while training: in order, from a thread of its own, through outages of the server."""
+"""Sends metrics and files to an MLflow run from a thread, in order, through outages of the tracking server."""
 
 import contextlib
 import functools
@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping
 from typing import Self
 
 import mlflow
-import psutil
 from mlflow.entities import Metric
 
-from pipeline.tracking import retries
+from pipeline.tracking.system_metrics import SystemMetrics
 from serving.errors import ServingError
-from serving.registry.registry import check_tracking_server
+from serving.registry.tracking import bounded_retries, check_tracking_server
 
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
+"""Shows one line to the user."""
 
 #: MLflow's limit of metrics in one request.
 _BATCH = 1000
@@ -23,44 +23,44 @@ _BATCH = 1000
 #: Seconds between requests, so that each carries the metrics of many iterations.
 _INTERVAL_S = 1.0
 
-#: Seconds between looks at a server that is away.
-_AWAY_POLL_S = 1.0
+#: Seconds between probes of a tracking server that is unreachable.
+_PROBE_INTERVAL_S = 1.0
 
-#: Seconds of waiting after which it is said what is waited for.
-_PATIENCE_S = 5.0
+#: Seconds after which `flush` shows what it waits for.
+_NOTICE_AFTER_S = 5.0
 
-#: Seconds between samples of what the machine is busy with.
+#: Seconds between measurements of the machine.
 _SYSTEM_INTERVAL_S = 5.0
 
 
-class Outbox:
-    """Metrics and files on their way to one MLflow run.
+class MetricQueue:
+    """A queue of metrics and files that a thread sends to one MLflow run; a context manager.
 
-    Metrics are sent in order, and none is lost: while the tracking server is away they wait here. Of files under one
-    key only the newest waits. A context manager; leaving it without an exception waits until all is sent.
+    Metrics are sent in order, and none is lost: while the tracking server is unreachable, they wait in memory. Of the
+    files of one key, only the newest waits. Leaving the block without an exception waits until everything is sent.
 
     Attributes:
-        run_id: Of the run.
-        busy_s: Seconds of processor time that sending has taken.
+        run_id: The MLflow run.
+        cpu_s: Seconds of processor time that sending has taken.
 
     Args:
-        run_id: Of the run.
-        say: Is told when the server goes away and when it is back.
-        samples_system: Whether what the machine is busy with is logged too.
+        run_id: The MLflow run.
+        notify: Shows when the tracking server becomes unreachable and reachable again.
+        logs_system_metrics: Whether the load of the machine is logged every 5 seconds.
     """
 
-    def __init__(self, run_id: str, say: Say, *, samples_system: bool = True) -> None:
+    def __init__(self, run_id: str, notify: Notify, *, logs_system_metrics: bool = True) -> None:
         self.run_id = run_id
-        self._samples_system = samples_system
-        self._say = say
+        self.cpu_s = 0.0
+        self._notify = notify
+        self._system_metrics = SystemMetrics(run_id) if logs_system_metrics else None
         self._metrics: list[Metric] = []
-        self._files: dict[str, Callable[[], object]] = {}
+        self._uploads: dict[str, Callable[[], object]] = {}
         self._changed = threading.Condition()
         self._urgent = self._closed = False
         self._error: Exception | None = None
-        self._few_retries = contextlib.ExitStack()
-        self._thread = threading.Thread(target=self._work, name="outbox", daemon=True)
-        self.busy_s = 0.0
+        self._bounded_retries = contextlib.ExitStack()
+        self._thread = threading.Thread(target=self._work, name="metric-queue", daemon=True)
 
     def __enter__(self) -> Self:
         self.open()
@@ -74,41 +74,68 @@ class Outbox:
             self.close()
 
     def open(self) -> None:
-        """Begin to send."""
-        # An outage is waited out here; MLflow's own retries, up to two minutes apart, would notice its end late.
-        self._few_retries.enter_context(retries.few())
+        """Start the thread."""
+        # The queue waits for the server itself; MLflow's own retries, up to two minutes apart, would find it late.
+        self._bounded_retries.enter_context(bounded_retries())
         self._thread.start()
 
     def close(self) -> None:
-        """Send nothing any more; what was not sent is lost."""
+        """Stop the thread; whatever still waits is lost."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self._thread.join(timeout=2 * _AWAY_POLL_S)
-        self._few_retries.close()
+        self._thread.join(timeout=2 * _PROBE_INTERVAL_S)
+        self._bounded_retries.close()
 
-    def metrics(self, metrics: Mapping[str, float], step: int, timestamp_ms: int | None = None) -> None:
-        """Send the metrics of one step (environment steps since training began), measured now or at a time."""
+    def log_metrics(self, metrics: Mapping[str, float], step: int, timestamp_ms: int | None = None) -> None:
+        """Enqueue the metrics of one step.
+
+        Args:
+            metrics: Values by name.
+            step: Environment steps since training began.
+            timestamp_ms: When they were measured, in milliseconds since 1970; now if not given.
+
+        Raises:
+            Exception: The error that an earlier metric or file met, other than an outage.
+        """
         now = int(time.time() * 1000) if timestamp_ms is None else timestamp_ms
         self._raise_error()
         with self._changed:
             self._metrics += [Metric(name, value, now, step) for name, value in metrics.items()]
             self._changed.notify_all()
 
-    def file(self, key: str, send: Callable[[], object]) -> None:
-        """Call `send` when its turn comes, in the place of an earlier one of this key that still waits."""
+    def upload(self, key: str, send: Callable[[], object]) -> None:
+        """Enqueue an upload, which replaces a waiting one of the same key.
+
+        Args:
+            key: What is uploaded.
+            send: Uploads it; called again after an outage.
+
+        Raises:
+            Exception: As `log_metrics`.
+        """
         self._raise_error()
         with self._changed:
-            self._files[key] = send
+            self._uploads[key] = send
             self._changed.notify_all()
 
     def flush(self, timeout_s: float | None = None) -> bool:
-        """Wait until all is sent, or for so long; returns whether all is."""
+        """Wait until everything is sent.
+
+        Args:
+            timeout_s: The longest wait in seconds; None waits without limit.
+
+        Returns:
+            Whether everything is sent.
+
+        Raises:
+            Exception: As `log_metrics`.
+        """
         with self._changed:
             self._urgent = True
             self._changed.notify_all()
-            if not self._changed.wait_for(self._is_done, _PATIENCE_S):
-                self._say(f"Waiting for the tracking server: {self._waiting()} metrics and files are not sent yet.")
+            if not self._changed.wait_for(self._is_done, _NOTICE_AFTER_S):
+                self._notify(f"Waiting for the tracking server: {self._waiting()} metrics and files are not sent yet.")
             done = self._changed.wait_for(self._is_done, timeout_s)
             self._urgent = False
         self._raise_error()
@@ -118,99 +145,95 @@ class Outbox:
         return self._error is not None or not self._waiting()
 
     def _waiting(self) -> int:
-        return len(self._metrics) + len(self._files)
+        return len(self._metrics) + len(self._uploads)
 
     def _raise_error(self) -> None:
         if self._error is not None:
             raise self._error
 
     def _work(self) -> None:
-        system_due = time.monotonic() + _SYSTEM_INTERVAL_S
-        psutil.cpu_percent()  # the first call only begins the measurement
+        measurement_due = time.monotonic() + _SYSTEM_INTERVAL_S
         try:
-            while self._await_work(system_due):
-                if time.monotonic() >= system_due:
-                    system_due = time.monotonic() + _SYSTEM_INTERVAL_S
-                    self._add_system_metrics()
+            while self._await_work(measurement_due):
+                if time.monotonic() >= measurement_due:
+                    measurement_due = time.monotonic() + _SYSTEM_INTERVAL_S
+                    self._measure_system()
                 self._send_all()
-        except Exception as error:  # noqa: BLE001  # whatever it is, it belongs to the thread that trains
+        except Exception as error:  # noqa: BLE001  # the training thread raises it
             with self._changed:
                 self._error = error
                 self._changed.notify_all()
 
-    def _await_work(self, system_due: float) -> bool:
-        """Wait until there is something to send and it is time; False at the end."""
+    def _await_work(self, measurement_due: float) -> bool:
+        """Wait until something is due and the interval between requests is over; return False once closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._urgent, _INTERVAL_S)
-            until = system_due - time.monotonic()
+            until_due = measurement_due - time.monotonic()
             if not self._waiting():
-                self._changed.wait_for(lambda: self._closed or self._waiting(), max(0.0, until))
+                self._changed.wait_for(lambda: self._closed or self._waiting(), max(0.0, until_due))
             return not self._closed
 
-    def _add_system_metrics(self) -> None:
-        if not self._samples_system:
+    def _measure_system(self) -> None:
+        if self._system_metrics is None:
             return
-        now = int(time.time() * 1000)
+        now = time.time()
+        metrics = self._system_metrics.measure()
         with self._changed:
-            self._metrics += [Metric(name, value, now, now // 1000) for name, value in _system_metrics().items()]
+            self._metrics += [Metric(name, value, int(now * 1000), int(now)) for name, value in metrics.items()]
 
     def _send_all(self) -> None:
         begun = time.thread_time()
         while batch := self._metrics[:_BATCH]:
-            patiently(functools.partial(_client().log_batch, self.run_id, metrics=batch), self._say)
+            send_batch = functools.partial(mlflow.MlflowClient().log_batch, self.run_id, metrics=batch)
+            retry_through_outages(send_batch, self._notify)
             with self._changed:
                 del self._metrics[: len(batch)]
-        while self._files:
-            key, send = next(iter(self._files.items()))
-            patiently(send, self._say)
+        while self._uploads:
+            key, send = next(iter(self._uploads.items()))
+            retry_through_outages(send, self._notify)
             with self._changed:
-                if self._files[key] is send:
-                    del self._files[key]
-        self.busy_s += time.thread_time() - begun
+                if self._uploads[key] is send:
+                    del self._uploads[key]
+        self.cpu_s += time.thread_time() - begun
         with self._changed:
             self._changed.notify_all()
 
 
-def patiently(send: Callable[[], object], say: Say) -> None:
-    """Call `send`, which may be repeated, until it succeeds or fails though the tracking server is there."""
+def retry_through_outages(send: Callable[[], object], notify: Notify) -> None:
+    """Call a function until it succeeds, waiting while the tracking server is unreachable.
+
+    Args:
+        send: Sends something to MLflow; it may be repeated.
+        notify: Shows when the tracking server becomes unreachable and reachable again.
+
+    Raises:
+        Exception: What `send` raises twice although the server is reachable.
+    """
     failed = False
     while True:
         try:
             send()
         except Exception:
-            if failed and _is_there():
+            if failed and _is_reachable():
                 raise
             failed = True
-            _await_server(say)
+            _await_server(notify)
         else:
             return
 
 
-def _await_server(say: Say) -> None:
-    if _is_there():
+def _await_server(notify: Notify) -> None:
+    if _is_reachable():
         return
-    say("The tracking server is away; what is logged waits for it.")
-    while not _is_there():
-        time.sleep(_AWAY_POLL_S)
-    say("The tracking server is back.")
+    notify("The tracking server is unreachable; metrics and files wait in memory.")
+    while not _is_reachable():
+        time.sleep(_PROBE_INTERVAL_S)
+    notify("The tracking server is reachable again.")
 
 
-def _is_there() -> bool:
+def _is_reachable() -> bool:
     try:
         check_tracking_server()
     except ServingError:
         return False
     return True
-
-
-def _system_metrics() -> dict[str, float]:
-    memory = psutil.virtual_memory()
-    return {
-        "system/cpu_utilization_percentage": psutil.cpu_percent(),
-        "system/system_memory_usage_percentage": memory.percent,
-        "system/process_memory_usage_megabytes": psutil.Process().memory_info().rss / 1e6,
-    }
-
-
-def _client() -> mlflow.MlflowClient:
-    return mlflow.MlflowClient()

@@ -1,4 +1,4 @@
-"""What a run and its version were made with: code, packages, environment."""
+"""Records what a run and its version were made with: the commit, the packages and the environment."""
 
 import importlib.metadata
 import json
@@ -11,8 +11,8 @@ from pipeline.environments.make import Environment
 _PACKAGES = ("gymnasium", "mlflow", "numpy", "onnx", "onnxruntime", "ray", "torch")
 
 
-def of(environment: Environment) -> dict[str, str]:
-    """Tags that say so: `git_commit`, `env_id`, `env_kwargs`, `package.NAME`."""
+def tags(environment: Environment) -> dict[str, str]:
+    """Return the tags `git_commit`, `env_id`, `env_kwargs` and `package.NAME`."""
     return {
         "git_commit": _commit(),
         "env_id": environment.id,
@@ -23,7 +23,7 @@ def of(environment: Environment) -> dict[str, str]:
 
 
 def _commit() -> str:
-    """The commit of this code, with `+changes` if files differ from it; `unknown` outside a git repository."""
+    """Return the commit of this code, with `+changes` if files differ from it; `unknown` outside a git repository."""
     try:
         commit = _git("rev-parse", "HEAD")
         return f"{commit}+changes" if _git("status", "--porcelain", "--untracked-files=no") else commit

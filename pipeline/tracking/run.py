@@ -1,4 +1,4 @@
-"""An MLflow run: its parameters, metrics, figures and how it ends."""
+"""Starts and ends MLflow runs, and reads and writes their parameters, tags, metrics and files."""
 
 import contextlib
 import os
@@ -14,17 +14,15 @@ from mlflow.entities import LoggedModelInput, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from pipeline.errors import Interrupted
+from pipeline import signals
 from pipeline.evaluation.evaluation import Evaluation
-from pipeline.signals import recognised
-from pipeline.tracking import retries
-from pipeline.tracking.aftermath import keep_killed
 from pipeline.tracking.errors import NotResumable, RelativeStore
+from serving.registry.tracking import bounded_retries
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: Files of a run.
+#: Artifacts of a run.
 LEARNING_CURVE = "figures/learning_curve.png"
 DISTRIBUTION = "figures/evaluation_returns.png"
 RECORDING = "episode.gif"
@@ -42,19 +40,21 @@ _BATCH = 1000
 
 @contextlib.contextmanager
 def run(name: str, *, resumed: str | None = None) -> Iterator[str]:
-    """The MLflow run of a command: the one that `mlflow run` began, or one that goes on, else a new one.
+    """Start or resume the MLflow run of a command, and end it with the block.
 
-    It ends FINISHED, KILLED after a signal, or FAILED after any other exception.
+    The run is the one that `mlflow run` started, or the resumed one, or a new one. It ends as FINISHED, as KILLED after
+    a signal, or as FAILED after any other exception. `mlflow run` itself marks the run of a command that fails as
+    FAILED, which overwrites KILLED.
 
     Args:
-        name: Of a new run.
-        resumed: The id of a run to go on with.
+        name: The name of a new run.
+        resumed: The id of a run to resume.
 
     Yields:
         The run's id.
 
     Raises:
-        RelativeStore: If `mlflow run` means another SQLite file than this process would open.
+        RelativeStore: If `mlflow run` uses another SQLite file than this process would open.
     """
     parent_run_id = os.environ.get("MLFLOW_RUN_ID")
     if parent_run_id:
@@ -63,23 +63,14 @@ def run(name: str, *, resumed: str | None = None) -> Iterator[str]:
     run_id: str = mlflow.start_run(run_id=resumed, run_name=new_name).info.run_id
     if parent_run_id and resumed:
         mlflow.MlflowClient().set_tag(parent_run_id, "resumed", resumed)
-    status = "FAILED"
     try:
-        with recognised():
-            yield run_id
-        status = "FINISHED"
-    except Interrupted:
-        status = "KILLED"
+        yield run_id
+    except BaseException:
+        # The original error matters more than a tracking server that cannot receive the status.
+        with contextlib.suppress(MlflowException), bounded_retries():
+            mlflow.end_run("KILLED" if signals.received() else "FAILED")
         raise
-    finally:
-        # What ended the run is the news, not that a server which is away could not be told.
-        if status == "FINISHED":
-            mlflow.end_run(status)
-        else:
-            with contextlib.suppress(MlflowException), retries.few():
-                mlflow.end_run(status)
-        if parent_run_id and status == "KILLED":
-            keep_killed(run_id)
+    mlflow.end_run("FINISHED")
 
 
 def _require_store_of(run_id: str) -> None:
@@ -94,13 +85,13 @@ def _require_store_of(run_id: str) -> None:
 
 
 def log_params(run_id: str, params: Mapping[str, Any]) -> None:
-    """Log the parameters that the run does not have yet: `mlflow run` has logged those that it was given."""
+    """Log the parameters that the run does not have yet; `mlflow run` has logged those that the user gave."""
     logged = mlflow.get_run(run_id).data.params
     mlflow.log_params({name: value for name, value in params.items() if name not in logged})
 
 
 def log_figure(run_id: str, figure: "Figure", file: str) -> None:
-    """Log a figure; one logged before under this name is replaced."""
+    """Log a figure, which replaces an earlier one of this name."""
     mlflow.MlflowClient().log_figure(run_id, figure, file)
 
 
@@ -110,44 +101,44 @@ def log_config(config: Mapping[str, Any]) -> None:
 
 
 def load_config(run_id: str) -> dict[str, Any]:
-    """The configuration of a training run that did not finish.
+    """Return the configuration of an unfinished training run.
 
     Raises:
-        NotResumable: If there is no such run, it finished, or it was no training run.
+        NotResumable: If the run does not exist, finished, or was not a training run.
     """
-    return _load(run_id, _CONFIG_FILE, "training run", "python -m pipeline train --from models:/NAME/N")
+    return _load(run_id, _CONFIG_FILE, "training run")
 
 
 def log_search(search: Mapping[str, Any]) -> None:
-    """Log what a search over settings was told, as `search.yaml`."""
+    """Log the search space and the number of trials as `search.yaml`."""
     mlflow.log_dict(dict(search), _SEARCH_FILE)
 
 
 def load_search(run_id: str) -> dict[str, Any]:
-    """What a search over settings that did not finish was told.
+    """Return the search space and the number of trials of an unfinished search.
 
     Raises:
-        NotResumable: If there is no such run, it finished, or it was no search.
+        NotResumable: If the run does not exist, finished, or was not a search.
     """
-    return _load(run_id, _SEARCH_FILE, "search", "python -m pipeline train --from models:/NAME/N")
+    return _load(run_id, _SEARCH_FILE, "search")
 
 
-def _load(run_id: str, file: str, kind: str, instead: str) -> dict[str, Any]:
+def _load(run_id: str, file: str, kind: str) -> dict[str, Any]:
     try:
         run = mlflow.get_run(run_id)
     except MlflowException as error:
         raise NotResumable(run_id, "there is no such run.") from error
     if run.info.status == "FINISHED":
-        raise NotResumable(run_id, f"it finished. Start from its policy: {instead}")
+        raise NotResumable(run_id, "it finished. Start from its policy: python -m pipeline train --from models:/NAME/N")
     try:
         content: dict[str, Any] = yaml.safe_load(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{file}"))
     except (MlflowException, OSError) as error:
-        raise NotResumable(run_id, f"it has no {file}, so it was no {kind}.") from error
+        raise NotResumable(run_id, f"it has no {file}, so it was not a {kind}.") from error
     return content
 
 
-def begin_child(parent_id: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
-    """A run below another, whose parameters and tags take one request each."""
+def start_child(parent_id: str, name: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+    """Create a child run with parameters, `config.yaml` and tags, and return its id."""
     client = mlflow.MlflowClient()
     experiment_id = client.get_run(parent_id).info.experiment_id
     run_id: str = client.create_run(
@@ -159,7 +150,7 @@ def begin_child(parent_id: str, name: str, params: Mapping[str, Any], tags: Mapp
 
 
 def children(parent_id: str) -> list[Run]:
-    """The runs below another, the oldest first."""
+    """Return the child runs of a run, the oldest first."""
     client = mlflow.MlflowClient()
     experiment_id = client.get_run(parent_id).info.experiment_id
     condition = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent_id}'"
@@ -168,7 +159,7 @@ def children(parent_id: str) -> list[Run]:
 
 
 def log_origin(run_id: str, model_uri: str, model_id: str | None) -> None:
-    """Log the registered policy that training starts from: as a tag, and as an input of the run."""
+    """Log the registered policy that training starts from, as a tag and as an input of the run."""
     client = mlflow.MlflowClient()
     client.set_tag(run_id, _ORIGIN_TAG, model_uri)
     if model_id:
@@ -176,25 +167,25 @@ def log_origin(run_id: str, model_uri: str, model_id: str | None) -> None:
 
 
 def origin_of(run_id: str) -> str | None:
-    """The registered policy that a run started from, if it did."""
+    """Return the URI of the registered policy that a run started from, or None."""
     uri: str | None = mlflow.get_run(run_id).data.tags.get(_ORIGIN_TAG)
     return uri
 
 
 def model_id_of(name: str, version: int) -> str | None:
-    """The id of the logged model behind a version. MLflow's stores leave the field of this name empty."""
+    """Return the id of the logged model of a version, from its source: MLflow's stores leave `model_id` empty."""
     found = mlflow.MlflowClient().get_model_version(name, str(version))
     logged = re.fullmatch(r"models:/(m-\w+)", found.source or "")
     return found.model_id or (logged[1] if logged else None)
 
 
 def log_provenance(run_id: str, provenance: Mapping[str, str]) -> None:
-    """Log as tags what the run was made with."""
+    """Log provenance as tags, in one request."""
     mlflow.MlflowClient().log_batch(run_id, tags=[RunTag(key, value) for key, value in provenance.items()])
 
 
 def log_evaluation(run_id: str, evaluation: Evaluation, model_id: str | None) -> None:
-    """Log the statistics of an evaluation and each return (step = episode), linked to the model that played."""
+    """Log the statistics and the returns (step = episode) of an evaluation, linked to a logged model."""
     mlflow.log_metrics(statistics(evaluation), model_id=model_id)
     now = int(time.time() * 1000)
     returns = [
@@ -206,7 +197,7 @@ def log_evaluation(run_id: str, evaluation: Evaluation, model_id: str | None) ->
 
 
 def statistics(evaluation: Evaluation) -> dict[str, float]:
-    """An evaluation as metrics."""
+    """Return the metrics of an evaluation by name."""
     return {
         "evaluation/return_mean": evaluation.mean,
         "evaluation/return_std": evaluation.std,
@@ -216,5 +207,5 @@ def statistics(evaluation: Evaluation) -> dict[str, float]:
 
 
 def version_tags(evaluation: Evaluation) -> dict[str, str]:
-    """An evaluation as tags of a model version, as `evaluation.return_mean`."""
+    """Return the tags of a model version for an evaluation, such as `evaluation.return_mean`."""
     return {name.replace("/", "."): f"{value:g}" for name, value in statistics(evaluation).items()}

@@ -1,1 +1,1 @@
-"""One training run from start to registered version: the loop, its state, warm starts and progress."""
+"""Trains one policy: the loop, its state and workspace, its evaluations, and the training run around it."""

@@ -1,315 +1,261 @@
-"""The search for the best policy: train, judge greedily, keep the best, and know when nothing is left to gain."""
+"""The training loop: trains, evaluates greedily, keeps the best policy, and decides when to stop."""
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
-from pipeline import signals as interruption
-from pipeline.bundle import assemble as bundle
+from pipeline import signals
 from pipeline.config import TrainConfig
-from pipeline.environments.make import Environment
-from pipeline.evaluation import evaluation, recording
+from pipeline.errors import Interrupted
 from pipeline.evaluation.evaluation import Evaluation
-from pipeline.evaluation.player import Player
 from pipeline.rllib.trainer import Iteration, Trainer
-from pipeline.tracking import checkpoint_store as checkpoints
+from pipeline.tracking import checkpoint_store
 from pipeline.tracking import run as tracking
 from pipeline.tracking.figures import LearningCurve
-from pipeline.training.loop_state import State
-from pipeline.training.worker_process import Call, SideProcess
-
-#: Evaluations draw their episodes from seeds far apart, so that no policy is judged on what it was chosen by.
-_FIXED_SEED = 1_000_000
-FINAL_SEED = 2_000_000
-_FRESH_SEED = 1_000_000_000
+from pipeline.training.evaluator import CONFIRMATION_SEED, FINAL_SEED, SELECTION_SEED, BestPolicy, Evaluator
+from pipeline.training.loop_state import LoopState
+from pipeline.training.workspace import Workspace
 
 #: Seconds between uploads of the learning curve while training.
 _FIGURE_INTERVAL_S = 30.0
 
-#: Seconds that an interrupted run gives its last checkpoint to arrive.
+#: Seconds that an interrupted run waits for the upload of its last checkpoint.
 _LAST_UPLOAD_S = 60.0
-
-_LATEST = "latest"
 
 
 class Progress(Protocol):
-    """What a person sees while a run goes on."""
+    """Shows the progress of a run to the user."""
 
     def budget(self, max_env_steps: int, env_steps: int) -> None:
-        """There are so many environment steps, and some of them are done already."""
+        """Set the budget of environment steps, and how many of them are done."""
 
     def stage(self, message: str) -> None:
-        """A new stage of the run begins."""
+        """Announce a new stage of the run."""
 
     def note(self, message: str) -> None:
-        """Something happened within a stage."""
+        """Report an event within a stage."""
 
     def iteration(self, iteration: Iteration) -> None:
-        """A PPO iteration is done."""
+        """Report a PPO iteration."""
 
     def evaluated(self, env_steps: int, result: Evaluation) -> None:
-        """A greedy evaluation is done."""
+        """Report a greedy evaluation."""
 
 
 class Log(Protocol):
-    """Where metrics and files go, as an `Outbox`."""
+    """Receives metrics and files, as `MetricQueue` does."""
 
     run_id: str
 
-    def metrics(self, metrics: Mapping[str, float], step: int) -> None:
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Log the metrics of one step."""
 
-    def file(self, key: str, send: Callable[[], object]) -> None:
-        """Call `send` when its turn comes, unless a newer one of this key takes its place."""
+    def upload(self, key: str, send: Callable[[], object]) -> None:
+        """Enqueue an upload, which replaces a waiting one of the same key."""
 
     def flush(self, timeout_s: float | None = None) -> bool:
-        """Wait until all is sent, or for so long; returns whether all is."""
+        """Wait until everything is sent, at most for `timeout_s`; return whether everything is."""
 
 
-@dataclass(frozen=True)
-class Found:
-    """The best policy, as it will be served.
-
-    Attributes:
-        evaluation: The final one.
-        step: Environment steps after which it was found.
-        film: Records the first of its final episodes, beside the bundle; returns whether it could.
-    """
-
-    evaluation: Evaluation
-    step: int
-    film: Call
-
-
-def examine(
-    directory: Path, environment: Environment, episodes: int, first_seed: int, step: int, side: SideProcess
-) -> Found:
-    """Play the final evaluation of an assembled bundle, and let the side process film it meanwhile."""
-    film = side.call(recording.record, directory, environment, first_seed, directory.parent / tracking.RECORDING)
-    player = Player.served(bundle.load(directory))
-    return Found(evaluation.play(player, environment, episodes, first_seed), step, film)
-
-
-class Search:
-    """The loop from the first iteration to the best policy, which it leaves in a directory as a bundle.
+class Loop:
+    """The loop from the first iteration to the best policy, which it leaves in the workspace as a bundle.
 
     Args:
-        config: How to train.
-        environment: What on.
-        trainer: Untrained, or with a registered policy's weights.
-        outbox: What it logs goes there.
-        directory: For the bundle and its making; with the content of a checkpoint, the search goes on from there.
-        progress: Is told.
-        side: Plays half of each evaluation and makes the graph, if it has begun.
-        trial: The export of an untrained policy, which may go on there.
+        config: The settings of the training.
+        trainer: Untrained, or with the weights of a registered policy.
+        evaluator: Evaluates policies and exports the best one.
+        log: Receives metrics, figures and checkpoints.
+        workspace: Receives checkpoints.
+        progress: Shows the progress.
+
+    Attributes:
+        target_return: The mean greedy return at which training may end; None if there is none.
     """
 
     def __init__(
         self,
         config: TrainConfig,
-        environment: Environment,
         trainer: Trainer,
-        outbox: Log,
-        directory: Path,
+        evaluator: Evaluator,
+        log: Log,
+        workspace: Workspace,
         progress: Progress,
-        side: SideProcess,
-        trial: Call | None = None,
     ) -> None:
-        self._side = side
-        self._trial = trial
         self._config = config
-        self._environment = environment
         self._trainer = trainer
-        self._outbox = outbox
-        self._directory = directory
+        self._evaluator = evaluator
+        self._log = log
+        self._workspace = workspace
         self._progress = progress
-        self.target_return = environment.reward_threshold if config.target_return is None else config.target_return
-        self._state = State(next_evaluation=config.evaluation_interval)
-        if State.is_in(directory):
-            self._state = State.read(directory)
-            trainer.restore(directory / _LATEST, self._state.env_steps, self._state.returns)
-        progress.budget(config.max_env_steps, self._state.env_steps)
-        self._curve_posted = self._checkpoint_posted = time.monotonic()
+        self.target_return = evaluator.target_return
+        self._state = LoopState(next_evaluation=config.evaluation_interval)
+        self._curve_time = self._checkpoint_time = time.monotonic()
         self._lost_env_runners = 0
 
-    @property
-    def run_id(self) -> str:
-        """Of the MLflow run."""
-        return self._outbox.run_id
+    def resume(self) -> None:
+        """Continue from the checkpoint in the workspace: weights, optimizer, counters and the best policy."""
+        self._state = LoopState.read(self._workspace.bundle)
+        self._trainer.restore(self._workspace.latest, self._state.env_steps, self._state.returns)
 
-    def best(self) -> Found:
-        """Train until the best policy holds on episodes that it was not chosen by, or until the budget ends.
+    def run(self) -> BestPolicy:
+        """Train until the best policy passes a final evaluation on fresh episodes, or until the budget is spent.
 
         Raises:
+            ExportFailed, ExportDiffers: If the policy cannot be served.
             Interrupted: After a signal, once the iteration is done and its checkpoint is uploaded.
         """
+        self._progress.budget(self._config.max_env_steps, self._state.env_steps)
         while True:
-            self._progress.stage(f"Training {self._environment.id}: {self._goal()}")
-            with interruption.deferred() as pending:
-                self._train(pending)
-            self._progress.stage("Exporting the best policy and proving the graph equal to its checkpoint")
-            self._assemble()
-            found = self._examined()
-            final = found.evaluation
-            if self._holds(final) or self._is_spent():
-                self._post_curve()
-                return found
-            found.film.result()
-            self._progress.note(f"The best policy does not hold on fresh episodes: {final}; training goes on")
+            self._progress.stage(f"Training {self._config.env_id}: {self._goal()}")
+            self._train()
+            self._progress.stage("Exporting the best policy and comparing the graph with its checkpoint")
+            self._evaluator.export()
+            best = self._evaluate_bundle()
+            if self._is_confirmed(best.evaluation) or self._is_budget_spent():
+                self._upload_curve()
+                return best
+            best.recording.result()
+            self._progress.note(f"The best policy fails on fresh episodes: {best.evaluation}; training continues")
             self._state.finals += 1
-            self._state.best_mean, self._state.best_perfect, self._state.stale = final.mean, False, 0
-
-    def _assemble(self) -> None:
-        self._finish_trial()
-        self._side.call(bundle.assemble, self._directory, self._environment, self._config.value_estimates).result()
-
-    def _examined(self) -> Found:
-        episodes = self._config.evaluation_episodes
-        first_seed = FINAL_SEED + self._state.finals * episodes
-        return examine(self._directory, self._environment, episodes, first_seed, self._state.best_step, self._side)
-
-    def _finish_trial(self) -> None:
-        """Wait for the trial of the export, and raise what it raises."""
-        trial, self._trial = self._trial, None
-        if trial is not None:
-            trial.result()
+            self._state.best_mean, self._state.best_perfect, self._state.stale = best.evaluation.mean, False, 0
 
     @property
-    def is_over(self) -> bool:
-        """Whether the search is settled, or the budget spent."""
-        return self._is_settled() or self._is_spent()
+    def is_finished(self) -> bool:
+        """Whether more training would not help, or the budget is spent."""
+        return self._is_converged() or self._is_budget_spent()
 
-    def advance(self) -> State:
-        """Train until one more evaluation is done, and pack a checkpoint: for one of many searches side by side.
+    def train_until_evaluation(self) -> LoopState:
+        """Train until the next evaluation is done, and pack a checkpoint.
 
         Returns:
-            How far it is; it changes with the search.
+            The state of the loop, which later calls change.
         """
-        for iteration in () if self.is_over else self._trainer.iterations():
-            if self._digest(iteration):
+        for iteration in () if self.is_finished else self._trainer.iterations():
+            if self._process(iteration):
                 break
-        self._post_checkpoint()
+        self._save_checkpoint()
         return self._state
 
-    def _digest(self, iteration: Iteration) -> bool:
-        """Record an iteration, evaluate if it is time for it, and say whether it was."""
+    def _train(self) -> None:
+        """Iterate until the loop is finished."""
+        try:
+            with signals.deferred():
+                for iteration in () if self.is_finished else self._trainer.iterations():
+                    if self._process(iteration) and self.is_finished:
+                        break
+                    self._evaluator.check_preflight()
+                    if time.monotonic() - self._checkpoint_time > self._config.checkpoint_interval_s:
+                        self._save_checkpoint()
+                    signals.check()
+        except Interrupted as interruption:
+            self._save_interrupted(interruption.signal_name)
+            raise
+        self._save_checkpoint()
+
+    def _save_interrupted(self, signal_name: str) -> None:
+        self._save_checkpoint()
+        self._upload_curve()
+        self._progress.stage(f"{signal_name}: uploading the checkpoint of {self._state.env_steps:,} steps")
+        if not self._log.flush(_LAST_UPLOAD_S):
+            self._progress.note("The checkpoint was not uploaded; resuming continues from an earlier one, if any")
+        self._progress.note(f"To resume: python -m pipeline train --resume {self._log.run_id}")
+
+    def _process(self, iteration: Iteration) -> bool:
+        """Record an iteration and evaluate the policy if an evaluation is due; return whether it was."""
         state = self._state
         self._record(iteration)
-        due = state.env_steps >= state.next_evaluation or self._is_spent()
-        if due:
-            state.next_evaluation = state.env_steps + self._config.evaluation_interval
+        is_due = state.env_steps >= state.next_evaluation or self._is_budget_spent()
+        if is_due:
             self._evaluate()
-        return due
-
-    def _train(self, pending: interruption.Pending) -> None:
-        """Iterate until the search is settled, the budget is spent or a signal came."""
-        state = self._state
-        for iteration in () if self.is_over else self._trainer.iterations():
-            if self._digest(iteration) and self.is_over:
-                break
-            if self._trial is not None and self._trial.is_answered:
-                self._finish_trial()
-            if pending.signal_name is not None:
-                break
-            if time.monotonic() - self._checkpoint_posted > self._config.checkpoint_interval_s:
-                self._post_checkpoint()
-        self._post_checkpoint()
-        if pending.signal_name is not None:
-            self._post_curve()
-            self._progress.stage(f"{pending.signal_name}: uploading the checkpoint of {state.env_steps:,} steps")
-            arrived = self._outbox.flush(_LAST_UPLOAD_S)
-            if not arrived:
-                self._progress.note("The checkpoint did not arrive; this goes on from the newest that did, if one did")
-            self._progress.note(f"To go on: python -m pipeline train --resume {self.run_id}")
-
-    def _is_spent(self) -> bool:
-        return self._state.env_steps >= self._config.max_env_steps
-
-    def _is_settled(self) -> bool:
-        """Whether the target is reached, and more training found nothing better or cannot."""
-        state = self._state
-        reached = state.best_mean is not None and self._reached(state.best_mean)
-        return reached and (state.best_perfect or state.stale >= self._config.patience)
-
-    def _holds(self, final: Evaluation) -> bool:
-        """Whether fresh episodes confirm the best policy: at the target, and perfect if it was."""
-        if self.target_return is None:
-            return True
-        return self._reached(final.mean) and (final.is_constant or not self._state.best_perfect)
-
-    def _reached(self, mean: float) -> bool:
-        return self.target_return is not None and mean >= self.target_return
+            state.next_evaluation = state.env_steps + self._config.evaluation_interval
+        return is_due
 
     def _record(self, iteration: Iteration) -> None:
-        self._say_losses(iteration)
+        self._report_lost_env_runners(iteration)
         if not iteration.sampled:
             return
         self._state.env_steps = iteration.env_steps
         self._state.training.append((iteration.env_steps, iteration.return_mean_100))
-        self._outbox.metrics(iteration.metrics, step=iteration.env_steps)
+        self._log.log_metrics(iteration.metrics, step=iteration.env_steps)
         self._progress.iteration(iteration)
 
-    def _say_losses(self, iteration: Iteration) -> None:
+    def _report_lost_env_runners(self, iteration: Iteration) -> None:
         lost, before = iteration.lost_env_runners, self._lost_env_runners
         if lost > before:
             number = self._config.num_env_runners
             until_then = "; until then iterations have no samples" if lost == number else ""
-            self._progress.note(f"{lost} of {number} environment runners lost; starting anew{until_then}")
+            self._progress.note(f"{lost} of {number} environment runners lost; restarting them{until_then}")
         elif before and not lost:
             self._progress.note("All environment runners are back")
         self._lost_env_runners = lost
 
     def _evaluate(self) -> None:
-        """Evaluate the policy as it is now, and keep it if it is the best so far."""
+        """Evaluate the current policy, and save its checkpoint if it is the best so far."""
         state = self._state
-        fixed, judged = self._judge()
-        self._outbox.metrics({"evaluation/greedy_return_mean": judged.mean}, step=state.env_steps)
-        state.evaluation.append((state.env_steps, judged.mean))
-        self._progress.evaluated(state.env_steps, judged)
+        selection, result = self._evaluations()
+        self._log.log_metrics({"evaluation/greedy_return_mean": result.mean}, step=state.env_steps)
+        state.evaluation.append((state.env_steps, result.mean))
+        self._progress.evaluated(state.env_steps, result)
         state.stale += 1
-        if self._is_better(judged.mean):
-            state.best_step, state.best_mean, state.stale = state.env_steps, judged.mean, 0
-            state.best_perfect = self._reached(judged.mean) and fixed.is_constant and judged.is_constant
-            self._trainer.save(self._directory / bundle.CHECKPOINT_DIRECTORY)
-        if time.monotonic() - self._curve_posted > _FIGURE_INTERVAL_S:
-            self._post_curve()
+        if self._is_better(result.mean):
+            state.best_step, state.best_mean, state.stale = state.env_steps, result.mean, 0
+            state.best_perfect = self._reaches_target(result.mean) and selection.is_constant and result.is_constant
+            self._trainer.save(self._workspace.best)
+        if time.monotonic() - self._curve_time > _FIGURE_INTERVAL_S:
+            self._upload_curve()
+
+    def _evaluations(self) -> tuple[Evaluation, Evaluation]:
+        """Return the evaluation on the selection seeds, and the worse of it and, at the target, one on fresh seeds."""
+        policy = self._trainer.policy
+        selection = self._evaluator.evaluate(policy, SELECTION_SEED)
+        if not self._reaches_target(selection.mean):
+            return selection, selection
+        confirmation = self._evaluator.evaluate(policy, CONFIRMATION_SEED + self._state.env_steps)
+        return selection, min(selection, confirmation, key=lambda each: each.mean)
+
+    def _evaluate_bundle(self) -> BestPolicy:
+        first_seed = FINAL_SEED + self._state.finals * self._config.evaluation_episodes
+        return self._evaluator.evaluate_bundle(self._state.best_step, first_seed)
 
     def _is_better(self, mean: float) -> bool:
         best = self._state.best_mean
-        # Short of the target, the later of two equal policies is the one that learned more.
-        return best is None or mean > best or (mean == best and not self._reached(mean))
+        # Short of the target, the later of two equal policies has learned more.
+        return best is None or mean > best or (mean == best and not self._reaches_target(mean))
 
-    def _judge(self) -> tuple[Evaluation, Evaluation]:
-        """The evaluation on the fixed seeds, and what to judge by: if that reaches the target, the worse of two."""
-        fixed = self._play(_FIXED_SEED)
-        if not self._reached(fixed.mean):
-            return fixed, fixed
-        return fixed, min(fixed, self._play(_FRESH_SEED + self._state.env_steps), key=lambda each: each.mean)
+    def _is_confirmed(self, final: Evaluation) -> bool:
+        """Return whether fresh episodes confirm the best policy: at the target, and perfect if it was."""
+        if self.target_return is None:
+            return True
+        return self._reaches_target(final.mean) and (final.is_constant or not self._state.best_perfect)
 
-    def _play(self, first_seed: int) -> Evaluation:
-        policy, episodes = self._trainer.policy, self._config.evaluation_episodes
-        return evaluation.play_beside(self._side, policy, self._environment, episodes, first_seed)
+    def _is_converged(self) -> bool:
+        """Return whether the target is reached, and the last evaluations found nothing better or cannot."""
+        state = self._state
+        is_reached = state.best_mean is not None and self._reaches_target(state.best_mean)
+        return is_reached and (state.best_perfect or state.stale >= self._config.patience)
+
+    def _is_budget_spent(self) -> bool:
+        return self._state.env_steps >= self._config.max_env_steps
+
+    def _reaches_target(self, mean: float) -> bool:
+        return self.target_return is not None and mean >= self.target_return
 
     def _goal(self) -> str:
         budget = f"{self._config.max_env_steps:,} environment steps"
         return budget if self.target_return is None else f"until a greedy return of {self.target_return:g}, or {budget}"
 
-    def _post_curve(self) -> None:
+    def _upload_curve(self) -> None:
         curve = LearningCurve(self.target_return, list(self._state.training), list(self._state.evaluation))
-        title = f"PPO on {self._environment.id}"
-        self._outbox.file(
-            "curve", lambda: tracking.log_figure(self.run_id, curve.figure(title), tracking.LEARNING_CURVE)
-        )
-        self._curve_posted = time.monotonic()
+        title, run_id = f"PPO on {self._config.env_id}", self._log.run_id
+        self._log.upload("curve", lambda: tracking.log_figure(run_id, curve.figure(title), tracking.LEARNING_CURVE))
+        self._curve_time = time.monotonic()
 
-    def _post_checkpoint(self) -> None:
-        """Save what the search needs to go on, and send it: the newest weights, the best ones, the state."""
-        state = self._state
+    def _save_checkpoint(self) -> None:
+        """Save and upload the newest weights, the best ones and the state."""
+        state, workspace, run_id = self._state, self._workspace, self._log.run_id
         state.returns = list(self._trainer.returns)
-        self._trainer.save(self._directory / _LATEST)
-        state.write(self._directory)
-        archive = checkpoints.pack(self._directory, state.env_steps)
-        self._outbox.file("checkpoint", lambda: checkpoints.upload(self.run_id, archive))
-        self._checkpoint_posted = time.monotonic()
+        self._trainer.save(workspace.latest)
+        state.write(workspace.bundle)
+        checkpoint_store.pack(workspace.bundle, workspace.archive, state.env_steps)
+        self._log.upload("checkpoint", lambda: checkpoint_store.upload(run_id, workspace.archive))
+        self._checkpoint_time = time.monotonic()

@@ -1,4 +1,4 @@
-"""How far a search for the best policy is."""
+"""The progress of a training loop, which a checkpoint carries."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -9,20 +9,20 @@ _FILE = "search.json"
 
 
 @dataclass
-class State:
-    """How far a search is; a checkpoint carries it.
+class LoopState:
+    """How far a training loop has come.
 
     Attributes:
         env_steps: Environment steps since training began.
         next_evaluation: Environment steps at which the next greedy evaluation is due.
-        best_step: When the best policy was found.
-        best_mean: Its mean greedy return; None before the first evaluation.
-        best_perfect: Whether it reached the target with all returns equal.
-        stale: Evaluations since then.
-        finals: Final evaluations so far.
+        best_step: Environment steps at which the best policy was found.
+        best_mean: The mean greedy return of the best policy; None before the first evaluation.
+        best_perfect: Whether the best policy reached the target with all returns equal.
+        stale: Evaluations since the best policy was found.
+        finals: Number of final evaluations that the best policy of the time did not pass.
         returns: The last training returns, for the running mean.
-        training: Points of the learning curve, as `LearningCurve` has them.
-        evaluation: The same, of evaluations.
+        training: Points of the learning curve, as `LearningCurve.training`.
+        evaluation: Points of the learning curve, as `LearningCurve.evaluation`.
     """
 
     env_steps: int = 0
@@ -37,15 +37,10 @@ class State:
     evaluation: list[tuple[int, float]] = field(default_factory=list)
 
     def write(self, directory: Path) -> None:
-        """Write it into a checkpoint."""
+        """Write the state into a checkpoint's directory."""
         (directory / _FILE).write_text(json.dumps(asdict(self)))
-
-    @staticmethod
-    def is_in(directory: Path) -> bool:
-        """Whether a directory holds one, and so a checkpoint."""
-        return (directory / _FILE).exists()
 
     @classmethod
     def read(cls, directory: Path) -> Self:
-        """Read it from a checkpoint."""
+        """Return the state that a checkpoint's directory holds."""
         return cls(**json.loads((directory / _FILE).read_text()))

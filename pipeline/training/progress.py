@@ -1,4 +1,4 @@
-"""A training run as a person sees it in a terminal, or in a log."""
+"""Shows the progress of a training run in a terminal, or in a log."""
 
 import math
 import time
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class TrainingProgress:
-    """A line that is redrawn in a terminal; elsewhere a line per evaluation."""
+    """A progress bar in a terminal, and one line per evaluation everywhere; a context manager."""
 
     def __init__(self) -> None:
         self._console = Console(highlight=False)
@@ -42,22 +42,22 @@ class TrainingProgress:
         self._bar.stop()
 
     def budget(self, max_env_steps: int, env_steps: int) -> None:
-        """Say how many environment steps there are, and how many are done already."""
+        """Set the budget of environment steps, and how many of them are done."""
         self._max_env_steps, self._done_before = max_env_steps, env_steps
 
     def stage(self, message: str) -> None:
-        """Say what begins now."""
+        """Print a new stage, and remove the bar."""
         if self._task is not None:
             self._bar.remove_task(self._task)
             self._task = None
-        self._say(message)
+        self._print(message)
 
     def note(self, message: str) -> None:
-        """Leave a line, and the bar where it is."""
-        self._say(message)
+        """Print a line above the bar."""
+        self._print(message)
 
     def iteration(self, iteration: "Iteration") -> None:
-        """Redraw the line: steps, return, speed and the time left of the budget."""
+        """Update the bar: steps, return, speed, and the time left if training needs the whole budget."""
         if self._task is None:
             self._task = self._bar.add_task("", total=self._max_env_steps, status="")
             self._training_begun = time.monotonic()
@@ -67,11 +67,11 @@ class TrainingProgress:
         self._bar.update(self._task, completed=iteration.env_steps, status=self._status)
 
     def evaluated(self, env_steps: int, result: "Evaluation") -> None:
-        """Leave a line that stays."""
+        """Print the result of a greedy evaluation."""
         left = f"at most {self._seconds_left(env_steps):.0f} s left"
-        self._say(f"{env_steps:>9,} steps, {self._status} {left}; greedy return {result}")
+        self._print(f"{env_steps:>9,} steps, {self._status} {left}; greedy return {result}")
 
-    def _say(self, message: str) -> None:
+    def _print(self, message: str) -> None:
         self._console.print(f"[{time.monotonic() - self._begun:5.1f} s] {message}", markup=False, soft_wrap=True)
 
     def _seconds_left(self, env_steps: int) -> float:

@@ -1,93 +1,84 @@
-"""A training run, whole: search the best policy, prove its export, evaluate and register it."""
+"""A training run: trains a policy, exports it, evaluates it, and registers it."""
 
-import contextlib
-import tempfile
 import time
-from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
-from pipeline.bundle import preflight as export_trial
+from pipeline.bundle import preflight
 from pipeline.config import TrainConfig
 from pipeline.environments import make as environments
 from pipeline.environments.make import Environment
 from pipeline.registry.registration import Registration, Trained
 from pipeline.rllib.ray_session import RaySession
 from pipeline.rllib.trainer import Trainer
-from pipeline.tracking import checkpoint_store as checkpoints
-from pipeline.tracking import provenance
+from pipeline.tracking import checkpoint_store, provenance
 from pipeline.tracking import run as tracking
-from pipeline.tracking.metric_queue import Outbox
-from pipeline.training import warm_start as origin
-from pipeline.training.loop import Progress, Search
-from pipeline.training.worker_process import Call, SideProcess
-from pipeline.training.warm_start import Origin
+from pipeline.tracking.metric_queue import MetricQueue
+from pipeline.training import warm_start
+from pipeline.training.evaluator import BestPolicy, Evaluator
+from pipeline.training.loop import Loop, Progress
+from pipeline.training.warm_start import InitialPolicy
+from pipeline.training.worker_process import WorkerProcess
+from pipeline.training.workspace import Workspace
 from serving.registry.tracking import check_tracking_server
 
 
 def train(
-    config: TrainConfig, progress: Progress, ray: RaySession, side: SideProcess, model_uri: str | None = None
+    config: TrainConfig, progress: Progress, ray: RaySession, worker: WorkerProcess, model_uri: str | None = None
 ) -> Trained:
     """Train, evaluate and register a policy in one MLflow run.
 
     Args:
-        config: How to train.
-        progress: Is told how far it is.
-        ray: Has begun.
-        side: Has begun.
+        config: The settings.
+        progress: Shows the progress.
+        ray: The Ray session, which has begun to start.
+        worker: The worker process, which is starting.
         model_uri: A registered policy whose weights training starts with.
 
     Raises:
-        EnvironmentNotFound, UnsupportedSpace, CannotContinueFrom: If there is nothing to train on, or from.
-        ExportFailed, ExportDiffers: If the policy cannot be served; nothing is registered then.
+        EnvironmentNotFound, UnsupportedSpace: If the environment cannot be trained on.
+        CannotContinueFrom: If the registered policy does not fit.
+        ExportFailed, ExportDiffers: If the policy cannot be served; nothing is registered.
         TrackingServerUnreachable: If MLflow's server does not answer at the start.
-        ClusterUnreachable, NotEnoughResources: If Ray is not there, or has too little to train on.
-        Interrupted: On SIGINT and SIGTERM; nothing is registered then.
+        ClusterUnreachable, NotEnoughResources: If Ray cannot be joined, or has too few processors.
+        Interrupted: On SIGINT and SIGTERM; nothing is registered.
     """
     check_tracking_server()
     environment = environments.describe(config.env_id, config.environment_kwargs, config.wrappers)
-    with tracking.run("train") as run_id, workplace() as directory:
+    with tracking.run("train") as run_id, Workspace.temporary() as workspace:
         tracking.log_params(run_id, config.as_params())
         tracking.log_config(config.as_params())
-        tracking.log_provenance(run_id, provenance.of(environment))
-        start = None
+        tracking.log_provenance(run_id, provenance.tags(environment))
+        initial = None
         if model_uri is not None:
-            start = origin.find(model_uri, environment, directory.parent)
-            tracking.log_origin(run_id, start.uri, start.model_id)
-        return _Run(config, environment, run_id, directory, progress, ray, side, start).train()
+            initial = warm_start.download(model_uri, environment, workspace.root)
+            tracking.log_origin(run_id, initial.uri, initial.model_id)
+        return _Run(config, environment, run_id, workspace, progress, ray, worker).start(initial)
 
 
-def resume(run_id: str, progress: Progress, ray: RaySession, side: SideProcess) -> Trained:
-    """Go on with a run that did not finish, from its last checkpoint.
+def resume(run_id: str, progress: Progress, ray: RaySession, worker: WorkerProcess) -> Trained:
+    """Resume an unfinished run from its newest checkpoint.
 
     Args:
-        run_id: Of the MLflow run.
-        progress: Is told how far it is.
-        ray: Begins here, where its settings are known.
-        side: As `ray`.
+        run_id: The id of the MLflow run.
+        progress: Shows the progress.
+        ray: Started here, with the settings of the run.
+        worker: Started here, with the settings of the run.
 
     Raises:
-        NotResumable, NoCheckpoint: If it cannot be gone on with.
-        As `train`.
+        NotResumable, NoCheckpoint: If the run cannot be resumed.
+        Exception: As `train`.
     """
     check_tracking_server()
     config = TrainConfig.of(tracking.load_config(run_id))
-    ray.begin(config)
-    side.begin(config)
+    ray.start(config)
+    worker.start(config)
     environment = environments.describe(config.env_id, config.environment_kwargs, config.wrappers)
-    with workplace() as directory:
-        checkpoints.newest(run_id, directory)
+    with Workspace.temporary() as workspace:
+        checkpoint_store.download_newest(run_id, workspace.bundle)
         with tracking.run("train", resumed=run_id):
-            return _Run(config, environment, run_id, directory, progress, ray, side, None).go_on()
-
-
-@contextlib.contextmanager
-def workplace() -> Iterator[Path]:
-    """An empty directory for the bundle, in a temporary one for what stands beside it."""
-    with tempfile.TemporaryDirectory(prefix="cartpole-ppo-") as parent:
-        directory = Path(parent, "bundle")
-        directory.mkdir()
-        yield directory
+            return _Run(config, environment, run_id, workspace, progress, ray, worker).resume()
 
 
 @dataclass(frozen=True)
@@ -95,43 +86,51 @@ class _Run:
     config: TrainConfig
     environment: Environment
     run_id: str
-    directory: Path
+    workspace: Workspace
     progress: Progress
     ray: RaySession
-    side: SideProcess
-    start: Origin | None
+    worker: WorkerProcess
 
-    def train(self) -> Trained:
+    def start(self, initial: InitialPolicy | None) -> Trained:
         self.progress.stage(f"MLflow run {self.run_id}; trying the export")
-        export_trial.check(self.config)
-        trial = self.side.call(export_trial.attempt, self.config)
-        if trial.is_answered:
-            trial.result()
-        return self._search(trial)
+        preflight.check(self.config)
+        pending = self.worker.submit(preflight.attempt, self.config)
+        if pending.done():
+            pending.result()
+        return self._train_and_register(initial=initial, pending_preflight=pending)
 
-    def go_on(self) -> Trained:
-        """As `train`; the export was tried when the run began."""
-        self.progress.stage(f"MLflow run {self.run_id}; going on")
-        return self._search()
+    def resume(self) -> Trained:
+        self.progress.stage(f"MLflow run {self.run_id}; resuming")
+        return self._train_and_register(resumes=True)
 
-    def _search(self, trial: Call | None = None) -> Trained:
-        self.ray.await_ready()
-        with Outbox(self.run_id, self.progress.note) as outbox:
+    def _train_and_register(
+        self,
+        *,
+        initial: InitialPolicy | None = None,
+        pending_preflight: Future[Any] | None = None,
+        resumes: bool = False,
+    ) -> Trained:
+        evaluator = Evaluator(self.config, self.environment, self.workspace, self.worker, pending_preflight)
+        registration = Registration(
+            self.config, self.environment, self.run_id, evaluator.target_return, self.progress.note
+        )
+        self.ray.wait_until_ready()
+        with MetricQueue(self.run_id, self.progress.note) as queue:
             with Trainer(self.config, self.environment) as trainer:
-                if self.start is not None:
-                    self.start.hand_over(trainer)
-                search = Search(
-                    self.config, self.environment, trainer, outbox, self.directory, self.progress, self.side, trial
-                )
-                begun = time.monotonic()
-                found = search.best()
-                share = outbox.busy_s / (time.monotonic() - begun)
-            self.ray.begin_to_stop()
-            self.progress.stage(
-                f"Registering the policy; sending metrics to MLflow took {share:.1%} of the time so far"
-            )
-            registration = Registration(
-                self.config, self.environment, self.run_id, self.directory, search.target_return, self.progress.note
-            )
-            registration.post_pictures(outbox, found)
-        return registration.register(found)
+                if initial is not None:
+                    initial.load_into(trainer)
+                loop = Loop(self.config, trainer, evaluator, queue, self.workspace, self.progress)
+                if resumes:
+                    loop.resume()
+                best = self._timed(loop, queue)
+            self.ray.stop()
+            recording = self.workspace.recording if best.recording.result() else None
+            registration.upload_figures(queue, best.evaluation, recording)
+        return registration.register(self.workspace.bundle, best.evaluation, best.step)
+
+    def _timed(self, loop: Loop, queue: MetricQueue) -> BestPolicy:
+        begun = time.monotonic()
+        best = loop.run()
+        share = queue.cpu_s / (time.monotonic() - begun)
+        self.progress.stage(f"Registering the policy; sending metrics to MLflow took {share:.1%} of the time so far")
+        return best

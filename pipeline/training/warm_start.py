@@ -1,4 +1,4 @@
-"""The registered policy that a training run starts from."""
+"""Starts a training run with the weights of a registered policy."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,27 +16,27 @@ from serving.registry.registry import fetch, resolve
 
 
 @dataclass(frozen=True)
-class Origin:
-    """A version whose weights training starts with.
+class InitialPolicy:
+    """A registered version whose weights training starts with.
 
     Attributes:
-        uri: The version, pinned to its number.
-        model_id: Of MLflow's logged model.
-        checkpoint: Downloaded.
+        uri: The model URI with the number of the version.
+        model_id: The id of MLflow's logged model, if known.
+        checkpoint: The downloaded RLlib checkpoint.
     """
 
     uri: str
     model_id: str | None
     checkpoint: Path
 
-    def hand_over(self, trainer: Trainer) -> None:
-        """Give the trainer the weights.
+    def load_into(self, trainer: Trainer) -> None:
+        """Load the weights into a trainer.
 
         Raises:
-            CannotContinueFrom: If its network has another shape, or either is filtered.
+            CannotContinueFrom: If the network has another shape, or either policy filters observations.
         """
         if trainer.is_filtered or FrozenFilter.of_checkpoint(self.checkpoint) is not None:
-            reason = "the figures of its mean/std filter would not come along. Train anew."
+            reason = "the statistics of a mean/std filter cannot be transferred. Start a new training."
             raise CannotContinueFrom(self.uri, reason)
         try:
             trainer.load_weights(self.checkpoint)
@@ -45,17 +45,17 @@ class Origin:
             raise CannotContinueFrom(self.uri, f"its network has another shape. {reason}") from error
 
 
-def find(model_uri: str, environment: Environment, directory: Path) -> Origin:
+def download(model_uri: str, environment: Environment, directory: Path) -> InitialPolicy:
     """Resolve a registered policy and download its checkpoint.
 
     Args:
-        model_uri: `models:/NAME/VERSION`, or a stage, an alias, `latest`.
-        environment: What it is to be trained on.
-        directory: For the download.
+        model_uri: `models:/NAME/VERSION`; a stage, an alias and `latest` work too.
+        environment: The environment to train on.
+        directory: Receives the checkpoint.
 
     Raises:
         ServingError: If the version cannot be resolved, fetched or verified.
-        CannotContinueFrom: If its spaces are not those of the environment.
+        CannotContinueFrom: If the policy has other spaces than the environment.
     """
     version = resolve(model_uri)
     policy = Policy.load(fetch(version))
@@ -63,12 +63,12 @@ def find(model_uri: str, environment: Environment, directory: Path) -> Origin:
     checkpoint = mlflow.artifacts.download_artifacts(
         f"{version.pinned_uri}/{bundle.CHECKPOINT_DIRECTORY}", dst_path=str(directory)
     )
-    return Origin(version.pinned_uri, tracking.model_id_of(version.name, version.version), Path(checkpoint))
+    return InitialPolicy(version.pinned_uri, tracking.model_id_of(version.name, version.version), Path(checkpoint))
 
 
 def _require_same_spaces(uri: str, policy: Policy, environment: Environment) -> None:
     for role in ("observation", "action"):
-        its, ours = (getattr(each, f"{role}_space") for each in (policy, environment))
-        if its != ours:
-            reason = f"its {role} space is {its}, that of {environment.id} is {ours}."
+        found, expected = (getattr(each, f"{role}_space") for each in (policy, environment))
+        if found != expected:
+            reason = f"its {role} space is {found}, that of {environment.id} is {expected}."
             raise CannotContinueFrom(uri, " ".join(reason.split()))

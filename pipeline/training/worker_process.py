@@ -1,135 +1,120 @@
-"""A second process, on another core, for what can be done beside training: half of each evaluation, and the export."""
+"""Runs work beside training in a second process: half of each evaluation, the export and the recording."""
 
+import gc
 import multiprocessing
 import os
 import pickle
 import signal
+import threading
 from collections.abc import Callable
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import suppress
+from functools import cached_property, partial
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
-from typing import Any, Self
+from typing import Any
 
 from pipeline.config import TrainConfig
-from pipeline.garbage import collect_rarely
+
+#: A worker that takes longer than this for one call counts as failed.
+_TIMEOUT_S = 600.0
 
 
-class Call:
-    """A call that the side process makes; what it could not do, or failed at, is done here, when the result is wanted.
+class _PendingCall(Future[Any]):
+    """A pending call. If the worker is busy, dead or failed, `result()` runs the function in this process."""
 
-    Args:
-        function: To be called.
-        arguments: With these.
-        connection: Where the side process answers; None if it was not asked.
-    """
-
-    def __init__(self, function: Callable[..., Any], arguments: tuple[Any, ...], connection: Connection | None) -> None:
+    def __init__(self, function: Callable[[], Any]) -> None:
+        super().__init__()
         self._function = function
-        self._arguments = arguments
-        self._connection = connection
+        self.in_worker: Future[Any] | None = None
 
-    @property
-    def is_answered(self) -> bool:
-        """Whether the result need not be waited for."""
-        return self._connection is None or self._connection.poll()
+    def done(self) -> bool:
+        """Return whether `result()` returns without waiting for the worker."""
+        return self.in_worker is None or self.in_worker.done()
 
-    def result(self) -> Any:
-        """What the function returned; raises what it raises."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(EOFError, OSError):
-                succeeded, value = pickle.loads(connection.recv_bytes())  # noqa: S301  # our own
-                if succeeded:
-                    return value
-        return self._function(*self._arguments)
+    def result(self, timeout: float | None = _TIMEOUT_S) -> Any:
+        """Return what the function returns, or raise what it raises.
 
-    @property
-    def is_over(self) -> bool:
-        """Whether the side process has nothing to do with it."""
-        return self._connection is None
+        Args:
+            timeout: Seconds to wait for the worker before this process runs the function itself.
+        """
+        if self.in_worker is not None:
+            with suppress(Exception):  # if the function itself raised, running it here raises the same
+                return self.in_worker.result(timeout)
+            self.in_worker = None
+        return self._local_result
+
+    @cached_property
+    def _local_result(self) -> Any:
+        return self._function()
 
 
-class SideProcess:
-    """The process; a context manager, with which it ends. It also ends with the program, however that ends.
+class WorkerProcess(Executor):
+    """An executor with one worker process, or with none, where every call runs in this process.
 
-    Only a training in one process has one: with Ray's processes beside it, no core is idle.
+    Training that is distributed over Ray's processes starts no worker, because no core is idle. The worker ends when
+    the executor is shut down and when this process dies, however it dies.
     """
 
     def __init__(self) -> None:
-        self._connection: Connection | None = None
-        self._process: SpawnProcess | None = None
-        self._latest: Call | None = None
+        self._pool: ProcessPoolExecutor | None = None
+        self._lifeline: Connection | None = None
+        self._latest: Future[Any] | None = None
 
-    def __enter__(self) -> Self:
-        return self
+    @property
+    def is_started(self) -> bool:
+        """Whether a worker was started, even if it has died since."""
+        return self._pool is not None
 
-    def __exit__(self, *_: object) -> None:
-        if self._process is not None and self._connection is not None:
-            self._process.kill()
-            self._process.join()
-            self._connection.close()
-
-    def begin(self, config: TrainConfig) -> None:
-        """Start it, without waiting for its imports, if there is a core for it."""
+    def start(self, config: TrainConfig) -> None:
+        """Start the worker without waiting for its imports, unless training is distributed or there is one core."""
         if not config.is_one_process or os.cpu_count() == 1:
             return
         context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_answer, args=(theirs, config.torch_num_threads), daemon=True)
-        # Ctrl-C goes to all processes of a terminal, and means the one that trains. A mask is inherited.
+        theirs, self._lifeline = context.Pipe(duplex=False)
+        self._pool = ProcessPoolExecutor(1, context, _initialize, (theirs, config.torch_num_threads))
+        # A terminal sends Ctrl-C to every process of its group. The worker inherits the mask, so it ignores SIGINT.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            self._process.start()
+            self._pool.submit(os.getpid)  # the first call starts the process
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether it was started, be it alive or not."""
-        return self._process is not None
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run a function in the worker if it is idle, or else in this process when the result is needed."""
+        call = partial(fn, *args, **kwargs)
+        pending = _PendingCall(call)
+        if self._pool is not None and (self._latest is None or self._latest.done()):
+            from ray import cloudpickle
 
-    def call(self, function: Callable[..., Any], *arguments: Any) -> Call:
-        """Ask for a call, unless an earlier one is going on there."""
-        is_busy = self._latest is not None and not self._latest.is_over
-        if is_busy or not self._ask(function, arguments):
-            return Call(function, arguments, None)
-        self._latest = Call(function, arguments, self._connection)
-        return self._latest
+            with suppress(RuntimeError):  # the worker has died
+                # Plain pickling would move the tensors of a policy in training to shared memory.
+                self._latest = pending.in_worker = self._pool.submit(_run, cloudpickle.dumps(call))
+        return pending
 
-    def _ask(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> bool:
-        """Send the request; returns whether there is somebody who takes it."""
-        if self._connection is None:
-            return False
-        from ray import cloudpickle
-
-        # Plain pickling would move the tensors of a policy, which is in training, to shared memory.
-        request = cloudpickle.dumps((function, arguments))
-        try:
-            self._connection.send_bytes(request)
-        except OSError:
-            return False
-        return True
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002  # the base class's signature
+        """End the worker at once, whatever it is computing."""
+        if self._pool is not None and self._lifeline is not None:
+            self._lifeline.close()
+            self._pool.shutdown(wait, cancel_futures=cancel_futures)
 
 
-def _answer(connection: Connection, num_threads: int) -> None:
-    """What the process does: one request after another, until the program is gone."""
-    collect_rarely()
+def _initialize(lifeline: Connection, num_threads: int) -> None:
+    """Prepare the worker: it exits when the other end of `lifeline` closes, and imports what its calls will need."""
+    gc.set_threshold(100_000, 50, 100)  # as in pipeline/__main__.py
+    threading.Thread(target=_exit_at_end_of, args=(lifeline,), daemon=True).start()
     import torch
 
-    from pipeline.bundle import assemble as bundle  # noqa: F401  # imported while the program imports: it will ask for them
-    from pipeline.bundle import preflight as export_trial  # noqa: F401  # imported while the program imports: it will ask for them
+    from pipeline.bundle import assemble, preflight  # noqa: F401  # the calls need them
 
     torch.set_num_threads(num_threads)
+
+
+def _exit_at_end_of(lifeline: Connection) -> None:
     with suppress(EOFError, OSError):
-        while True:
-            connection.send_bytes(_attempted(connection.recv_bytes()))
+        lifeline.recv_bytes()
+    os._exit(0)
 
 
-def _attempted(request: bytes) -> bytes:
-    """Whether a call succeeded, and with what."""
-    try:
-        function, arguments = pickle.loads(request)  # noqa: S301  # our own
-        return pickle.dumps((True, function(*arguments)))
-    except Exception:  # noqa: BLE001  # the one who asked tries for himself, and sees what is raised
-        return pickle.dumps((False, None))
+def _run(call: bytes) -> Any:
+    return pickle.loads(call)()  # noqa: S301  # the parent process pickled it

@@ -1,4 +1,4 @@
-"""A search over settings as a person sees it: a table that is redrawn in a terminal, or a line per evaluation."""
+"""Shows the trials of a search: as a table in a terminal, elsewhere as one line per evaluation."""
 
 import time
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from pipeline.tuning.trial_status import Standing, TrialState, best
+from pipeline.tuning.trial_status import TrialState, TrialStatus, best
 
 _STYLES = {
     TrialState.RUNNING: "cyan",
@@ -19,11 +19,11 @@ _STYLES = {
 
 
 class TuningTable:
-    """A context manager, within which the table stands below what is said."""
+    """A table of trials below the printed lines; a context manager."""
 
     def __init__(self) -> None:
         self._console = Console(highlight=False)
-        self._standings: Sequence[Standing] = ()
+        self._statuses: Sequence[TrialStatus] = ()
         self._live = Live(console=self._console, refresh_per_second=1, get_renderable=self._table)
 
     def __enter__(self) -> Self:
@@ -35,34 +35,34 @@ class TuningTable:
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def trials(self, standings: Sequence[Standing]) -> None:
-        """Show these from now on."""
-        self._standings = standings
+    def trials(self, statuses: Sequence[TrialStatus]) -> None:
+        """Set the trials to show; their statuses change."""
+        self._statuses = statuses
 
     def stage(self, message: str) -> None:
-        """Say what begins now."""
+        """Print a new stage."""
         self.note(message)
 
     def note(self, message: str) -> None:
-        """Leave a line."""
+        """Print a line."""
         self._console.print(f"[{time.monotonic() - self._begun:5.1f} s] {message}", markup=False, soft_wrap=True)
 
-    def changed(self, standing: Standing) -> None:
-        """Redraw the table at once, not within the second; or leave a line."""
+    def changed(self, status: TrialStatus) -> None:
+        """Redraw the table at once, or print a line where there is no table."""
         if self._live.is_started:
             self._live.refresh()
         else:
-            self.note(f"trial {standing.number}: {_steps(standing)} steps, {_return(standing)}, {standing.state}")
+            self.note(f"trial {status.number}: {_steps(status)} steps, {_return(status)}, {status.state}")
 
     def _table(self) -> Table | str:
-        if not self._standings:
+        if not self._statuses:
             return ""
-        best_one = best(self._standings)
-        table = Table("trial", *_names(self._standings), box=None, header_style="bold")
+        best_one = best(self._statuses)
+        table = Table("trial", *_names(self._statuses), box=None, header_style="bold")
         for title in ("steps", "greedy return"):
             table.add_column(title, justify="right")
         table.add_column("state")
-        for each in self._standings:
+        for each in self._statuses:
             settings = [f"{value:g}" if isinstance(value, float) else str(value) for value in each.settings.values()]
             mark = " *" if each is best_one else ""
             mean = "-" if each.best_mean is None else f"{each.best_mean:.1f}{mark}"
@@ -72,13 +72,13 @@ class TuningTable:
         return table
 
 
-def _names(standings: Sequence[Standing]) -> list[str]:
-    return list(standings[0].settings)
+def _names(statuses: Sequence[TrialStatus]) -> list[str]:
+    return list(statuses[0].settings)
 
 
-def _steps(standing: Standing) -> str:
-    return f"{standing.env_steps:,}"
+def _steps(status: TrialStatus) -> str:
+    return f"{status.env_steps:,}"
 
 
-def _return(standing: Standing) -> str:
-    return "not evaluated yet" if standing.best_mean is None else f"best greedy return {standing.best_mean:.1f}"
+def _return(status: TrialStatus) -> str:
+    return "not evaluated yet" if status.best_mean is None else f"best greedy return {status.best_mean:.1f}"

@@ -1,4 +1,4 @@
-"""Ray Tune, and nothing else: plans of trials become processes, and what they report goes to a listener."""
+"""Runs trials with Ray Tune: starts their processes, stops those that fall behind, and forwards their reports."""
 
 import logging
 import os
@@ -11,81 +11,90 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
 from pipeline.config import TrainConfig
+from pipeline.training.workspace import Workspace
 from pipeline.tuning.trial import ENV_STEPS, GREEDY_RETURN, REPORT, PolicyTrial
 
-#: Of the trials that reach a rung the best third goes on, and the first rung is a ninth of the budget.
+#: The best third of the trials that reach a rung continues; the first rung is at a ninth of the budget.
 _REDUCTION_FACTOR = 3
 _FIRST_RUNG = 1 / 9
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A trial that is to be run.
+class TrialPlan:
+    """A trial to run.
 
     Attributes:
-        number: Of the trial.
-        config: How it trains.
-        directory: Where it keeps its policies; it goes on from a checkpoint that is there.
+        number: The number of the trial.
+        config: Its settings.
+        workspace: Its files.
+        resumes: Whether it resumes from the checkpoint in its workspace.
     """
 
     number: int
     config: TrainConfig
-    directory: Path
+    workspace: Workspace
+    resumes: bool
 
 
 @dataclass(frozen=True)
-class Report:
-    """How far a trial is after an evaluation.
+class TrialReport:
+    """The progress of a trial after an evaluation.
 
     Attributes:
-        env_steps: Environment steps since it began.
+        env_steps: Environment steps since the trial began.
         best_mean: The best mean greedy return so far.
-        best_step: Environment steps at which that was.
-        best_perfect: Whether it reached the target with all returns equal.
-        is_over: Whether it ended by itself.
-        metrics: What it logged since the last report: time in milliseconds, environment steps, metrics.
+        best_step: Environment steps at which that policy was found.
+        best_perfect: Whether that policy reached the target with all returns equal.
+        is_finished: Whether the trial ends by itself.
+        metrics: The metrics since the last report: time in milliseconds, environment steps, values by name.
     """
 
     env_steps: int
     best_mean: float
     best_step: int
     best_perfect: bool
-    is_over: bool
+    is_finished: bool
     metrics: Sequence[tuple[int, int, Mapping[str, float]]]
 
 
-class Listener(Protocol):
-    """Is told, in the process that searches, what trials do."""
+class TrialListener(Protocol):
+    """Receives the events of trials, in the process that runs the search."""
 
     def started(self, number: int) -> None:
-        """A trial has a process."""
+        """Handle the start of a trial's process."""
 
-    def reported(self, number: int, report: Report) -> None:
-        """A trial was evaluated."""
+    def reported(self, number: int, report: TrialReport) -> None:
+        """Handle an evaluation."""
 
-    def ended(self, number: int, *, is_over: bool) -> None:
-        """A trial ended, by itself or because others are better."""
+    def ended(self, number: int, *, is_finished: bool) -> None:
+        """Handle the end of a trial, which finished or was stopped by the scheduler."""
 
     def failed(self, number: int, reason: str) -> None:
-        """A trial ended with an error."""
+        """Handle the error of a trial."""
 
 
-def run(plans: Sequence[Plan], directory: Path, at_once: int, listener: Listener, stops: Callable[[], bool]) -> None:
-    """Run trials side by side until all have ended, or it is to stop.
+def run(
+    plans: Sequence[TrialPlan],
+    directory: Path,
+    max_concurrent: int,
+    listener: TrialListener,
+    should_stop: Callable[[], bool],
+) -> None:
+    """Run trials concurrently until all have ended or `should_stop` returns true.
 
     Args:
-        plans: Of the trials; their budgets and intervals are the same.
-        directory: For Tune's own files.
-        at_once: How many trials go on side by side.
-        listener: Is told.
-        stops: Whether it is to stop; asked several times a second.
+        plans: The trials; they share budget and evaluation interval.
+        directory: The directory for Tune's own files.
+        max_concurrent: The largest number of trials that run at once.
+        listener: Receives the events of the trials.
+        should_stop: Called several times a second.
     """
     os.environ |= {
-        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # MLflow has it all
-        "RAY_AIR_NEW_OUTPUT": "0",  # which prints even if told to be silent
-        "TUNE_DISABLE_SIGINT_HANDLER": "1",  # signals are ours
-        "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # what Tune would resume from; MLflow has that too
-        "RAY_CHDIR_TO_TRIAL_DIR": "0",  # an environment of `module:Id` is looked for where the command runs
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # MLflow has all metrics
+        "RAY_AIR_NEW_OUTPUT": "0",  # it prints even with verbose=0
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",  # pipeline.signals handles signals
+        "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # searches resume from MLflow, not from this checkpoint
+        "RAY_CHDIR_TO_TRIAL_DIR": "0",  # `module:Id` is imported from the working directory of the command
     }
     for name in ("ray.tune", "ray.train", "ray.air"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -93,12 +102,12 @@ def run(plans: Sequence[Plan], directory: Path, at_once: int, listener: Listener
     tune.run(
         PolicyTrial,
         name="trials",
-        config={"trial": tune.grid_search([_told(plan) for plan in plans])},
+        config={"trial": tune.grid_search([_trial_config(plan) for plan in plans])},
         resources_per_trial=_resources(config),
         scheduler=_scheduler(config),
-        stop=_Stopper(stops),
-        callbacks=[_Teller(listener)],
-        max_concurrent_trials=at_once,
+        stop=_Stopper(should_stop),
+        callbacks=[_ListenerCallback(listener)],
+        max_concurrent_trials=max_concurrent,
         reuse_actors=True,
         raise_on_failed_trial=False,
         storage_path=str(directory),
@@ -106,8 +115,14 @@ def run(plans: Sequence[Plan], directory: Path, at_once: int, listener: Listener
     )
 
 
-def _told(plan: Plan) -> dict[str, Any]:
-    return {"number": plan.number, "settings": asdict(plan.config), "directory": str(plan.directory)}
+def _trial_config(plan: TrialPlan) -> dict[str, Any]:
+    """Return a plan as plain values, which Tune writes into its files."""
+    return {
+        "number": plan.number,
+        "settings": asdict(plan.config),
+        "workspace": str(plan.workspace.root),
+        "resumes": plan.resumes,
+    }
 
 
 def _resources(config: TrainConfig) -> tune.PlacementGroupFactory:
@@ -132,20 +147,20 @@ def _scheduler(config: TrainConfig) -> ASHAScheduler:
 
 
 class _Stopper(tune.Stopper):  # type: ignore[misc]
-    def __init__(self, stops: Callable[[], bool]) -> None:
-        self._stops = stops
+    def __init__(self, should_stop: Callable[[], bool]) -> None:
+        self._should_stop = should_stop
 
     def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:  # noqa: ARG002
         return False
 
     def stop_all(self) -> bool:
-        return self._stops()
+        return self._should_stop()
 
 
-class _Teller(tune.Callback):  # type: ignore[misc]
-    """Tells the listener what Tune says."""
+class _ListenerCallback(tune.Callback):  # type: ignore[misc]
+    """Forwards the events of Tune to a listener."""
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: TrialListener) -> None:
         self._listener = listener
 
     def on_trial_start(self, iteration: int, trials: Sequence[Any], trial: Any, **_: Any) -> None:  # noqa: ARG002
@@ -162,7 +177,7 @@ class _Teller(tune.Callback):  # type: ignore[misc]
         self._listener.reported(_number(trial), _report(result))
 
     def on_trial_complete(self, iteration: int, trials: Sequence[Any], trial: Any, **_: Any) -> None:  # noqa: ARG002
-        self._listener.ended(_number(trial), is_over=_report(trial.last_result).is_over)
+        self._listener.ended(_number(trial), is_finished=_report(trial.last_result).is_finished)
 
     def on_trial_error(self, iteration: int, trials: Sequence[Any], trial: Any, **_: Any) -> None:  # noqa: ARG002
         self._listener.failed(_number(trial), _reason(trial.error_file))
@@ -173,11 +188,11 @@ def _number(trial: Any) -> int:
 
 
 def _reason(error_file: str | None) -> str:
-    """The last line of a traceback that Tune wrote."""
+    """Return the last line of the traceback that Tune wrote."""
     text = Path(error_file).read_text() if error_file and Path(error_file).exists() else ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "its process is gone."
+    return lines[-1] if lines else "its process died."
 
 
-def _report(result: Mapping[str, Any]) -> Report:
-    return Report(**result[REPORT][0])
+def _report(result: Mapping[str, Any]) -> TrialReport:
+    return TrialReport(**result[REPORT][0])

@@ -1,232 +1,237 @@
-"""A search over settings, whole: trials side by side, each a run below one run, and the best one registered."""
+"""A hyperparameter search: runs trials, each a child run of one MLflow run, and registers the best policy."""
 
 import json
 import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import mlflow
 
-from pipeline import signals as interruption
-from pipeline.bundle import assemble as bundle
-from pipeline.bundle import preflight as export_trial
+from pipeline import signals
+from pipeline.bundle import preflight
 from pipeline.config import TrainConfig
 from pipeline.environments import make as environments
 from pipeline.environments.make import Environment
 from pipeline.registry.registration import Registration, Trained
 from pipeline.rllib.ray_session import RaySession
-from pipeline.tracking import checkpoint_store as checkpoints
-from pipeline.tracking import provenance
+from pipeline.tracking import checkpoint_store, provenance
 from pipeline.tracking import run as tracking
 from pipeline.tracking.errors import NoCheckpoint
-from pipeline.tracking.metric_queue import Outbox
-from pipeline.training.loop import FINAL_SEED, examine
-from pipeline.training.run import workplace
-from pipeline.training.worker_process import SideProcess
-from pipeline.tuning import ray_tune as tuning
-from pipeline.tuning import trial_runs as trial_book
+from pipeline.tracking.metric_queue import MetricQueue
+from pipeline.training.evaluator import FINAL_SEED, Evaluator
+from pipeline.training.worker_process import WorkerProcess
+from pipeline.training.workspace import Workspace
+from pipeline.tuning import ray_tune, trial_runs
 from pipeline.tuning.errors import NothingFound
-from pipeline.tuning.ray_tune import Plan
+from pipeline.tuning.ray_tune import TrialPlan
 from pipeline.tuning.search_space import SearchSpace, changed
-from pipeline.tuning.trial_runs import TrialBook
-from pipeline.tuning.trial_status import Standing, TrialState, best
+from pipeline.tuning.trial_runs import TrialRuns
+from pipeline.tuning.trial_status import TrialState, TrialStatus, best
 from serving.registry.tracking import check_tracking_server
 
 _NUM_TRIALS = "num_trials"
 
 
 class TuningProgress(Protocol):
-    """What a person sees while a search goes on."""
+    """Shows the progress of a search to the user."""
 
-    def trials(self, standings: Sequence[Standing]) -> None:
-        """There are these trials; they change."""
+    def trials(self, statuses: Sequence[TrialStatus]) -> None:
+        """Set the trials to show; their statuses change."""
 
     def stage(self, message: str) -> None:
-        """A new stage begins."""
+        """Announce a new stage."""
 
     def note(self, message: str) -> None:
-        """Something happened within a stage."""
+        """Report an event within a stage."""
 
-    def changed(self, standing: Standing) -> None:
-        """A trial stands elsewhere now."""
+    def changed(self, status: TrialStatus) -> None:
+        """Report that the status of a trial changed."""
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What this machine gives a search.
+class SearchLimits:
+    """The resources that a search may use.
 
     Attributes:
-        max_concurrent: Trials at once; 0 for one per core.
-        time_budget_s: Seconds after which running trials end where they are, and no more begin; None for no limit.
+        max_concurrent: Trials that run at once; 0 for as many as this machine's cores allow.
+        time_budget_s: Seconds after which running trials end and no more start; None for no limit.
     """
 
     max_concurrent: int = 0
     time_budget_s: float | None = None
 
-    def at_once(self, config: TrainConfig) -> int:
-        """Trials at once, each of so many processes as the configuration says."""
+    def concurrency(self, config: TrainConfig) -> int:
+        """Return how many trials of a configuration run at once."""
         return self.max_concurrent or max(1, (os.cpu_count() or 1) // (1 + config.num_cpus))
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """The best trial and its registered policy.
+    """The result of a search.
 
     Attributes:
-        trained: The version.
-        trial: Where the trial ended.
-        settings: Those that differ from the defaults, as a file for `train --config` has them.
+        trained: The registered version.
+        trial: The final status of the best trial.
+        settings: The settings of the best trial that differ from the defaults, as `train --config` reads them.
     """
 
     trained: Trained
-    trial: Standing
+    trial: TrialStatus
     settings: Mapping[str, Any]
 
 
-def tune(space: SearchSpace, num_trials: int, limits: Limits, progress: TuningProgress, ray: RaySession) -> Tuned:
-    """Run trials below one MLflow run, and register the policy of the best.
+def tune(space: SearchSpace, num_trials: int, limits: SearchLimits, progress: TuningProgress, ray: RaySession) -> Tuned:
+    """Run the trials of a search, and register the policy of the best one.
 
     Args:
-        space: What trials draw from.
-        num_trials: How many there are.
-        limits: How many at once, and for how long.
-        progress: Is told how far it is.
-        ray: Begins here.
+        space: The search space.
+        num_trials: The number of trials.
+        limits: The resources to use.
+        progress: Shows the progress.
+        ray: Started here.
 
     Raises:
         NothingFound: If no trial was evaluated.
-        EnvironmentNotFound, EnvKwargsRefused, UnsupportedSpace, ExportFailed: If there is nothing to train on.
+        EnvironmentNotFound, EnvKwargsRefused, UnsupportedSpace, ExportFailed: If the environment cannot be trained on.
         TrackingServerUnreachable: If MLflow's server does not answer at the start.
-        NotEnoughResources: If the machine has too little for a trial.
-        Interrupted: On SIGINT and SIGTERM; nothing is registered then.
+        NotEnoughResources: If the machine has too few processors for a trial.
+        Interrupted: On SIGINT and SIGTERM; nothing is registered.
     """
     check_tracking_server()
-    base = space.config(1)
-    environment = environments.describe(base.env_id, base.environment_kwargs, base.wrappers)
-    with tracking.run("tune") as run_id, workplace() as directory:
+    environment = _environment(space)
+    with tracking.run("tune") as run_id, Workspace.temporary() as workspace:
         tracking.log_search({**space.as_content(), _NUM_TRIALS: num_trials})
-        shared = {name: value for name, value in base.as_params().items() if name not in space.search}
+        params = space.config(1).as_params()
+        shared = {name: value for name, value in params.items() if name not in space.search}
         tracking.log_params(run_id, {**shared, _NUM_TRIALS: num_trials})
-        tracking.log_provenance(run_id, provenance.of(environment))
-        return _TuningRun(space, num_trials, limits, environment, run_id, directory, progress, ray).tune()
+        tracking.log_provenance(run_id, provenance.tags(environment))
+        return _TuningRun(space, num_trials, limits, environment, run_id, workspace, progress, ray).tune()
 
 
-def resume(run_id: str, limits: Limits, progress: TuningProgress, ray: RaySession) -> Tuned:
-    """Go on with a search that did not finish: trials that ended stay, others go on from their last checkpoints.
+def resume(run_id: str, limits: SearchLimits, progress: TuningProgress, ray: RaySession) -> Tuned:
+    """Resume an unfinished search: ended trials stay, the others continue from their newest checkpoints.
 
     Args:
-        run_id: Of the parent run.
-        limits: How many at once, and for how long.
-        progress: Is told how far it is.
-        ray: Begins here.
+        run_id: The id of the parent run.
+        limits: The resources to use.
+        progress: Shows the progress.
+        ray: Started here.
 
     Raises:
-        NotResumable: If it cannot be gone on with.
-        As `tune`.
+        NotResumable: If the run cannot be resumed.
+        Exception: As `tune`.
     """
     check_tracking_server()
     content = tracking.load_search(run_id)
     num_trials = int(content.pop(_NUM_TRIALS))
     space = SearchSpace.of(content)
-    base = space.config(1)
-    environment = environments.describe(base.env_id, base.environment_kwargs, base.wrappers)
-    with workplace() as directory, tracking.run("tune", resumed=run_id):
-        return _TuningRun(space, num_trials, limits, environment, run_id, directory, progress, ray).tune()
+    environment = _environment(space)
+    with Workspace.temporary() as workspace, tracking.run("tune", resumed=run_id):
+        return _TuningRun(space, num_trials, limits, environment, run_id, workspace, progress, ray).tune()
+
+
+def _environment(space: SearchSpace) -> Environment:
+    config = space.config(1)
+    return environments.describe(config.env_id, config.environment_kwargs, config.wrappers)
 
 
 @dataclass(frozen=True)
 class _TuningRun:
     space: SearchSpace
     num_trials: int
-    limits: Limits
+    limits: SearchLimits
     environment: Environment
     run_id: str
-    directory: Path
+    workspace: Workspace
     progress: TuningProgress
     ray: RaySession
 
     def tune(self) -> Tuned:
-        base = self.space.config(1)
         numbers = range(1, self.num_trials + 1)
-        standings = [Standing(number, self.space.drawn(self.space.config(number))) for number in numbers]
-        trial_book.read(self.run_id, standings)
-        self.progress.trials(standings)
-        waiting = [each for each in standings if not each.state.is_final]
+        statuses = [TrialStatus(number, self.space.searched(self.space.config(number))) for number in numbers]
+        trial_runs.read(self.run_id, statuses)
+        self.progress.trials(statuses)
+        waiting = [each for each in statuses if not each.state.is_final]
         if waiting:
-            self.progress.stage(f"MLflow run {self.run_id}; starting Ray and trying the export")
-            self.ray.begin(base, min(self._at_once, len(waiting)))
-            export_trial.attempt(base)
-            self.ray.await_ready()
-            self._run_trials(standings, waiting)
-        self.ray.begin_to_stop()
-        found = best(standings)
-        if found is None:
-            failed = sum(each.state == TrialState.FAILED for each in standings)
-            raise NothingFound(self.run_id, len(standings), failed)
-        return self._register(found)
+            self._start_ray(len(waiting))
+            self._run_trials(statuses, waiting)
+        self.ray.stop()
+        best_trial = best(statuses)
+        if best_trial is None:
+            failed = sum(each.state == TrialState.FAILED for each in statuses)
+            raise NothingFound(self.run_id, len(statuses), failed)
+        return self._register(best_trial)
 
     @property
-    def _at_once(self) -> int:
-        return self.limits.at_once(self.space.config(1))
+    def _concurrency(self) -> int:
+        return self.limits.concurrency(self.space.config(1))
 
-    def _run_trials(self, standings: Sequence[Standing], waiting: Sequence[Standing]) -> None:
-        ended = f"; {len(standings) - len(waiting)} ended before" if len(waiting) < len(standings) else ""
+    def _start_ray(self, num_trials: int) -> None:
+        """Start Ray, and export an untrained policy meanwhile."""
+        self.progress.stage(f"MLflow run {self.run_id}; starting Ray and trying the export")
+        config = self.space.config(1)
+        self.ray.start(config, min(self._concurrency, num_trials))
+        preflight.attempt(config)
+        self.ray.wait_until_ready()
+
+    def _run_trials(self, statuses: Sequence[TrialStatus], waiting: Sequence[TrialStatus]) -> None:
+        ended = f"; {len(statuses) - len(waiting)} ended before" if len(waiting) < len(statuses) else ""
         self.progress.stage(
             f"Searching {', '.join(self.space.search)} on {self.environment.id}: "
-            f"{len(waiting)} trials, {self._at_once} at once{ended}"
+            f"{len(waiting)} trials, {self._concurrency} at once{ended}"
         )
-        plans = [self._plan(standing) for standing in waiting]
-        book = TrialBook(self.run_id, standings, plans, self.progress.note, self.progress.changed)
+        plans = [self._plan(status) for status in waiting]
+        runs = TrialRuns(self.run_id, statuses, plans, self.progress.note, self.progress.changed)
         limit = self.limits.time_budget_s
         deadline = float("inf") if limit is None else time.monotonic() + limit
-        with interruption.deferred() as pending:
-            tuning.run(
-                plans,
-                self.directory.parent / "tune",
-                self._at_once,
-                book,
-                lambda: pending.signal_name is not None or time.monotonic() > deadline,
-            )
-            if pending.signal_name is None:
-                book.end_the_rest(TrialState.OUT_OF_TIME)
+
+        def should_stop() -> bool:
+            return signals.received() is not None or time.monotonic() > deadline
+
+        with signals.deferred():
+            ray_tune.run(plans, self.workspace.root / "tune", self._concurrency, runs, should_stop)
+            signal_name = signals.received()
+            if signal_name is None:
+                runs.end_remaining(TrialState.OUT_OF_TIME)
             else:
-                self.progress.stage(f"{pending.signal_name}: uploading the checkpoints of the running trials")
-                book.end_the_rest(TrialState.INTERRUPTED)
-                self.progress.note(f"To go on: python -m pipeline tune --resume {self.run_id}")
+                self.progress.stage(f"{signal_name}: uploading the checkpoints of the running trials")
+                runs.end_remaining(TrialState.INTERRUPTED)
+                self.progress.note(f"To resume: python -m pipeline tune --resume {self.run_id}")
 
-    def _plan(self, standing: Standing) -> Plan:
-        directory = self.directory.parent / "trials" / str(standing.number)
-        directory.mkdir(parents=True)
-        if standing.run_id is not None:
+    def _plan(self, status: TrialStatus) -> TrialPlan:
+        workspace = Workspace.create(self.workspace.root / "trials" / str(status.number))
+        resumes = False
+        if status.run_id is not None:
             try:
-                checkpoints.newest(standing.run_id, directory)
+                checkpoint_store.download_newest(status.run_id, workspace.bundle)
+                resumes = True
             except NoCheckpoint:
-                self.progress.note(f"Trial {standing.number} had no whole checkpoint yet, and begins anew")
-        return Plan(standing.number, self.space.config(standing.number), directory)
+                self.progress.note(f"Trial {status.number} has no complete checkpoint, and starts again")
+        return TrialPlan(status.number, self.space.config(status.number), workspace, resumes)
 
-    def _register(self, found: Standing) -> Tuned:
-        assert found.run_id is not None  # noqa: S101  # it was evaluated
-        config = self.space.config(found.number)
-        self.progress.stage(f"Registering the policy of trial {found.number}, after proving its export")
+    def _register(self, best_trial: TrialStatus) -> Tuned:
+        assert best_trial.run_id is not None  # noqa: S101  # it was evaluated
+        config, workspace = self.space.config(best_trial.number), self.workspace
+        self.progress.stage(f"Exporting and registering the policy of trial {best_trial.number}")
         settings = changed(config)
         mlflow.log_dict(settings, tracking.BEST_FILE)
-        tracking.log_params(self.run_id, {**config.as_params(), "best_trial": found.number})
-        checkpoints.newest(found.run_id, self.directory)
-        bundle.assemble(self.directory, self.environment, config.value_estimates)
-        target = self.environment.reward_threshold if config.target_return is None else config.target_return
-        registration = Registration(config, self.environment, self.run_id, self.directory, target, self.progress.note)
-        episodes = config.evaluation_episodes
-        best_policy = examine(self.directory, self.environment, episodes, FINAL_SEED, found.best_step, SideProcess())
-        with Outbox(self.run_id, self.progress.note, samples_system=False) as outbox:
-            registration.post_pictures(outbox, best_policy)
+        tracking.log_params(self.run_id, {**config.as_params(), "best_trial": best_trial.number})
+        checkpoint_store.download_newest(best_trial.run_id, workspace.bundle)
+        evaluator = Evaluator(config, self.environment, workspace, WorkerProcess())
+        evaluator.export()
+        policy = evaluator.evaluate_bundle(best_trial.best_step, FINAL_SEED)
+        registration = Registration(config, self.environment, self.run_id, evaluator.target_return, self.progress.note)
+        with MetricQueue(self.run_id, self.progress.note, logs_system_metrics=False) as queue:
+            recording = workspace.recording if policy.recording.result() else None
+            registration.upload_figures(queue, policy.evaluation, recording)
         lineage = {
             "tune.run": self.run_id,
             "tune.trials": str(self.num_trials),
-            "trial.run": found.run_id,
-            trial_book.NUMBER_TAG: str(found.number),
-            trial_book.SETTINGS_TAG: json.dumps(dict(found.settings)),
+            "trial.run": best_trial.run_id,
+            trial_runs.NUMBER_TAG: str(best_trial.number),
+            trial_runs.SETTINGS_TAG: json.dumps(dict(best_trial.settings)),
         }
-        return Tuned(registration.register(best_policy, lineage), found, settings)
+        trained = registration.register(workspace.bundle, policy.evaluation, policy.step, lineage)
+        return Tuned(trained, best_trial, settings)

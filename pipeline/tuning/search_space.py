@@ -1,4 +1,4 @@
-"""What a search over settings may draw from: a file that a person edits, and the settings of each trial."""
+"""The search space of a hyperparameter search: a YAML file, from which the settings of each trial are drawn."""
 
 import math
 from collections.abc import Mapping
@@ -11,57 +11,40 @@ from pipeline.config import TrainConfig, convert, nearest_of, setting
 from pipeline.errors import InvalidConfig, UnknownSetting
 from pipeline.tuning.errors import NotSearchable
 
-#: What makes returns or the work of trials incomparable, or says where they run.
-_FIXED = {
-    "registered_model_name",
-    "env_id",
-    "env_kwargs",
-    "promote",
-    "seed",
-    "max_env_steps",
-    "target_return",
-    "evaluation_interval",
-    "evaluation_episodes",
-    "patience",
-    "checkpoint_interval_s",
-    "num_env_runners",
-    "num_learners",
-    "num_gpus_per_learner",
-    "torch_num_threads",
-}
-
-#: Draws after which a space counts as one that has no valid settings.
+#: Draws after which a search space counts as invalid.
 _ATTEMPTS = 100
 
 _EXPECTED = "a list of values, or {from: LOW, to: HIGH}, with scale: log if wanted"
 
 
 class _Domain(Protocol):
+    """The values that one setting may take."""
+
     def draw(self, rng: np.random.Generator) -> Any:
-        """One value."""
+        """Return a random value."""
 
     def ends(self) -> list[Any]:
-        """Values that all have to be valid."""
+        """Return the values that decide whether all are valid."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some values, each as likely."""
+    """A uniform choice from a list of values."""
 
     values: tuple[Any, ...]
 
     def draw(self, rng: np.random.Generator) -> Any:
-        """One of them."""
+        """Return one of the values."""
         return self.values[rng.integers(len(self.values))]
 
     def ends(self) -> list[Any]:
-        """All of them."""
+        """Return all values."""
         return list(self.values)
 
 
 @dataclass(frozen=True)
 class Range:
-    """A number between two, both included, to three digits."""
+    """A number between two bounds, both included, rounded to three significant digits."""
 
     low: float
     high: float
@@ -69,7 +52,7 @@ class Range:
     is_whole: bool
 
     def draw(self, rng: np.random.Generator) -> float:
-        """A number, uniform on the scale."""
+        """Return a number, uniform on the linear or logarithmic scale."""
         low, high = (math.log(self.low), math.log(self.high)) if self.is_log else (self.low, self.high)
         drawn = rng.uniform(low, high)
         number = math.exp(drawn) if self.is_log else drawn
@@ -78,19 +61,19 @@ class Range:
         return min(max(float(f"{number:.3g}"), self.low), self.high)
 
     def ends(self) -> list[Any]:
-        """The least and the largest."""
+        """Return the bounds."""
         return [self.low, self.high]
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """What is the same for every trial, and what each draws.
+    """The settings that all trials share, and the domains from which each trial draws the others.
 
-    Trial 1 draws nothing: it has the settings as they are. What the others draw follows from their number and the seed.
+    Trial 1 draws nothing. The draws of the other trials depend only on their number and the seed.
 
     Attributes:
-        settings: By name, those that every trial has.
-        search: By name, what is drawn.
+        settings: The shared settings by name.
+        search: The domains of the searched settings by name.
     """
 
     settings: Mapping[str, Any]
@@ -98,16 +81,16 @@ class SearchSpace:
 
     @classmethod
     def of(cls, content: Mapping[str, Any], shared: Mapping[str, Any] | None = None) -> Self:
-        """A search space from the content of its file.
+        """Return the search space that a file describes.
 
         Args:
-            content: Of the file.
-            shared: Settings of every trial that override the file's.
+            content: The content of the file.
+            shared: Settings of all trials that override the file's.
 
         Raises:
-            UnknownSetting: On a name that is none, with the nearest.
-            NotSearchable: On a setting that trials have to share.
-            InvalidConfig: On a value that is invalid with whatever is drawn beside it.
+            UnknownSetting: On an unknown name; the error names the nearest known one.
+            NotSearchable: On a searched setting that all trials have to share.
+            InvalidConfig: On a value that no draw of the other settings makes valid.
         """
         for part in content:
             if part not in {"settings", "search"}:
@@ -124,21 +107,21 @@ class SearchSpace:
         return space
 
     def draw(self, number: int) -> dict[str, Any]:
-        """What a trial draws, by name; trials count from 1."""
+        """Return the settings that a trial draws, by name; trial numbers start at 1."""
         if number == 1:
             return {}
         return self._draw(np.random.default_rng([TrainConfig.of(self.settings).seed, number]), {})
 
     def config(self, number: int) -> TrainConfig:
-        """All settings of a trial."""
+        """Return all settings of a trial."""
         return TrainConfig.of({**self.settings, **self.draw(number)})
 
-    def drawn(self, config: TrainConfig) -> dict[str, Any]:
-        """Of a trial's settings, those that are searched."""
+    def searched(self, config: TrainConfig) -> dict[str, Any]:
+        """Return the searched settings of a configuration by name."""
         return {name: getattr(config, name) for name in self.search}
 
     def as_content(self) -> dict[str, Any]:
-        """What `of` reads."""
+        """Return the content from which `of` makes this search space."""
         search: dict[str, Any] = {}
         for name, domain in self.search.items():
             if isinstance(domain, Range):
@@ -148,7 +131,7 @@ class SearchSpace:
         return {"settings": dict(self.settings), "search": search}
 
     def _draw(self, rng: np.random.Generator, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Draw what is not given until it goes together."""
+        """Draw the settings that are not given until the configuration is valid."""
         for attempt in range(_ATTEMPTS):
             drawn = {name: domain.draw(rng) for name, domain in self.search.items()} | dict(given)
             try:
@@ -162,7 +145,7 @@ class SearchSpace:
 
 
 def changed(config: TrainConfig) -> dict[str, Any]:
-    """The settings that differ from the defaults: what a file for `train --config` has to say."""
+    """Return the settings that differ from the defaults, as `train --config` reads them."""
     return {name: value for name, value in asdict(config).items() if value != getattr(TrainConfig, name)}
 
 
@@ -173,7 +156,7 @@ def _mapping(part: str, content: Any) -> Mapping[str, Any]:
 
 
 def _domain(name: str, value: Any) -> _Domain:
-    if setting(name).name in _FIXED:
+    if not setting(name).metadata["searchable"]:
         raise NotSearchable(name)
     if isinstance(value, list) and value:
         domain: _Domain = Choice(tuple(convert(name, each) for each in value))

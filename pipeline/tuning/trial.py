@@ -1,4 +1,4 @@
-"""One trial of a search over settings, as Ray Tune runs it: a process that trains, and is asked for evaluations."""
+"""One trial of a hyperparameter search: a Ray Tune trainable that trains until its next evaluation in each step."""
 
 import contextlib
 import math
@@ -13,10 +13,12 @@ from pipeline.config import TrainConfig
 from pipeline.environments import make as environments
 from pipeline.evaluation.evaluation import Evaluation
 from pipeline.rllib.trainer import Iteration, Trainer
-from pipeline.training.loop import Search
-from pipeline.training.worker_process import SideProcess
+from pipeline.training.evaluator import Evaluator
+from pipeline.training.loop import Loop
+from pipeline.training.worker_process import WorkerProcess
+from pipeline.training.workspace import Workspace
 
-#: Keys of what a trial reports, which schedulers go by; the others are in `REPORT`.
+#: Keys of a result. Schedulers read the first two; `REPORT` holds the fields of a `TrialReport`.
 ENV_STEPS = "env_steps"
 GREEDY_RETURN = "greedy_return"
 REPORT = "report"
@@ -25,35 +27,38 @@ REPORT = "report"
 class PolicyTrial(tune.Trainable):  # type: ignore[misc]
     """Trains with the settings of one trial; each step ends with a greedy evaluation.
 
-    What it reports is judged by the best greedy return so far, for that policy is the one that would be registered. An
-    iteration in which no episode ends changes nothing there. Its process goes on to other trials.
+    The scheduler compares the best greedy returns so far, because that policy would be registered. An iteration in
+    which no episode ends therefore changes nothing. Tune reuses the process for later trials.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Begin a trial, or go on from the checkpoint in its directory."""
-        told = config["trial"]
-        settings = TrainConfig.of(told["settings"])
-        directory = Path(told["directory"])
+        """Start a trial, or resume it from the checkpoint in its workspace."""
+        trial = config["trial"]
+        settings = TrainConfig.of(trial["settings"])
+        workspace = Workspace(Path(trial["workspace"]))
         environment = environments.describe(settings.env_id, settings.environment_kwargs, settings.wrappers)
-        self._relay = _Relay()
+        evaluator = Evaluator(settings, environment, workspace, WorkerProcess())
+        self._log = _TrialLog()
         with contextlib.ExitStack() as stack:
             trainer = stack.enter_context(Trainer(settings, environment))
-            self._search = Search(settings, environment, trainer, self._relay, directory, self._relay, SideProcess())
+            self._loop = Loop(settings, trainer, evaluator, self._log, workspace, self._log)
+            if trial["resumes"]:
+                self._loop.resume()
             self._until_cleanup = stack.pop_all()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Go on to another trial in this process."""
+        """Start another trial in this process."""
         self.cleanup()
         self.setup(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train until one more evaluation is done, and report.
+        """Train until the next evaluation is done, and report it.
 
         Raises:
-            ValueError: If its returns are no numbers.
+            ValueError: If the greedy return is not finite.
         """
-        state = self._search.advance()
+        state = self._loop.train_until_evaluation()
         if state.best_mean is None or not math.isfinite(state.best_mean):
             raise ValueError(f"the greedy return is {state.best_mean}, expected a finite number")
         report = {
@@ -61,12 +66,14 @@ class PolicyTrial(tune.Trainable):  # type: ignore[misc]
             "best_mean": state.best_mean,
             "best_step": state.best_step,
             "best_perfect": state.best_perfect,
+            "is_finished": self._loop.is_finished,
+            "metrics": self._log.take(),
         }
         return {
             ENV_STEPS: state.env_steps,
             GREEDY_RETURN: state.best_mean,
-            REPORT: [report | {"is_over": self._search.is_over, "metrics": self._relay.take()}],
-            "done": self._search.is_over,
+            REPORT: [report],
+            "done": self._loop.is_finished,
         }
 
     def cleanup(self) -> None:
@@ -74,8 +81,8 @@ class PolicyTrial(tune.Trainable):  # type: ignore[misc]
         self._until_cleanup.close()
 
 
-class _Relay:
-    """Collects what a search logs, for the process that writes it to MLflow; a person watches there."""
+class _TrialLog:
+    """Collects the metrics of a loop for the process that writes them to MLflow, and shows no progress."""
 
     run_id = ""
 
@@ -83,15 +90,15 @@ class _Relay:
         self._metrics: list[tuple[int, int, dict[str, float]]] = []
 
     def take(self) -> list[tuple[int, int, dict[str, float]]]:
-        """What was logged since the last call: time in milliseconds, environment steps, metrics."""
+        """Return the metrics since the last call: time in milliseconds, environment steps, values by name."""
         taken, self._metrics = self._metrics, []
         return taken
 
-    def metrics(self, metrics: Mapping[str, float], step: int) -> None:
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         self._metrics.append((int(time.time() * 1000), step, dict(metrics)))
 
-    def file(self, key: str, send: Callable[[], object]) -> None:
-        """Nothing: the checkpoint's archive is found beside the trial's directory."""
+    def upload(self, key: str, send: Callable[[], object]) -> None:
+        """Do nothing: the other process uploads the checkpoint from the trial's workspace."""
 
     def flush(self, timeout_s: float | None = None) -> bool:  # noqa: ARG002
         return True

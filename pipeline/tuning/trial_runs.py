@@ -1,136 +1,136 @@
-"""The MLflow runs of a search's trials: a child run for each, written by the process that searches."""
+"""Writes the MLflow runs of trials, one child run each, from the process that runs the search."""
 
 import functools
 import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import mlflow
 
-from pipeline.tracking import checkpoint_store as checkpoints
+from pipeline.tracking import checkpoint_store
 from pipeline.tracking import run as tracking
-from pipeline.tracking.metric_queue import Outbox, Say, patiently
-from pipeline.tuning.ray_tune import Plan, Report
-from pipeline.tuning.trial_status import Standing, TrialState
+from pipeline.tracking.metric_queue import MetricQueue, Notify, retry_through_outages
+from pipeline.tuning.ray_tune import TrialPlan, TrialReport
+from pipeline.tuning.trial_status import TrialState, TrialStatus
 
 NUMBER_TAG = "trial.number"
 SETTINGS_TAG = "trial.settings"
-STANDING_TAG = "trial.standing"
+STATUS_TAG = "trial.standing"
 _ERROR_TAG = "trial.error"
 
-#: Seconds that interrupted trials give their last checkpoints to arrive, each.
+#: Seconds that an interrupted search waits for the upload of each trial's last checkpoint.
 _LAST_UPLOAD_S = 60.0
 
 
-class TrialBook:
-    """Listens to trials, and writes what they report into their runs: a request per report, not one per metric.
+class TrialRuns:
+    """Listens to trials and writes their reports into their runs, one request per report.
 
     Args:
-        run_id: Of the parent run.
-        standings: Of all trials; kept up to date.
-        plans: Of those that are to be run.
-        say: Is told what a person should know.
-        show: Is called after each change.
+        run_id: The id of the parent run.
+        statuses: The statuses of all trials, which are kept up to date.
+        plans: The plans of the trials to run.
+        notify: Shows a line to the user.
+        show: Is called with each status that changed.
     """
 
     def __init__(
         self,
         run_id: str,
-        standings: Sequence[Standing],
-        plans: Sequence[Plan],
-        say: Say,
-        show: Callable[[Standing], None],
+        statuses: Sequence[TrialStatus],
+        plans: Sequence[TrialPlan],
+        notify: Notify,
+        show: Callable[[TrialStatus], None],
     ) -> None:
         self._run_id = run_id
-        self._standings = {each.number: each for each in standings}
+        self._statuses = {each.number: each for each in statuses}
         self._plans = {plan.number: plan for plan in plans}
-        self._outboxes: dict[int, Outbox] = {}
-        self._say = say
+        self._queues: dict[int, MetricQueue] = {}
+        self._notify = notify
         self._show = show
 
     def started(self, number: int) -> None:
-        """Begin the trial's run, or go on with the one that it has."""
-        standing = self._standings[number]
-        if standing.run_id is None:
-            patiently(functools.partial(self._begin_run, standing), self._say)
+        """Start the run of a trial, or resume the one that it has."""
+        status = self._statuses[number]
+        if status.run_id is None:
+            retry_through_outages(functools.partial(self._start_run, status), self._notify)
         else:
-            run_id = standing.run_id
-            patiently(lambda: mlflow.MlflowClient().update_run(run_id, status="RUNNING"), self._say)
-        standing.state = TrialState.RUNNING
-        assert standing.run_id is not None  # noqa: S101  # it has begun
-        self._outboxes[number] = Outbox(standing.run_id, self._say, samples_system=False)
-        self._outboxes[number].open()
-        self._show(standing)
+            resume = functools.partial(mlflow.MlflowClient().update_run, status.run_id, status="RUNNING")
+            retry_through_outages(resume, self._notify)
+        status.state = TrialState.RUNNING
+        self._queues[number] = MetricQueue(_run_id(status), self._notify, logs_system_metrics=False)
+        self._queues[number].open()
+        self._show(status)
 
-    def reported(self, number: int, report: Report) -> None:
-        """Send the metrics and the checkpoint."""
-        standing, outbox = self._standings[number], self._outboxes[number]
-        standing.env_steps, standing.best_mean = report.env_steps, report.best_mean
-        standing.best_step, standing.best_perfect = report.best_step, report.best_perfect
+    def reported(self, number: int, report: TrialReport) -> None:
+        """Enqueue the metrics and the checkpoint of a trial."""
+        status, queue = self._statuses[number], self._queues[number]
+        status.env_steps, status.best_mean = report.env_steps, report.best_mean
+        status.best_step, status.best_perfect = report.best_step, report.best_perfect
         for timestamp_ms, step, metrics in report.metrics:
-            outbox.metrics(metrics, step, timestamp_ms)
-        archive = self._archive(number)
-        outbox.file("checkpoint", functools.partial(checkpoints.upload, outbox.run_id, archive))
-        self._show(standing)
+            queue.log_metrics(metrics, step, timestamp_ms)
+        archive = self._plans[number].workspace.archive
+        queue.upload("checkpoint", functools.partial(checkpoint_store.upload, queue.run_id, archive))
+        self._show(status)
 
-    def ended(self, number: int, *, is_over: bool) -> None:
-        """End the trial's run."""
-        self._end(number, TrialState.FINISHED if is_over else TrialState.STOPPED_EARLY)
+    def ended(self, number: int, *, is_finished: bool) -> None:
+        """End the run of a trial that finished, or that the scheduler stopped."""
+        self._end(number, TrialState.FINISHED if is_finished else TrialState.STOPPED_EARLY)
 
     def failed(self, number: int, reason: str) -> None:
-        """End the trial's run, FAILED, and say why."""
-        if number not in self._outboxes:
+        """End the run of a trial as FAILED, with the reason in the tag `trial.error`."""
+        if number not in self._queues:
             self.started(number)
-        run_id = self._outboxes[number].run_id
-        self._outboxes[number].file(
-            "error", functools.partial(mlflow.MlflowClient().set_tag, run_id, _ERROR_TAG, reason[:5000])
-        )
-        self._say(f"Trial {number} failed: {reason}")
+        queue = self._queues[number]
+        set_error = functools.partial(mlflow.MlflowClient().set_tag, queue.run_id, _ERROR_TAG, reason[:5000])
+        queue.upload("error", set_error)
+        self._notify(f"Trial {number} failed: {reason}")
         self._end(number, TrialState.FAILED)
 
-    def end_the_rest(self, state: TrialState) -> None:
-        """End the runs of trials that did not end."""
-        for number in list(self._outboxes):
+    def end_remaining(self, state: TrialState) -> None:
+        """End the runs of all trials that are still running."""
+        for number in list(self._queues):
             self._end(number, state)
 
-    def _begin_run(self, standing: Standing) -> None:
-        config = self._plans[standing.number].config
-        tags = {NUMBER_TAG: str(standing.number), SETTINGS_TAG: json.dumps(dict(standing.settings))}
-        name = f"trial {standing.number}"
-        standing.run_id = tracking.begin_child(self._run_id, name, config.as_params(), tags)
+    def _start_run(self, status: TrialStatus) -> None:
+        config = self._plans[status.number].config
+        tags = {NUMBER_TAG: str(status.number), SETTINGS_TAG: json.dumps(dict(status.settings))}
+        status.run_id = tracking.start_child(self._run_id, f"trial {status.number}", config.as_params(), tags)
 
     def _end(self, number: int, state: TrialState) -> None:
-        standing, outbox = self._standings[number], self._outboxes.pop(number)
-        standing.state = state
-        outbox.file("end", functools.partial(_end_run, standing))
-        interrupted = state == TrialState.INTERRUPTED
-        if not outbox.flush(_LAST_UPLOAD_S if interrupted else None):
-            self._say(f"The last checkpoint of trial {number} did not arrive; it goes on from an earlier one")
-        outbox.close()
-        self._show(standing)
-
-    def _archive(self, number: int) -> Path:
-        directory = self._plans[number].directory
-        return directory.with_name(f"{directory.name}.tar")
+        status, queue = self._statuses[number], self._queues.pop(number)
+        status.state = state
+        queue.upload("end", functools.partial(_end_run, status))
+        if not queue.flush(_LAST_UPLOAD_S if state == TrialState.INTERRUPTED else None):
+            self._notify(f"The last checkpoint of trial {number} was not uploaded; it resumes from an earlier one")
+        queue.close()
+        self._show(status)
 
 
-def _end_run(standing: Standing) -> None:
-    assert standing.run_id is not None  # noqa: S101  # it has begun
-    status = {TrialState.FAILED: "FAILED", TrialState.INTERRUPTED: "KILLED"}.get(standing.state, "FINISHED")
+def _run_id(status: TrialStatus) -> str:
+    assert status.run_id is not None  # noqa: S101  # the trial has started
+    return status.run_id
+
+
+def _end_run(status: TrialStatus) -> None:
+    run_status = {TrialState.FAILED: "FAILED", TrialState.INTERRUPTED: "KILLED"}.get(status.state, "FINISHED")
     client = mlflow.MlflowClient()
-    client.set_tag(standing.run_id, STANDING_TAG, standing.as_tag())
-    client.set_terminated(standing.run_id, status)
+    client.set_tag(_run_id(status), STATUS_TAG, status.as_tag())
+    client.set_terminated(_run_id(status), run_status)
 
 
-def read(run_id: str, standings: Sequence[Standing]) -> None:
-    """Bring standings up to date with what an earlier process wrote below a parent run."""
-    by_number = {standing.number: standing for standing in standings}
+def read(run_id: str, statuses: Sequence[TrialStatus]) -> None:
+    """Update statuses with the child runs that an earlier process wrote.
+
+    Args:
+        run_id: The id of the parent run.
+        statuses: The statuses to update.
+    """
+    by_number = {status.number: status for status in statuses}
     for run in tracking.children(run_id):
         number = int(run.data.tags.get(NUMBER_TAG, 0))
         if number not in by_number:
             continue
-        standing, tag = by_number[number], run.data.tags.get(STANDING_TAG)
+        status, tag = by_number[number], run.data.tags.get(STATUS_TAG)
         if tag is not None:
-            vars(standing).update(vars(Standing.from_tag(tag)))
-        if not standing.state.is_final:
-            standing.state, standing.run_id = TrialState.WAITING, run.info.run_id
+            vars(status).update(vars(TrialStatus.from_tag(tag)))
+        if not status.state.is_final:
+            status.state, status.run_id = TrialState.WAITING, run.info.run_id

@@ -1,4 +1,4 @@
-"""Where the trials of a search over settings stand."""
+"""The status of each trial of a hyperparameter search."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -8,7 +8,7 @@ from typing import Any, Self
 
 
 class TrialState(StrEnum):
-    """What became of a trial so far."""
+    """The state of a trial."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -20,23 +20,23 @@ class TrialState(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether a resumed search leaves the trial as it is."""
+        """Whether a resumed search does not run the trial again."""
         return self not in {TrialState.WAITING, TrialState.RUNNING, TrialState.INTERRUPTED}
 
 
 @dataclass
-class Standing:
-    """Where one trial stands.
+class TrialStatus:
+    """The progress of one trial.
 
     Attributes:
-        number: Of the trial, from 1.
-        settings: What it drew, by name.
-        state: What became of it.
-        run_id: Its MLflow run, once it has one.
-        env_steps: Environment steps since it began.
+        number: The number of the trial, from 1.
+        settings: The searched settings by name.
+        state: Its state.
+        run_id: The id of its MLflow run, once it has one.
+        env_steps: Environment steps since the trial began.
         best_mean: Its best mean greedy return; None before the first evaluation.
-        best_step: Environment steps at which that was.
-        best_perfect: Whether that reached the target with all returns equal.
+        best_step: Environment steps at which that policy was found.
+        best_perfect: Whether that policy reached the target with all returns equal.
     """
 
     number: int
@@ -49,17 +49,17 @@ class Standing:
     best_perfect: bool = False
 
     def as_tag(self) -> str:
-        """As a run keeps it."""
+        """Return the status as JSON, for a tag of the trial's run."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_tag(cls, tag: str) -> Self:
-        """What `as_tag` made."""
+        """Return the status that `as_tag` wrote."""
         fields = json.loads(tag)
         return cls(**fields | {"state": TrialState(fields["state"])})
 
 
-def best(standings: Iterable[Standing]) -> Standing | None:
-    """The trial with the best greedy return; of equal ones the perfect, then the quicker."""
-    judged = [each for each in standings if each.best_mean is not None and each.state != TrialState.FAILED]
-    return max(judged, key=lambda each: (each.best_mean, each.best_perfect, -each.best_step), default=None)
+def best(statuses: Iterable[TrialStatus]) -> TrialStatus | None:
+    """Return the trial with the best greedy return; of equal ones a perfect one, then the one with fewer steps."""
+    candidates = [each for each in statuses if each.best_mean is not None and each.state != TrialState.FAILED]
+    return max(candidates, key=lambda each: (each.best_mean, each.best_perfect, -each.best_step), default=None)

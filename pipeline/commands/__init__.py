@@ -1,0 +1,1 @@
+"""The commands of `python -m pipeline`: each one reads its options, makes one call, and prints the result."""

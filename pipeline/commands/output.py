@@ -1,0 +1,57 @@
+"""Prints the results that several commands share, and promotes a trained version where it was requested."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from pipeline.config import TrainConfig
+
+if TYPE_CHECKING:
+    from pipeline.registry.promotion import Gate, Promotion
+    from pipeline.registry.registration import Trained
+    from pipeline.registry.target import Slot
+
+
+def print_trained(trained: "Trained") -> None:
+    """Print a registered version, its final evaluation, and the command that promotes it."""
+    uri = f"models:/{trained.name}/{trained.version}"
+    click.echo(f"\nRegistered {uri} (run {trained.run_id}): greedy return {trained.evaluation}")
+    if not trained.solved:
+        click.secho(f"It did not reach the target of {trained.target_return:g} within the budget.", fg="yellow")
+    name = "" if trained.name == TrainConfig.registered_model_name else f" --name {trained.name}"
+    click.echo(f"Next: python -m pipeline promote {trained.version}{name}")
+
+
+def promote_if_requested(trained: "Trained") -> None:
+    """Promote a trained version to Production if its configuration says so."""
+    if trained.promote:
+        from pipeline.registry.promotion import Gate
+        from pipeline.registry.target import Slot
+
+        promote_and_print(Slot(trained.name, "Production"), trained.version, Gate())
+
+
+def promote_and_print(slot: "Slot", version: int, gate: "Gate") -> None:
+    """Promote a version, and print the verdict of the gate and the result."""
+    from pipeline.registry.promotion import promote
+    from pipeline.tables import verdict_table
+
+    promotion = promote(slot, version, gate)
+    if promotion.verdict is not None:
+        verdict_table(promotion.verdict)
+    for objection in promotion.overridden:
+        click.secho(f"Forced, although {objection}", fg="yellow")
+    print_promotion(promotion)
+
+
+def print_promotion(promotion: "Promotion") -> None:
+    """Print which version a stage or an alias has now."""
+    where = f"{promotion.slot} of '{promotion.slot.model}'"
+    if promotion.replaced == promotion.version:
+        click.echo(f"Version {promotion.version} is already in {where}.")
+        return
+    replaced = "" if promotion.replaced is None else f", replacing version {promotion.replaced}"
+    click.echo(f"Version {promotion.version} is now in {where}{replaced}.")
+    click.echo(
+        f"Servers of {promotion.slot.uri} load it; start one: python -m serving run --model-uri {promotion.slot.uri}"
+    )

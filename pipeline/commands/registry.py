@@ -1,0 +1,81 @@
+"""The commands `promote`, `rollback`, `history` and `versions`."""
+
+from typing import Any
+
+import click
+
+from pipeline.commands.options import OptionalFloat, name_option, one_line_errors, seed_option, target_options
+from pipeline.commands.output import print_promotion, promote_and_print
+
+
+@click.command()
+@click.argument("version", type=click.IntRange(1))
+@target_options("Production", "Staging", "Archived")
+@name_option
+@click.option("--episodes", type=click.IntRange(2), default=100, show_default=True, help="Episodes that both play.")
+@seed_option
+@click.option(
+    "--threshold",
+    type=OptionalFloat(),
+    default="auto",
+    show_default=True,
+    help="Mean return to reach; auto is the target of its training, else the environment's reward threshold.",
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0),
+    default=0.02,
+    show_default=True,
+    help="Fraction of the champion's mean return that may be lost.",
+)
+@click.option("--force", is_flag=True, help="Promote in spite of objections, which are recorded.")
+@one_line_errors
+def promote(version: int, stage: str, alias: str | None, name: str, **gate: Any) -> None:
+    """Put VERSION into a stage or behind an alias if it passes the gate, and archive the version that it replaces.
+
+    For Production and aliases, VERSION plays the same seeded episodes as the champion. It must reach the threshold, and
+    the lower 95% bound of the mean difference of returns must not be below minus the tolerance.
+    """
+    from pipeline.signals import interruptible
+
+    with interruptible():
+        from pipeline.registry.promotion import Gate
+        from pipeline.registry.target import Slot
+
+        promote_and_print(Slot.of(name, stage, alias), version, Gate(**gate))
+
+
+@click.command()
+@target_options("Production", "Staging")
+@name_option
+@one_line_errors
+def rollback(stage: str, alias: str | None, name: str) -> None:
+    """Put the previous version back into a stage or behind an alias; each further rollback goes one back."""
+    from pipeline.registry.promotion import rollback
+    from pipeline.registry.target import Slot
+
+    print_promotion(rollback(Slot.of(name, stage, alias)))
+
+
+@click.command()
+@target_options("Production", "Staging")
+@name_option
+@one_line_errors
+def history(stage: str, alias: str | None, name: str) -> None:
+    """List the changes of a stage or an alias: when, by whom and why."""
+    from pipeline.registry.promotion import timeline
+    from pipeline.registry.target import Slot
+    from pipeline.tables import timeline_table
+
+    timeline_table(timeline(Slot.of(name, stage, alias)))
+
+
+@click.command()
+@name_option
+@one_line_errors
+def versions(name: str) -> None:
+    """List the versions of a registered model."""
+    from pipeline.registry.promotion import versions
+    from pipeline.tables import versions_table
+
+    versions_table(versions(name))

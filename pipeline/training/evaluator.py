@@ -1,0 +1,101 @@
+"""Evaluates the policies of a training, exports the best one, and records an episode of it."""
+
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.bundle import assemble as bundle
+from pipeline.config import TrainConfig
+from pipeline.environments.make import Environment
+from pipeline.evaluation import evaluation, recording
+from pipeline.evaluation.evaluation import Evaluation
+from pipeline.evaluation.player import Player
+from pipeline.export.exportable_policy import ExportablePolicy
+from pipeline.training.worker_process import WorkerProcess
+from pipeline.training.workspace import Workspace
+
+#: Selection, confirmation and final evaluation use disjoint seeds.
+SELECTION_SEED = 1_000_000
+FINAL_SEED = 2_000_000
+CONFIRMATION_SEED = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class BestPolicy:
+    """The best policy of a training, exported and evaluated.
+
+    Attributes:
+        evaluation: The final evaluation of the bundle, as it will be served.
+        step: Environment steps after which the policy was found.
+        recording: The pending recording of the first final episode; its result is whether the environment can draw.
+    """
+
+    evaluation: Evaluation
+    step: int
+    recording: Future[Any]
+
+
+@dataclass
+class Evaluator:
+    """Plays greedy episodes and exports the best policy, partly in the worker process.
+
+    Attributes:
+        config: The settings of the training.
+        environment: Where episodes are played.
+        workspace: Holds the best checkpoint, and receives the bundle and the recording.
+        worker: Runs half of each evaluation, the export and the recording, if it was started.
+        preflight: The pending export of an untrained policy, if there is one.
+    """
+
+    config: TrainConfig
+    environment: Environment
+    workspace: Workspace
+    worker: WorkerProcess
+    preflight: Future[Any] | None = None
+
+    @property
+    def target_return(self) -> float | None:
+        """The mean greedy return at which training may end: the configured one, else the environment's threshold."""
+        configured = self.config.target_return
+        return self.environment.reward_threshold if configured is None else configured
+
+    def evaluate(self, policy: ExportablePolicy, first_seed: int) -> Evaluation:
+        """Play the episodes of one greedy evaluation."""
+        episodes = self.config.evaluation_episodes
+        return evaluation.play_in_halves(
+            self.worker if self.worker.is_started else None, policy, self.environment, episodes, first_seed
+        )
+
+    def check_preflight(self) -> None:
+        """Raise what the preflight export raised, if it has ended.
+
+        Raises:
+            ExportFailed: If policies of this configuration cannot be exported.
+        """
+        if self.preflight is not None and self.preflight.done():
+            self._finish_preflight()
+
+    def export(self) -> None:
+        """Complete the bundle of the best checkpoint.
+
+        Raises:
+            ExportFailed, ExportDiffers: If the policy cannot be served.
+        """
+        self._finish_preflight()
+        arguments = self.workspace.bundle, self.environment, self.config.value_estimates
+        self.worker.submit(bundle.assemble, *arguments).result()
+
+    def evaluate_bundle(self, step: int, first_seed: int) -> BestPolicy:
+        """Play the final evaluation of the bundle, while the worker process records an episode."""
+        directory = self.workspace.bundle
+        recorded = self.worker.submit(
+            recording.record, directory, self.environment, first_seed, self.workspace.recording
+        )
+        player = Player.served(bundle.load(directory))
+        result = evaluation.play(player, self.environment, self.config.evaluation_episodes, first_seed)
+        return BestPolicy(result, step, recorded)
+
+    def _finish_preflight(self) -> None:
+        preflight, self.preflight = self.preflight, None
+        if preflight is not None:
+            preflight.result()
