@@ -1,5 +1,6 @@
 """A bundle: the graph and policy.json of a registered version, and what policy.json describes."""
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -41,6 +42,12 @@ class Bundle:
             file = Path(error.filename).name
             raise BundleFileMissing(file, str(directory), error.strerror or str(error)) from error
         return cls(graph, policy)
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The hex sha256 of each file by file name."""
+        contents = zip(BUNDLE_FILES, (self.graph, self.policy), strict=True)
+        return {name: hashlib.sha256(content).hexdigest() for name, content in contents}
 
     @property
     def observation_space(self) -> Space[Any]:

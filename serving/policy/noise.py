@@ -15,7 +15,7 @@ from serving.policy.spaces import Json
 DISTRIBUTIONS = ("gumbel", "normal")
 
 
-class Part(NamedTuple):
+class NoisePart(NamedTuple):
     """Consecutive columns of the noise that have one distribution."""
 
     distribution: str
@@ -25,7 +25,7 @@ class Part(NamedTuple):
 class Noise:
     """Draws the parts' noise, side by side in each row. Not safe to share between threads."""
 
-    def __init__(self, parts: tuple[Part, ...]) -> None:
+    def __init__(self, parts: tuple[NoisePart, ...]) -> None:
         self.parts = parts
         self.size = sum(part.size for part in parts)
         self._generator = np.random.default_rng()
@@ -34,7 +34,7 @@ class Noise:
     def from_json(cls, description: Json) -> "Noise":
         """Build it from `[{"distribution": "gumbel", "size": 2}, ...]` of policy.json. Raises BundleInvalid."""
         try:
-            parts = tuple(Part(**part) for part in description)
+            parts = tuple(NoisePart(**part) for part in description)
             fault = any(part.distribution not in DISTRIBUTIONS or part.size < 1 for part in parts) or not parts
         except TypeError:
             fault = True
@@ -56,6 +56,6 @@ class Noise:
         return np.concatenate(drawn, axis=1, dtype=np.float32, casting="same_kind")
 
     @staticmethod
-    def _draw(part: Part, batch: int, generator: np.random.Generator) -> NDArray[Any]:
+    def _draw(part: NoisePart, batch: int, generator: np.random.Generator) -> NDArray[Any]:
         sample = generator.gumbel if part.distribution == "gumbel" else generator.standard_normal
         return sample(size=(batch, part.size))

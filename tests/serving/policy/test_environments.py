@@ -1,44 +1,73 @@
 from typing import Any
 
+import gymnasium
 import pytest
 
+from serving.errors import ServingError
 from serving.policy.environments import make
-from serving.policy.errors import EnvironmentUnknown
+from serving.policy.errors import EnvironmentNotMade, EnvironmentUnknown, ObjectUnknown
 
 COUNTING = "tests.serving.counting:Counting-v0"
 
 
-def test_an_environment_is_made_of_its_id_and_arguments() -> None:
+class AddOne(gymnasium.RewardWrapper[Any, Any]):
+    def reward(self, reward: Any) -> float:
+        return float(reward) + 1
+
+
+class TimesTen(gymnasium.RewardWrapper[Any, Any]):
+    def reward(self, reward: Any) -> float:
+        return 10 * float(reward)
+
+
+def rewards(wrappers: list[str]) -> set[float]:
+    environment = make(COUNTING, {}, wrappers)
+    environment.reset(seed=0)
+    return {float(environment.step(action)[1]) for action in (0, 1, 0, 1)}
+
+
+def test_an_environment_receives_its_arguments() -> None:
     environment = make(COUNTING, {"steps": 1})
     environment.reset(seed=0)
-    assert environment.step(1)[2]
+    assert environment.step(1)[2], "the episode ends after one step"
 
 
-def test_wrappers_are_put_around_it() -> None:
-    environment = make(COUNTING, {}, ["tests.serving.counting:Negated"])
-    environment.reset(seed=0)
-    rewards = {environment.step(action)[1] for action in (0, 1, 0)}
-    assert rewards <= {0.0, -1.0}
+def test_wrappers_change_what_the_environment_returns() -> None:
+    assert rewards([]) == {0, 1}
+    assert rewards(["tests.serving.counting:Negated"]) == {0, -1}
+
+
+def test_the_first_wrapper_is_the_innermost() -> None:
+    assert rewards([f"{__name__}:AddOne", f"{__name__}:TimesTen"]) == {10, 20}
+    assert rewards([f"{__name__}:TimesTen", f"{__name__}:AddOne"]) == {1, 11}
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_legacy_environment_speaks_gymnasiums_interface() -> None:
-    environment = make("gym:CartPole-v1", {})
+@pytest.mark.parametrize("render_mode", [None, "rgb_array"])
+def test_a_legacy_environment_has_the_interface_of_gymnasium(render_mode: str | None) -> None:
+    environment = make("gym:CartPole-v1", {}, render_mode=render_mode)
     observation, _ = environment.reset(seed=0)
     assert observation.shape == (4,)
     assert len(environment.step(1)) == 5
+    assert environment.render_mode == render_mode
 
 
 @pytest.mark.parametrize(
-    ("env_id", "kwargs", "wrappers"),
+    ("env_id", "kwargs", "wrappers", "error", "message"),
     [
-        ("Nope-v0", {}, []),
-        ("nowhere:Nope-v0", {}, []),
-        (COUNTING, {"color": 1}, []),
-        (COUNTING, {}, ["tests.serving.counting:Nope"]),
-        (COUNTING, {}, ["nowhere"]),
+        ("Nope-v0", {}, [], EnvironmentUnknown, "cannot make the environment 'Nope-v0': "),
+        ("nowhere:Nope-v0", {}, [], EnvironmentUnknown, "cannot make the environment 'nowhere:Nope-v0': "),
+        (COUNTING, {"color": 1}, [], EnvironmentNotMade, f"cannot make the environment '{COUNTING}': "),
+        (COUNTING, {}, ["builtins:int"], EnvironmentNotMade, f"cannot make the environment '{COUNTING}': "),
+        (COUNTING, {}, ["builtins:Nope"], ObjectUnknown, "cannot import 'builtins:Nope': module 'builtins' has no"),
+        (COUNTING, {}, ["nowhere:Nope"], ObjectUnknown, "cannot import 'nowhere:Nope': No module named 'nowhere'"),
+        (COUNTING, {}, ["nowhere"], ObjectUnknown, "cannot import 'nowhere': expected module:Name"),
     ],
 )
-def test_what_cannot_be_made_is_named(env_id: str, kwargs: dict[str, Any], wrappers: list[str]) -> None:
-    with pytest.raises(EnvironmentUnknown, match=f"cannot make the environment '{env_id}'"):
+def test_the_error_names_what_cannot_be_made_or_imported(
+    env_id: str, kwargs: dict[str, Any], wrappers: list[str], error: type[ServingError], message: str
+) -> None:
+    with pytest.raises(error) as caught:
         make(env_id, kwargs, wrappers)
+    assert type(caught.value) is error
+    assert str(caught.value).startswith(message)

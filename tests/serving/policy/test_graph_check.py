@@ -9,7 +9,7 @@ from serving.policy.graph_check import check_graph
 from tests.serving.policies import cartpole_graph, steering_graph
 
 
-def test_a_plain_graph_passes() -> None:
+def test_a_self_contained_graph_passes() -> None:
     check_graph(cartpole_graph().SerializeToString())
     check_graph(steering_graph().SerializeToString())
 
@@ -60,8 +60,8 @@ def with_training_graph() -> onnx.ModelProto:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (with_external_weights, "it refers to external data; export it with its weights inside"),
-        (with_external_constant_in_a_branch, "it refers to external data; export it with its weights inside"),
+        (with_external_weights, "it refers to external data; export it with its weights in the file"),
+        (with_external_constant_in_a_branch, "it refers to external data; export it with its weights in the file"),
         (
             with_custom_operator,
             "it uses operators of the domain 'com.example', only standard ONNX operators are served",
@@ -70,14 +70,14 @@ def with_training_graph() -> onnx.ModelProto:
             with_custom_domain,
             "it uses operators of the domain 'com.microsoft', only standard ONNX operators are served",
         ),
-        (with_local_function, "it holds a function, only one plain graph is served"),
-        (with_training_graph, "it holds a training, only one plain graph is served"),
+        (with_local_function, "it contains a local function, only one plain graph is served"),
+        (with_training_graph, "it contains a training graph, only one plain graph is served"),
     ],
 )
-def test_a_graph_that_reaches_beyond_itself_is_refused(make: Callable[[], onnx.ModelProto], message: str) -> None:
+def test_a_graph_that_is_not_self_contained_is_rejected(make: Callable[[], onnx.ModelProto], message: str) -> None:
     with pytest.raises(GraphRefused) as caught:
         check_graph(make().SerializeToString())
-    assert str(caught.value) == f"model.onnx is refused: {message}"
+    assert str(caught.value) == f"model.onnx is rejected: {message}"
 
 
 @pytest.mark.parametrize("keep", [1, 10, 57, 100, -1])
@@ -92,7 +92,7 @@ def test_other_bytes_are_invalid(content: bytes) -> None:
         check_graph(content)
 
 
-def test_subgraphs_nested_without_end_are_refused() -> None:
+def test_too_deeply_nested_subgraphs_are_rejected() -> None:
     graph = b""
     for _ in range(200):  # graph > node (1) > attribute (5) > graph (6)
         for field in (6, 5, 1):

@@ -10,7 +10,7 @@ from serving.policy.noise import Noise
 DESCRIPTION = [{"distribution": "gumbel", "size": 2}, {"distribution": "normal", "size": 1}]
 
 
-def test_noise_has_the_distribution_of_each_part_in_order() -> None:
+def test_each_column_has_the_distribution_of_its_part() -> None:
     drawn = Noise.from_json(DESCRIPTION).draw(20_000, seed=0)
     assert (drawn.shape, drawn.dtype) == ((20_000, 3), np.float32)
     assert stats.kstest(drawn[:, 0], "gumbel_r").pvalue > 0.001
@@ -19,14 +19,21 @@ def test_noise_has_the_distribution_of_each_part_in_order() -> None:
     assert abs(np.corrcoef(drawn.T) - np.eye(3)).max() < 0.03
 
 
-def test_a_seed_repeats_its_noise_whatever_the_batch() -> None:
+def test_parts_of_the_same_distribution_draw_different_noise() -> None:
+    noise = Noise.from_json([{"distribution": "normal", "size": 2}] * 2)
+    for seed in (None, 3):
+        drawn = noise.draw(1000, seed=seed)
+        assert abs(np.corrcoef(drawn.T) - np.eye(4)).max() < 0.2, "columns of different parts are independent"
+
+
+def test_a_seed_returns_the_same_rows_for_every_batch_size() -> None:
     noise = Noise.from_json(DESCRIPTION)
     np.testing.assert_array_equal(noise.draw(1, seed=7), noise.draw(5, seed=7)[:1])
     assert (noise.draw(1, seed=7) != noise.draw(1, seed=8)).all()
     noise.draw(1, seed=2**64 - 1)
 
 
-def test_without_a_seed_no_two_draws_are_equal() -> None:
+def test_without_a_seed_each_draw_differs() -> None:
     noise = Noise.from_json(DESCRIPTION)
     assert (noise.draw(1) != noise.draw(1)).all()
 
@@ -45,6 +52,6 @@ def test_without_a_seed_no_two_draws_are_equal() -> None:
     ],
     ids=str,
 )
-def test_a_description_that_is_none_is_refused(description: Any) -> None:
+def test_an_invalid_description_is_rejected(description: Any) -> None:
     with pytest.raises(BundleInvalid, match=r'policy\.json is not valid: "noise" is '):
         Noise.from_json(description)

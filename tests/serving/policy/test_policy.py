@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from serving.policy.errors import BundleInvalid, PolicyFailed
-from serving.policy.policy import Bundle, Policy
-from serving.policy.rows import Rows
-from serving.registry.errors import BundleFileMissing
+from serving.policy.bundle import Bundle
+from serving.policy.errors import BundleFileMissing, BundleInvalid, PolicyFailed
+from serving.policy.policy import Policy
+from serving.policy.tensors import Rows
 from tests.serving.policies import (
     CARTPOLE,
     CARTPOLE_BUNDLE,
@@ -34,19 +34,19 @@ def test_a_policy_computes_the_actions_of_its_graph(policy: Policy) -> None:
     np.testing.assert_array_equal(actions, np.argmax(observations @ WEIGHTS, axis=1))
 
 
-def test_a_continuous_policy_answers_in_the_environments_space() -> None:
+def test_continuous_actions_are_in_the_environments_own_space() -> None:
     actions = Policy.load(STEERING_BUNDLE).act(np.array([[0.5], [-3]], np.float32))
     np.testing.assert_allclose(actions, 2 * np.tanh([[0.5], [-3]]), rtol=1e-6)
 
 
-def test_a_policy_knows_its_spaces_and_environment(policy: Policy) -> None:
+def test_a_policy_has_the_spaces_and_the_environment_of_its_bundle(policy: Policy) -> None:
     assert policy.observation_space == CARTPOLE
     assert policy.action_space == spaces.Discrete(2)
     assert policy.environment.id == "CartPole-v1"
     assert policy.environment.kwargs == {}
 
 
-def test_a_policy_is_greedy_unless_it_is_fed_noise() -> None:
+def test_a_policy_is_greedy_unless_its_input_holds_noise() -> None:
     policy = Policy.load(EXPLORING_BUNDLE)
     observations = np.random.default_rng(0).normal(size=(100, 4)).astype(np.float32)
     logits = observations @ WEIGHTS
@@ -74,7 +74,7 @@ def test_sampled_actions_have_the_distribution_of_the_policy() -> None:
     assert found.tensors["action"].mean() == pytest.approx(chance, abs=0.015)
 
 
-def test_a_nested_policy_runs_on_one_array_per_leaf() -> None:
+def test_a_policy_of_nested_spaces_has_one_tensor_per_array() -> None:
     policy = Policy.load(ROBOT_BUNDLE)
     found = policy.run(policy.interface.example(3), policy.interface.required_outputs)
     assert {name: array.shape for name, array in found.items()} == {
@@ -85,7 +85,7 @@ def test_a_nested_policy_runs_on_one_array_per_leaf() -> None:
     }
 
 
-def test_a_recurrent_policy_returns_the_state_it_is_to_be_fed() -> None:
+def test_a_recurrent_policy_returns_its_next_state() -> None:
     policy = Policy.load(COUNTING_BUNDLE)
     fed = {**policy.interface.example(1), "observations": np.array([[2]], np.float32)}
     found = policy.run(fed, policy.interface.required_outputs)
@@ -93,14 +93,14 @@ def test_a_recurrent_policy_returns_the_state_it_is_to_be_fed() -> None:
     assert found["state_out.steps"].tolist() == [[[1, 1, 1]] * 2]
 
 
-def test_an_environment_may_have_wrappers() -> None:
+def test_a_bundle_names_the_wrappers_of_its_environment() -> None:
     policy = Policy.load(Bundle(CARTPOLE_BUNDLE.graph, changed(wrappers=["module:Class"])))
     assert policy.environment.wrappers == ("module:Class",)
     assert policy.environment.to_json() == {"id": "CartPole-v1", "kwargs": {}, "wrappers": ["module:Class"]}
 
 
-def test_a_failing_graph_says_so_in_our_words(policy: Policy) -> None:
-    with pytest.raises(PolicyFailed, match="the server's log says why"):
+def test_a_failing_graph_raises_without_the_runtimes_message(policy: Policy) -> None:
+    with pytest.raises(PolicyFailed, match="the server's log has the reason"):
         policy.act(np.zeros((1, 5), np.float32))
 
 
@@ -110,7 +110,7 @@ def test_a_bundle_is_read_from_a_directory(tmp_path: Path) -> None:
     assert Bundle.read(tmp_path) == CARTPOLE_BUNDLE
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_the_error_names_the_missing_file(tmp_path: Path) -> None:
     with pytest.raises(BundleFileMissing) as caught:
         Bundle.read(tmp_path)
     assert str(caught.value) == f"cannot read model.onnx of {tmp_path}: No such file or directory"
@@ -127,7 +127,7 @@ def changed(**changes: Any) -> bytes:
         (Bundle(CARTPOLE_BUNDLE.graph, b"[]"), "policy.json is not valid"),
         (Bundle(CARTPOLE_BUNDLE.graph, b"\xff"), "policy.json is not valid"),
         (Bundle(CARTPOLE_BUNDLE.graph, b'{"format": 1}'), "policy.json is not valid"),
-        (Bundle(CARTPOLE_BUNDLE.graph, changed(format=2)), "format 2 is not 1, which this release reads"),
+        (Bundle(CARTPOLE_BUNDLE.graph, changed(format=2)), "its format is 2, this release reads format 1"),
         (Bundle(CARTPOLE_BUNDLE.graph, changed(environment={"id": "x"})), '"environment" needs "id" and "kwargs"'),
         (Bundle(CARTPOLE_BUNDLE.graph, changed(noise=[{"distribution": "normal", "size": 1}])), "inputs are 'observ"),
         (Bundle(EXPLORING_BUNDLE.graph, changed(noise=[{"distribution": "gumbel", "size": 3}])), "model.onnx is not"),
@@ -139,7 +139,7 @@ def changed(**changes: Any) -> bytes:
         (Bundle(ROBOT_BUNDLE.graph, policy_json(CARTPOLE, ROBOT_ACTIONS)), "its inputs are 'observations.arm.grip', "),
         (Bundle(ROBOT_BUNDLE.graph, policy_json(ROBOT)), "it lacks the outputs 'action'"),
         (Bundle(CARTPOLE_BUNDLE.graph[:-40], policy_json()), "model.onnx is not valid: it is truncated"),
-        (Bundle(b"", policy_json()), "model.onnx is not valid: it holds no graph"),
+        (Bundle(b"", policy_json()), "model.onnx is not valid: it contains no graph"),
         (Bundle(cartpole_graph(input="x").SerializeToString(), policy_json()), "model.onnx is not valid"),
         (Bundle(CARTPOLE_BUNDLE.graph, policy_json(spaces.Box(-1, 1, (3,)))), "model.onnx is not valid"),
         (
@@ -148,7 +148,7 @@ def changed(**changes: Any) -> bytes:
         ),
     ],
 )
-def test_a_bundle_that_does_not_fit_together_is_refused(bundle: Bundle, message: str) -> None:
+def test_a_bundle_whose_parts_do_not_match_is_rejected(bundle: Bundle, message: str) -> None:
     with pytest.raises(BundleInvalid, match=message):
         Policy.load(bundle)
 

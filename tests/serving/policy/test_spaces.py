@@ -7,7 +7,7 @@ import pytest
 from gymnasium import spaces
 
 from serving.policy.errors import SpaceUnsupported
-from serving.policy.spaces import leaves, space_from_json, space_to_json
+from serving.policy.spaces import describe, leaves, space_from_json, space_to_json
 from tests.serving.policies import ROBOT
 
 CARTPOLE = spaces.Box(np.array([-4.8, -np.inf], np.float32), np.array([4.8, np.inf], np.float32))
@@ -36,7 +36,7 @@ SPACES: list[Any] = [
 
 
 @pytest.mark.parametrize("space", SPACES, ids=str)
-def test_a_space_survives_the_way_through_json(space: spaces.Space[Any]) -> None:
+def test_a_space_equals_itself_after_json(space: spaces.Space[Any]) -> None:
     text = json.dumps(space_to_json(space), allow_nan=False)
     found = space_from_json(json.loads(text))
     assert found == space
@@ -69,7 +69,7 @@ def test_a_discrete_space_names_its_start() -> None:
     assert space_to_json(spaces.Discrete(3, start=1)) == {"type": "Discrete", "n": 3, "start": 1}
 
 
-def test_the_leaves_of_a_nested_space_are_sorted_and_named_by_their_way() -> None:
+def test_the_leaves_of_a_nested_space_are_sorted_and_named_by_their_path() -> None:
     found = leaves(ROBOT)
     assert [leaf.path for leaf in found] == ["arm.grip", "arm.position", "goal.0", "goal.1", "switches"]
     assert found[1].space == spaces.Box(-1, 1, (3,))
@@ -78,7 +78,7 @@ def test_the_leaves_of_a_nested_space_are_sorted_and_named_by_their_way() -> Non
     assert [leaf.path for leaf in leaves(insertion)] == ["a", "b"]
 
 
-def test_a_space_that_is_one_array_is_its_own_leaf() -> None:
+def test_a_space_of_one_array_is_its_only_leaf() -> None:
     (leaf,) = leaves(CARTPOLE)
     assert (leaf.path, leaf.space, leaf.tensor("action")) == ("", CARTPOLE, "action")
 
@@ -87,15 +87,15 @@ def test_a_space_that_is_one_array_is_its_own_leaf() -> None:
 @pytest.mark.parametrize(
     ("space", "message"),
     [
-        (spaces.Text(3), r"space not supported: Text\(.*; supported are Box, Discrete, "),
-        (spaces.Dict(a=spaces.Sequence(spaces.Discrete(2))), "space not supported: Sequence"),
-        (spaces.Dict({"a.b": spaces.Discrete(2)}), r"Dict with the key 'a.b' \(keys are strings without dots\)"),
+        (spaces.Text(3), r"unsupported space: Text\(.*; supported are Box, Discrete, "),
+        (spaces.Dict(a=spaces.Sequence(spaces.Discrete(2))), "unsupported space: Sequence"),
+        (spaces.Dict({"a.b": spaces.Discrete(2)}), r"Dict with the key 'a.b' \(keys must be strings without dots\)"),
         (spaces.Dict({1: spaces.Discrete(2)}), "Dict with the key 1 "),  # type: ignore[dict-item]
-        (spaces.Tuple([]), "which is empty"),
+        (spaces.Tuple([]), "which has no arrays"),
     ],
     ids=str,
 )
-def test_a_space_without_a_json_form_is_refused_by_name(use: Any, space: Any, message: str) -> None:
+def test_the_error_names_a_space_without_a_json_form(use: Any, space: Any, message: str) -> None:
     with pytest.raises(SpaceUnsupported, match=message):
         use(space)
 
@@ -119,6 +119,25 @@ def test_a_space_without_a_json_form_is_refused_by_name(use: Any, space: Any, me
     ],
     ids=str,
 )
-def test_a_description_that_is_none_is_refused(description: object) -> None:
+def test_an_invalid_description_is_rejected(description: object) -> None:
     with pytest.raises(SpaceUnsupported):
         space_from_json(description)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, "null"),
+        (True, "true"),
+        ("a" * 30, f'the string "{"a" * 20}"'),
+        ([1], "a list"),
+        ({}, "an object"),
+        (1.5, "1.5"),
+        (10**50, "1" + "0" * 39),
+        (float("nan"), "NaN"),
+        (float("-inf"), "-Infinity"),
+    ],
+    ids=str,
+)
+def test_a_json_value_is_described_in_the_terms_of_json(value: Any, expected: str) -> None:
+    assert describe(value) == expected

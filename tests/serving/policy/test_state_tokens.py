@@ -15,7 +15,7 @@ AFTER = {
 }
 
 
-def test_what_the_graph_returned_is_what_it_is_fed_next() -> None:
+def test_a_written_state_is_read_back() -> None:
     tensors, reset = CODEC.read(CODEC.write(AFTER), ["one", "other"])
     assert reset.tolist() == [False, False]
     np.testing.assert_array_equal(tensors["state_in.h"], AFTER["state_out.h"])
@@ -23,13 +23,13 @@ def test_what_the_graph_returned_is_what_it_is_fed_next() -> None:
     assert tensors["state_in.c"].dtype == np.float32
 
 
-def test_no_state_is_the_initial_one() -> None:
+def test_without_a_token_the_row_begins_with_the_initial_state() -> None:
     tensors, reset = CODEC.read([None, CODEC.write(AFTER)[1]], ["one", "other"])
     assert tensors["state_in.h"].tolist() == [[0, 0], [3, float(np.float32(np.pi))]]
     assert reset.tolist() == [False, False]
 
 
-def test_another_replica_of_the_version_reads_it() -> None:
+def test_another_replica_of_the_version_reads_the_token() -> None:
     tensors, _ = StateCodec(SHAPES, "model/3", b"key").read(CODEC.write(AFTER)[:1], ["state"])
     assert tensors["state_in.h"].tolist() == [[1, 2]]
 
@@ -43,7 +43,7 @@ def test_another_replica_of_the_version_reads_it() -> None:
         StateCodec({}, "model/4", b"other"),
     ],
 )
-def test_the_state_of_another_version_begins_anew_and_says_so(other: StateCodec) -> None:
+def test_the_token_of_another_version_resets_the_state(other: StateCodec) -> None:
     tensors, reset = other.read([CODEC.write(AFTER)[0], None], ["one", "other"])
     assert reset.tolist() == [True, False]
     assert not any(tensor.any() for tensor in tensors.values())
@@ -80,14 +80,14 @@ def forged() -> str:
     ],
     ids=repr,
 )
-def test_a_malformed_or_forged_state_is_refused(state: Any, message: str) -> None:
+def test_a_malformed_or_forged_token_is_rejected(state: Any, message: str) -> None:
     with pytest.raises(StateInvalid) as caught:
         CODEC.read([state], ["state"])
     assert str(caught.value) == (
-        f"{message}; send back what the last answer held, or leave it out to begin with the initial state"
+        f"{message}; send the state of the last response, or leave it out to begin with the initial state"
     )
 
 
-def test_a_bad_state_in_a_batch_is_named_with_its_index() -> None:
+def test_the_error_names_the_index_of_a_malformed_token() -> None:
     with pytest.raises(StateInvalid, match=r"states\[1\] is cut off"):
         CODEC.read([None, ""], ["states[0]", "states[1]"])

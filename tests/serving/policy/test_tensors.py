@@ -1,6 +1,6 @@
 import numpy as np
 
-from serving.policy.rows import Rows, joined
+from serving.policy.tensors import Rows, joined
 
 PLAIN = np.ones((2, 4), np.float32)
 NOISY = Rows(
@@ -10,18 +10,18 @@ NOISY = Rows(
 )
 
 
-def test_one_batch_is_joined_as_it_is() -> None:
+def test_a_single_batch_is_returned_unchanged() -> None:
     assert joined([PLAIN]) is PLAIN
     assert joined([NOISY]) is NOISY
 
 
-def test_arrays_are_joined_to_an_array() -> None:
+def test_arrays_are_joined_into_an_array() -> None:
     found = joined([PLAIN, PLAIN])
     assert isinstance(found, np.ndarray)
     assert found.shape == (4, 4)
 
 
-def test_rows_are_joined_with_zeros_for_what_some_leave_out() -> None:
+def test_optional_tensors_that_some_rows_lack_are_joined_as_zeros() -> None:
     found = joined([PLAIN, NOISY])
     assert isinstance(found, Rows)
     assert len(found) == 3
@@ -31,7 +31,7 @@ def test_rows_are_joined_with_zeros_for_what_some_leave_out() -> None:
     assert found.details.tolist() == [False, False, True]
 
 
-def test_a_slice_of_rows_is_that_of_each_tensor() -> None:
+def test_slicing_rows_slices_each_tensor() -> None:
     found = joined([PLAIN, NOISY])[2:3]
     assert isinstance(found, Rows)
     assert (len(found), found.details.tolist()) == (1, [True])
