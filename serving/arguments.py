@@ -1,21 +1,136 @@
-"""How the number of replicas follows the load."""
+"""The arguments of the served application: one declaration for Serve's config files and for the command line."""
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from serving.replica.limits import MAX_BODY_BYTES, MAX_OBSERVATIONS
+
+GIB = 1 << 30
 
 
 class Autoscaling(BaseModel):
-    """Between how many replicas, and at which load. Serve's names, and its meanings."""
+    """Bounds and target of the number of replicas. Names and meanings are those of Serve's AutoscalingConfig."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    min_replicas: int = Field(default=1, ge=1, description="Never fewer; none would let the first request wait.")
-    max_replicas: int = Field(default=2, ge=1, description="Never more.")
-    target_ongoing_requests: float = Field(default=8.0, gt=0, description="Requests under way per replica, on average.")
-    upscale_delay_s: float = Field(default=10.0, ge=0, description="How long the load must be higher.")
-    downscale_delay_s: float = Field(default=300.0, ge=0, description="How long it must be lower.")
+    min_replicas: int = Field(default=1, ge=1, description="Smallest number of replicas.")
+    max_replicas: int = Field(default=2, ge=1, description="Largest number of replicas.")
+    target_ongoing_requests: float = Field(
+        default=8.0, gt=0, description="Average number of concurrent requests per replica that Serve aims for."
+    )
+    upscale_delay_s: float = Field(
+        default=10.0, ge=0, description="Seconds of load above the target before Serve adds replicas."
+    )
+    downscale_delay_s: float = Field(
+        default=300.0, ge=0, description="Seconds of load below the target before Serve removes replicas."
+    )
 
     @model_validator(mode="after")
-    def _agree(self) -> "Autoscaling":
+    def _check_bounds(self) -> "Autoscaling":
         if self.min_replicas > self.max_replicas:
             raise ValueError(f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}")
         return self
+
+
+class Arguments(BaseModel):
+    """The arguments of one application. Unknown names and contradictions raise pydantic's ValidationError."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    model_uri: str = Field(
+        default="models:/cartpole-ppo/Production",
+        description="Model to serve: models:/NAME/STAGE, models:/NAME@ALIAS, models:/NAME/VERSION or "
+        "models:/NAME/latest.",
+    )
+    tracking_uri: str | None = Field(
+        default=None, description="MLflow tracking URI. Default: MLFLOW_TRACKING_URI, read where the server is started."
+    )
+    cache_dir: str | None = Field(
+        default=None, description="Directory on each node in which bundles are cached. Default: the user's cache."
+    )
+    cache_bytes: int = Field(
+        default=GIB, ge=0, description="Limit on the size of the cache, in bytes; bundles in use do not count."
+    )
+    refresh_interval_s: float = Field(default=2.0, gt=0, description="Seconds between polls of the registry.")
+    allow_space_change: bool = Field(
+        default=False, description="Serve a promoted version even if its spaces differ from those of the served one."
+    )
+    candidate_memory_bytes: int = Field(
+        default=GIB, ge=1 << 20, description="Memory that the trial of a new version may use, in bytes."
+    )
+    candidate_timeout_s: float = Field(
+        default=15.0, gt=0, description="Seconds that the trial of a new version may take."
+    )
+    num_replicas: int = Field(
+        default=1, ge=1, description="Number of replica processes. Cannot be combined with autoscaling."
+    )
+    autoscaling: Autoscaling | None = Field(
+        default=None,
+        description="Scale the number of replicas with the load, as JSON: "
+        + ", ".join(Autoscaling.model_fields)
+        + ". Default: a fixed number.",
+    )
+    num_threads: int = Field(default=1, ge=1, description="Threads that a replica uses to compute one batch.")
+    max_ongoing_requests: int = Field(
+        default=256,
+        ge=1,
+        description="Concurrent requests per replica; further ones are rejected (503) if the policy takes over 1 ms.",
+    )
+    max_batch_size: int = Field(
+        default=16,
+        ge=1,
+        description="Observations of concurrent requests that are computed as one batch; 1 turns batching off.",
+    )
+    batch_wait_timeout_s: float = Field(
+        default=0.0, ge=0, description="Seconds that the first request of a batch waits for others."
+    )
+    max_body_bytes: int = Field(
+        default=MAX_BODY_BYTES,
+        ge=1,
+        description="Largest request body in bytes; larger ones are rejected (413). A higher limit slows all requests.",
+    )
+    max_observations: int = Field(
+        default=MAX_OBSERVATIONS, ge=1, description="Observations in one request; more are rejected (413)."
+    )
+    auth_token_file: str | None = Field(
+        default=None,
+        description="File on each node with the bearer token that clients must send. Default: no authentication.",
+    )
+    play_sessions: int = Field(
+        default=2, ge=0, description="Concurrent viewers of /play per replica; 0 turns the page off."
+    )
+    access_log: bool = Field(default=False, description="Log each request, which multiplies the tail latency.")
+
+    @field_validator("autoscaling", mode="before")
+    @classmethod
+    def _parse_json(cls, autoscaling: Any) -> Any:
+        """Parse JSON text: the command line and `serve run` pass every argument as text."""
+        try:
+            return json.loads(autoscaling) if isinstance(autoscaling, str) else autoscaling
+        except ValueError as error:
+            raise ValueError(f'expected JSON like {{"max_replicas": 4}} ({error})') from error
+
+    @model_validator(mode="after")
+    def _check_combinations(self) -> "Arguments":
+        if self.autoscaling is not None and "num_replicas" in self.model_fields_set:
+            raise ValueError("num_replicas and autoscaling contradict each other: give one of them")
+        if self.batch_wait_timeout_s and self.max_batch_size == 1:
+            raise ValueError("batch_wait_timeout_s only adds latency if max_batch_size is 1: give one of them")
+        if self.autoscaling and self.autoscaling.target_ongoing_requests > self.max_ongoing_requests:
+            raise ValueError("target_ongoing_requests is above max_ongoing_requests and can never be reached: lower it")
+        return self
+
+    @property
+    def cache_directory(self) -> Path:
+        """The directory of the cache on this node."""
+        from serving.registry.registry import default_cache_dir
+
+        return Path(self.cache_dir) if self.cache_dir else default_cache_dir()
+
+    @property
+    def largest_num_replicas(self) -> int:
+        """The number of replicas at full load."""
+        return self.num_replicas if self.autoscaling is None else self.autoscaling.max_replicas

@@ -1,4 +1,4 @@
-"""What `python -m serving run` does, from the first check to the last process gone."""
+"""`python -m serving run`: checks everything that can be checked early, starts Ray and Serve, and stops them."""
 
 import contextlib
 import importlib
@@ -10,179 +10,156 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import click
 from gymnasium import Space
 
+from serving.arguments import Arguments
 from serving.errors import ServingError
 from serving.policy.spaces import Json
-from serving.ray import settings as engine
+from serving.ray import settings
 from serving.ray.cluster import Cluster, check_port
 from serving.ray.errors import PortTaken
 from serving.ray.stopping import Stop, ignore_signals, stop_on_signals
-from serving.registry import registry, tracking
+from serving.registry import tracking
+from serving.registry.access import SubprocessRegistry
 from serving.registry.errors import ModelUnknown, ModelUriInvalid, VersionMissing
 from serving.registry.last_known_good import LastKnownGood
-from serving.registry.poller import Beside
-from serving.registry.registry import ModelVersion
+from serving.registry.model_version import ModelVersion
 from serving.replica import auth
-from serving.rollout import trial as candidate
+from serving.rollout.trial import TrialLimits, run_trial
 
 MAX_EXAMPLE_NUMBERS = 64
-"""A larger observation makes no readable example."""
+"""Observations with more numbers are too long for the example that the command prints."""
 
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """How to serve, as the command line says it."""
+    """Where to serve: the options of `serving run` that are no arguments of the application."""
 
-    model_uri: str
-    host: str
-    port: int
-    grpc_port: int | None
-    """None for no gRPC."""
-    route_prefix: str | None
-    """None for the model's name."""
-    num_replicas: int
-    num_threads: int
-    cache_dir: str | None
-    max_ongoing_requests: int
-    max_batch_size: int
-    batch_wait_timeout_s: float
-    max_body_bytes: int
-    max_observations: int
-    max_json_depth: int
-    auth_token_file: str | None
-    play_sessions: int
-    access_log: bool
-    refresh_interval_s: float
-    allow_space_change: bool
-    address: str | None
-    """The Ray to join, None to start one."""
-    startup_timeout_s: float
+    host: str = "127.0.0.1"
+    port: int = 8000
+    grpc_port: int | None = None
+    """None turns gRPC off."""
+    route_prefix: str | None = None
+    """None means `/` and the model's name."""
+    address: str | None = None
+    """The Ray cluster to join; None starts a local Ray."""
+    startup_timeout_s: float = 120.0
 
 
-def run(options: ServerOptions) -> None:
-    """Serve until SIGINT or SIGTERM, then leave nothing behind.
+def run(arguments: Arguments, options: ServerOptions) -> None:
+    """Serve until SIGINT or SIGTERM, then stop every process that was started.
 
     Raises:
-        ServingError: whatever stands in the way, most of it found before Ray is started.
+        ServingError: The policy cannot be served. Most causes are found before Ray starts.
     """
     with stop_on_signals():
         try:
-            _serve(options)
+            _serve(arguments, options)
         except Stop as stop:
             click.echo("Interrupted.", err=True)
             sys.exit(128 + stop.signum)
 
 
-def _serve(options: ServerOptions) -> None:
+def _serve(arguments: Arguments, options: ServerOptions) -> None:
     if options.grpc_port == options.port:
         raise PortTaken(options.host, options.port, "taken by HTTP", "--grpc-port")
-    engine.configure(options.max_body_bytes)  # before ray is imported
-    # Beside the check, which waits for processes of its own.
+    if arguments.tracking_uri is not None:
+        os.environ["MLFLOW_TRACKING_URI"] = arguments.tracking_uri
+    # Ray reads its settings when it is imported.
+    settings.configure(arguments.max_body_bytes, own_ray=options.address is None)
+    # The checks wait for other processes, so import Ray in the meantime.
     threading.Thread(target=importlib.import_module, args=("serving.app",)).start()
-    version, observation_space = _check(options)
-    prefix = options.route_prefix or f"/{version.name}"
+    version, observation_space = check(arguments, options)
     click.echo(f"Starting to serve {version.name} version {version.version} ...")
-    with _cluster(options) as cluster:
+    with _cluster(arguments, options) as cluster:
         try:
-            cluster.deploy(_application(options), version.name, prefix)
-            url = f"http://{_reachable(cluster.host)}:{cluster.port}{prefix.rstrip('/')}"
-            cluster.wait(version.name, f"{url}/health", options.startup_timeout_s)
-            if cluster.grpc_port is not None:
-                click.echo(f"gRPC:     {_reachable(cluster.host)}:{cluster.grpc_port}, the Open Inference Protocol")
-            _announce(url, version, observation_space, options)
-            _stay()
+            url = _deploy(cluster, arguments, options, version)
+            _announce(url, cluster, version, observation_space, arguments)
+            _wait_for_signal()
         finally:
             ignore_signals()
 
 
-def _check(options: ServerOptions) -> tuple[ModelVersion, Space[Any]]:
-    """Find in seconds what would otherwise fail after Ray has started: registry, version, bundle, port."""
+def check(arguments: Arguments, options: ServerOptions) -> tuple[ModelVersion, Space[Any]]:
+    """Check the token file, ports, registry and bundle. Return the version to serve and its observation space.
+
+    If the registry or the bundle fails, the version that this machine last served for the URI is returned.
+    """
     tracking.bound_requests()
-    if options.auth_token_file is not None:
-        auth.read_token(options.auth_token_file)
+    if arguments.auth_token_file is not None:
+        auth.read_token(arguments.auth_token_file)
     if options.address is None:
         check_port(options.host, options.port)
         if options.grpc_port is not None:
             check_port(options.host, options.grpc_port, "--grpc-port")
-    directory = Path(options.cache_dir) if options.cache_dir else registry.default_cache_dir()
     uri = tracking.tracking_uri()
-    good = LastKnownGood(directory, uri, options.model_uri)
-    with contextlib.closing(Beside(uri)) as asked:
+    good = LastKnownGood(arguments.cache_directory, uri, arguments.model_uri)
+    with contextlib.closing(SubprocessRegistry(uri)) as registry:
         try:
             tracking.check_tracking_server()
-            version = asked.resolve(options.model_uri)
-            bundle = asked.fetch(version, directory)
-            if not good.vouches_for(version):
-                candidate.check(bundle, candidate.Limits())
-                good.remember(version)
+            version = registry.resolve(arguments.model_uri)
+            bundle = registry.fetch(version, arguments.cache_directory)
+            if not good.has_files_of(version):
+                run_trial(bundle, TrialLimits(arguments.candidate_memory_bytes, arguments.candidate_timeout_s))
+                good.save(version)
         except (ModelUriInvalid, ModelUnknown, VersionMissing):
-            raise  # the registry is well and says no: whoever starts a server is here to read it
+            raise  # The registry works, and the user is here to correct the URI or to promote a version.
         except ServingError as error:
-            version = _last_known_good(good, error)
-            bundle = asked.fetch(version, directory)
+            version = _recall(good, error)
+            bundle = registry.fetch(version, arguments.cache_directory)
     return version, bundle.observation_space
 
 
-def _last_known_good(good: LastKnownGood, error: ServingError) -> ModelVersion:
-    """Return the version that this machine last served for the URI. Raises `error` where there is none."""
-    version = good.recall()
+def _recall(good: LastKnownGood, error: ServingError) -> ModelVersion:
+    """Return the last known good version, with a warning about `error`. Raise `error` if there is none."""
+    version = good.load()
     if version is None:
         raise error
-    warning = f"Warning: {error}\nStarting with the last known good version, {version.version}, and asking on."
+    warning = f"Warning: {error}\nStarting with the last known good version, {version.version}. Replicas keep polling the registry."
     click.secho(warning, fg="yellow", err=True)
     return version
 
 
-def _cluster(options: ServerOptions) -> Cluster:
-    cpus = max(os.cpu_count() or 1, options.num_replicas)
+def _cluster(arguments: Arguments, options: ServerOptions) -> Cluster:
+    cpus = max(os.cpu_count() or 1, arguments.largest_num_replicas)
     return Cluster(options.host, options.port, grpc_port=options.grpc_port, address=options.address, cpus=cpus)
 
 
-def _application(options: ServerOptions) -> Any:
-    from serving.app import Arguments, build
+def _deploy(cluster: Cluster, arguments: Arguments, options: ServerOptions, version: ModelVersion) -> str:
+    """Deploy the application, wait until it answers, and return its URL."""
+    from serving.app import build
 
-    arguments = Arguments(
-        model_uri=options.model_uri,
-        cache_dir=options.cache_dir and os.path.abspath(options.cache_dir),  # noqa: PTH100 - None stays None
-        num_replicas=options.num_replicas,
-        num_threads=options.num_threads,
-        max_ongoing_requests=options.max_ongoing_requests,
-        max_batch_size=options.max_batch_size,
-        batch_wait_timeout_s=options.batch_wait_timeout_s,
-        max_body_bytes=options.max_body_bytes,
-        max_observations=options.max_observations,
-        max_json_depth=options.max_json_depth,
-        auth_token_file=options.auth_token_file,
-        play_sessions=options.play_sessions,
-        access_log=options.access_log,
-        refresh_interval_s=options.refresh_interval_s,
-        allow_space_change=options.allow_space_change,
-    )
-    return build(arguments)
+    prefix = options.route_prefix or f"/{version.name}"
+    cluster.deploy(build(arguments), version.name, prefix)
+    url = f"http://{_client_host(cluster.host)}:{cluster.port}{prefix.rstrip('/')}"
+    cluster.wait(version.name, f"{url}/health", options.startup_timeout_s)
+    return url
 
 
-def _stay() -> None:
-    """Sleep until a signal comes."""
+def _wait_for_signal() -> None:
     try:
         while True:
             time.sleep(3600)
     except Stop:
-        click.echo("Stopping: requests under way are answered first ...")
+        click.echo("Stopping: requests in progress are answered first ...")
 
 
-def _announce(url: str, version: ModelVersion, observation_space: Space[Any], options: ServerOptions) -> None:
-    token_file = shlex.quote(options.auth_token_file) if options.auth_token_file else None
+def _announce(
+    url: str, cluster: Cluster, version: ModelVersion, observation_space: Space[Any], arguments: Arguments
+) -> None:
+    """Print the addresses and commands to try."""
+    token_file = shlex.quote(arguments.auth_token_file) if arguments.auth_token_file else None
     header = f' -H "Authorization: Bearer $(cat {token_file})"' if token_file else ""
     option = f" --auth-token-file {token_file}" if token_file else ""
+    if cluster.grpc_port is not None:
+        click.echo(f"gRPC:     {_client_host(cluster.host)}:{cluster.grpc_port}, the Open Inference Protocol")
     click.echo(f"Serving {version.name} version {version.version} ({version.uri}) at {url}")
     click.echo(f"Try it:   {_example(url, observation_space.shape or ())}{header}")
     click.echo(f"Play:     python -m serving query --url {url} --episodes 5{option}")
-    if options.play_sessions:
+    if arguments.play_sessions:
         click.echo(f"Watch it: {url}/play")
     click.echo("Stop it:  Ctrl-C")
 
@@ -197,7 +174,7 @@ def _zeros(shape: tuple[int, ...]) -> Json:
     return [_zeros(shape[1:]) for _ in range(shape[0])] if shape else 0
 
 
-def _reachable(host: str) -> str:
-    """Return a host to connect to for one to listen on."""
+def _client_host(host: str) -> str:
+    """Return the host that clients on this machine connect to when the server listens on `host`."""
     host = {"0.0.0.0": "127.0.0.1", "*": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     return f"[{host}]" if ":" in host else host

@@ -1,1 +1,1 @@
-"""Ray and Ray Serve: settings, cluster start and stop, HAProxy, draining and autoscaling."""
+"""Ray and Ray Serve: settings, start and stop of a cluster, HAProxy, and every use of Ray's private parts."""

@@ -1,11 +1,10 @@
-"""Ray and Ray Serve around one application: started or joined, deployed to, and left as they were found."""
+"""Starts or joins Ray and Ray Serve, deploys one application, and stops what it started."""
 
 import contextlib
 import logging
 import os
 import re
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
@@ -14,16 +13,16 @@ from typing import Any, Self
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
-from serving import processes as orphans
-from serving.ray import drain as proxy
+from serving import processes
+from serving.ray import internals
+from serving.ray.drain import drain_proxies
 from serving.ray.errors import ClusterUnreachable, DeploymentFailed, GrpcNotStarted, PortTaken
-from serving.ray.internals import setup_hook
-from serving.ray.stopping import signals_kept
+from serving.ray.stopping import restore_handlers
 
 SERVICER_FUNCTION = (
     "serving.protocols.open_inference.protos.inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server"
 )
-"""What Serve calls to learn which RPCs there are."""
+"""The function that registers the gRPC service with Serve."""
 
 POLL_S = 0.05
 STATUS_EVERY_S = 0.5
@@ -31,9 +30,17 @@ NAMESPACE = "serve"
 
 
 class Cluster:
-    """A Ray, its own or another's, that runs applications.
+    """A local Ray, or a Ray cluster that is joined, with Serve running on it.
 
-    A context manager: on leaving it shuts down what it started, and deletes what it deployed to another's.
+    Use it as a context manager. On exit a local Ray is shut down; from a joined cluster the deployed applications are
+    deleted.
+
+    Args:
+        host: The address that the server listens on.
+        port: The port for HTTP.
+        grpc_port: The port for gRPC; None turns it off.
+        address: The Ray cluster to join; None starts a local Ray.
+        cpus: The number of CPUs that a local Ray offers; None for those of the machine.
     """
 
     def __init__(
@@ -57,6 +64,7 @@ class Cluster:
                 self._start()
             else:
                 self._join(self._address)
+            internals.print_replicas_only()
             self._start_serve()
         return self
 
@@ -64,8 +72,8 @@ class Cluster:
         self._leave()
 
     def _leave(self) -> None:
-        # Ray announces on stdout that its actors were killed, as it was told to.
-        with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+        # Ray prints to stdout that its actors were killed.
+        with Path(os.devnull).open("w") as null, contextlib.redirect_stdout(null):
             self._cleanup.close()
 
     @contextlib.contextmanager
@@ -79,28 +87,28 @@ class Cluster:
     def _start(self) -> None:
         import ray
 
-        # The news that Ray asks its clients for a token, as it does by default, is not for our users.
-        logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
-        orphans.adopt()
-        self._later(orphans.end_children)
-        self._later(ray.shutdown)
-        _stay_on_loopback()
-        hook = setup_hook(self._grpc_host())
-        with signals_kept():
+        internals.check_loopback()
+        runtime_env = None
+        if self.grpc_port is not None:
+            internals.check_grpc()
+            runtime_env = {"worker_process_setup_hook": internals.grpc_setup_hook(self._grpc_host())}
+        internals.silence_token_notice()
+        processes.adopt_orphans()
+        self._on_exit(processes.kill_children)
+        self._on_exit(ray.shutdown)
+        with restore_handlers():
             ray.init(
-                # "local" always starts a Ray; no address would join whichever runs on this machine.
+                # "local" always starts a Ray; without an address ray.init joins one that runs on this machine.
                 address="local",
                 include_dashboard=False,
                 num_cpus=self._cpus,
                 namespace=NAMESPACE,
                 logging_level=logging.WARNING,
-                runtime_env=None if self.grpc_port is None else {"worker_process_setup_hook": hook},
-                _node_ip_address="127.0.0.1",
+                runtime_env=runtime_env,
             )
-        _show_replicas_only()
 
     def _grpc_host(self) -> str:
-        """Return where Serve's own gRPC servers listen: behind HAProxy, or in its place."""
+        """Return the address for Serve's own gRPC servers: loopback if HAProxy is in front of them."""
         return "127.0.0.1" if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" else self.host
 
     def _join(self, address: str) -> None:
@@ -108,10 +116,10 @@ class Cluster:
 
         import serving
 
-        self._later(ray.shutdown)  # leaves the cluster, which goes on
+        self._on_exit(ray.shutdown)  # disconnects; the cluster keeps running
         package = str(Path(serving.__file__).parent)
         try:
-            with signals_kept():
+            with restore_handlers():
                 ray.init(
                     address=address,
                     namespace=NAMESPACE,
@@ -120,44 +128,56 @@ class Cluster:
                 )
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ClusterUnreachable(address, next(iter(str(error).splitlines()), repr(error))) from error
-        _show_replicas_only()
 
     def _start_serve(self) -> None:
         from ray import serve
 
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         if self._address is None:
-            self._later(serve.shutdown)
+            self._on_exit(serve.shutdown)
+        grpc = None
+        if self.grpc_port is not None:
+            grpc = {"port": self.grpc_port, "grpc_servicer_functions": [SERVICER_FUNCTION]}
         try:
             serve.start(
                 proxy_location="HeadOnly",
                 http_options={"host": self.host, "port": self.port},
-                grpc_options=_grpc_options(self.grpc_port),
+                grpc_options=grpc,
             )
         except RuntimeError as error:
             if "Failed to bind" in str(error):
                 raise PortTaken(self.host, self.port, "taken while Ray started") from error
             raise
-        self.host, self.port = _bound_to()
-        if self.grpc_port is not None:
-            self.grpc_port = _grpc_bound_to()
+        self._read_addresses()
+
+    def _read_addresses(self) -> None:
+        """Read where Serve listens: one that ran already on the cluster keeps its own addresses.
+
+        Raises:
+            GrpcNotStarted: It runs without the gRPC service.
+        """
+        self.host, self.port = internals.http_address() or (self.host, self.port)
+        if self.grpc_port is not None and (service := internals.grpc_service()) is not None:
+            self.grpc_port, functions = service
+            if SERVICER_FUNCTION not in functions:
+                raise GrpcNotStarted(SERVICER_FUNCTION)
 
     def deploy(self, application: Any, name: str, route_prefix: str) -> None:
-        """Submit the application; `wait` says when it answers. It is deleted when this cluster is left."""
+        """Deploy the application without waiting for it. It is deleted on exit."""
         from ray import serve
 
         target = serve.RunTarget(application, name=name, route_prefix=route_prefix)
-        # Before serve.shutdown, which takes the proxy away from under the requests that are being answered.
-        self._later(lambda: serve.delete(name))
+        # Before serve.shutdown, which stops the proxy while requests are still in progress.
+        self._on_exit(lambda: serve.delete(name))
         if self._address is None:
-            self._later(proxy.close)
+            self._on_exit(drain_proxies)
         serve.run_many([target], wait_for_applications_running=False)
 
     def wait(self, name: str, url: str, timeout_s: float) -> None:
-        """Wait until `url` answers 200 through the proxy.
+        """Wait until `url` answers with status 200 through the proxy.
 
         Raises:
-            DeploymentFailed: a replica failed to start, or nothing answered in time.
+            DeploymentFailed: A replica failed to start, or `url` did not answer in time.
         """
         deadline = time.monotonic() + timeout_s
         next_status = time.monotonic() + STATUS_EVERY_S
@@ -169,8 +189,8 @@ class Cluster:
                 raise DeploymentFailed(f"no answer within {timeout_s:g} s", _messages(name))
             time.sleep(POLL_S)
 
-    def _later(self, step: Callable[[], Any]) -> None:
-        """Run the step on leaving, whatever becomes of those before it."""
+    def _on_exit(self, step: Callable[[], Any]) -> None:
+        """Run the step on exit, even if the steps before it fail. The last step that is added runs first."""
 
         def attempt() -> None:
             with contextlib.suppress(Exception):
@@ -179,68 +199,16 @@ class Cluster:
         self._cleanup.callback(attempt)
 
 
-def _stay_on_loopback() -> None:
-    """Make Ray take 127.0.0.1 for an answer: it puts the machine's own address in its place, and listens there.
-
-    The switch is for systems whose firewalls ask about listeners; Ray has no public one.
-    """
-    from ray._private import ray_constants
-
-    ray_constants.ENABLE_RAY_CLUSTER = False
-
-
-def _show_replicas_only() -> None:
-    """Of all that Ray's processes print, show what the replicas do: warnings and failures, a line each."""
-    from ray._private.ray_logging import global_worker_stdstream_dispatcher as dispatcher
-
-    def show(printed: dict[str, Any]) -> None:
-        if str(printed.get("actor_name") or "").startswith("ServeReplica"):
-            for line in printed["lines"]:
-                sys.stderr.write(f"[replica {printed['pid']}] {line}\n")
-
-    dispatcher.remove_handler("ray_print_logs")
-    dispatcher.add_handler("ray_print_logs", show)
-
-
-def _grpc_options(port: int | None) -> dict[str, Any] | None:
-    """Return what makes Serve answer gRPC, None for no port."""
-    return None if port is None else {"port": port, "grpc_servicer_functions": [SERVICER_FUNCTION]}
-
-
 def check_port(host: str, port: int, option: str = "--port") -> None:
     """Raise PortTaken, naming the option to change, unless this process could listen there."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as listener:
-        # As the server will: a connection of the last one that lingers is no obstacle.
+        # The server sets it, too: lingering connections of the previous server do not block the port.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
         except OSError as error:
             raise PortTaken(host, port, error.strerror or str(error), option) from error
-
-
-def address_from(option: str | None) -> str | None:
-    """Return the address of the Ray to join: the option's, or RAY_ADDRESS's; None to start one."""
-    return option or os.environ.get("RAY_ADDRESS") or None
-
-
-def _bound_to() -> tuple[str, int]:
-    """Return where Serve listens: a cluster that ran it already keeps its own host and port."""
-    from ray.serve.context import _get_global_client
-
-    options = _get_global_client().http_config
-    return options.host or "127.0.0.1", options.port
-
-
-def _grpc_bound_to() -> int:
-    """Return the port that Serve answers gRPC on. Raises GrpcNotStarted: a cluster that ran it already answers none."""
-    import ray
-    from ray.serve.context import _get_global_client
-
-    options = ray.get(_get_global_client()._controller.get_grpc_config.remote())  # noqa: SLF001 - no other way
-    if SERVICER_FUNCTION not in options.grpc_servicer_functions:
-        raise GrpcNotStarted(SERVICER_FUNCTION)
-    return int(options.port)
 
 
 def _answers(url: str) -> bool:
@@ -268,8 +236,8 @@ def _messages(name: str) -> str:
 
 
 def _reason(details: str) -> str:
-    """Return the line that says what happened in Serve's account of a failure, a traceback amid prose."""
-    own = re.findall(r"^(?:serving\.errors\.|pydantic)\w+: (.+)$", details, flags=re.MULTILINE)
+    """Return the line with the cause from Serve's messages, which mix prose and tracebacks."""
+    own = re.findall(r"^serving\.(?:\w+\.)*errors\.\w+: (.+)$", details, flags=re.MULTILINE)
     raised = re.findall(r"^((?:\w+\.)*\w*(?:Error|Exception): .+)$", details, flags=re.MULTILINE)
     lines = [line for line in details.splitlines() if line.strip()]
-    return str((own or raised or lines or ["no reason given"])[-1])
+    return str((own or raised or lines or ["Ray Serve gave no reason"])[-1])

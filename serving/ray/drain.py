@@ -1,4 +1,4 @@
-"""The HAProxy of a Ray of our own: closed before what stands behind it goes."""
+"""Graceful shutdown of the HAProxy of a local Ray, before its replicas stop."""
 
 import contextlib
 import signal
@@ -6,21 +6,21 @@ import signal
 import psutil
 
 CLOSE_WITHIN_S = 2.0
-"""A connection on which nothing is asked for so long is not waited for."""
+"""How long open connections may stay idle before they are cut."""
 
 
-def close() -> None:
-    """Have each HAProxy below this process take no new connection, and wait until it has answered what it has.
+def drain_proxies() -> None:
+    """Stop accepting connections in each HAProxy of this process, and wait until open requests are answered.
 
-    It closes each connection after the next answer on it, ends with the last, and Serve starts no other in its place.
-    The sessions of /play are answers that take minutes: they end here, with their environments.
+    On SIGUSR1 HAProxy closes each connection after its next response and exits after the last one; Serve does not
+    start another one. Sessions of /play last for minutes, so their environment processes are killed.
     """
-    below = psutil.Process().children(recursive=True)
-    proxies = [child for child in below if child.name() == "haproxy"]
+    descendants = psutil.Process().children(recursive=True)
+    proxies = [process for process in descendants if process.name() == "haproxy"]
     for proxy in proxies:
         proxy.send_signal(signal.SIGUSR1)
-    for child in below:
+    for process in descendants:
         with contextlib.suppress(psutil.Error):
-            if "serving.play.environment" in child.cmdline():
-                child.kill()
+            if "serving.play.environment" in process.cmdline():
+                process.kill()
     psutil.wait_procs(proxies, CLOSE_WITHIN_S)

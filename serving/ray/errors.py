@@ -7,50 +7,66 @@ from serving.errors import ServingError
 
 @dataclass(eq=False)
 class PortTaken(ServingError):
-    """Another process listens there."""
+    """The server cannot listen on a port."""
 
     host: str
     port: int
     reason: str
     option: str = "--port"
 
-    def __str__(self) -> str:
-        return f"cannot listen on {self.host}:{self.port} ({self.reason}). Choose another port with {self.option}"
+    template = "cannot listen on {host}:{port} ({reason}). Choose another port with {option}"
 
 
 @dataclass(eq=False)
 class GrpcNotStarted(ServingError):
-    """The cluster's Serve was started without gRPC, or with another's, which cannot be changed while it runs."""
+    """The cluster already runs a Serve without this gRPC service, which cannot be added while it runs."""
 
     function: str
 
-    def __str__(self) -> str:
-        return (
-            f"the cluster runs a Serve without gRPC. Leave --grpc-port out, or restart Serve with grpc_options whose "
-            f"grpc_servicer_functions are [{self.function}]"
-        )
+    template = (
+        "the cluster runs a Serve without gRPC. Omit --grpc-port, or restart Serve with grpc_options whose "
+        "grpc_servicer_functions are [{function}]"
+    )
 
 
 @dataclass(eq=False)
 class ClusterUnreachable(ServingError):
-    """No Ray cluster lets this process in at the address."""
+    """The Ray cluster at an address cannot be joined."""
 
     address: str
     reason: str
 
-    def __str__(self) -> str:
-        return (
-            f"cannot join the Ray cluster at {self.address}: {self.reason}. Where it asks for a token, set "
-            f"RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
-        )
+    template = (
+        "cannot join the Ray cluster at {address}: {reason}. If it requires a token, set RAY_AUTH_MODE=token and "
+        "RAY_AUTH_TOKEN"
+    )
 
 
 @dataclass(eq=False)
 class DeploymentFailed(ServingError):
-    """A replica did not come up; `details` holds what Ray Serve said."""
+    """A replica failed to start; `details` holds Ray Serve's messages."""
 
     reason: str
     details: str
 
-    def __str__(self) -> str:
-        return f"the policy could not be deployed: {self.reason}"
+    template = "the policy could not be deployed: {reason}"
+
+
+@dataclass(eq=False)
+class HaproxyNotExecutable(ServingError):
+    """The HAProxy that the user chose cannot be executed."""
+
+    path: str
+
+    template = "RAY_SERVE_HAPROXY_BINARY_PATH={path} is not an executable file. Correct it, or unset it"
+
+
+@dataclass(eq=False)
+class RayIncompatible(ServingError):
+    """The installed Ray lacks a private part that keeps the server private, so the server does not start."""
+
+    version: str
+    problem: str
+    remedy: str
+
+    template = "Ray {version} {problem}. {remedy}, or install Ray 2.60"

@@ -1,17 +1,17 @@
-"""Runs HAProxy with the configuration that Ray Serve generated, less what Serve leaves open, and failing over.
+"""Runs HAProxy with the configuration that Ray Serve generated, hardened and set up for retries.
 
-Serve calls it in place of the haproxy binary (`RAY_SERVE_HAPROXY_BINARY_PATH`), as a script: it may import
-nothing but the standard library. It closes what has no setting:
+Serve runs this script in place of the haproxy binary (`RAY_SERVE_HAPROXY_BINARY_PATH`). It may import only the
+standard library. It changes what Serve has no setting for:
 
-- statistics page and Prometheus exporter listen on all interfaces: here on sockets beside the configuration,
-- the admin socket is open to every user of the machine: here to this one,
-- each request is logged, by UDP, to whoever listens on port 514: here errors are,
-- each request is watched for a client that hangs up: here none is,
-- a request reaches a replica before its body has come, and cannot be sent again when the replica dies: here it waits
-  for its body (in the HTTP frontend only: bidirectional gRPC would hang),
-- a replica that is gone is waited for, for seconds: here 100 ms, for replicas are near,
-- each buffer is given back to the system after a request, and cleared before the next: here they are kept,
-- a Serve that is killed leaves its haproxy behind, answering errors: here it goes with its parent.
+- The statistics page and the Prometheus exporter listen on sockets beside the configuration, not on all interfaces.
+- Only this user can use the admin socket, not every user of the machine.
+- Errors are logged to UDP port 514, not every request.
+- Serve does not watch each request for a client that disconnects.
+- HAProxy reads the whole body before it sends a request to a replica, so that it can send the request again if the
+  replica dies. This applies to the HTTP frontend only: bidirectional gRPC would hang.
+- Connecting to a replica times out after 100 ms, because replicas are near.
+- HAProxy keeps its buffers between requests, instead of returning them to the system and clearing new ones.
+- HAProxy ends with its parent. Otherwise it would outlive a Serve that is killed, and answer with errors.
 """
 
 import ctypes
@@ -23,11 +23,10 @@ from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 
-UNWATCHED = "    http-request set-header x-request-disconnect-disabled ?1"
-"""Serve watches each connection for its end, with two tasks per request. One header
-tells it not to."""
+DISCONNECT_DISABLED = "    http-request set-header x-request-disconnect-disabled ?1"
+"""The header that stops Serve from watching a request's connection, which takes two tasks per request."""
 
-BUFFERS_KEPT = "    tune.memory.hot-size 67108864"
+KEEP_BUFFERS = "    tune.memory.hot-size 67108864"
 """Bytes per thread."""
 
 EDITS = (
@@ -35,15 +34,24 @@ EDITS = (
     (r"^(frontend prometheus\n\s*bind) .+$", r"\1 unix@{directory}/prom.sock mode 600"),
     (r"^(listen stats\n\s*bind) .+$", r"\1 unix@{directory}/stats.sock mode 600"),
     (r"^(\s*log \S+ local0) \w+$", r"\1 err"),
-    (rf"^(?:{re.escape(UNWATCHED)}\n)?(\s*acl healthcheck path )", rf"{UNWATCHED}\n\1"),
+    (rf"^(?:{re.escape(DISCONNECT_DISABLED)}\n)?(\s*acl healthcheck path )", rf"{DISCONNECT_DISABLED}\n\1"),
     (r"^(frontend http_frontend\n)(?:    option http-buffer-request\n)?", r"\1    option http-buffer-request\n"),
     (r"^(\s*timeout connect) \w+$", r"\1 100ms"),
-    (rf"^(global\n)(?:{BUFFERS_KEPT}\n)?", rf"\1{BUFFERS_KEPT}\n"),
+    (rf"^(global\n)(?:{KEEP_BUFFERS}\n)?", rf"\1{KEEP_BUFFERS}\n"),
 )
+
+PUBLIC_SECTIONS = ("frontend http_frontend", "frontend grpc_frontend")
+"""The sections that listen where the user wants the server to."""
+
+EXPOSED = re.compile(r"\s+bind (?!unix@\S+ mode 600$)|\s+stats socket (?!\S+ mode 600 )")
 
 
 def main(arguments: list[str]) -> None:
-    """Edit the configuration named by `-f`, then become `arguments[0]`, to die with this process's parent."""
+    """Edit the configuration named by `-f`, and replace this process by HAProxy, which ends with its parent.
+
+    Args:
+        arguments: The path of the haproxy binary, and its arguments.
+    """
     configuration = Path(arguments[arguments.index("-f") + 1])
     original = configuration.read_text()
     configuration.write_text(edited(original, configuration.parent))
@@ -52,16 +60,21 @@ def main(arguments: list[str]) -> None:
 
 
 def edited(configuration: str, directory: Path) -> str:
-    """Return the configuration with nothing left open. Editing twice changes nothing more.
+    """Return the edited configuration. Editing it again changes nothing.
 
     Raises:
-        SystemExit: a line to edit isn't there, so this Ray's template is not the one this was written for.
+        SystemExit: A line to edit is missing, or another line exposes a listener: the template is not Ray 2.60's.
     """
     for pattern, replacement in EDITS:
         target = replacement.replace("{directory}", str(directory))
         configuration, count = re.subn(pattern, target, configuration, flags=re.MULTILINE)
         if count == 0:
             sys.exit(f"cannot make HAProxy private: its configuration has no line like {pattern}")
+    section = ""
+    for line in configuration.splitlines():
+        section = line if line[:1].isalpha() else section
+        if section not in PUBLIC_SECTIONS and EXPOSED.match(line):
+            sys.exit(f"cannot make HAProxy private: its configuration has the line {line.strip()!r}")
     return configuration
 
 

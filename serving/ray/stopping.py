@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: one of them stops the server, a second one does not stop it from cleaning up."""
+"""SIGINT and SIGTERM: the first one stops the server, later ones do not interrupt its cleanup."""
 
 import signal
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stop(BaseException):
-    """A signal asked the process to end. No Exception, so that nothing recovers from it."""
+    """Raised by a signal that ends the process. It is no Exception, so that no `except Exception` handles it."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
@@ -19,7 +19,7 @@ class Stop(BaseException):
 
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """Raise Stop in the main thread at the first SIGINT or SIGTERM, and ignore those that follow, to the end."""
+    """Raise Stop in the main thread at the first SIGINT or SIGTERM, and ignore later ones until the block ends."""
     before = {signum: signal.signal(signum, _stop) for signum in SIGNALS}
     try:
         yield
@@ -29,10 +29,10 @@ def stop_on_signals() -> Iterator[None]:
 
 
 @contextmanager
-def signals_kept() -> Iterator[None]:
-    """Give the process back the handlers it had.
+def restore_handlers() -> Iterator[None]:
+    """Restore the signal handlers that the block replaced, unless it raised.
 
-    Not after an exception: it may be Stop, and what cleans up after it must not be interrupted.
+    The exception may be Stop, and the cleanup that follows it must not be interrupted.
     """
     before = {signum: signal.getsignal(signum) for signum in SIGNALS}
     yield
@@ -41,7 +41,7 @@ def signals_kept() -> Iterator[None]:
 
 
 def ignore_signals() -> None:
-    """Let nothing interrupt what comes now."""
+    """Ignore SIGINT and SIGTERM from now on."""
     for signum in SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
 

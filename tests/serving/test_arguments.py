@@ -1,12 +1,13 @@
+import pickle
+
 import pytest
 from pydantic import ValidationError
 
-from serving.app import Arguments
-from serving.arguments import Autoscaling
+from serving.arguments import Arguments, Autoscaling
 
 
 @pytest.mark.parametrize(
-    ("arguments", "line"),
+    ("arguments", "message"),
     [
         ({"autoscaling": {"min_replicas": 3, "max_replicas": 2}}, "min_replicas 3 is above max_replicas 2"),
         (
@@ -15,20 +16,33 @@ from serving.arguments import Autoscaling
         ),
         (
             {"autoscaling": {"target_ongoing_requests": 9}, "max_ongoing_requests": 8},
-            "target_ongoing_requests above max_ongoing_requests is never reached: lower it",
+            "target_ongoing_requests is above max_ongoing_requests and can never be reached: lower it",
         ),
         (
             {"batch_wait_timeout_s": 0.01, "max_batch_size": 1},
-            "batch_wait_timeout_s with a max_batch_size of 1 would only add latency: raise it",
+            "batch_wait_timeout_s only adds latency if max_batch_size is 1: give one of them",
         ),
         ({"autoscaling": {"minimum": 1}}, "Extra inputs are not permitted"),
+        ({"model_url": "models:/m/1"}, "Extra inputs are not permitted"),
     ],
 )
-def test_arguments_that_contradict_each_other_are_refused(arguments: dict[str, object], line: str) -> None:
+def test_contradictions_and_unknown_names_are_refused(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError) as refused:
         Arguments.model_validate(arguments)
-    assert [error["msg"].removeprefix("Value error, ") for error in refused.value.errors()] == [line]
+    assert [error["msg"].removeprefix("Value error, ") for error in refused.value.errors()] == [message]
 
 
-def test_every_argument_is_described() -> None:
-    assert all(field.description for field in Autoscaling.model_fields.values())
+def test_text_becomes_the_type_of_the_argument() -> None:
+    arguments = Arguments.model_validate({"num_threads": "2", "autoscaling": '{"max_replicas": 4}'})
+    assert arguments.num_threads == 2
+    assert arguments.autoscaling == Autoscaling(max_replicas=4)
+    assert arguments.largest_num_replicas == 4
+
+
+@pytest.mark.parametrize("model", [Arguments, Autoscaling])
+def test_every_argument_is_described(model: type[Arguments] | type[Autoscaling]) -> None:
+    assert all(field.description for field in model.model_fields.values())
+
+
+def test_arguments_survive_pickling() -> None:
+    assert pickle.loads(pickle.dumps(Arguments(num_threads=2))) == Arguments(num_threads=2)

@@ -53,7 +53,7 @@ def test_an_unknown_model_stops_the_start() -> None:
 @pytest.mark.usefixtures("store")
 def test_a_wrong_uri_stops_the_start() -> None:
     assert refused("run", "--model-uri", "nope").startswith(
-        "Error: 'nope' names no registered model, expected models:/"
+        "Error: 'nope' is not the URI of a registered model, expected models:/"
     )
 
 

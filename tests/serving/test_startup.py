@@ -7,18 +7,18 @@ from serving.commands import run as server
 from serving.commands.run import ServerOptions
 from serving.errors import ServingError
 from serving.http.app import PolicyApp
+from serving.registry.access import SubprocessRegistry
 from serving.registry.errors import DigestMismatch, RegistryFailed, TrackingServerUnreachable, VersionMissing
-from serving.registry.poller import Beside
 from serving.registry.registry import fetch, resolve
 from serving.startup import Start, started
-from tests.serving.policies import CONTRARY_BUNDLE, STEERING_BUNDLE, Store, ask
+from tests.serving.policies import CONTRARY_BUNDLE, STEERING_BUNDLE, Store, answer, ask
 from tests.workshop import free_port
 
 
 def start(store: Store, uri: str, cache: Path, deployment: str | None = None, *, allow: bool = False) -> Start:
     arguments = Arguments(model_uri=uri, tracking_uri=store.uri, cache_dir=str(cache), allow_space_change=allow)
     begun = started(arguments, deployment)
-    assert isinstance(begun.registry, Beside)
+    assert isinstance(begun.registry, SubprocessRegistry)
     begun.registry.close()
     return begun
 
@@ -27,7 +27,7 @@ def test_a_replica_loads_what_the_registry_names(store: Store, tmp_path: Path) -
     version = store.register("loading", stage="Staging")
     begun = start(store, "models:/loading/Staging", tmp_path)
     assert (begun.served.version.name, begun.served.version.version) == ("loading", version)
-    assert begun.served.answer(b'{"observation": [0, 0, 1, 0]}') == b'{"action":1}'
+    assert answer(begun.served, b'{"observation": [0, 0, 1, 0]}') == b'{"action":1}'
     assert not begun.refresh.degraded
 
 
@@ -40,7 +40,7 @@ def test_without_the_registry_the_last_known_good_version_is_served_and_said_to_
     def fail(*_: object) -> None:
         raise RegistryFailed("x", "it is down")
 
-    monkeypatch.setattr(Beside, "resolve", fail)
+    monkeypatch.setattr(SubprocessRegistry, "resolve", fail)
     begun = start(store, "models:/remembered/Production", tmp_path)
     app = PolicyApp(begun.served, refresh=begun.refresh)
     health, model = ask(app, "GET", "/health"), ask(app, "GET", "/model").json()
@@ -81,46 +81,25 @@ def test_the_command_starts_with_the_last_known_good_version_and_a_warning(
 ) -> None:
     store.register("commanded", stage="Production")
     start(store, "models:/commanded/Production", tmp_path)
-    options = ServerOptions(
-        model_uri="models:/commanded/Production",
-        host="127.0.0.1",
-        port=free_port(),
-        grpc_port=None,
-        route_prefix=None,
-        num_replicas=1,
-        num_threads=1,
-        max_ongoing_requests=256,
-        max_body_bytes=1000,
-        max_observations=4096,
-        max_json_depth=64,
-        auth_token_file=None,
-        play_sessions=2,
-        max_batch_size=1,
-        batch_wait_timeout_s=0.0,
-        cache_dir=str(tmp_path),
-        access_log=False,
-        refresh_interval_s=2,
-        allow_space_change=False,
-        address=None,
-        startup_timeout_s=60,
-    )
+    arguments = Arguments(model_uri="models:/commanded/Production", cache_dir=str(tmp_path))
+    options = ServerOptions(port=free_port())
     store.promote("commanded", 1, "Archived", archive=False)
     with pytest.raises(VersionMissing):
-        server._check(options)
+        server.check(arguments, options)
 
     def fail() -> None:
         raise TrackingServerUnreachable("http://x", "connection refused")
 
     monkeypatch.setattr(server.tracking, "check_tracking_server", fail)
-    version, _ = server._check(options)
+    version, _ = server.check(arguments, options)
     assert version.version == 1
     said = capsys.readouterr().err.splitlines()
-    assert "Starting with the last known good version, 1, and asking on." in said
+    assert "Starting with the last known good version, 1. Replicas keep polling the registry." in said
 
 
 def test_the_process_beside_a_replica_answers_asks_again_and_ends(store: Store, tmp_path: Path) -> None:
     store.register("beside", stage="Production")
-    beside = Beside(store.uri)
+    beside = SubprocessRegistry(store.uri)
     version = beside.poll("models:/beside/Production")
     assert version == resolve("models:/beside/Production")
     assert beside.fetch(version, tmp_path) == fetch(version, tmp_path)
@@ -130,7 +109,7 @@ def test_the_process_beside_a_replica_answers_asks_again_and_ends(store: Store, 
     assert process is not None
     process.kill()
     process.wait()
-    with pytest.raises(ServingError, match="the process that asks it failed"):
+    with pytest.raises(ServingError, match="the subprocess that calls it failed"):
         beside.poll("models:/beside/Production")
     assert beside.poll("models:/beside/Production").version == 1
     beside.close()

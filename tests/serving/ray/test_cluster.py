@@ -5,10 +5,10 @@ import pytest
 from serving.ray import cluster
 from serving.ray.errors import PortTaken
 
-SERVES_ACCOUNT = """The deployment failed to start 2 times in a row. See controller logs for details.
+SERVES_MESSAGE = """The deployment failed to start 2 times in a row. See controller logs for details.
 \x1b[36mray::ServeReplica:m:policy.initialize_and_get_metadata()\x1b[39m (pid=1, ip=127.0.0.1)
   File "serving/registry.py", line 7, in resolve
-serving.errors.VersionMissing: No version of 'm' is in stage 'Production'. Promote one.
+serving.registry.errors.VersionMissing: No version of 'm' is in stage 'Production'. Promote one.
 
 The above exception was the direct cause of the following exception:
 RuntimeError: Traceback (most recent call last):
@@ -16,16 +16,16 @@ RuntimeError: Traceback (most recent call last):
 
 
 @pytest.mark.parametrize(
-    ("account", "reason"),
+    ("message", "reason"),
     [
-        (SERVES_ACCOUNT, "No version of 'm' is in stage 'Production'. Promote one."),
+        (SERVES_MESSAGE, "No version of 'm' is in stage 'Production'. Promote one."),
         ("prose\nModuleNotFoundError: No module named 'serving'\n", "ModuleNotFoundError: No module named 'serving'"),
         ("only prose\n", "only prose"),
-        ("", "no reason given"),
+        ("", "Ray Serve gave no reason"),
     ],
 )
-def test_the_reason_is_found_in_serves_account(account: str, reason: str) -> None:
-    assert cluster._reason(account) == reason
+def test_the_cause_is_found_in_serves_message(message: str, reason: str) -> None:
+    assert cluster._reason(message) == reason
 
 
 def test_a_free_port_passes_and_a_taken_one_is_named() -> None:
@@ -36,6 +36,6 @@ def test_a_free_port_passes_and_a_taken_one_is_named() -> None:
     cluster.check_port("127.0.0.1", port)
 
 
-def test_a_host_that_is_not_here_is_named() -> None:
+def test_a_host_of_another_machine_is_named() -> None:
     with pytest.raises(PortTaken, match=r"cannot listen on 192\.0\.2\.99:8000"):
         cluster.check_port("192.0.2.99", 8000)

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from serving.ray import drain as proxy
-from serving.ray import settings as engine
+from serving.ray import drain, settings
 from tests.workshop import answers, await_true, free_port
 
 CONFIGURATION = """
@@ -25,7 +24,7 @@ frontend f
 @pytest.fixture
 def haproxy(tmp_path: Path) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
     """A HAProxy that answers, as a child of this process, and its URL."""
-    binary, port = engine.haproxy_binary(), free_port()
+    binary, port = settings.haproxy_binary(), free_port()
     if binary is None:
         pytest.skip("no HAProxy for this system")
     configuration = tmp_path / "haproxy.cfg"
@@ -41,7 +40,7 @@ def haproxy(tmp_path: Path) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
 
 def test_a_closed_proxy_ends(haproxy: tuple["subprocess.Popen[bytes]", str]) -> None:
     process, _ = haproxy
-    proxy.close()
+    drain.drain_proxies()
     assert process.wait(1) == 0
 
 
@@ -49,10 +48,10 @@ def test_a_kept_connection_gets_its_next_answer_and_a_new_one_is_refused(
     haproxy: tuple["subprocess.Popen[bytes]", str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process, url = haproxy
-    monkeypatch.setattr(proxy, "CLOSE_WITHIN_S", 0.2)
+    monkeypatch.setattr(drain, "CLOSE_WITHIN_S", 0.2)
     with requests.Session() as session:
         session.get(url)
-        proxy.close()
+        drain.drain_proxies()
         with pytest.raises(requests.ConnectionError, match="refused"):
             requests.get(url, timeout=2)
         answer = session.get(url)

@@ -21,7 +21,7 @@ listen stats
 """
 
 
-def test_what_serve_leaves_open_is_closed_and_the_rest_untouched() -> None:
+def test_listeners_become_private_and_other_lines_stay() -> None:
     lines = edited(GENERATED, Path("/run")).splitlines()
     assert lines == [
         "global",
@@ -49,6 +49,16 @@ def test_editing_twice_changes_nothing_more() -> None:
     assert edited(once, Path("/run")) == once
 
 
-def test_a_configuration_that_cannot_be_closed_is_not_run() -> None:
+@pytest.mark.parametrize(
+    "configuration",
+    [
+        GENERATED.replace("listen stats", "listen something"),
+        GENERATED.replace("mode 666 level", "level"),
+        f"{GENERATED}frontend other\n    bind *:9999\n",
+        f"{GENERATED}frontend other\n    bind :9999 proto h2\n",
+        f"{GENERATED}global\n    stats socket /run/other.sock level admin\n",
+    ],
+)
+def test_a_configuration_that_stays_exposed_is_not_run(configuration: str) -> None:
     with pytest.raises(SystemExit, match="cannot make HAProxy private"):
-        edited(GENERATED.replace("listen stats", "listen something"), Path("/run"))
+        edited(configuration, Path("/run"))

@@ -1,34 +1,174 @@
+"""One test for each private part of Ray that `serving/ray/internals.py` uses, written for Ray 2.60.
+
+Each failure names the part of Ray to look at.
+"""
+
+import asyncio
+import importlib.util
+import logging
+import os
 import subprocess
 import sys
+from inspect import getsource
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
+import psutil
 import pytest
+import ray
 from ray import cloudpickle
-from ray.serve._private import default_impl
+from ray._private import ray_logging, worker
+from ray.serve import context
+from ray.serve._private import default_impl, grpc_util
+from ray.serve._private.client import ServeControllerClient
+from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
+from ray.serve.config import gRPCOptions
 
-from serving.ray.internals import setup_hook
+from serving.ray import internals
+from serving.ray.errors import RayIncompatible
+from serving.ray.haproxy import edited
+from serving.ray.settings import haproxy_binary
+from tests.workshop import PROJECT, free_port
 
 WORKER = "import pickle, sys; hook = pickle.load(sys.stdin.buffer); assert 'serving' not in sys.modules; print(hook())"
 
 
-class Listening:
-    def add_insecure_port(self, address: str) -> None:
-        self.address = address
+def changed(part: str, where: str) -> str:
+    """The message of a test that fails because Ray has changed."""
+    return f"{part} of Ray 2.60 is not in Ray {ray.__version__}: adapt serving/ray/internals.py after reading {where}"
 
 
-@pytest.mark.parametrize(("host", "address"), [("127.0.0.1", "127.0.0.1:40000"), ("::1", "[::1]:40000")])
-def test_serves_grpc_servers_listen_where_they_are_asked(
+def test_the_variable_that_keeps_ray_on_loopback_still_works() -> None:
+    script = "import ray; from serving.ray.internals import check_loopback; check_loopback()"
+    environment = {**os.environ, **internals.LOOPBACK_ONLY, "PYTHONPATH": str(PROJECT)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, changed("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0", "ray.util.get_node_ip_address")
+
+
+def test_a_ray_that_would_listen_beyond_loopback_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "192.0.2.7")
+    with pytest.raises(RayIncompatible, match=r"would listen on 192\.0\.2\.7"):
+        internals.check_loopback()
+
+
+@pytest.mark.parametrize(("host", "address"), [("127.0.0.1", "::ffff:127.0.0.1"), ("::1", "::1")])
+def test_after_the_hook_serves_grpc_server_listens_on_one_address(
     monkeypatch: pytest.MonkeyPatch, host: str, address: str
 ) -> None:
+    internals.check_grpc()
     monkeypatch.setattr(default_impl, "add_grpc_address", default_impl.add_grpc_address)
-    setup_hook(host)()
-    server = Listening()
-    default_impl.add_grpc_address(server, "[::]:40000")
-    assert server.address == address
+    internals.grpc_setup_hook(host)()
+    port = free_port()
+
+    async def addresses() -> list[str]:
+        loop = asyncio.get_running_loop()
+        task, server = await grpc_util.start_grpc_server(Mock(), gRPCOptions(port=port), event_loop=loop)
+        listeners = [each.laddr for each in psutil.Process().net_connections("inet") if each.status == "LISTEN"]
+        await server.stop(None)
+        await task
+        return [listener.ip for listener in listeners if listener.port == port]
+
+    assert asyncio.run(addresses()) == [address], changed(
+        "start_grpc_server's call of default_impl.add_grpc_address", "ray/serve/_private/grpc_util.py"
+    )
 
 
-def test_a_worker_that_knows_no_module_of_ours_can_run_it(tmp_path: Path) -> None:
-    hook = cloudpickle.dumps(setup_hook("127.0.0.1"))
+def test_a_worker_without_this_package_can_run_the_hook(tmp_path: Path) -> None:
+    hook = cloudpickle.dumps(internals.grpc_setup_hook("127.0.0.1"))
     command = [sys.executable, "-W", "ignore", "-c", WORKER]
     done = subprocess.run(command, cwd=tmp_path, input=hook, capture_output=True, check=False)
     assert done.stdout == b"None\n", done.stderr
+
+
+def test_without_the_function_that_binds_grpc_neither_a_server_nor_a_worker_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(default_impl, "add_grpc_address")
+    with pytest.raises(RayIncompatible, match=r"gRPC would listen on all interfaces\. Omit --grpc-port"):
+        internals.check_grpc()
+    with pytest.raises(AttributeError):
+        internals.grpc_setup_hook("127.0.0.1")()
+
+
+def test_a_function_that_the_hook_cannot_replace_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grpc_util, "add_grpc_address", default_impl.add_grpc_address, raising=False)
+    with pytest.raises(RayIncompatible):
+        internals.check_grpc()
+
+
+@pytest.fixture
+def dispatcher(monkeypatch: pytest.MonkeyPatch) -> ray_logging.WorkerStandardStreamDispatcher:
+    dispatcher = ray_logging.WorkerStandardStreamDispatcher()
+    monkeypatch.setattr(ray_logging, "global_worker_stdstream_dispatcher", dispatcher)
+    return dispatcher
+
+
+def test_only_the_output_of_replicas_is_printed(
+    dispatcher: ray_logging.WorkerStandardStreamDispatcher, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = "ray/_private/worker.py"
+    assert '"ray_print_logs"' in getsource(worker), changed("The handler ray_print_logs", where)
+    assert '"actor_name"' in getsource(worker), changed("The field actor_name of the log batches", where)
+    dispatcher.add_handler("ray_print_logs", lambda _: pytest.fail("Ray's own handler still runs"))
+    internals.print_replicas_only()
+    dispatcher.emit({"actor_name": "ServeReplica:m:policy", "pid": 7, "lines": ["one", "two"]})
+    dispatcher.emit({"actor_name": "ServeController", "pid": 8, "lines": ["three"]})
+    assert capsys.readouterr().err == "[replica 7] one\n[replica 7] two\n"
+
+
+def test_the_logger_of_the_token_notice_exists() -> None:
+    assert importlib.util.find_spec("ray._private.authentication"), changed(
+        "The package ray._private.authentication", "the notice about tokens that ray.init logs"
+    )
+
+
+def test_the_addresses_of_a_running_serve_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    where = "ray/serve/_private/client.py"
+    assert isinstance(vars(ServeControllerClient).get("http_config"), property), changed(
+        "ServeControllerClient.http_config", where
+    )
+    assert "self._controller" in getsource(ServeControllerClient), changed("ServeControllerClient._controller", where)
+    controller = Path(ray.__file__).parent / "serve" / "_private" / "controller.py"
+    assert "def get_grpc_config(self) -> gRPCOptions" in controller.read_text(), changed(
+        "ServeController.get_grpc_config", str(controller)
+    )
+    client = SimpleNamespace(http_config=SimpleNamespace(host=None, port=8000))
+    monkeypatch.setattr(context, "_get_global_client", lambda: client)
+    assert internals.http_address() == ("127.0.0.1", 8000)
+
+
+def test_parts_that_are_not_needed_for_privacy_may_be_gone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delattr(ray_logging, "global_worker_stdstream_dispatcher")
+    monkeypatch.delattr(context, "_get_global_client")
+    with caplog.at_level(logging.WARNING):
+        internals.print_replicas_only()
+        assert internals.http_address() is None
+        assert internals.grpc_service() is None
+    assert [record.message.rsplit("so ", 1)[1] for record in caplog.records] == [
+        "the output of Ray's processes is printed unfiltered",
+        "the address of the cluster's Serve is taken from the options",
+        "the gRPC port of the cluster's Serve is taken from the options",
+    ]
+
+
+@pytest.mark.skipif(haproxy_binary() is None, reason="no HAProxy is installed: it comes with ray[serve] on Linux")
+def test_haproxy_accepts_the_configuration_of_this_ray_after_the_edits(tmp_path: Path) -> None:
+    file = tmp_path / "haproxy.cfg"
+    config = HAProxyConfig(
+        socket_path=str(tmp_path / "admin.sock"), server_state_base=str(tmp_path), server_state_file=str(tmp_path / "s")
+    )
+    backend = BackendConfig(
+        name="m", app_name="m", path_prefix="/m", servers=[ServerConfig(name="replica", host="127.0.0.1", port=1)]
+    )
+    HAProxyApi(cfg=config, backend_configs={"m": backend}, config_file_path=str(file))._generate_config_file_internal()
+    try:
+        file.write_text(edited(file.read_text(), tmp_path))
+    except SystemExit as error:
+        pytest.fail(f"{error}. {changed('The template', 'ray/serve/_private/haproxy_templates.py')}")
+    haproxy = haproxy_binary()
+    assert haproxy is not None
+    done = subprocess.run([haproxy, "-c", "-f", str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,25 +1,59 @@
 import logging
 import os
+import socket
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
+import ray
 
-from serving.ray import settings as engine
+from serving.ray import settings
+from serving.ray.errors import HaproxyNotExecutable
+from serving.ray.internals import LOOPBACK_ONLY
+from tests.serving.ray.test_haproxy import GENERATED
+
+ALL_SETTINGS = (
+    settings.serve_settings(2)
+    | settings.local_settings()
+    | settings.private_settings(Path("/x"))
+    | LOOPBACK_ONLY
+    | {"RAY_SERVE_ENABLE_DIRECT_INGRESS": "0"}
+)
 
 
-def test_settings_are_put_where_ray_reads_them_and_leave_nothing_behind() -> None:
+@cache
+def source_of_ray() -> bytes:
+    """Ray's Python code, and the binary that holds the names of its core settings."""
+    package = Path(ray.__file__).parent
+    files = [
+        *(file for part in ("serve", "_private", "_common") for file in (package / part).rglob("*.py")),
+        package / "_raylet.so",
+    ]
+    return b"".join(file.read_bytes() for file in files)
+
+
+@pytest.mark.parametrize("name", [name for name in ALL_SETTINGS if name.startswith("RAY_")])
+def test_every_setting_still_exists_in_ray(name: str) -> None:
+    # Ray's core adds the prefix to the names of its own settings, which are in lower case.
+    found = name if name.isupper() else name.removeprefix("RAY_")
+    assert found.encode() in source_of_ray(), (
+        f"{name} of Ray 2.60 is not in Ray {ray.__version__}: look for its replacement in ray/serve/_private/constants.py"
+    )
+
+
+def test_settings_apply_to_the_ray_that_is_imported_next_and_leave_nothing_behind() -> None:
     code = """if True:
         import os
         from pathlib import Path
         os.environ["RAY_SERVE_HAPROXY_NBTHREAD"] = "7"
-        from serving import engine
-        engine.configure()
+        from serving.ray import settings
+        settings.configure()
         from ray.serve._private import constants, haproxy
         assert constants.RAY_SERVE_ENABLE_HA_PROXY and constants.RAY_SERVE_THROUGHPUT_OPTIMIZED
         assert constants.RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S == 0
-        assert constants.RAY_SERVE_HAPROXY_NBTHREAD == 7, "what is set already stays"
+        assert constants.RAY_SERVE_HAPROXY_NBTHREAD == 7, "the user's value stays"
         wrapper = Path(haproxy.get_haproxy_binary())
         assert wrapper.parent.stat().st_mode & 0o077 == 0
         print(wrapper.parent)
@@ -29,10 +63,61 @@ def test_settings_are_put_where_ray_reads_them_and_leave_nothing_behind() -> Non
     assert not Path(done.stdout.strip()).exists()
 
 
-def test_the_longest_socket_path_fits() -> None:
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The environment of this process, without settings of Ray."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    monkeypatch.setattr(os, "environ", environment)
+    return environment
+
+
+def test_the_users_haproxy_is_run_with_the_hardened_configuration(environment: dict[str, str], tmp_path: Path) -> None:
+    chosen = tmp_path / "its haproxy"
+    chosen.write_text('#!/bin/sh\necho "$0 $@"\n')
+    chosen.chmod(0o700)
+    environment[settings.BINARY_PATH] = str(chosen)
+    settings.configure()
+    configuration = tmp_path / "haproxy.cfg"
+    configuration.write_text(GENERATED)
+    wrapper = environment[settings.BINARY_PATH]
+    assert wrapper != str(chosen)
+    done = subprocess.run([wrapper, "-f", str(configuration)], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{chosen} -f {configuration}\n"
+    assert f"bind unix@{tmp_path}/stats.sock mode 600" in configuration.read_text()
+
+
+def test_a_binary_that_cannot_be_executed_is_named(environment: dict[str, str], tmp_path: Path) -> None:
+    environment[settings.BINARY_PATH] = str(tmp_path)
+    with pytest.raises(HaproxyNotExecutable, match=f"RAY_SERVE_HAPROXY_BINARY_PATH={tmp_path} is not an executable"):
+        settings.configure()
+
+
+@pytest.mark.parametrize(
+    "name", ["RAY_SERVE_HAPROXY_SOCKET_PATH", "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"]
+)
+def test_a_setting_that_keeps_the_server_private_is_overridden_with_a_warning(
+    environment: dict[str, str], caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    environment[name] = "/tmp/public"
+    with caplog.at_level(logging.WARNING):
+        settings.configure()
+    assert environment[name] != "/tmp/public"
+    assert caplog.messages == [f"{name}=/tmp/public is overridden, because the server must stay private"]
+
+
+def test_only_a_ray_of_our_own_is_kept_on_loopback(environment: dict[str, str]) -> None:
+    settings.configure(own_ray=False)
+    assert not environment.keys() & LOOPBACK_ONLY.keys()
+
+
+def test_the_longest_socket_path_fits(environment: dict[str, str]) -> None:
+    settings.configure()
     node, process = "f" * 56, "4194304"
-    assert len(f"/tmp/serving-12345678/{node}/admin.sock.{process}.tmp") <= 107
-    assert len(f"/tmp/serving-12345678/{node}/stats.sock.{process}.tmp") <= 107
+    for name in ("RAY_SERVE_HAPROXY_SOCKET_PATH", "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH"):
+        path = Path(environment[name])
+        (path.parent / node).mkdir(exist_ok=True)
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path.parent / node / f"{path.name}.{process}.tmp"))
 
 
 def test_missing_settings_are_named(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,18 +126,18 @@ def test_missing_settings_are_named(caplog: pytest.LogCaptureFixture, monkeypatc
     monkeypatch.setenv("RAY_SERVE_THROUGHPUT_OPTIMIZED", "1")
     try:
         with caplog.at_level(logging.WARNING):
-            engine.tune_replica()
-        assert sys.getswitchinterval() == pytest.approx(engine.SWITCH_INTERVAL_S)
+            settings.tune_replica()
+        assert sys.getswitchinterval() == pytest.approx(settings.SWITCH_INTERVAL_S)
     finally:
         sys.setswitchinterval(before)
     assert "RAY_SERVE_ENABLE_HA_PROXY=1 ray start" in caplog.text
 
 
 def test_without_haproxy_serves_own_proxy_is_used(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    environment: dict[str, str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "haproxy_binary", lambda: None)
-    monkeypatch.setattr(os, "environ", environment := {})
-    engine.configure()
+    environment["RAY_SERVE_ENABLE_HA_PROXY"] = "1"
+    monkeypatch.setattr(settings, "haproxy_binary", lambda: None)
+    settings.configure()
     assert environment["RAY_SERVE_ENABLE_HA_PROXY"] == "0"
     assert "HAProxy is not available here" in caplog.text
