@@ -14,9 +14,9 @@ from serving.http.app import PolicyApp
 from serving.protocols.open_inference.grpc import InferenceServicer
 from serving.ray import settings
 from serving.registry import tracking
-from serving.replica import identity as replica
 from serving.replica.auth import BearerToken, read_token
 from serving.replica.batching import Batching
+from serving.replica.identity import current_replica
 from serving.replica.metrics import Exporter
 from serving.rollout.watcher import Watcher
 from serving.startup import load_initial_policy
@@ -46,7 +46,7 @@ class PolicyReplica(InferenceServicer):
             autoscaled=arguments.autoscaling is not None,
             play_sessions=arguments.play_sessions,
             refresh=start.refresh,
-            replica=replica.current_replica(arguments.num_replicas),
+            replica=current_replica(arguments.num_replicas),
         )
         Watcher(app, start.admission).start()
         exporter = Exporter(app.metrics, lambda: app.served.version.version, lambda: app.refresh)

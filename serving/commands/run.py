@@ -118,8 +118,9 @@ def _recall(good: LastKnownGood, error: ServingError) -> ModelVersion:
     version = good.load()
     if version is None:
         raise error
-    warning = f"Warning: {error}\nStarting with the last known good version, {version.version}. Replicas keep polling the registry."
-    click.secho(warning, fg="yellow", err=True)
+    click.secho(f"Warning: {error}", fg="yellow", err=True)
+    fallback = f"Starting with the last known good version, {version.version}. Replicas keep polling the registry."
+    click.secho(fallback, fg="yellow", err=True)
     return version
 
 

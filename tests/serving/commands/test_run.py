@@ -314,7 +314,7 @@ def test_ctrl_c_twice_leaves_nothing(server: Server) -> None:
     assert private.stat().st_mode & 0o077 == 0
     assert server.stop(signal.SIGINT, signal.SIGINT, group=True) == 0
     server.assert_nothing_left()
-    assert server.output().splitlines()[-1] == "Stopping: requests under way are answered first ..."
+    assert server.output().splitlines()[-1] == "Stopping: requests in progress are answered first ..."
     assert not private.exists()
 
 
@@ -466,11 +466,11 @@ def test_serve_run_deploys_the_same_application(store: Store, tmp_path: Path) ->
 def test_a_replica_that_cannot_start_says_why(store: Store) -> None:
     """The checks before Ray starts find this sooner; here it is left to the replica."""
     code = f"""if True:
-        from serving import engine
-        engine.configure()
-        from serving.cluster import Cluster
+        from serving.ray import settings
+        settings.configure()
+        from serving.ray.cluster import Cluster
         from serving.app import Arguments, build
-        from serving.errors import DeploymentFailed
+        from serving.ray.errors import DeploymentFailed
         with Cluster("127.0.0.1", {free_port()}, cpus=2) as cluster:
             cluster.deploy(build(Arguments(model_uri="models:/gone/Production")), "gone", "/gone")
             try:

@@ -39,7 +39,7 @@ def test_every_setting_still_exists_in_ray(name: str) -> None:
     # Ray's core adds the prefix to the names of its own settings, which are in lower case.
     found = name if name.isupper() else name.removeprefix("RAY_")
     assert found.encode() in source_of_ray(), (
-        f"{name} of Ray 2.60 is not in Ray {ray.__version__}: look for its replacement in ray/serve/_private/constants.py"
+        f"{name} of Ray 2.60 is not in Ray {ray.__version__}: look for its successor in ray/serve/_private/constants.py"
     )
 
 
