@@ -1,6 +1,7 @@
-"""The whole journey on one machine: an MLflow server, a trained and promoted policy, and a server that answers with it.
+"""Runs the whole pipeline on one machine: an MLflow server, a trained and promoted policy, and a policy server.
 
-Each step is a command that a person could have typed, shown before it runs as a process of its own.
+Each step is a command that the user could have typed, printed before it runs in its own process. This process imports
+neither MLflow nor RLlib, because it stays up as long as the servers.
 """
 
 import contextlib
@@ -21,8 +22,6 @@ import requests
 
 from pipeline.config import TrainConfig
 from pipeline.errors import Interrupted, PipelineError
-from pipeline.registry.promotion import versions
-from serving.registry.errors import ModelUnknown
 
 
 @dataclass(eq=False)
@@ -63,29 +62,30 @@ _MLFLOW_LOG = Path("mlflow-server.log")
 
 
 def journey(mlflow_port: int, serving_port: int, episodes: int) -> None:
-    """Train and promote a policy unless one stands in Production, serve it, query it, and stay up until interrupted.
+    """Train and promote a policy unless one is in Production, serve it, query it, and wait for a signal.
+
+    Every process that it started has ended when it returns or raises.
 
     Args:
-        mlflow_port: Of the MLflow server, which keeps `mlflow.db` and `mlartifacts/` in this directory.
-        serving_port: Of the policy server. Both listen on loopback.
-        episodes: How many to play through HTTP.
+        mlflow_port: The port of the MLflow server, which keeps `mlflow.db` and `mlartifacts/` in this directory.
+        serving_port: The port of the policy server. Both listen on loopback.
+        episodes: Episodes to play through HTTP.
 
     Raises:
-        PortTaken: Before anything starts.
-        CommandFailed: If a command fails, or a server ends.
+        PortTaken: If a port is taken; nothing has started.
+        CommandFailed: If a command fails, or a server exits.
         NotReady: If a server does not answer in time.
-        Interrupted: On SIGINT and SIGTERM before the policy answers; later these end it as they should. Either way
-            every process that it started has ended then.
+        Interrupted: On SIGINT and SIGTERM before the policy answers; later, they end the journey normally.
     """
     for name, port in (("MLFLOW_PORT", mlflow_port), ("SERVING_PORT", serving_port)):
         _require_free(port, name)
     mlflow_url = f"http://{_LOOPBACK}:{mlflow_port}"
     policy_url = f"http://{_LOOPBACK}:{serving_port}/{MODEL}"
-    os.environ |= {"MLFLOW_TRACKING_URI": mlflow_url, "MLFLOW_EXPERIMENT_NAME": MODEL}
+    os.environ["MLFLOW_TRACKING_URI"] = mlflow_url
     with contextlib.ExitStack() as stack:
         mlflow_server = stack.enter_context(_mlflow_server(mlflow_port))
         _await_ready(mlflow_server, f"{mlflow_url}/health")
-        _promote_a_policy()
+        _ensure_production(mlflow_url)
         server = stack.enter_context(_background(_python("serving", "run", "--port", str(serving_port))))
         _await_ready(server, f"{policy_url}/health")
         _run(_python("serving", "query", "--url", policy_url, "--episodes", str(episodes), "--quiet"))
@@ -95,32 +95,38 @@ def journey(mlflow_port: int, serving_port: int, episodes: int) -> None:
             raise CommandFailed(_shown(server), server.wait())
 
 
-def _promote_a_policy() -> None:
-    try:
-        rows = versions(MODEL)
-    except ModelUnknown:
-        rows = []
-    if any(row.stage == "Production" for row in rows):
-        click.echo(f"A version of '{MODEL}' is in Production already.")
+def _ensure_production(mlflow_url: str) -> None:
+    """Promote the newest version unless one is in Production, and train one first if there is none."""
+    stages = _stages(mlflow_url)
+    if "Production" in stages.values():
+        click.echo(f"A version of '{MODEL}' is already in Production.")
         return
-    if not rows:
+    if not stages:
         _run(_python("pipeline", "train"))
-        rows = versions(MODEL)
-    newest = str(rows[0].version)
+        stages = _stages(mlflow_url)
+    newest = str(max(stages))
     _run(_python("pipeline", "evaluate", f"models:/{MODEL}/{newest}"))
     _run(_python("pipeline", "promote", newest))
+
+
+def _stages(mlflow_url: str) -> dict[int, str]:
+    """Return the stage of each version, from MLflow's REST API: its client takes 300 MB of memory."""
+    url = f"{mlflow_url}/api/2.0/mlflow/model-versions/search"
+    response = requests.get(url, params={"filter": f"name='{MODEL}'"}, timeout=_READY_TIMEOUT_S)
+    response.raise_for_status()
+    return {int(each["version"]): each["current_stage"] for each in response.json().get("model_versions", [])}
 
 
 def _mlflow_server(port: int) -> contextlib.AbstractContextManager["subprocess.Popen[bytes]"]:
     command = [sys.executable, "-m", "mlflow", "server", "--host", _LOOPBACK, "--port", str(port), "--workers", "1"]
     store = ["--backend-store-uri", "sqlite:///mlflow.db", "--artifacts-destination", "./mlartifacts"]
-    # The job executor is eight processes that nothing here uses.
+    # The job executor consists of eight processes, which nothing here uses.
     return _background([*command, *store], log=_MLFLOW_LOG, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
 
 
 @contextlib.contextmanager
 def _background(command: list[str], log: Path | None = None, **environment: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """A process in a group of its own, so that the terminal's Ctrl-C reaches it through us, in order."""
+    """Run a process in its own group, so that a Ctrl-C in the terminal reaches only this process, which ends it."""
     click.secho(f"\n$ {shlex.join(['python', *command[1:]])}", fg="cyan")
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(log.open("ab")) if log else None
@@ -132,7 +138,7 @@ def _background(command: list[str], log: Path | None = None, **environment: str)
         finally:
             process.terminate()
             process.wait()
-            # A command ends its own children, in order; `mlflow server` leaves its worker behind.
+            # A command ends its own children; `mlflow server` leaves its worker behind.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
 

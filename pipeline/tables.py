@@ -1,4 +1,4 @@
-"""Tables for the terminal."""
+"""Prints tables in the terminal."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
 def versions_table(rows: Sequence[VersionRow]) -> None:
-    """Print the versions of a model, a line each."""
+    """Print the versions of a model, one line each."""
     table = Table("version", "stage", "aliases", "return", "age", box=None, header_style="bold", pad_edge=False)
     for row in rows:
         table.add_row(
@@ -29,11 +29,11 @@ def versions_table(rows: Sequence[VersionRow]) -> None:
 
 
 def verdict_table(verdict: Verdict) -> None:
-    """Print challenger beside champion."""
+    """Print the returns of the challenger and the champion, and their difference."""
     table = Table("", "mean return", "std", "minimum", box=None, header_style="bold", pad_edge=False)
-    for who, result in (("challenger", verdict.challenger), ("champion", verdict.champion)):
+    for role, result in (("challenger", verdict.challenger), ("champion", verdict.champion)):
         if result is not None:
-            table.add_row(who, f"{result.mean:.1f}", f"{result.std:.1f}", f"{result.minimum:.1f}")
+            table.add_row(role, f"{result.mean:.1f}", f"{result.std:.1f}", f"{result.minimum:.1f}")
     Console().print(table)
     if verdict.difference_bound is not None:
         click.echo(
@@ -52,15 +52,15 @@ def timeline_table(events: Sequence[Event]) -> None:
 
 
 def checks_table(checks: Sequence[Check]) -> None:
-    """Print what a version was asked, a line each way of asking."""
-    table = Table("asked", "answers", "differs", box=None, header_style="bold", pad_edge=False)
+    """Print the result of each check of a verification."""
+    table = Table("check", "compared", "difference", box=None, header_style="bold", pad_edge=False)
     for check in checks:
         table.add_row(check.name, f"{check.asked:,}", check.failure or "-")
     Console().print(table)
 
 
 def age(seconds: float) -> str:
-    """A duration in its largest unit, as `3 hours`."""
+    """Return a duration in its largest whole unit, such as `3 hours`."""
     length, unit = next((each for each in _UNITS if seconds >= each[0]), _UNITS[-1])
     count = int(seconds // length)
     return f"{count} {unit}" + ("" if count == 1 else "s")

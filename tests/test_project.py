@@ -1,4 +1,4 @@
-"""The project files agree with the code, and every default stands once."""
+"""The project files agree with the code."""
 
 import re
 import tomllib
@@ -37,7 +37,7 @@ def test_mlproject_repeats_the_defaults_of_the_training_configuration():
         assert option.type.convert(written["default"], None, None) == setting.default, setting.name
 
 
-def test_mlproject_hands_every_parameter_to_the_option_of_its_name():
+def test_mlproject_passes_every_parameter_to_the_option_of_its_name():
     for entry_point, declared in MLPROJECT["entry_points"].items():
         assert set(re.findall(r"{(\w+)}", declared["command"])) == set(declared["parameters"]), entry_point
         for option, parameter in re.findall(r"--([\w-]+) {(\w+)}", declared["command"]):
@@ -51,12 +51,12 @@ def test_mlproject_repeats_the_defaults_of_the_options(entry_point):
     for name in re.findall(r"--[\w-]+ {(\w+)}", declared["command"]):
         written = declared["parameters"][name]["default"]
         expected = options[name].get_default(click.Context(click.Command("none")))
-        is_empty = isinstance(expected, Enum)  # as click says that there is no default
+        is_empty = isinstance(expected, Enum)  # click's marker for an option without a default
         assert written == ("" if is_empty else expected), name
 
 
-def test_mlproject_runs_commands_in_the_place_of_their_shell():
-    """A shell between `mlflow run` and the command would keep the death of the first from the second."""
+def test_mlproject_replaces_the_shell_by_the_command():
+    """With a shell between them, the command would not notice the death of `mlflow run`."""
     assert all(each["command"].startswith("exec python -m pipeline ") for each in MLPROJECT["entry_points"].values())
 
 

@@ -32,21 +32,21 @@ seed_option = click.option(
 )
 
 
-def one_line_errors(command: Command) -> Command:
+def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
     """Show the errors of a command in one red line, exit with status 1, and add the option `--traceback`."""
 
     @click.option("--traceback", "show_traceback", is_flag=True, help="Show the traceback of an error.")
     @functools.wraps(command)
-    def wrapped(*args: Any, show_traceback: bool, **kwargs: Any) -> Any:
+    def wrapped(*args: Any, show_traceback: bool, **kwargs: Any) -> None:
         try:
-            return command(*args, **kwargs)
+            command(*args, **kwargs)
         except (PipelineError, ServingError, Interrupted) as error:
             if show_traceback:
                 traceback.print_exception(error)
             click.secho(f"Error: {error}", fg="red", err=True)
             sys.exit(1)
 
-    return wrapped  # type: ignore[return-value]  # click replaces the function by a command
+    return wrapped
 
 
 def target_options(*stages: str) -> Callable[[Command], Command]:

@@ -1,6 +1,7 @@
 """Measures the load of this machine with the monitors of MLflow."""
 
 import logging
+from typing import Any
 
 import psutil
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
@@ -18,7 +19,7 @@ class SystemMetrics:
 
     def __init__(self, run_id: str) -> None:
         logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)  # it reports a machine without GPUs
-        self._monitor = SystemMetricsMonitor(run_id)
+        self._monitor: Any = SystemMetricsMonitor(run_id)  # type: ignore[no-untyped-call]
         self._process = psutil.Process()
 
     def measure(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Settings are checked when they are given, not when training needs them."""
+"""Settings are validated when a configuration is made, not when training uses them."""
 
 import pytest
 
@@ -33,20 +33,20 @@ def test_the_defaults_are_valid():
         ("registered_model_name", "", "registered_model_name is '', expected a name without / : @ and '."),
     ],
 )
-def test_a_setting_out_of_range_says_what_was_expected(setting, value, message):
+def test_a_value_out_of_range_is_rejected_with_the_expected_range(setting, value, message):
     with pytest.raises(InvalidConfig) as caught:
         TrainConfig(**{setting: value})
     assert str(caught.value) == message
 
 
-def test_settings_by_name_are_converted_as_the_command_line_would():
+def test_settings_by_name_are_converted_to_their_types():
     config = TrainConfig.of({"lr": "3e-3", "gamma": 1, "seed": 2.0, "target_return": "auto", "promote": True})
     assert (config.lr, config.gamma, config.seed, config.target_return, config.promote) == (0.003, 1.0, 2, None, True)
     assert TrainConfig.of(TrainConfig(target_return=3.0).as_params()) == TrainConfig(target_return=3.0)
 
 
 @pytest.mark.parametrize("given", [{"gravity": 9.8}, '{"gravity": 9.8}'])
-def test_the_environments_kwargs_are_a_mapping_in_a_file_and_json_in_an_option(given):
+def test_env_kwargs_are_a_mapping_or_json(given):
     config = TrainConfig.of({"env_kwargs": given})
     assert config.environment_kwargs == {"gravity": 9.8}
     assert TrainConfig.of(config.as_params()) == config
@@ -60,7 +60,7 @@ def test_wrappers_are_separated_by_commas():
 @pytest.mark.parametrize(
     ("name", "nearest"), [("lamda", "lambda_"), ("learning_rate", "lr"), ("num_workers", "num_env_runners")]
 )
-def test_an_unknown_setting_is_refused_with_the_nearest(name, nearest):
+def test_an_unknown_setting_is_rejected_with_the_nearest_name(name, nearest):
     with pytest.raises(UnknownSetting) as caught:
         TrainConfig.of({name: 1})
     assert str(caught.value) == f"There is no setting '{name}'; the nearest is '{nearest}'."
@@ -77,6 +77,6 @@ def test_an_unknown_setting_is_refused_with_the_nearest(name, nearest):
         ("env_id", 3, "text"),
     ],
 )
-def test_a_value_of_another_type_says_what_was_expected(setting, value, expected):
+def test_a_value_of_another_type_is_rejected_with_the_expected_type(setting, value, expected):
     with pytest.raises(InvalidConfig, match=f"expected {expected}"):
         TrainConfig.of({setting: value})

@@ -1,93 +1,143 @@
-"""A first signal can wait for its turn; a second Ctrl-C cannot."""
+"""A first signal interrupts at once, or where deferring code checks for it; a second Ctrl-C kills the process."""
 
+import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
 
+from pipeline import signals
 from pipeline.errors import Interrupted
-from pipeline.signals import deferred, interruptible, recognised
+from pipeline.signals import deferred, interruptible
+
+NUMBERS = [signal.SIGINT, signal.SIGTERM]
 
 
-def test_the_first_signal_interrupts():
-    with pytest.raises(Interrupted, match="SIGTERM"), interruptible():
-        signal.raise_signal(signal.SIGTERM)
+def signal_that_interrupts(body):
+    """Run a function within `interruptible`, and return the name of the signal that interrupts it."""
+
+    def run():
+        with interruptible():
+            body()
+
+    with pytest.raises(Interrupted) as caught:
+        run()
+    return caught.value.signal_name
 
 
-class Steps(list):
-    """What was reached while signals were deferred."""
+@pytest.mark.parametrize("number", NUMBERS)
+def test_the_first_signal_raises_at_once(number):
+    def body():
+        signal.raise_signal(number)
+        pytest.fail("the signal did not raise")
 
-    def take(self, *numbers):
-        with interruptible(), deferred():
-            for number in numbers:
-                signal.raise_signal(number)
-            self.append("went on")
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_deferred_signal_interrupts_at_the_end(number):
-    steps = Steps()
-    with pytest.raises(Interrupted, match=number.name):
-        steps.take(number)
-    assert steps == ["went on"]
+    assert signal_that_interrupts(body) == number.name
 
 
-def test_the_sigterm_that_mlflow_run_sends_after_ctrl_c_changes_nothing():
-    steps = Steps()
-    with pytest.raises(Interrupted, match="SIGINT"):
-        steps.take(signal.SIGINT, signal.SIGTERM)
-    assert steps == ["went on"]
+@pytest.mark.parametrize("number", NUMBERS)
+def test_within_deferred_a_signal_raises_at_the_next_check(number):
+    def body():
+        with deferred():
+            signal.raise_signal(number)
+            assert signals.received() == number.name
+            signals.check()
+            pytest.fail("the check did not raise")
+
+    assert signal_that_interrupts(body) == number.name
 
 
-def test_a_second_ctrl_c_interrupts_at_once():
-    steps = Steps()
-    with pytest.raises(Interrupted):
-        steps.take(signal.SIGINT, signal.SIGINT)
-    assert not steps
+def test_the_end_of_deferred_is_a_check():
+    reached = []
+
+    def body():
+        with deferred():
+            signal.raise_signal(signal.SIGINT)
+            reached.append("the end of the block")
+        pytest.fail("the end of the block did not raise")
+
+    assert signal_that_interrupts(body) == "SIGINT"
+    assert reached == ["the end of the block"]
+
+
+def test_an_error_within_deferred_is_not_replaced():
+    with pytest.raises(ValueError, match="its own"), deferred():
+        raise ValueError("its own")
+
+
+def test_the_sigterm_that_mlflow_run_sends_after_ctrl_c_is_ignored():
+    def body():
+        with deferred():
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
+
+    assert signal_that_interrupts(body) == "SIGINT"
+
+
+def test_a_second_ctrl_c_kills_the_process():
+    script = """
+import signal
+from pipeline.signals import deferred, interruptible
+with interruptible(), deferred():
+    signal.raise_signal(signal.SIGINT)
+    print("first", flush=True)
+    signal.raise_signal(signal.SIGINT)
+    print("second", flush=True)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGINT
+    assert done.stdout == "first\n"
 
 
 class Collected:
-    """Is interrupted while it is collected, where Python drops exceptions."""
+    """Receives a signal while it is collected, where Python drops exceptions."""
 
     def __del__(self):
         signal.raise_signal(signal.SIGTERM)
 
 
-def collect_and_wait():
-    with interruptible():
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interruption_that_python_drops_is_raised_by_the_next_check():
+    def body():
         Collected()
-        threading.Event().wait(10)
-        pytest.fail("the signal was lost")
+        signals.check()
+
+    assert signal_that_interrupts(body) == "SIGTERM"
 
 
-def test_an_interruption_that_python_drops_is_raised_again():
-    with pytest.raises(Interrupted, match="SIGTERM"):
-        collect_and_wait()
-
-
-def test_without_a_signal_everything_is_as_before():
+def test_without_a_signal_the_handlers_are_restored():
     before = signal.getsignal(signal.SIGTERM)
-    with interruptible():
-        within = signal.getsignal(signal.SIGTERM)
-        with deferred():
-            pass
-        assert signal.getsignal(signal.SIGTERM) is within
+    with interruptible(), deferred():
+        assert signal.getsignal(signal.SIGTERM) is not before
     assert signal.getsignal(signal.SIGTERM) is before
+    assert signals.received() is None
 
 
-def cut_short(renamed):
-    try:
-        signal.raise_signal(signal.SIGTERM)
-    except KeyboardInterrupt:
-        raise renamed from None
+@pytest.mark.parametrize("replacement", [ImportError, KeyboardInterrupt])  # by an import, by Ray's native code
+def test_an_interruption_that_a_library_replaces_leaves_as_interrupted(replacement):
+    def body():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise replacement from None
+
+    assert signal_that_interrupts(body) == "SIGTERM"
 
 
-@pytest.mark.parametrize("renamed", [ImportError, KeyboardInterrupt])  # by a module half imported, by Ray's native code
-def test_an_interruption_that_a_library_renamed_is_recognised(renamed):
-    with pytest.raises(Interrupted, match="SIGTERM"), interruptible(), recognised():
-        cut_short(renamed)
-
-
-def test_an_error_of_its_own_stays_what_it_is():
-    with pytest.raises(ImportError), interruptible(), recognised():
+def test_an_error_without_a_signal_is_not_replaced():
+    with pytest.raises(ImportError), interruptible():
         raise ImportError
+
+
+def test_the_death_of_mlflow_run_counts_as_sigterm(monkeypatch):
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    monkeypatch.setattr(signals, "_PARENT_POLL_S", 0.01)
+    parents = iter([os.getppid()])
+    monkeypatch.setattr(os, "getppid", lambda: next(parents, 1))
+
+    def body():
+        threading.Event().wait(10)
+        pytest.fail("the loss of the parent was not noticed")
+
+    assert signal_that_interrupts(body) == "SIGTERM"

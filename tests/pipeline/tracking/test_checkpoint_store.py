@@ -1,11 +1,11 @@
-"""A checkpoint in MLflow is whole or counts as absent, and only the newest are kept."""
+"""A checkpoint in MLflow is complete or ignored, and only the newest are kept."""
 
 from pathlib import Path
 
 import mlflow
 import pytest
 
-from pipeline.tracking import checkpoint_store as checkpoints
+from pipeline.tracking import checkpoint_store
 from pipeline.tracking import run as tracking
 from pipeline.tracking.errors import NoCheckpoint
 
@@ -24,7 +24,9 @@ def upload(run_id, tmp_path):
 
     def upload(env_steps):
         (directory / "latest" / "weights").write_text(str(env_steps))
-        checkpoints.upload(run_id, checkpoints.pack(directory, env_steps))
+        archive = tmp_path / "work" / "checkpoint.tar"
+        checkpoint_store.pack(directory, archive, env_steps)
+        checkpoint_store.upload(run_id, archive)
 
     return upload
 
@@ -37,14 +39,14 @@ def files(run_id):
     return [each.path for each in mlflow.MlflowClient().list_artifacts(run_id, "checkpoints")]
 
 
-def test_the_newest_comes_back_as_it_was(run_id, upload, tmp_path):
+def test_the_newest_checkpoint_is_restored_unchanged(run_id, upload, tmp_path):
     upload(1000)
     upload(20000)
-    assert checkpoints.newest(run_id, tmp_path / "back") == 20000
+    assert checkpoint_store.download_newest(run_id, tmp_path / "back") == 20000
     assert (tmp_path / "back" / "latest" / "weights").read_text() == "20000"
 
 
-def test_two_are_kept(run_id, upload):
+def test_the_two_newest_are_kept(run_id, upload):
     for env_steps in (1000, 2000, 3000, 4000):
         upload(env_steps)
     assert sorted(files(run_id)) == [
@@ -52,23 +54,23 @@ def test_two_are_kept(run_id, upload):
     ]
 
 
-def test_an_archive_without_its_manifest_is_absent(run_id, upload, tmp_path):
+def test_an_archive_without_its_manifest_is_ignored(run_id, upload, tmp_path):
     upload(1000)
     upload(2000)
     manifest = stored(run_id, "000000002000.json")
     manifest.unlink()
-    assert checkpoints.newest(run_id, tmp_path / "back") == 1000
+    assert checkpoint_store.download_newest(run_id, tmp_path / "back") == 1000
 
 
-def test_half_an_archive_is_absent(run_id, upload, tmp_path):
+def test_an_incomplete_archive_is_ignored(run_id, upload, tmp_path):
     upload(1000)
     upload(2000)
     archive = stored(run_id, "000000002000.tar")
     archive.write_bytes(archive.read_bytes()[:100])
-    assert checkpoints.newest(run_id, tmp_path / "back") == 1000
+    assert checkpoint_store.download_newest(run_id, tmp_path / "back") == 1000
 
 
-def test_what_an_upload_left_behind_is_removed_by_later_ones(run_id, upload):
+def test_later_uploads_delete_an_archive_without_a_manifest(run_id, upload):
     upload(1000)
     manifest = stored(run_id, "000000001000.json")
     manifest.unlink()
@@ -77,6 +79,6 @@ def test_what_an_upload_left_behind_is_removed_by_later_ones(run_id, upload):
     assert "checkpoints/000000001000.tar" not in files(run_id)
 
 
-def test_a_run_without_one_says_so(run_id, tmp_path):
-    with pytest.raises(NoCheckpoint, match="has no whole checkpoint to resume from"):
-        checkpoints.newest(run_id, tmp_path / "back")
+def test_a_run_without_a_checkpoint_is_an_error(run_id, tmp_path):
+    with pytest.raises(NoCheckpoint, match="has no complete checkpoint to resume from"):
+        checkpoint_store.download_newest(run_id, tmp_path / "back")

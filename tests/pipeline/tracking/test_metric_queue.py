@@ -1,4 +1,4 @@
-"""What goes to MLflow while training arrives in order, and outlives an outage of the server."""
+"""Metrics and files reach MLflow in order, and outlast an outage of the server."""
 
 import signal
 import sys
@@ -6,9 +6,9 @@ import sys
 import mlflow
 import pytest
 
-from pipeline.tracking import metric_queue as outbox_module
+from pipeline.tracking import metric_queue
 from pipeline.tracking import run as tracking
-from pipeline.tracking.metric_queue import Outbox
+from pipeline.tracking.metric_queue import MetricQueue
 from tests.workshop import Workshop, answers, await_true, free_port
 
 
@@ -53,58 +53,58 @@ def points(run_id, name):
 
 @pytest.mark.e2e
 def test_an_outage_delays_and_loses_nothing(server, tmp_path):
-    said = []
+    notices = []
     file = tmp_path / "note.txt"
     file.write_text("something")
-    with tracking.run("train") as run_id, Outbox(run_id, said.append) as outbox:
-        outbox.metrics({"m": 0.0}, step=0)
-        assert outbox.flush(timeout_s=20)
+    with tracking.run("train") as run_id, MetricQueue(run_id, notices.append) as queue:
+        queue.log_metrics({"m": 0.0}, step=0)
+        assert queue.flush(timeout_s=20)
         server.stop()
         for step in range(1, 30):
-            outbox.metrics({"m": float(step)}, step)
-        outbox.file("note", lambda: mlflow.MlflowClient().log_artifact(run_id, str(file)))
-        await_true(lambda: said, "the outage is noticed")
-        assert said == ["The tracking server is away; what is logged waits for it."]
-        assert not outbox.flush(timeout_s=0.1)
+            queue.log_metrics({"m": float(step)}, step)
+        queue.upload("note", lambda: mlflow.MlflowClient().log_artifact(run_id, str(file)))
+        await_true(lambda: notices, "the outage is noticed")
+        assert notices == ["The tracking server is unreachable; metrics and files wait in memory."]
+        assert not queue.flush(timeout_s=0.1)
         server.start()
         for step in range(30, 40):
-            outbox.metrics({"m": float(step)}, step)
+            queue.log_metrics({"m": float(step)}, step)
     assert points(run_id, "m") == [(step, float(step)) for step in range(40)]
     assert [each.path for each in mlflow.MlflowClient().list_artifacts(run_id)] == ["note.txt"]
-    assert said[-1] == "The tracking server is back."
+    assert notices[-1] == "The tracking server is reachable again."
 
 
 @pytest.mark.usefixtures("store")
-def test_leaving_it_waits_until_all_is_sent():
+def test_leaving_the_block_waits_until_everything_is_sent():
     with tracking.run("train") as run_id:
-        with Outbox(run_id, print) as outbox:
+        with MetricQueue(run_id, print) as queue:
             for step in range(2500):
-                outbox.metrics({"m": float(step)}, step)
+                queue.log_metrics({"m": float(step)}, step)
         assert points(run_id, "m") == [(step, float(step)) for step in range(2500)]
 
 
 @pytest.mark.usefixtures("store")
-def test_of_files_of_one_key_the_newest_that_waits_is_sent():
+def test_a_newer_upload_replaces_a_waiting_one_of_its_key():
     sent = []
-    with tracking.run("train") as run_id, Outbox(run_id, print) as outbox:
+    with tracking.run("train") as run_id, MetricQueue(run_id, print) as queue:
         for number in range(100):
-            outbox.file("curve", lambda number=number: sent.append(number))
+            queue.upload("curve", lambda number=number: sent.append(number))
     assert sent[-1] == 99
     assert len(sent) < 100
 
 
 @pytest.mark.usefixtures("store")
-def test_a_failure_that_is_no_outage_reaches_the_one_who_waits():
+def test_an_error_other_than_an_outage_is_raised_by_flush():
     def fail():
         raise ValueError("no")
 
-    with tracking.run("train") as run_id, pytest.raises(ValueError, match="no"), Outbox(run_id, print) as outbox:
-        outbox.file("curve", fail)
+    with tracking.run("train") as run_id, pytest.raises(ValueError, match="no"), MetricQueue(run_id, print) as queue:
+        queue.upload("curve", fail)
 
 
 @pytest.mark.usefixtures("store")
-def test_the_machine_is_watched(monkeypatch):
-    monkeypatch.setattr(outbox_module, "_SYSTEM_INTERVAL_S", 0.1)
-    with tracking.run("train") as run_id, Outbox(run_id, print):
+def test_the_load_of_the_machine_is_logged(monkeypatch):
+    monkeypatch.setattr(metric_queue, "_SYSTEM_INTERVAL_S", 0.1)
+    with tracking.run("train") as run_id, MetricQueue(run_id, print):
         await_true(lambda: "system/cpu_utilization_percentage" in mlflow.get_run(run_id).data.metrics, "it is logged")
     assert mlflow.get_run(run_id).data.metrics["system/process_memory_usage_megabytes"] > 1

@@ -1,12 +1,15 @@
-"""A command is one MLflow run, which ends as the command did."""
+"""A command is one MLflow run, which ends with the status of the command."""
+
+import signal
 
 import mlflow
 import pytest
 
 from pipeline.errors import Interrupted
 from pipeline.evaluation.evaluation import Evaluation
+from pipeline.signals import interruptible
 from pipeline.tracking import run as tracking
-from pipeline.tracking.errors import RelativeStore
+from pipeline.tracking.errors import NotResumable, RelativeStore
 
 
 def status(run_id):
@@ -20,12 +23,66 @@ def run_that_raises(error):
 
 
 @pytest.mark.usefixtures("store")
-def test_a_run_ends_as_its_command_did():
+def test_a_run_ends_with_the_status_of_its_command():
     with tracking.run("train") as run_id:
         assert status(run_id) == "RUNNING"
     assert status(run_id) == "FINISHED"
     assert status(run_that_raises(ValueError())) == "FAILED"
-    assert status(run_that_raises(Interrupted("SIGTERM"))) == "KILLED"
+    with pytest.raises(Interrupted), interruptible(), tracking.run("train") as run_id:
+        signal.raise_signal(signal.SIGTERM)
+    assert status(run_id) == "KILLED"
+
+
+@pytest.mark.usefixtures("store")
+def test_an_error_after_a_signal_ends_the_run_as_killed():
+    with pytest.raises(Interrupted), interruptible(), tracking.run("train") as run_id:
+        fail_because_of_a_signal()
+    assert status(run_id) == "KILLED"
+
+
+def fail_because_of_a_signal():
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except Interrupted:
+        raise ImportError from None
+
+
+@pytest.mark.usefixtures("store")
+def test_a_finished_run_is_not_resumed():
+    with tracking.run("train") as run_id:
+        tracking.log_config({"lr": 0.1})
+        assert tracking.load_config(run_id) == {"lr": 0.1}
+    with pytest.raises(NotResumable, match=r"it finished\. Start from its policy"):
+        tracking.load_config(run_id)
+
+
+@pytest.mark.usefixtures("store")
+def test_a_run_of_another_command_is_not_resumed():
+    with tracking.run("evaluate") as run_id, pytest.raises(NotResumable, match="so it was not a search"):
+        tracking.load_search(run_id)
+    with pytest.raises(NotResumable, match="there is no such run"):
+        tracking.load_search("0" * 32)
+
+
+@pytest.mark.usefixtures("store")
+def test_a_resumed_run_continues_and_the_parent_names_it(monkeypatch):
+    first = run_that_raises(ValueError())
+    parent = mlflow.MlflowClient().create_run("0").info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", parent)
+    with tracking.run("train", resumed=first) as run_id:
+        assert run_id == first
+    assert status(first) == "FINISHED"
+    assert mlflow.get_run(parent).data.tags["resumed"] == first
+
+
+@pytest.mark.usefixtures("store")
+def test_child_runs_carry_parameters_and_tags():
+    with tracking.run("tune") as parent:
+        child = tracking.start_child(parent, "trial 1", {"lr": 0.1}, {"trial.number": "1"})
+        (found,) = tracking.children(parent)
+    assert (found.info.run_id, found.info.run_name) == (child, "trial 1")
+    assert found.data.params == {"lr": "0.1"}
+    assert found.data.tags["trial.number"] == "1"
 
 
 @pytest.mark.usefixtures("store")

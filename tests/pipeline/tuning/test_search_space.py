@@ -1,4 +1,4 @@
-"""A file says what is searched; what makes no sense in it is refused before anything starts."""
+"""A YAML file defines the search space; an invalid one is rejected before anything starts."""
 
 from pathlib import Path
 
@@ -14,12 +14,12 @@ from pipeline.tuning.search_space import SearchSpace, changed
 SHIPPED = yaml.safe_load(Path(pipeline.tuning.search_space.__file__).with_suffix(".yaml").read_text())
 
 
-def test_the_first_trial_has_the_settings_as_they_are():
+def test_the_first_trial_draws_nothing():
     space = SearchSpace.of(SHIPPED)
     assert space.config(1) == TrainConfig.of(SHIPPED["settings"])
 
 
-def test_trials_draw_the_same_every_time_and_differ():
+def test_the_draws_of_trials_are_reproducible_and_differ():
     space = SearchSpace.of(SHIPPED)
     drawn = [space.draw(number) for number in range(2, 12)]
     assert drawn == [SearchSpace.of(space.as_content()).draw(number) for number in range(2, 12)]
@@ -35,7 +35,7 @@ def test_a_range_of_whole_numbers_gives_whole_numbers():
     assert max(drawn) > 16
 
 
-def test_settings_that_do_not_go_together_are_drawn_again():
+def test_invalid_combinations_are_drawn_again():
     space = SearchSpace.of({"search": {"minibatch_size": [256, 2048], "train_batch_size_per_learner": [512, 4096]}})
     configs = [space.config(number) for number in range(2, 20)]
     assert {each.minibatch_size for each in configs} == {256, 2048}
@@ -58,13 +58,13 @@ def test_settings_that_do_not_go_together_are_drawn_again():
         ({"search": {"minibatch_size": [2048]}}, InvalidConfig, "expected at most train_batch_size_per_learner (1024)"),
     ],
 )
-def test_what_makes_no_sense_is_refused_in_one_line(content, error, message):
+def test_an_invalid_search_space_is_rejected(content, error, message):
     with pytest.raises(error) as caught:
         SearchSpace.of(content)
     assert message in str(caught.value)
 
 
-def test_what_differs_from_the_defaults_makes_the_same_settings():
+def test_the_changed_settings_restore_the_configuration():
     config = SearchSpace.of(SHIPPED).config(5)
     settings = yaml.safe_load(yaml.safe_dump(changed(config)))
     assert TrainConfig.of(settings) == config

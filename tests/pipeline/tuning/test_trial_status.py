@@ -1,17 +1,17 @@
-"""The best trial is the one with the best greedy return; a tie goes to the surer, then to the quicker."""
+"""The best trial has the best greedy return; of equal ones, a perfect trial wins, then the one with fewer steps."""
 
-from pipeline.tuning.trial_status import Standing, TrialState, best
+from pipeline.tuning.trial_status import TrialState, TrialStatus, best
 
 
 def trial(number, mean, **attributes):
-    return Standing(number, {"lr": 0.1}, TrialState.FINISHED, f"run {number}", 9000, mean, **attributes)
+    return TrialStatus(number, {"lr": 0.1}, TrialState.FINISHED, f"run {number}", 9000, mean, **attributes)
 
 
 def test_the_highest_return_wins():
     assert best([trial(1, 100.0), trial(2, 300.0), trial(3, 200.0)]).number == 2
 
 
-def test_of_equal_returns_the_perfect_one_wins_then_the_quicker():
+def test_of_equal_returns_the_perfect_one_wins_then_the_one_with_fewer_steps():
     quick, slow = trial(1, 500.0, best_step=4000), trial(2, 500.0, best_step=8000)
     assert best([slow, quick]) is quick
     perfect = trial(3, 500.0, best_step=9000, best_perfect=True)
@@ -21,12 +21,12 @@ def test_of_equal_returns_the_perfect_one_wins_then_the_quicker():
 def test_a_trial_that_failed_or_was_never_evaluated_is_not_the_best():
     failed = trial(1, 900.0)
     failed.state = TrialState.FAILED
-    assert best([failed, Standing(2, {})]) is None
+    assert best([failed, TrialStatus(2, {})]) is None
 
 
-def test_a_standing_comes_back_from_its_tag():
-    standing = trial(4, 12.5, best_step=3)
-    assert Standing.from_tag(standing.as_tag()) == standing
+def test_a_status_is_restored_from_its_tag():
+    status = trial(4, 12.5, best_step=3)
+    assert TrialStatus.from_tag(status.as_tag()) == status
 
 
 def test_only_trials_that_ended_stay_when_a_search_is_resumed():

@@ -1,4 +1,4 @@
-"""The command line refuses what makes no sense before anything heavy starts."""
+"""`train` and `tune` reject invalid options and files before anything heavy starts."""
 
 import pytest
 from click.testing import CliRunner
@@ -10,10 +10,10 @@ def train(*arguments):
     return CliRunner().invoke(cli, ["train", *map(str, arguments)])
 
 
-def test_resume_takes_no_other_setting():
+def test_resume_excludes_other_settings():
     done = train("--resume", "0" * 32, "--lr", "1")
     assert done.exit_code == 2
-    assert "--resume takes every setting from the run; leave the other options out." in done.output
+    assert "--resume takes all settings from the run; omit the other options." in done.output
 
 
 @pytest.mark.parametrize(
@@ -22,11 +22,11 @@ def test_resume_takes_no_other_setting():
         ("lamda: 0.9", "There is no setting 'lamda'; the nearest is 'lambda_'."),
         ("lr: fast", "lr is 'fast', expected a number."),
         ("lr: -1", "lr is -1.0, expected more than 0."),
-        ("- lr", "holds no training settings: expected settings, one NAME: VALUE per line."),
+        ("- lr", "holds no training settings: expected one NAME: VALUE per line."),
         ("lr: [", "holds no training settings: while parsing"),
     ],
 )
-def test_a_file_of_settings_that_makes_no_sense_is_refused(tmp_path, content, message):
+def test_an_invalid_file_of_settings_is_rejected(tmp_path, content, message):
     file = tmp_path / "settings.yaml"
     file.write_text(content)
     done = train("--config", file)
@@ -46,7 +46,7 @@ def tune(*arguments):
 
 
 @pytest.mark.parametrize("options", [("--lr", "1"), ("--num-trials", "3"), ("--config", __file__)])
-def test_a_resumed_search_takes_no_other_setting(options):
+def test_a_resumed_search_excludes_other_settings(options):
     done = tune("--resume", "0" * 32, *options)
     assert done.exit_code == 2
     assert "--resume takes the search from the run" in done.output
@@ -59,10 +59,10 @@ def test_a_resumed_search_takes_no_other_setting(options):
         ("search: {lr: [-1]}", "lr is -1.0, expected more than 0."),
         ("settings: {gamma: 2}", "gamma is 2.0, expected between 0 and 1."),
         ("settings: [gamma]", "settings is ['gamma'], expected one NAME: VALUE per line."),
-        ("- lr", "expected settings, one NAME: VALUE per line."),
+        ("- lr", "expected one NAME: VALUE per line."),
     ],
 )
-def test_a_search_that_makes_no_sense_is_refused(tmp_path, content, message):
+def test_an_invalid_search_space_is_rejected(tmp_path, content, message):
     file = tmp_path / "space.yaml"
     file.write_text(content)
     done = tune("--search", file)
@@ -70,8 +70,8 @@ def test_a_search_that_makes_no_sense_is_refused(tmp_path, content, message):
     assert message in done.output
 
 
-def test_what_mlproject_leaves_empty_counts_as_not_given():
-    """`mlflow run` hands over every default; only what differs from it goes against --resume."""
+def test_the_defaults_that_mlproject_passes_do_not_conflict_with_resume():
+    """`mlflow run` passes every parameter; only a value that differs from the default conflicts with --resume."""
     done = train("--resume", "0" * 32, "--from", "", "--lr", "0.003", "--env-kwargs", "{}", "--gamma", "2")
     assert done.exit_code == 2
     assert train("--resume", "", "--from", "", "--gamma", "2").exit_code == 1
