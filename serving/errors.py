@@ -30,6 +30,11 @@ class HttpError(ServingError):
     status: ClassVar[HTTPStatus]
     code: ClassVar[str]
 
+    @property
+    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """Headers that the response carries in addition to those of every response."""
+        return ()
+
 
 class RequestError(HttpError):
     """Base of the errors in a request. Their status is 4xx."""

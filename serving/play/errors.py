@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from serving.errors import HttpError, ServingError
+from serving.replica.errors import RETRY_AFTER
 
 
 @dataclass(eq=False)
@@ -14,6 +15,11 @@ class PlayBusy(HttpError):
     code = "play_busy"
 
     limit: int
+
+    @property
+    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """Ask the client to wait before its next attempt."""
+        return (RETRY_AFTER,)
 
     def __str__(self) -> str:
         return f"{self.limit} watch already, as many as may at once; close another page, or try again later"

@@ -3,14 +3,12 @@
 import asyncio
 from collections.abc import AsyncGenerator
 
-import orjson
-
 from serving.play.errors import PlayBusy
 from serving.play.page import headers, page
 from serving.play.session import ActFor, Current, Session
-from serving.protocols.openapi.parts import TEXT, Paths, html, record, refused
-from serving.protocols.protocol import Act, Answer, Refusal, Request
-from serving.replica.served_policy import ServedPolicy
+from serving.protocols.openapi.parts import TEXT, Paths, error_responses, html, record
+from serving.protocols.protocol import Protocol, Request, Response
+from serving.replica.served_policy import Act, ServedPolicy
 
 PLAY_SESSIONS = 2
 
@@ -23,7 +21,7 @@ ALIVE_S = 0.8
 STREAM_HEADERS = ((b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"))
 
 
-class Play:
+class Play(Protocol):
     """A page to watch the policy on.
 
     Args:
@@ -42,22 +40,18 @@ class Play:
         """Return the HTTP methods that a path takes."""
         return METHODS.get(path, ()) if self._sessions else ()
 
-    async def answer(self, request: Request, served: ServedPolicy, act: Act) -> Answer:  # noqa: ARG002 - asks whoever serves then
+    async def answer(self, request: Request, served: ServedPolicy, act: Act) -> Response:  # noqa: ARG002 - asks whoever serves then
         """Answer with the page, or begin a session. Raises PlayBusy."""
         if request.path == PAGE:
-            return Answer(page(), b"text/html; charset=utf-8", headers=headers())
+            return Response(page(), b"text/html; charset=utf-8", headers=headers())
         if self._watching >= self._sessions:
             raise PlayBusy(self._sessions)
-        return Answer(self._session(), b"text/event-stream", headers=STREAM_HEADERS)
-
-    def refuse(self, refusal: Refusal) -> bytes:
-        """Return the native form of an error."""
-        return orjson.dumps({"error": {"code": refusal.code, "message": refusal.message}})
+        return Response(self._session(), b"text/event-stream", headers=STREAM_HEADERS)
 
     def paths(self, served: ServedPolicy) -> Paths:  # noqa: ARG002
         """Return OpenAPI's path item of the page; what it listens to is its own business."""
         error = record({"error": record({"code": TEXT, "message": TEXT})})
-        responses = {"200": html("The page"), **refused(error)}
+        responses = {"200": html("The page"), **error_responses(error)}
         page = {"operationId": "play", "summary": "A page to watch the policy on", "responses": responses}
         return {PAGE: {"get": page}} if self._sessions else {}
 

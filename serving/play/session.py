@@ -15,9 +15,10 @@ from serving.play.distributions import Distribution
 from serving.play.errors import EnvironmentFailed
 from serving.play.process import ENDED, EnvironmentProcess
 from serving.policy.spaces import Json
-from serving.protocols.protocol import Act
+from serving.protocols.native.protocol import json_codec
+
 from serving.replica.errors import Overloaded
-from serving.replica.served_policy import ServedPolicy
+from serving.replica.served_policy import Act, ServedPolicy
 
 SESSION_S = 300.0
 BUSY_S = 1.0
@@ -92,12 +93,13 @@ class Session:
             state = {} if self._state is None else {"state": self._state}
             request = json.dumps({"observation": observation, "details": True, **state}).encode()
             try:
-                rows, _ = served.codec.decode(request)
+                codec = served.prepared(json_codec)
+                rows, _ = codec.decode(request)
                 actions = await self._act_for(served)(rows)
             except Overloaded:
                 await asyncio.sleep(BUSY_S)
                 continue
-            answer = orjson.loads(served.codec.encode(actions, batched=False))
+            answer = orjson.loads(codec.encode(actions, batched=False))
             self._state = answer.get("state")
             return served, answer, (time.perf_counter() - begun) * 1e3
 

@@ -1,4 +1,7 @@
-"""Errors in what a client sent: bodies, observations, paths and methods."""
+"""Errors in a request that more than one protocol can raise: in its body, observations, path or method.
+
+The fields `path` are places in the request, such as `observations[3].arm.position`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,33 +17,29 @@ def located(path: str, verb: str) -> str:
 
 @dataclass(eq=False)
 class BodyNotJson(RequestError):
-    """The body is not JSON; `reason` is the parser's."""
+    """The body is not JSON, for the parser's reason."""
 
     status = HTTPStatus.BAD_REQUEST
     code = "body_not_json"
+    template = 'the body is not JSON: {reason}; send {{"observation": [...]}}'
 
     reason: str
-
-    def __str__(self) -> str:
-        return f'the body is not JSON: {self.reason}; send {{"observation": [...]}}'
 
 
 @dataclass(eq=False)
 class BodyNotObject(RequestError):
-    """The body is JSON, but no object; `found` describes it."""
+    """The body is JSON, but not an object; `found` describes it."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     code = "body_not_object"
+    template = 'the body is {found}, expected an object like {{"observation": [...]}}'
 
     found: str
-
-    def __str__(self) -> str:
-        return f'the body is {self.found}, expected an object like {{"observation": [...]}}'
 
 
 @dataclass(eq=False)
 class ObservationMissing(RequestError):
-    """Neither of the two keys is there; `keys` are those that are."""
+    """The request has neither `observation` nor `observations`, only `keys`."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     code = "observation_missing"
@@ -54,18 +53,16 @@ class ObservationMissing(RequestError):
 
 @dataclass(eq=False)
 class ObservationAmbiguous(RequestError):
-    """Both `observation` and `observations` are there."""
+    """The request has both `observation` and `observations`."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     code = "observation_ambiguous"
-
-    def __str__(self) -> str:
-        return 'the request has both "observation" and "observations", expected one of them'
+    template = 'the request has both "observation" and "observations", expected one of them'
 
 
 @dataclass(eq=False)
 class KeyUnknown(RequestError):
-    """The request has a key that means nothing beside those that it also has; `known` are those that would."""
+    """The request has a key that is none of `known`."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     code = "key_unknown"
@@ -79,7 +76,7 @@ class KeyUnknown(RequestError):
 
 @dataclass(eq=False)
 class ObservationShape(RequestError):
-    """The observation at `path` has another shape than the space; None stands for ragged lists."""
+    """The shape of an observation differs from that of the space; it is None for ragged lists."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     code = "observation_shape"
@@ -95,7 +92,7 @@ class ObservationShape(RequestError):
 
 @dataclass(eq=False)
 class ObservationType(RequestError):
-    """The value at `path` is no number of the space's type."""
+    """The type of a value does not fit the space."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     code = "observation_type"
@@ -110,7 +107,7 @@ class ObservationType(RequestError):
 
 @dataclass(eq=False)
 class ObservationRange(RequestError):
-    """The integer at `path` is none of those that the space counts."""
+    """An integer is outside of a Discrete, MultiDiscrete or MultiBinary space."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     code = "observation_range"
@@ -126,7 +123,7 @@ class ObservationRange(RequestError):
 
 @dataclass(eq=False)
 class ObservationNotFinite(RequestError):
-    """The value at `path` is NaN, infinite, or too large for the space's type."""
+    """A value is NaN, infinite, or too large for the space's dtype."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     code = "observation_not_finite"
@@ -141,7 +138,7 @@ class ObservationNotFinite(RequestError):
 
 @dataclass(eq=False)
 class ObservationKeyMissing(RequestError):
-    """The object at `path` lacks a key of the Dict space."""
+    """An object lacks a key of the Dict space."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     code = "observation_key_missing"
@@ -156,7 +153,7 @@ class ObservationKeyMissing(RequestError):
 
 @dataclass(eq=False)
 class ObservationKeyUnknown(RequestError):
-    """The object at `path` has a key that the Dict space lacks."""
+    """An object has a key that the Dict space lacks."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     code = "observation_key_unknown"
@@ -171,7 +168,7 @@ class ObservationKeyUnknown(RequestError):
 
 @dataclass(eq=False)
 class ObservationLength(RequestError):
-    """The list at `path` has more or fewer elements than the Tuple space."""
+    """The length of a list differs from that of the Tuple space."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     code = "observation_length"
@@ -186,21 +183,19 @@ class ObservationLength(RequestError):
 
 @dataclass(eq=False)
 class ObservationEncoding(RequestError):
-    """The base64 form of the array at `path` cannot be decoded; `reason` says why."""
+    """An array in base64 form cannot be decoded, for the given reason."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     code = "observation_encoding"
+    template = "{path}: {reason}"
 
     path: str
     reason: str
 
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
-
 
 @dataclass(eq=False)
 class PathUnknown(RequestError):
-    """No such path under the route prefix."""
+    """The path is none of `known`."""
 
     status = HTTPStatus.NOT_FOUND
     code = "path_unknown"
@@ -214,7 +209,7 @@ class PathUnknown(RequestError):
 
 @dataclass(eq=False)
 class MethodNotAllowed(RequestError):
-    """The path is there, the method is not."""
+    """The path does not accept the method."""
 
     status = HTTPStatus.METHOD_NOT_ALLOWED
     code = "method_not_allowed"
@@ -225,3 +220,8 @@ class MethodNotAllowed(RequestError):
 
     def __str__(self) -> str:
         return f"{self.method} is not allowed on {self.path}, use {' or '.join(self.allowed)}"
+
+    @property
+    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """Name the allowed methods (RFC 9110, section 10.2.1)."""
+        return ((b"allow", ", ".join(self.allowed).encode()),)

@@ -1,4 +1,4 @@
-"""Dynamic batching: observations of several requests computed at once, where that is cheaper than one by one."""
+"""Dynamic batching: observations of several requests are computed together where that is cheaper."""
 
 import asyncio
 import time
@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from serving.policy.rows import Batch, joined
+from serving.policy.tensors import Batch, joined
+from serving.replica.metrics import Metrics
 
 Act = Callable[[Batch], Batch]
+"""A policy: observations `[batch, *shape]` -> actions `[batch, *shape]`."""
 
 QUICK_S = 1e-3
-"""A policy that takes longer runs in a thread, so that the event loop reads the next requests meanwhile."""
+"""A policy that takes longer runs in a thread, so that the event loop can read the next requests meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -19,65 +21,70 @@ class Batching:
     """When a batch is complete."""
 
     max_batch_size: int = 16
-    """Observations; a request of more is computed alone."""
+    """The maximum number of observations in a batch. A request with more is computed alone."""
     wait_timeout_s: float = 0.0
-    """How long the first of a batch waits for others."""
+    """How long the first request of a batch waits for others."""
 
 
-class Waiting(NamedTuple):
-    """One request's observations, and where its actions go."""
+class Pending(NamedTuple):
+    """The observations of one request, and the future that receives their actions."""
 
     observations: Batch
     actions: asyncio.Future[Batch]
 
 
 class Batcher:
-    """Collects the observations of requests for one policy. Of one event loop.
+    """Batches the requests for one policy. It belongs to one event loop.
 
-    A request that comes alone is computed at once. Where two came in one turn of the event loop, those that follow
-    wait for the end of their turn, and are computed together, until again one comes alone: a lone client
-    loses nothing, and a crowd pays for ONNX Runtime's way in and out once.
+    A request that arrives alone is computed at once. When two arrive in one turn of the event loop, the requests after
+    them wait for the end of their turn and are computed together, until one arrives alone again. A single client
+    therefore loses no time, and under concurrent load the fixed cost of calling ONNX Runtime is shared.
 
-    One batch runs at a time: those that arrive meanwhile make the next. ONNX Runtime lets go of the GIL.
+    One batch runs at a time, and the requests that arrive meanwhile form the next. ONNX Runtime releases the GIL.
 
     Args:
-        act: The policy: `[batch, *shape]` -> actions.
+        act: The policy.
         batching: When a batch is complete.
-        gathers: Let requests that come alone wait for the end of their turn as well. Serve scales by the requests that
-            are under way together, and sees none where each is answered before the next is looked at.
+        metrics: Receives the size and the duration of each batch.
+        gathers: Whether requests that arrive alone wait for the end of their turn as well. Serve autoscales on
+            concurrent requests, and requests that are answered inline never overlap, so it would see no load.
+        quick: The initial value of `quick`.
     """
 
-    def __init__(self, act: Act, batching: Batching, *, gathers: bool = False) -> None:
+    def __init__(
+        self, act: Act, batching: Batching, metrics: Metrics, *, gathers: bool = False, quick: bool = False
+    ) -> None:
         self._act = act
         self._batching = batching
+        self._metrics = metrics
         self._gathers = gathers
-        self._waiting: list[Waiting] = []
+        self._pending: list[Pending] = []
         self._full = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
-        self._crowded = gathers
+        self._concurrent = gathers
         self._turn_begun = False
         self._last_was_quick = False
-        self.quick = False
-        """Whether one of the last two batches took at most QUICK_S: a slow one alone may be the machine's fault."""
+        self.quick = quick
+        """Whether one of the last two batches took at most QUICK_S. A single slow one may be the machine's fault."""
 
     async def act(self, observations: Batch) -> Batch:
         """Return the actions for one request's observations, `[batch, ...]`. Raises what the policy raises."""
         loop = asyncio.get_running_loop()
-        if self.quick and self._comes_alone(loop):
+        if self.quick and self._is_alone(loop):
             return self._compute(observations)
-        waiting = Waiting(observations, loop.create_future())
-        self._waiting.append(waiting)
+        pending = Pending(observations, loop.create_future())
+        self._pending.append(pending)
         if self._is_full():
             self._full.set()
         if self._running is None:
             self._running = loop.create_task(self._run())
-        return await waiting.actions
+        return await pending.actions
 
-    def _comes_alone(self, loop: asyncio.AbstractEventLoop) -> bool:
-        if self._crowded or self._running is not None or self._batching.wait_timeout_s:
+    def _is_alone(self, loop: asyncio.AbstractEventLoop) -> bool:
+        if self._concurrent or self._running is not None or self._batching.wait_timeout_s:
             return False
         if self._turn_begun:
-            self._crowded = True
+            self._concurrent = True
             return False
         self._turn_begun = True
         loop.call_soon(self._end_turn)
@@ -88,25 +95,28 @@ class Batcher:
 
     async def _run(self) -> None:
         try:
-            while self._waiting:
-                await self._fill()
+            while self._pending:
+                await self._wait_until_full()
                 batch = self._take()
                 if batch:
                     await self._answer(batch)
-                    self._crowded = self._gathers or len(batch) > 1
-                    await asyncio.sleep(0)  # the answers go out before the next batch
+                    self._concurrent = self._gathers or len(batch) > 1
+                    await asyncio.sleep(0)  # the responses are sent before the next batch runs
         finally:
             self._running = None
 
     def _compute(self, observations: Batch) -> Batch:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         actions = self._act(observations)
-        quick = time.perf_counter() - begun <= QUICK_S
+        duration = time.perf_counter() - start
+        quick = duration <= QUICK_S
         self.quick, self._last_was_quick = quick or self._last_was_quick, quick
+        self._metrics.inference_ms.add(duration * 1e3)
+        self._metrics.batch_size.add(len(observations))
         return actions
 
-    async def _fill(self) -> None:
-        """Wait until a batch is full, or its time is over."""
+    async def _wait_until_full(self) -> None:
+        """Return when a batch is full or its waiting time is over."""
         self._full.clear()
         if not self._batching.wait_timeout_s or self._is_full():
             return
@@ -116,49 +126,40 @@ class Batcher:
         except TimeoutError:
             pass
 
-    def _take(self) -> list[Waiting]:
-        """Return the next batch, less the requests whose clients hung up."""
-        self._waiting = [each for each in self._waiting if not each.actions.done()]
+    def _take(self) -> list[Pending]:
+        """Return the next batch, without the requests whose clients disconnected."""
+        self._pending = [each for each in self._pending if not each.actions.done()]
         total, taken = 0, 0
-        for each in self._waiting:
+        for each in self._pending:
             total += len(each.observations)
             if taken and total > self._batching.max_batch_size:
                 break
             taken += 1
-        batch, self._waiting = self._waiting[:taken], self._waiting[taken:]
+        batch, self._pending = self._pending[:taken], self._pending[taken:]
         return batch
 
-    async def _answer(self, batch: list[Waiting]) -> None:
+    async def _answer(self, batch: list[Pending]) -> None:
         try:
             observations = joined([each.observations for each in batch])
             quick = self.quick and not self._batching.wait_timeout_s
             actions = self._compute(observations) if quick else await asyncio.to_thread(self._compute, observations)
-        except Exception as error:  # noqa: BLE001 - it goes to those who wait
+        except Exception as error:  # noqa: BLE001 - the futures carry it to the requests
             await self._answer_singly(batch, error)
             return
         start = 0
         for each in batch:
             end = start + len(each.observations)
-            _resolve(each, actions[start:end])
+            if not each.actions.done():
+                each.actions.set_result(actions[start:end])
             start = end
 
-    async def _answer_singly(self, batch: list[Waiting], error: Exception) -> None:
-        """Find out whose fault it was: the others get their actions."""
-        if len(batch) == 1:
-            _fail(batch[0], error)
-            return
-        for each in batch:
-            await self._answer([each])
+    async def _answer_singly(self, batch: list[Pending], error: Exception) -> None:
+        """Compute each request of a failed batch alone, so that only the request at fault fails."""
+        if len(batch) > 1:
+            for each in batch:
+                await self._answer([each])
+        elif not batch[0].actions.done():
+            batch[0].actions.set_exception(error)
 
     def _is_full(self) -> bool:
-        return sum(len(each.observations) for each in self._waiting) >= self._batching.max_batch_size
-
-
-def _resolve(waiting: Waiting, actions: Batch) -> None:
-    if not waiting.actions.done():
-        waiting.actions.set_result(actions)
-
-
-def _fail(waiting: Waiting, error: Exception) -> None:
-    if not waiting.actions.done():
-        waiting.actions.set_exception(error)
+        return sum(len(each.observations) for each in self._pending) >= self._batching.max_batch_size

@@ -1,67 +1,56 @@
-"""Reasons why a replica rejects a request before any protocol reads it."""
+"""Errors that a request can cause whatever its protocol: limits, overload and authentication."""
 
 from dataclasses import dataclass
 from http import HTTPStatus
 
 from serving.errors import HttpError, RequestError, ServingError
 
+RETRY_AFTER = (b"retry-after", b"1")
+"""The header that asks a client to wait one second before its next attempt."""
+
 
 @dataclass(eq=False)
 class BodyTooLarge(RequestError):
-    """The body exceeds `limit` bytes."""
+    """The body is larger than `limit` bytes."""
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     code = "body_too_large"
+    template = "the body is larger than {limit} bytes; send fewer observations per request"
 
     limit: int
-
-    def __str__(self) -> str:
-        return f"the body is larger than {self.limit} bytes; send fewer observations per request"
 
 
 @dataclass(eq=False)
 class Overloaded(HttpError):
-    """The replica holds `limit` requests, which is all it may."""
+    """The replica already holds `limit` requests, the maximum."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "overloaded"
+    template = "the server already holds {limit} requests, its maximum; try again in a second"
 
     limit: int
 
-    def __str__(self) -> str:
-        return f"the server holds {self.limit} requests, as many as it may; try again in a second"
+    @property
+    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """Ask the client to wait before its next attempt."""
+        return (RETRY_AFTER,)
 
 
 @dataclass(eq=False)
 class ObservationsTooMany(RequestError):
-    """The request holds more than `limit` observations."""
+    """The request holds `found` observations, more than `limit`."""
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     code = "observations_too_many"
+    template = "the request holds {found} observations, expected at most {limit}; send several requests"
 
     found: int
     limit: int
 
-    def __str__(self) -> str:
-        return f"the request holds {self.found} observations, expected at most {self.limit}; send several requests"
-
-
-@dataclass(eq=False)
-class JsonTooDeep(RequestError):
-    """Lists and objects stand in each other, more than `limit` deep."""
-
-    status = HTTPStatus.BAD_REQUEST
-    code = "json_too_deep"
-
-    limit: int
-
-    def __str__(self) -> str:
-        return f"the body nests lists and objects more than {self.limit} deep; no observation needs that"
-
 
 @dataclass(eq=False)
 class Unauthorized(RequestError):
-    """The server asks for a token; the request has none, or another one if `given`."""
+    """The server requires a bearer token; the request has none, or a wrong one if `given`."""
 
     status = HTTPStatus.UNAUTHORIZED
     code = "unauthorized"
@@ -69,19 +58,23 @@ class Unauthorized(RequestError):
     given: bool
 
     def __str__(self) -> str:
-        found = "another token than the server's" if self.given else "no token"
-        return f"the request brings {found}; send the header Authorization: Bearer TOKEN"
+        found = "a token other than the server's" if self.given else "no token"
+        return f"the request has {found}; send the header Authorization: Bearer TOKEN"
+
+    @property
+    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """Name the authentication scheme (RFC 6750, section 3)."""
+        return ((b"www-authenticate", b"Bearer"),)
 
 
 @dataclass(eq=False)
 class TokenFileInvalid(ServingError):
-    """The file with the bearer token holds none; `reason` says why."""
+    """No bearer token can be read from a file, for the given reason."""
+
+    template = (
+        "cannot read a bearer token from {file}: {reason}. Write one into it: "
+        "(umask 077 && openssl rand -hex 32 > {file})"
+    )
 
     file: str
     reason: str
-
-    def __str__(self) -> str:
-        return (
-            f"cannot take the token from {self.file}: {self.reason}. Write one into it: "
-            f"(umask 077 && openssl rand -hex 32 > {self.file})"
-        )

@@ -1,4 +1,4 @@
-"""Which of several processes this is, and what it has done: what `serving status` gathers from each."""
+"""The identity of one replica, and its request counters, as `/model` reports them to `serving status`."""
 
 import os
 from dataclasses import dataclass, field
@@ -9,29 +9,32 @@ from serving.replica.refresh_state import now
 
 @dataclass
 class Counts:
-    """How many requests for actions were answered, and how many of all requests with an error."""
+    """Counters of one replica since it started."""
 
     answered: int = 0
+    """Requests for actions that were answered."""
     errors: int = 0
+    """Requests of any kind that ended in an error."""
 
 
 @dataclass(frozen=True)
 class Replica:
-    """One process that answers, of `of` that were asked for."""
+    """One process that answers requests."""
 
     id: str = "0"
-    of: int = 1
+    num_replicas: int = 1
+    """The number of replicas that the application was started with."""
     pid: int = field(default_factory=os.getpid)
     started_at: str = field(default_factory=now)
 
     def describe(self, counts: Counts) -> dict[str, Json]:
-        """Return what `/model` says of it."""
-        own = {"id": self.id, "of": self.of, "pid": self.pid, "started_at": self.started_at}
-        return {**own, "answered": counts.answered, "errors": counts.errors}
+        """Return the member `replica` of `/model`."""
+        identity = {"id": self.id, "of": self.num_replicas, "pid": self.pid, "started_at": self.started_at}
+        return {**identity, "answered": counts.answered, "errors": counts.errors}
 
 
-def this(of: int) -> Replica:
-    """Return the Serve replica that runs here."""
+def current_replica(num_replicas: int) -> Replica:
+    """Return the Serve replica that this process runs. Raises RayServeException outside of one."""
     from ray import serve
 
-    return Replica(id=serve.get_replica_context().replica_id.unique_id, of=of)
+    return Replica(serve.get_replica_context().replica_id.unique_id, num_replicas)

@@ -1,8 +1,8 @@
-"""What a replica counts: plain numbers on the hot path, handed to Ray's metric API once a second.
+"""Metrics of one replica: plain numbers on the hot path, exported to Ray's metric API once a second.
 
-An addition here takes 0.2 microseconds. Ray's own histogram takes
-single observations only, so the buckets are gauges of cumulative counts, named as Prometheus names them:
-`histogram_quantile` and `rate` work as on any histogram.
+Adding a number takes 0.2 microseconds. Ray's own histogram accepts only single observations, so each bucket is exported
+as a gauge of its cumulative count, under the name that Prometheus gives it: `histogram_quantile` and `rate` work as on
+any histogram.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable
 from itertools import accumulate
+from typing import Any
 
 from serving.replica.refresh_state import Refresh
 
@@ -19,20 +20,20 @@ LATENCY_MS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0
 BATCH = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0, 16384.0)
 
 DESCRIPTIONS = {
-    "policy_request_latency_ms": "From a request's arrival in the replica to its answer, in milliseconds; a histogram",
-    "policy_inference_latency_ms": "The policy's part of it: observations to actions, in milliseconds; a histogram",
-    "policy_batch_size": "Observations that the policy computed at once; a histogram",
-    "policy_refused": "Requests refused or failed, by `code` as in the error answers; a counter",
-    "policy_model_version": "The version that the replica answers with",
+    "policy_request_latency_ms": "Time from a request's arrival in the replica to its response, in ms; a histogram",
+    "policy_inference_latency_ms": "Time that the policy takes to compute one batch, in ms; a histogram",
+    "policy_batch_size": "Observations in one batch; a histogram",
+    "policy_requests_rejected": "Requests rejected or failed, by `code` as in the error responses; a counter",
+    "policy_model_version": "The version that the replica serves",
     "policy_swaps": "Versions that replaced another in the replica; a counter",
-    "policy_refusals": "Versions refused, by `code`: the error's name, such as `digest_mismatch`; a counter",
+    "policy_versions_rejected": "Versions rejected, by `code`: the error's name, such as `digest_mismatch`; a counter",
     "policy_degraded": "1 while the replica serves the last known good version, else 0",
 }
-"""Every metric. In Prometheus they begin with `ray_`."""
+"""Every metric. In Prometheus their names begin with `ray_`."""
 
 
 class Tally:
-    """A histogram that is only added to."""
+    """A histogram that can only be added to."""
 
     def __init__(self, boundaries: tuple[float, ...]) -> None:
         self.boundaries = boundaries
@@ -45,23 +46,24 @@ class Tally:
         self.total += number
 
     def cumulative(self) -> list[tuple[str, int]]:
-        """Return each upper bound, as Prometheus writes it, and how many numbers were not above it."""
+        """Return each upper bound as Prometheus writes it, with the count of numbers up to it."""
         bounds = [*(f"{bound:g}" for bound in self.boundaries), "+Inf"]
         return list(zip(bounds, accumulate(self._counts), strict=True))
 
 
 class Metrics:
-    """The tallies of one replica."""
+    """The numbers that one replica counts."""
 
     def __init__(self) -> None:
         self.request_ms = Tally(LATENCY_MS)
         self.inference_ms = Tally(LATENCY_MS)
         self.batch_size = Tally(BATCH)
-        self.refused: Counter[str] = Counter()
+        self.requests_rejected: Counter[str] = Counter()
+        """By the code of the error response."""
 
     @property
     def histograms(self) -> dict[str, Tally]:
-        """The tallies by the names of their metrics."""
+        """The histograms by the names of their metrics."""
         return {
             "policy_request_latency_ms": self.request_ms,
             "policy_inference_latency_ms": self.inference_ms,
@@ -70,44 +72,44 @@ class Metrics:
 
 
 class Exporter:
-    """Hands a replica's tallies to Ray, whose metrics agent offers them in Prometheus form."""
+    """Exports a replica's metrics through Ray, whose metrics agent serves them to Prometheus."""
 
     def __init__(self, metrics: Metrics, version: Callable[[], int], refresh: Callable[[], Refresh]) -> None:
-        from ray.util.metrics import Gauge
-
         self._metrics, self._served_version, self._refresh = metrics, version, refresh
-        self._buckets = {
-            name: Gauge(f"{name}_bucket", DESCRIPTIONS[name], tag_keys=("le",)) for name in metrics.histograms
-        }
-        self._sums = {name: Gauge(f"{name}_sum", DESCRIPTIONS[name]) for name in metrics.histograms}
-        self._counts = {name: Gauge(f"{name}_count", DESCRIPTIONS[name]) for name in metrics.histograms}
-        self._refused = Gauge("policy_refused", DESCRIPTIONS["policy_refused"], tag_keys=("code",))
-        self._version = Gauge("policy_model_version", DESCRIPTIONS["policy_model_version"])
-        self._swaps = Gauge("policy_swaps", DESCRIPTIONS["policy_swaps"])
-        self._refusals = Gauge("policy_refusals", DESCRIPTIONS["policy_refusals"], tag_keys=("code",))
-        self._degraded = Gauge("policy_degraded", DESCRIPTIONS["policy_degraded"])
+        self._buckets = {name: _gauge(name, "_bucket", "le") for name in metrics.histograms}
+        self._sums = {name: _gauge(name, "_sum") for name in metrics.histograms}
+        self._counts = {name: _gauge(name, "_count") for name in metrics.histograms}
+        self._requests_rejected = _gauge("policy_requests_rejected", "", "code")
+        self._version = _gauge("policy_model_version")
+        self._swaps = _gauge("policy_swaps")
+        self._versions_rejected = _gauge("policy_versions_rejected", "", "code")
+        self._degraded = _gauge("policy_degraded")
 
     async def run(self) -> None:
-        """Flush every second, for ever."""
+        """Export the metrics every second until the task is cancelled."""
         while True:
             self.flush()
             await asyncio.sleep(FLUSH_S)
 
     def flush(self) -> None:
-        """Hand over what was counted so far."""
+        """Export the current numbers."""
         for name, tally in self._metrics.histograms.items():
             buckets = tally.cumulative()
             for bound, count in buckets:
                 self._buckets[name].set(count, tags={"le": bound})
             self._sums[name].set(tally.total)
             self._counts[name].set(buckets[-1][1])
-        for code, count in self._metrics.refused.items():
-            self._refused.set(count, tags={"code": code})
+        for code, count in self._metrics.requests_rejected.items():
+            self._requests_rejected.set(count, tags={"code": code})
         self._version.set(self._served_version())
-        self._flush_refresh(self._refresh())
-
-    def _flush_refresh(self, refresh: Refresh) -> None:
+        refresh = self._refresh()
         self._swaps.set(refresh.swaps)
-        for code, count in refresh.refusals.items():
-            self._refusals.set(count, tags={"code": code})
         self._degraded.set(refresh.degraded)
+        for code, count in refresh.rejections.items():
+            self._versions_rejected.set(count, tags={"code": code})
+
+
+def _gauge(name: str, suffix: str = "", *tag_keys: str) -> Any:
+    from ray.util.metrics import Gauge
+
+    return Gauge(name + suffix, DESCRIPTIONS[name], tag_keys=tag_keys)

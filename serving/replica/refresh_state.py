@@ -1,4 +1,4 @@
-"""What the last look at the registry found, for `/model`, `/health`, `serving status` and metrics."""
+"""The state of a replica's poll of the registry, for `/model`, `/health`, `serving status` and metrics."""
 
 import re
 import time
@@ -8,59 +8,61 @@ from datetime import UTC, datetime
 
 from serving.errors import ServingError
 from serving.policy.spaces import Json
-from serving.registry.registry import ModelVersion
+from serving.registry.model_version import ModelVersion
 
 
 def now() -> str:
-    """Return the time as the API writes it."""
+    """Return the current time in UTC, in ISO 8601 with seconds."""
     return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """A version that the registry names and this replica does not serve."""
+class RejectedVersion:
+    """A version that the registry names and that this replica does not serve."""
 
     version: int
     code: str
-    """The kind of reason, as a metric names it: the error's name, such as `digest_mismatch`."""
+    """The kind of error in snake case, such as `digest_mismatch`: the label of the metric."""
     reason: str
     at: str = field(default_factory=now)
 
     @classmethod
-    def of(cls, version: ModelVersion, error: ServingError) -> "Refusal":
-        """Describe why `version` is not served."""
+    def of(cls, version: ModelVersion, error: ServingError) -> "RejectedVersion":
+        """Describe the error for which `version` is not served."""
         code = re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
         return cls(version.version, code, str(error))
 
 
 @dataclass(frozen=True)
 class Refresh:
-    """The state of the watch. Immutable: each look at the registry replaces the whole of it."""
+    """The outcome of the polls so far. Immutable: each poll replaces the whole object."""
 
     last: str | None = None
-    """When the registry last answered; None before it did."""
+    """When the registry last answered; None if it never did."""
     error: str | None = None
-    """Why the last look failed, or what it found cannot be served; None when all is well."""
-    refused: Refusal | None = None
+    """Why the last poll failed, or why the version that it returned cannot be served; None if neither happened."""
+    rejected: RejectedVersion | None = None
     degraded: bool = False
-    """The registry has not confirmed the version since the replica started: it is the last known good one."""
+    """Whether the replica serves the last known good version because the registry has not confirmed any since the
+    replica started."""
     swaps: int = 0
-    refusals: Mapping[str, int] = field(default_factory=dict)
-    """How many there were, by code."""
+    """Versions that replaced another."""
+    rejections: Mapping[str, int] = field(default_factory=dict)
+    """Versions that were rejected, counted by code."""
 
     def describe(self) -> dict[str, Json]:
         """Return the state as `/model` shows it."""
-        refused = self.refused and {
-            "version": self.refused.version,
-            "code": self.refused.code,
-            "reason": self.refused.reason,
-            "at": self.refused.at,
+        rejected = self.rejected and {
+            "version": self.rejected.version,
+            "code": self.rejected.code,
+            "reason": self.rejected.reason,
+            "at": self.rejected.at,
         }
         return {
             "degraded": self.degraded,
             "last_refresh": self.last,
             "refresh_error": self.error,
-            "refused": refused,
+            "refused": rejected,
             "swaps": self.swaps,
-            "refusals": sum(self.refusals.values()),
+            "refusals": sum(self.rejections.values()),
         }

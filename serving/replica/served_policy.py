@@ -1,41 +1,55 @@
-"""What a replica answers with: a policy, the version it came from, all that is computed beforehand."""
+"""A policy that a replica answers requests with, and everything that depends on its version."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from serving.policy.policy import Policy
 from serving.policy.spaces import Json, space_to_json
-from serving.policy.state_tokens import StateCodec
-from serving.protocols.native.json_codec import JsonCodec
-from serving.protocols.open_inference.model import InferenceModel
-from serving.registry.registry import ModelVersion
+from serving.policy.tensors import Batch
+from serving.registry.model_version import ModelVersion
+from serving.replica.batching import Batcher
 
 Headers = list[tuple[bytes, bytes]]
 
+Act = Callable[[Batch], Awaitable[Batch]]
+"""Observations -> actions, batched with those of other requests. Raises Overloaded and PolicyFailed."""
+
+Prepared = TypeVar("Prepared")
+Prepare = Callable[[Policy, ModelVersion], Prepared]
+"""A function that computes what a protocol needs for one version, such as its codec."""
+
 
 class ServedPolicy:
-    """A policy with its codec and its prepared answers. Immutable: a promotion replaces the whole of it."""
+    """One version's policy, its batcher, and what the protocols prepared for it. A promotion replaces all of it.
+
+    The application that serves it sets `batcher` and `act` before the first request.
+    """
+
+    batcher: Batcher
+    """Batches the requests for this version alone."""
+    act: Act
+    """Computes the actions of one request through the batcher, within the limits of the application."""
 
     def __init__(self, policy: Policy, version: ModelVersion, *, loaded_at: float | None = None) -> None:
         self.policy = policy
         self.version = version
-        states = StateCodec(policy.interface.state_shapes, f"{version.name}/{version.version}", policy.digest)
-        self.codec = JsonCodec(
-            policy.observation_space, policy.action_space, noise=policy.interface.noise, states=states
-        )
-        self.inference = InferenceModel(policy, version)
         self.loaded_at = datetime.fromtimestamp(time.time() if loaded_at is None else loaded_at, UTC)
         self.labels = _labels(version)
+        """The response headers that name the model and the version."""
         self.headers = [(b"content-type", b"application/json"), *self.labels]
+        """The headers of a JSON response."""
         self.description = self._description()
+        self._prepared: dict[Prepare[Any], Any] = {}
 
-    def answer(self, body: bytes) -> bytes:
-        """Return the body that answers a request's. Raises RequestError and PolicyFailed."""
-        observations, batched = self.codec.decode(body)
-        actions = self.policy.act(observations) if len(observations) else observations
-        return self.codec.encode(actions, batched=batched)
+    def prepared(self, prepare: Prepare[Prepared]) -> Prepared:
+        """Return `prepare(policy, version)`, which is computed once. Raises what `prepare` raises."""
+        try:
+            return self._prepared[prepare]  # type: ignore[no-any-return]
+        except KeyError:
+            return self._prepared.setdefault(prepare, prepare(self.policy, self.version))  # type: ignore[no-any-return]
 
     def _description(self) -> Mapping[str, Json]:
         policy, version = self.policy, self.version

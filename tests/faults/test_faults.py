@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from serving.policy.policy import Bundle
-from serving.ray.settings import MAX_BODY_BYTES
-from serving.registry.poller import open_registry
+from serving.policy.bundle import Bundle
+from serving.registry.access import open_registry
+from serving.replica.limits import MAX_BODY_BYTES
 from tests.faults.arena import CONTRARY, GOOD, Load, Registry, Server, kill
 from tests.faults.load import Record
 from tests.faults.report import gap_s, p99

@@ -15,9 +15,11 @@ from gymnasium import spaces
 from onnx import TensorProto, helper
 
 from serving.http.app import PolicyApp
-from serving.policy.policy import Bundle, Policy
+from serving.policy.bundle import Bundle
+from serving.policy.policy import Policy
 from serving.policy.spaces import space_to_json
-from serving.registry.registry import ModelVersion
+from serving.protocols.native.protocol import json_codec
+from serving.registry.model_version import ModelVersion
 from serving.replica.served_policy import ServedPolicy
 
 CARTPOLE = spaces.Box(
@@ -304,6 +306,13 @@ def served(bundle: Bundle = CARTPOLE_BUNDLE, name: str = "cartpole-ppo", version
         registry="sqlite:////nowhere.db",
     )
     return ServedPolicy(Policy.load(bundle), model_version, loaded_at=1_700_000_000)
+
+
+def answer(served: ServedPolicy, body: bytes) -> bytes:
+    """Return the body of the native response to a request body, without an application."""
+    codec = served.prepared(json_codec)
+    observations, batched = codec.decode(body)
+    return codec.encode(served.policy.act(observations) if len(observations) else observations, batched=batched)
 
 
 class Answer(NamedTuple):

@@ -11,8 +11,8 @@ from gymnasium import Space, spaces
 from numpy.typing import NDArray
 
 from serving.policy.errors import PolicyFailed
-from serving.policy.rows import Tensors
-from serving.policy.spaces import ACTION, Json, Leaf, children, leaves
+from serving.policy.spaces import Json, Leaf, children, leaves
+from serving.policy.tensors import ACTION, Tensors
 
 LeafWriter = Callable[[NDArray[Any]], Sequence[Json]]
 """Actions `[batch, ...]` of one leaf -> their JSON forms, one each."""

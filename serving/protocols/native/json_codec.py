@@ -9,13 +9,13 @@ import orjson
 from gymnasium import Space, spaces
 
 from serving.policy.errors import ExploreUnsupported, OptionInvalid
-from serving.policy.noise import NOISE, Noise
-from serving.policy.rows import Batch, Rows, Tensors
-from serving.policy.spaces import Json, leaves
+from serving.policy.noise import Noise
+from serving.policy.spaces import Json, describe, leaves
 from serving.policy.state_tokens import StateCodec
+from serving.policy.tensors import NOISE, Batch, Rows, Tensors
 from serving.protocols.errors import BodyNotJson, BodyNotObject, KeyUnknown, ObservationAmbiguous, ObservationMissing
 from serving.protocols.native.actions import action_writer, leaf_writer
-from serving.protocols.native.leaf_reader import LeafReader, describe
+from serving.protocols.native.leaf_reader import LeafReader
 from serving.protocols.native.observations import ObservationReader
 
 ONE, MANY = "observation", "observations"

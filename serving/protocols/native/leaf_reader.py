@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from serving.policy.spaces import Json, Leaf, LeafSpace
+from serving.policy.spaces import Json, Leaf, LeafSpace, describe
 from serving.protocols.errors import ObservationNotFinite, ObservationRange, ObservationShape, ObservationType
 from serving.protocols.native import base64_arrays
 
@@ -159,7 +159,7 @@ class LeafReader:
         if type(item) not in self._types:
             return ObservationType(path, describe(item), self.expected if whole else kind)
         if self._floating and not self._representable(item):
-            return ObservationNotFinite(path, _number_name(item), self.dtype.name)
+            return ObservationNotFinite(path, describe(item), self.dtype.name)
         counted = self._floating or self._range is not None
         if not counted and not np.iinfo(self.dtype).min <= item <= np.iinfo(self.dtype).max:
             return ObservationType(path, describe(item), f"a {self.dtype.name}")
@@ -214,20 +214,3 @@ def _shape(value: Json) -> tuple[int, ...] | None:
     for index, shape in enumerate(map(_shape, value)):
         inner = shape if index == 0 or shape == inner else None
     return None if inner is None else (len(value), *inner)
-
-
-def describe(value: Json) -> str:
-    """Name a JSON value as a client author knows it, shortened."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, str):
-        return f'the string "{value[:20]}"'
-    if isinstance(value, (list, dict)):
-        return "a list" if isinstance(value, list) else "an object"
-    return _number_name(value)
-
-
-def _number_name(number: float) -> str:
-    if isinstance(number, float) and not math.isfinite(number):
-        return "NaN" if math.isnan(number) else ("Infinity" if number > 0 else "-Infinity")
-    return repr(number)[:40]

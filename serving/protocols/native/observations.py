@@ -5,10 +5,10 @@ from typing import Any
 
 from gymnasium import Space, spaces
 
-from serving.policy.rows import Tensors
-from serving.policy.spaces import OBSERVATIONS, Json, children, leaves
+from serving.policy.spaces import Json, children, describe, leaves
+from serving.policy.tensors import OBSERVATIONS, Tensors
 from serving.protocols.errors import ObservationKeyMissing, ObservationKeyUnknown, ObservationLength, ObservationType
-from serving.protocols.native.leaf_reader import LeafReader, describe
+from serving.protocols.native.leaf_reader import LeafReader
 
 NESTED = (spaces.Dict, spaces.Tuple)
 

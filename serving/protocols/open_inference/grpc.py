@@ -1,35 +1,38 @@
-"""The Open Inference Protocol, version 2, over gRPC, on Ray Serve's gRPC ingress.
+"""The Open Inference Protocol, version 2, over Ray Serve's gRPC ingress.
 
-github.com/kserve/open-inference-protocol, inference_grpc.md. Serve finds an RPC's method by its name.
+Specification: github.com/kserve/open-inference-protocol, inference_grpc.md. Serve calls the method that has
+the name of the RPC.
 """
 
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import grpc
 from ray.serve.grpc_util import RayServegRPCContext
 
-from serving.http.app import PolicyApp
 from serving.policy.spaces import Json
 from serving.protocols.open_inference.datatypes import DTYPES, InputTensor, OutputTensor, TensorInfo
 from serving.protocols.open_inference.errors import InferenceInvalid
 from serving.protocols.open_inference.http import EXTENSIONS, SERVER_NAME, server_version
 from serving.protocols.open_inference.model import PLATFORM, InferenceModel, InferenceRequest
 from serving.protocols.open_inference.protos import inference_pb2 as pb
-from serving.protocols.protocol import Act
+from serving.protocols.protocol import Act, ErrorResponse
+from serving.replica.auth import BearerToken
 from serving.replica.errors import BodyTooLarge
+from serving.replica.metrics import Metrics
+from serving.replica.served_policy import ServedPolicy
 
 CODES = {
     HTTPStatus.UNAUTHORIZED: grpc.StatusCode.UNAUTHENTICATED,
     HTTPStatus.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
-    # As gRPC itself says of messages that are too large.
+    # The status that gRPC itself uses for messages that are too large.
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: grpc.StatusCode.RESOURCE_EXHAUSTED,
     HTTPStatus.INTERNAL_SERVER_ERROR: grpc.StatusCode.INTERNAL,
     HTTPStatus.SERVICE_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
 }
-"""What gRPC calls a status of HTTP; any other is INVALID_ARGUMENT."""
+"""The gRPC status for each HTTP status; all others become INVALID_ARGUMENT."""
 
 CONTENTS = {
     "BOOL": "bool_contents",
@@ -40,22 +43,37 @@ CONTENTS = {
     "FP32": "fp32_contents",
     "FP64": "fp64_contents",
 }
-"""The field of each datatype's elements; FP16 has none and comes as bytes only."""
+"""The field that holds the elements of each datatype. FP16 has none: its tensors are raw bytes."""
 
-Response = TypeVar("Response")
+Message = TypeVar("Message")
+
+
+class Application(Protocol):
+    """What the RPCs need of the application that also answers HTTP."""
+
+    max_body_bytes: int
+    metrics: Metrics
+    token: BearerToken | None
+
+    @property
+    def served(self) -> ServedPolicy:
+        """The policy that answers the next request."""
+
+    def error_response(self, exception: Exception) -> ErrorResponse:
+        """Count an error and return what the client receives."""
 
 
 class InferenceServicer:
-    """The protocol's RPCs, answered by an application that also answers HTTP."""
+    """The protocol's RPCs. A subclass sets `_app` in its constructor."""
 
-    _app: PolicyApp
+    _app: Application
 
     async def ServerLive(
         self,
         request: pb.ServerLiveRequest,  # noqa: ARG002
         grpc_context: RayServegRPCContext,  # noqa: ARG002
     ) -> pb.ServerLiveResponse:
-        """Say that this server is alive."""
+        """Return that the server is alive."""
         return pb.ServerLiveResponse(live=True)
 
     async def ServerReady(
@@ -63,7 +81,7 @@ class InferenceServicer:
         request: pb.ServerReadyRequest,  # noqa: ARG002
         grpc_context: RayServegRPCContext,  # noqa: ARG002
     ) -> pb.ServerReadyResponse:
-        """Say that this server is ready: before it has a policy, it takes no requests."""
+        """Return that the server is ready: a replica without a policy receives no requests."""
         return pb.ServerReadyResponse(ready=True)
 
     async def ServerMetadata(
@@ -71,7 +89,7 @@ class InferenceServicer:
         request: pb.ServerMetadataRequest,  # noqa: ARG002
         grpc_context: RayServegRPCContext,
     ) -> pb.ServerMetadataResponse:
-        """Say what this server is."""
+        """Return the name, version and extensions of the server."""
 
         async def described(_: InferenceModel, __: Act) -> pb.ServerMetadataResponse:
             return pb.ServerMetadataResponse(name=SERVER_NAME, version=server_version(), extensions=EXTENSIONS)
@@ -81,7 +99,7 @@ class InferenceServicer:
     async def ModelReady(
         self, request: pb.ModelReadyRequest, grpc_context: RayServegRPCContext
     ) -> pb.ModelReadyResponse:
-        """Say that a model is ready, if it is the one that is served."""
+        """Return that a model is ready, if it is the served one; otherwise the status is NOT_FOUND."""
 
         async def ready(model: InferenceModel, _: Act) -> pb.ModelReadyResponse:
             model.check(request.name, request.version)
@@ -92,7 +110,7 @@ class InferenceServicer:
     async def ModelMetadata(
         self, request: pb.ModelMetadataRequest, grpc_context: RayServegRPCContext
     ) -> pb.ModelMetadataResponse:
-        """Describe the tensors of a model, if it is the one that is served."""
+        """Return the tensors of a model, if it is the served one; otherwise the status is NOT_FOUND."""
 
         async def described(model: InferenceModel, _: Act) -> pb.ModelMetadataResponse:
             model.check(request.name, request.version)
@@ -103,7 +121,7 @@ class InferenceServicer:
     async def ModelInfer(
         self, request: pb.ModelInferRequest, grpc_context: RayServegRPCContext
     ) -> pb.ModelInferResponse:
-        """Return tensors for tensors."""
+        """Return the output tensors for input tensors."""
 
         async def inferred(model: InferenceModel, act: Act) -> pb.ModelInferResponse:
             model.check(request.model_name, request.model_version)
@@ -119,11 +137,11 @@ class InferenceServicer:
 
     async def _answer(
         self,
-        answer: Callable[[InferenceModel, Act], Awaitable[Response]],
-        empty: Callable[[], Response],
+        answer: Callable[[InferenceModel, Act], Awaitable[Message]],
+        empty: Callable[[], Message],
         context: RayServegRPCContext,
-    ) -> Response:
-        """Return an answer of one policy from first to last, or an empty one beside a status that says what is wrong.
+    ) -> Message:
+        """Return the response of one policy, or an empty one and set the status of the error.
 
         Serve would log an exception as a failure of its own.
         """
@@ -131,24 +149,24 @@ class InferenceServicer:
         try:
             if token is not None:
                 token.check("", _headers(context))
-            return await answer(served.inference, self._app.act_for(served))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a status and the log the rest
-            refusal = self._app.refusal_of(error)
-            context.set_code(CODES.get(refusal.status, grpc.StatusCode.INVALID_ARGUMENT))
-            context.set_details(refusal.message)
+            return await answer(served.prepared(InferenceModel), served.act)
+        except Exception as exception:  # noqa: BLE001 - the client receives a status, the log the traceback
+            error = self._app.error_response(exception)
+            context.set_code(CODES.get(error.status, grpc.StatusCode.INVALID_ARGUMENT))
+            context.set_details(error.message)
             return empty()
 
 
 def _headers(context: RayServegRPCContext) -> list[tuple[bytes, bytes]]:
-    """Return the call's metadata in HTTP's form."""
+    """Return the metadata of the call as HTTP headers."""
     return [(key.encode(), value.encode()) for key, value in context.invocation_metadata() if isinstance(value, str)]
 
 
 async def _infer(request: pb.ModelInferRequest, model: InferenceModel, act: Act) -> pb.ModelInferResponse:
     parameters = {name: _parameter(each) for name, each in request.parameters.items()}
     names = [output.name for output in request.outputs]
-    prepared = model.prepare(InferenceRequest(request.id, parameters, _inputs(request), names))
-    outputs = model.answer(prepared, await act(prepared.batch))
+    prepared = model.decode(InferenceRequest(request.id, parameters, _inputs(request), names))
+    outputs = model.encode(prepared, await act(prepared.batch))
     response = pb.ModelInferResponse(model_name=model.name, model_version=model.version, id=request.id)
     if prepared.state_reset:
         response.parameters["state_reset"].bool_param = True
@@ -186,7 +204,7 @@ def _only_raw(tensor: OutputTensor) -> bool:
 
 
 def _write(outputs: Iterable[OutputTensor], response: pb.ModelInferResponse, *, raw: bool) -> None:
-    """Add tensors to a response, in the form that the request had."""
+    """Add tensors to a response, either raw or in the typed fields."""
     for tensor in outputs:
         added = response.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.array.shape)
         if raw:

@@ -1,4 +1,4 @@
-"""The JSON Schema of a space's elements, and an example of one that can be sent as it is."""
+"""The JSON Schema of a space's elements, and an example element that can be sent as it is."""
 
 import base64
 from typing import Any
@@ -8,17 +8,24 @@ from gymnasium import Space, spaces
 from numpy.typing import NDArray
 
 from serving.policy.spaces import Json, LeafSpace, children
-from serving.protocols.native.base64_arrays import KEYS
+from serving.protocols.openapi.parts import record
 
 MAX_EXAMPLE_NUMBERS = 64
-"""A larger array is shown in base64."""
+"""The example of a larger array is in base64."""
+
+BASE64_ARRAY = record(
+    {
+        "base64": {"type": "string", "contentEncoding": "base64"},
+        "dtype": {"type": "string"},
+        "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
+    }
+) | {"description": "The array's bytes in C order, little-endian."}
 
 
 def element_schema(space: Space[Any], *, sent: bool) -> dict[str, Json]:
-    """Return the schema of one element; what is `sent` to the server may hold arrays in base64, too."""
+    """Return the schema of one element. With `sent`, for requests, arrays may also be in base64."""
     if isinstance(space, spaces.Dict):
-        parts = {key: element_schema(child, sent=sent) for key, child in children(space)}
-        return {"type": "object", "properties": parts, "required": [*parts], "additionalProperties": False}
+        return record({key: element_schema(child, sent=sent) for key, child in children(space)})
     if isinstance(space, spaces.Tuple):
         items = [element_schema(child, sent=sent) for _, child in children(space)]
         return {"type": "array", "prefixItems": items, "items": False, "minItems": len(items), "maxItems": len(items)}
@@ -26,7 +33,7 @@ def element_schema(space: Space[Any], *, sent: bool) -> dict[str, Json]:
 
 
 def example(space: Space[Any]) -> Json:
-    """Return an element of the space: zeros, or what its bounds have nearest to them."""
+    """Return the valid element nearest to zero. Large arrays are in base64."""
     if isinstance(space, spaces.Dict):
         return {key: example(child) for key, child in children(space)}
     if isinstance(space, spaces.Tuple):
@@ -36,52 +43,39 @@ def example(space: Space[Any]) -> Json:
 
 
 def plain_example(space: LeafSpace) -> Json:
-    """Return the same for one array as numbers, however many they are."""
+    """Return the valid array nearest to zero as nested lists of numbers, whatever its size."""
     return _nearest_to_zero(space).tolist()
 
 
 def _leaf_schema(space: LeafSpace, *, sent: bool) -> dict[str, Json]:
-    schema = _number(space)
+    schema = _number_schema(space)
     for length in reversed(space.shape or ()):
         schema = {"type": "array", "items": schema, "minItems": length, "maxItems": length}
     schema |= {"description": str(space)}
-    return {"anyOf": [schema, _encoded_schema()]} if sent and space.shape else schema
+    return {"anyOf": [schema, BASE64_ARRAY]} if sent and space.shape else schema
 
 
-def _number(space: LeafSpace) -> dict[str, Json]:
+def _number_schema(space: LeafSpace) -> dict[str, Json]:
     dtype = np.dtype(space.dtype)
-    if isinstance(space, spaces.MultiBinary) or dtype.kind == "b":
-        return {"enum": [0, 1]} if dtype.kind != "b" else {"enum": [0, 1, True, False]}
+    if dtype.kind == "b":
+        return {"enum": [0, 1, True, False]}
+    if isinstance(space, spaces.MultiBinary):
+        return {"enum": [0, 1]}
     if dtype.kind == "f":
         limit = float(np.finfo(dtype).max)
         return {"type": "number", "minimum": -limit, "maximum": limit}
-    low, high = _integers(space, dtype)
+    low, high = _integer_bounds(space, dtype)
     return {"type": "integer", "minimum": low, "maximum": high}
 
 
-def _integers(space: LeafSpace, dtype: np.dtype[Any]) -> tuple[int, int]:
-    """Return the bounds of all numbers: those of MultiDiscrete differ, so it is the widest that they have."""
+def _integer_bounds(space: LeafSpace, dtype: np.dtype[Any]) -> tuple[int, int]:
+    """Return the bounds of the numbers in one schema. The numbers of MultiDiscrete share their widest bounds."""
     if isinstance(space, spaces.Discrete):
         return int(space.start), int(space.start) + int(space.n) - 1
     if isinstance(space, spaces.MultiDiscrete):
         return int(space.start.min()), int(np.add(space.start, space.nvec).max()) - 1
     limits = np.iinfo(dtype)
     return int(limits.min), int(limits.max)
-
-
-def _encoded_schema() -> dict[str, Json]:
-    properties = {
-        "base64": {"type": "string", "contentEncoding": "base64"},
-        "dtype": {"type": "string"},
-        "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
-    }
-    return {
-        "type": "object",
-        "description": "The array's bytes in C order, little-endian.",
-        "properties": properties,
-        "required": sorted(KEYS),
-        "additionalProperties": False,
-    }
 
 
 def _nearest_to_zero(space: LeafSpace) -> NDArray[Any]:

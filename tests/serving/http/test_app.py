@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from serving.http.app import PolicyApp
-from serving.policy.policy import Bundle
+from serving.policy.bundle import Bundle
 from serving.replica import batching
 from tests.serving.policies import (
     CARTPOLE_BUNDLE,
@@ -168,8 +168,13 @@ BAD_KINDS: list[tuple[Bundle, str, str, str]] = [
         'observation has no key "arm", expected arm, goal, switches',
     ),
     (EXPLORING_BUNDLE, '{"observation": [0, 0, 0, 0], "seed": 1.5}', "option_invalid", '"seed" is 1.5, expected an'),
-    (COUNTING_BUNDLE, '{"observation": [0], "state": "AAAA"}', "state_invalid", "state is cut off; send back what"),
-    (CARTPOLE_BUNDLE, '{"observation": [0, 0, 0, 0], "explore": true}', "explore_unsupported", "this version answers"),
+    (COUNTING_BUNDLE, '{"observation": [0], "state": "AAAA"}', "state_invalid", "state is cut off; send the state of"),
+    (
+        CARTPOLE_BUNDLE,
+        '{"observation": [0, 0, 0, 0], "explore": true}',
+        "explore_unsupported",
+        "this version computes greedy actions only",
+    ),
 ]
 
 
@@ -226,7 +231,7 @@ def test_a_failing_policy_is_logged_and_not_told(app: PolicyApp, caplog: pytest.
     assert answer.status == 500
     assert answer.json()["error"] == {
         "code": "policy_failed",
-        "message": "the policy failed to compute an action; the server's log says why",
+        "message": "the policy failed to compute an action; the server's log has the reason",
     }
     assert "'NoneType' object has no attribute 'run'" in caplog.text
 
@@ -237,11 +242,11 @@ def test_an_action_that_is_not_finite_is_a_failure() -> None:
 
 
 def test_whatever_else_fails_is_no_traceback(app: PolicyApp, caplog: pytest.LogCaptureFixture) -> None:
-    app.served.codec = None  # type: ignore[assignment]
+    app.served.batcher._act = None  # type: ignore[assignment]
     with caplog.at_level(logging.ERROR):
         answer = ask(app, body=ONE)
     assert answer.json() == {"error": {"code": "internal_error", "message": "the server failed; its log says why"}}
-    assert "AttributeError" in caplog.text
+    assert "TypeError" in caplog.text
 
 
 def test_a_client_that_hangs_up_gets_nothing(app: PolicyApp) -> None:
@@ -302,7 +307,7 @@ def test_past_its_limit_the_server_refuses_at_once_and_says_when_to_come_back() 
     assert headers[b"retry-after"] == b"1"
     assert json.loads(body)["error"] == {
         "code": "overloaded",
-        "message": "the server holds 2 requests, as many as it may; try again in a second",
+        "message": "the server already holds 2 requests, its maximum; try again in a second",
     }
 
 

@@ -27,11 +27,11 @@ def closed() -> PolicyApp:
     [
         (None, "no token"),
         ("", "no token"),
-        ("Bearer wrong", "another token than the server's"),
-        ("Bearer ", "another token than the server's"),
-        ("Basic s3cret-0123", "another token than the server's"),
-        ("s3cret-0123", "another token than the server's"),
-        ("Bearer s3cret-0123\u00e9", "another token than the server's"),
+        ("Bearer wrong", "a token other than the server's"),
+        ("Bearer ", "a token other than the server's"),
+        ("Basic s3cret-0123", "a token other than the server's"),
+        ("s3cret-0123", "a token other than the server's"),
+        ("Bearer s3cret-0123\u00e9", "a token other than the server's"),
     ],
 )
 @pytest.mark.parametrize("path", ["/", "/model", "/openapi.json", "/nowhere"])
@@ -39,7 +39,7 @@ def test_without_its_token_nothing_is_told(closed: PolicyApp, path: str, authori
     headers = {} if authorization is None else {"authorization": authorization}
     answer = ask(closed, "POST", path, ONE, headers=headers)
     assert (answer.status, answer.headers["www-authenticate"]) == (401, "Bearer")
-    message = f"the request brings {found}; send the header Authorization: Bearer TOKEN"
+    message = f"the request has {found}; send the header Authorization: Bearer TOKEN"
     assert answer.json() == {"error": {"code": "unauthorized", "message": message}}
 
 
@@ -68,7 +68,7 @@ def test_a_token_is_read_without_the_space_around_it(tmp_path: Path) -> None:
     [
         (None, "No such file or directory"),
         (b" \n", "it is empty"),
-        (b"two words", "it holds no token"),
+        (b"two words", "its content is not a token"),
         (b"\xff\xfe", "it is not ASCII text"),
     ],
 )
@@ -79,7 +79,7 @@ def test_a_file_without_a_token_is_refused(tmp_path: Path, content: bytes | None
     with pytest.raises(TokenFileInvalid) as caught:
         read_token(file)
     assert str(caught.value) == (
-        f"cannot take the token from {file}: {reason}. Write one into it: (umask 077 && openssl rand -hex 32 > {file})"
+        f"cannot read a bearer token from {file}: {reason}. Write one into it: (umask 077 && openssl rand -hex 32 > {file})"
     )
 
 
@@ -87,7 +87,7 @@ def test_a_file_without_a_token_is_refused(tmp_path: Path, content: bytes | None
 def test_a_command_says_what_is_wrong_with_the_file(command: str) -> None:
     result = CliRunner().invoke(main, [command, "--auth-token-file", "/nowhere/token"])
     assert result.exit_code == 1
-    assert result.stderr.startswith("Error: cannot take the token from /nowhere/token: No such file or directory.")
+    assert result.stderr.startswith("Error: cannot read a bearer token from /nowhere/token: No such file or directory.")
 
 
 def test_clients_bring_the_token(closed: PolicyApp, serve_http: Any, tmp_path: Path) -> None:

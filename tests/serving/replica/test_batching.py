@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 
 from serving.http.app import PolicyApp
+from serving.policy.bundle import Bundle
 from serving.policy.errors import PolicyFailed
-from serving.policy.policy import Bundle
 from serving.replica.batching import Batcher, Batching
+from serving.replica.metrics import Metrics
 from tests.serving.policies import (
     COUNTING_BUNDLE,
     EXPLORING_BUNDLE,
     ROBOT_BUNDLE,
     ROBOT_OBSERVATION,
     STEERING_BUNDLE,
+    answer,
     answers_together,
     ask,
     served,
@@ -44,7 +46,7 @@ def batch(*values: float) -> Any:
 
 def outcomes(policy: Doubling, batching: Batching, *requests: Any) -> list[Any]:
     async def run() -> list[Any]:
-        batcher = Batcher(policy, batching)
+        batcher = Batcher(policy, batching, Metrics())
         return await asyncio.gather(*(batcher.act(request) for request in requests), return_exceptions=True)
 
     return asyncio.run(run())
@@ -78,7 +80,7 @@ def test_one_after_another_is_computed_at_once_and_a_crowd_together() -> None:
     policy = Doubling()
 
     async def run() -> list[bool]:
-        batcher = Batcher(policy, Batching(8))
+        batcher = Batcher(policy, Batching(8), Metrics())
         await batcher.act(batch(1))  # how long it takes is known from here on
         await asyncio.sleep(0)
         alone = asyncio.create_task(batcher.act(batch(2)))
@@ -102,7 +104,7 @@ def test_a_batcher_that_gathers_lets_nobody_go_ahead() -> None:
     policy = Doubling()
 
     async def run() -> None:
-        batcher = Batcher(policy, Batching(8), gathers=True)
+        batcher = Batcher(policy, Batching(8), Metrics(), gathers=True)
         for _ in range(2):
             await asyncio.gather(*(batcher.act(batch(value)) for value in (1, 2)))
 
@@ -115,7 +117,7 @@ def test_a_slow_policy_leaves_the_event_loop_free() -> None:
     policy.go_on.clear()
 
     async def run() -> None:
-        batcher = Batcher(policy, Batching(8))
+        batcher = Batcher(policy, Batching(8), Metrics())
         request = asyncio.create_task(batcher.act(batch(1)))
         await asyncio.sleep(0.01)
         policy.go_on.set()
@@ -127,7 +129,7 @@ def test_a_slow_policy_leaves_the_event_loop_free() -> None:
 
 def test_a_request_given_up_leaves_the_others_alone() -> None:
     async def run() -> list[Any]:
-        batcher = Batcher(Doubling(), Batching(8, 0.05))
+        batcher = Batcher(Doubling(), Batching(8, 0.05), Metrics())
         requests = [asyncio.create_task(batcher.act(batch(value))) for value in (1, 2, 3)]
         await asyncio.sleep(0)
         requests[1].cancel()
@@ -143,7 +145,7 @@ def test_those_that_arrive_during_a_batch_make_the_next() -> None:
     policy.go_on.clear()
 
     async def run() -> None:
-        batcher = Batcher(policy, Batching(8))
+        batcher = Batcher(policy, Batching(8), Metrics())
         first = asyncio.create_task(batcher.act(batch(1)))
         await asyncio.sleep(0.01)  # it is in the policy now, which waits for us
         others = [asyncio.create_task(batcher.act(batch(value))) for value in (2, 3)]
@@ -172,7 +174,7 @@ def test_errors_are_those_without_batching(body: bytes) -> None:
 
 
 ZEROS = [0, 0, 0, 0]
-STATE = json.loads(served(COUNTING_BUNDLE).answer(b'{"observation": [2]}'))["state"]
+STATE = json.loads(answer(served(COUNTING_BUNDLE), b'{"observation": [2]}'))["state"]
 MIXED: dict[str, tuple[Bundle, list[dict[str, Any]]]] = {
     "options": (
         EXPLORING_BUNDLE,
@@ -203,6 +205,6 @@ def test_requests_of_all_kinds_are_computed_together_and_answered_as_if_alone(ki
     bodies = [json.dumps(request).encode() for request in requests]
     app = PolicyApp(served(bundle), batching=Batching(64, 0.05))
     found = [json.loads(body) for _, _, body in answers_together(app, *bodies)]
-    expected = [json.loads(served(bundle).answer(body)) for body in bodies]
+    expected = [json.loads(answer(served(bundle), body)) for body in bodies]
     assert found == expected
     assert app.metrics.batch_size.cumulative()[-1][1] == 1

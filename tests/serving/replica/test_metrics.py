@@ -26,7 +26,7 @@ def test_requests_are_counted_with_their_batches_and_refusals_by_code() -> None:
     assert app.metrics.request_ms.cumulative()[-1] == ("+Inf", 2)
     assert app.metrics.inference_ms.cumulative()[-1] == ("+Inf", 2)
     assert app.metrics.batch_size.cumulative()[:2] == [("1", 1), ("2", 2)]
-    assert app.metrics.refused == {"body_not_json": 2, "observation_missing": 1}
+    assert app.metrics.requests_rejected == {"body_not_json": 2, "observation_missing": 1}
 
 
 def test_counting_costs_next_to_nothing() -> None:

@@ -1,34 +1,41 @@
 import logging
 import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from serving.http.app import PolicyApp
-from serving.policy.policy import Bundle
+from serving.policy.bundle import Bundle
 from serving.registry import registry
+from serving.registry.access import DirectRegistry
 from serving.registry.errors import RegistryFailed
 from serving.registry.last_known_good import LastKnownGood
-from serving.registry.poller import InProcess
-from serving.registry.registry import ModelVersion
+from serving.registry.model_version import ModelVersion
 from serving.replica.refresh_state import Refresh
-from serving.rollout.admission import Admission, Settings
-from serving.rollout.trial import Limits
+from serving.rollout import watcher
+from serving.rollout.admission import Admission, RolloutSettings
+from serving.rollout.trial import TrialLimits
 from serving.rollout.watcher import MAX_PAUSE_S, Watcher
 from tests.serving.policies import CARTPOLE_BUNDLE, CONTRARY_BUNDLE, STEERING_BUNDLE, Store, ask, digest_tags
+from tests.workshop import await_true
 
 TILTED = b'{"observation": [0, 0, 1, 0]}'
 
 
-class Counting(InProcess):
-    """A registry that counts what it is asked, and may be down."""
+class CountingRegistry(DirectRegistry):
+    """A registry that counts its downloads, and whose polls can fail."""
 
     fetched = 0
-    down = False
+    failure: Exception | None = None
 
     def poll(self, model_uri: str) -> ModelVersion:
-        if self.down:
-            raise RegistryFailed("http://registry", "connection refused")
+        if self.failure is not None:
+            raise self.failure
         return super().poll(model_uri)
 
     def fetch(self, version: ModelVersion, cache_dir: Path) -> Bundle:
@@ -37,25 +44,40 @@ class Counting(InProcess):
 
 
 class Bench:
-    """A replica's application, watched, one look at a time."""
+    """The application of a replica and its watcher, which polls when a test says so."""
 
     def __init__(self, store: Store, name: str, cache: Path, *, allow_space_change: bool = False) -> None:
         self.uri = f"models:/{name}/Production"
-        settings = Settings(self.uri, cache, allow_space_change=allow_space_change, limits=Limits(timeout_s=60))
-        self.registry = Counting(store.uri)
-        admission = Admission(self.registry, settings, LastKnownGood(cache, store.uri, self.uri))
-        self.app = PolicyApp(admission.admit(registry.resolve(self.uri)))
-        self.watcher = Watcher(self.app, self.registry, admission, settings)
+        limits = TrialLimits(timeout_s=60)
+        settings = RolloutSettings(self.uri, cache, allow_space_change=allow_space_change, limits=limits)
+        self.registry = CountingRegistry(store.uri)
+        self.admission = Admission(self.registry, settings, LastKnownGood(cache, store.uri, self.uri))
+        self.app = PolicyApp(self.admission.admit(registry.resolve(self.uri)))
+        self.watcher = Watcher(self.app, self.admission)
         self.registry.fetched = 0
 
+    @property
+    def name(self) -> str:
+        return self.app.served.version.name
+
     def answer(self) -> tuple[object, str]:
-        """The action for a tilted pole, and the version that chose it."""
+        """The action for a tilted pole, and the version that computed it."""
         answer = ask(self.app, body=TILTED)
         return answer.json()["action"], answer.headers["x-model-version"]
 
-    def look(self) -> Refresh:
-        self.watcher.look()
+    def poll(self) -> Refresh:
+        self.watcher.poll()
         return self.app.refresh
+
+    @contextmanager
+    def polling(self) -> Iterator[None]:
+        """Let the watcher's thread poll every 10 ms."""
+        self.watcher._settings = replace(self.admission.settings, refresh_interval_s=0.01)
+        self.watcher.start()
+        try:
+            yield
+        finally:
+            self.watcher.stop()
 
 
 @pytest.fixture
@@ -64,147 +86,161 @@ def bench(store: Store, tmp_path: Path, request: pytest.FixtureRequest) -> Bench
     return Bench(store, request.node.name, tmp_path)
 
 
-def name_of(bench: Bench) -> str:
-    return bench.app.served.version.name
-
-
 def promote(store: Store, bench: Bench, bundle: Bundle, tags: dict[str, str] | None = None) -> int:
-    version = store.register(name_of(bench), bundle, tags=tags)
-    store.promote(name_of(bench), version)
+    version = store.register(bench.name, bundle, tags=tags)
+    store.promote(bench.name, version)
     return version
 
 
-def test_a_promotion_replaces_the_policy_and_a_rollback_puts_it_back(store: Store, bench: Bench) -> None:
+def test_a_promotion_replaces_the_policy_and_a_rollback_restores_it(store: Store, bench: Bench) -> None:
     assert bench.answer() == (1, "1")
     promote(store, bench, CONTRARY_BUNDLE)
-    refresh = bench.look()
+    refresh = bench.poll()
     assert bench.answer() == (0, "2")
-    assert (refresh.swaps, refresh.error, refresh.refused) == (1, None, None)
-    store.promote(name_of(bench), 1)
-    bench.look()
+    assert (refresh.swaps, refresh.error, refresh.rejected) == (1, None, None)
+    store.promote(bench.name, 1)
+    bench.poll()
     assert bench.answer() == (1, "1")
 
 
-def test_a_look_that_finds_nothing_new_costs_no_download(bench: Bench) -> None:
+def test_a_poll_that_returns_the_served_version_downloads_nothing(bench: Bench) -> None:
     before = bench.app.served
-    assert bench.look().last is not None
+    assert bench.poll().last is not None
     assert bench.app.served is before
     assert bench.registry.fetched == 0
 
 
-def test_new_figures_of_the_same_version_are_shown_without_loading_it_again(store: Store, bench: Bench) -> None:
+def test_new_tags_of_the_served_version_are_shown_without_loading_it_again(store: Store, bench: Bench) -> None:
     from mlflow import MlflowClient
 
     policy = bench.app.served.policy
-    MlflowClient(store.uri).set_model_version_tag(name_of(bench), "1", "evaluation.return_mean", "7")
-    bench.look()
+    MlflowClient(store.uri).set_model_version_tag(bench.name, "1", "evaluation.return_mean", "7")
+    bench.poll()
     assert bench.app.served.description["evaluation"] == {"return_mean": 7.0}
     assert bench.app.served.policy is policy
 
 
-def test_a_version_of_other_spaces_is_refused(store: Store, bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_version_that_was_registered_again_with_other_files_is_served(store: Store, bench: Bench) -> None:
+    from mlflow import MlflowClient
+
+    for file, content in (("model.onnx", CONTRARY_BUNDLE.graph), ("policy.json", CONTRARY_BUNDLE.policy)):
+        store.file(bench.name, 1, file).write_bytes(content)
+    for tag, digest in digest_tags(CONTRARY_BUNDLE).items():
+        MlflowClient(store.uri).set_model_version_tag(bench.name, "1", tag, digest)
+    assert bench.poll().swaps == 1
+    assert bench.answer() == (0, "1")
+
+
+def test_a_version_with_other_spaces_is_rejected(store: Store, bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     promote(store, bench, STEERING_BUNDLE)
-    refresh = bench.look()
+    refresh = bench.poll()
     assert bench.answer() == (1, "1")
-    assert refresh.refused is not None
-    assert (refresh.refused.version, refresh.refusals, refresh.swaps) == (2, {"spaces_differ": 1}, 0)
-    assert refresh.refused.reason.startswith("its observation space is Box(-10.0, 10.0, (1,), float32), the one being")
-    assert [record.levelname for record in caplog.records if "is refused" in record.message] == ["ERROR"]
+    assert refresh.rejected is not None
+    assert (refresh.rejected.version, refresh.rejections, refresh.swaps) == (2, {"spaces_differ": 1}, 0)
+    assert refresh.rejected.reason.startswith("its observation space is Box(-10.0, 10.0, (1,), float32), that of the")
+    assert [record.levelname for record in caplog.records if "is rejected" in record.message] == ["ERROR"]
 
 
-def test_a_version_of_other_spaces_is_served_where_that_is_allowed(store: Store, tmp_path: Path) -> None:
+def test_a_version_with_other_spaces_is_served_if_the_settings_allow_it(store: Store, tmp_path: Path) -> None:
     store.register("widening", stage="Production")
     bench = Bench(store, "widening", tmp_path, allow_space_change=True)
     promote(store, bench, STEERING_BUNDLE)
-    assert bench.look().swaps == 1
+    assert bench.poll().swaps == 1
     assert bench.app.served.version.version == 2
 
 
-def test_a_refused_version_is_not_downloaded_again_until_its_tags_change(store: Store, bench: Bench) -> None:
+def test_a_rejected_version_is_tried_again_only_after_its_tags_change(
+    store: Store, bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
     from mlflow import MlflowClient
 
     promote(store, bench, CONTRARY_BUNDLE, tags=digest_tags(CARTPOLE_BUNDLE))
     for _ in range(3):
-        refresh = bench.look()
-    assert (bench.registry.fetched, refresh.refusals) == (1, {"digest_mismatch": 1})
+        refresh = bench.poll()
+    assert (bench.registry.fetched, refresh.rejections) == (1, {"digest_mismatch": 1})
     assert "was changed after it was registered" in str(refresh.error)
+    assert caplog.text.count("is rejected") == 1
     for tag, digest in digest_tags(CONTRARY_BUNDLE).items():
-        MlflowClient(store.uri).set_model_version_tag(name_of(bench), "2", tag, digest)
-    assert bench.look().error is None
+        MlflowClient(store.uri).set_model_version_tag(bench.name, "2", tag, digest)
+    assert bench.poll().error is None
     assert bench.answer() == (0, "2")
 
 
-def test_another_version_after_a_refused_one_is_served(store: Store, bench: Bench) -> None:
+def test_another_version_after_a_rejected_one_is_served(store: Store, bench: Bench) -> None:
     promote(store, bench, CONTRARY_BUNDLE, tags={})
-    assert "has no tag 'sha256.model.onnx'" in str(bench.look().error)
+    assert "has no tag 'sha256.model.onnx'" in str(bench.poll().error)
     promote(store, bench, CONTRARY_BUNDLE)
-    assert bench.look().refused is None
+    assert bench.poll().rejected is None
     assert bench.answer() == (0, "3")
 
 
-def test_missing_files_are_looked_for_again_after_a_while(
+def test_missing_files_are_tried_again_after_a_pause(
     store: Store, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = store.file(name_of(bench), promote(store, bench, CONTRARY_BUNDLE), "")
+    folder = store.file(bench.name, promote(store, bench, CONTRARY_BUNDLE), "")
     shutil.move(folder, f"{folder}-away")
-    assert "cannot read model.onnx" in str(bench.look().error)
+    assert "cannot read model.onnx" in str(bench.poll().error)
     shutil.move(f"{folder}-away", folder)
-    bench.look()
-    assert bench.registry.fetched == 1, "not at once"
-    monkeypatch.setattr("serving.rollout.watcher.MAX_PAUSE_S", 0.0)
-    bench.watcher._refused = None
-    bench.look()
+    bench.poll()
+    assert bench.registry.fetched == 1, "not before the pause"
+    monkeypatch.setattr(watcher, "monotonic", lambda: time.monotonic() + MAX_PAUSE_S)
+    assert bench.poll().error is None
     assert bench.answer() == (0, "2")
 
 
-def test_a_cache_that_cannot_be_written_refuses_the_new_and_keeps_the_old(
-    store: Store, bench: Bench, tmp_path: Path
+def test_a_full_disk_is_tried_again_after_a_pause(
+    store: Store, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.rmtree(tmp_path)
-    tmp_path.write_text("no directory")
+    tmp_path.write_text("not a directory")
     promote(store, bench, CONTRARY_BUNDLE)
-    assert "cannot write the bundle cache" in str(bench.look().error)
+    assert "cannot write the bundle cache" in str(bench.poll().error)
     assert bench.answer() == (1, "1")
     tmp_path.unlink()
     tmp_path.mkdir()
+    monkeypatch.setattr(watcher, "monotonic", lambda: time.monotonic() + MAX_PAUSE_S)
+    assert bench.poll().error is None
+    assert bench.answer() == (0, "2")
 
 
-def test_a_registry_that_is_down_is_asked_less_and_less_often(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_pause_doubles_with_each_failed_poll_up_to_a_maximum(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
     assert 1.5 < bench.watcher.pause_s() <= 2
-    bench.registry.down = True
+    bench.registry.failure = RegistryFailed("http://registry", "connection refused")
     with caplog.at_level(logging.WARNING):
         for _ in range(10):
-            refresh = bench.look()
+            refresh = bench.poll()
     assert refresh.error == "the model registry at http://registry failed: connection refused"
     assert MAX_PAUSE_S / 2 <= bench.watcher.pause_s() <= MAX_PAUSE_S
-    assert caplog.text.count("cannot be refreshed") == 1
+    assert caplog.text.count("stays in service") == 1
     assert bench.answer() == (1, "1")
-    bench.registry.down = False
-    assert bench.look().error is None
+    bench.registry.failure = None
+    assert bench.poll().error is None
     assert bench.watcher.pause_s() <= 2
 
 
-def test_an_emptied_stage_changes_nothing_but_is_said(store: Store, bench: Bench) -> None:
-    store.promote(name_of(bench), 1, "Archived", archive=False)
-    assert str(bench.look().error).startswith("No version of")
+def test_an_empty_stage_is_reported_and_the_version_stays_in_service(store: Store, bench: Bench) -> None:
+    store.promote(bench.name, 1, "Archived", archive=False)
+    assert str(bench.poll().error).startswith("No version of")
     assert bench.answer() == (1, "1")
 
 
-def test_a_request_under_way_is_answered_by_the_version_it_began_with(store: Store, bench: Bench) -> None:
+def test_a_request_in_progress_is_answered_by_the_version_that_it_began_with(store: Store, bench: Bench) -> None:
     old = bench.app.served
     promote(store, bench, CONTRARY_BUNDLE)
-    bench.look()
-    assert old.answer(TILTED) == b'{"action":1}'
+    bench.poll()
+    assert bench.app.served is not old
+    assert old.policy.act(np.array([[0, 0, 1, 0]], np.float32)).tolist() == [1]
     assert (b"x-model-version", b"1") in old.headers
 
 
-def test_the_thread_notices_by_itself(store: Store, tmp_path: Path) -> None:
-    from tests.workshop import await_true
-
-    store.register("noticed", stage="Production")
-    bench = Bench(store, "noticed", tmp_path)
-    bench.watcher._settings = Settings(bench.uri, tmp_path, refresh_interval_s=0.05)
-    bench.watcher.start()
+def test_the_thread_survives_an_unexpected_exception(
+    store: Store, bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
     promote(store, bench, CONTRARY_BUNDLE)
-    await_true(lambda: bench.answer() == (0, "2"), "the promoted version answers")
-    bench.watcher.stop()
+    bench.registry.failure = ZeroDivisionError()
+    with bench.polling():
+        await_true(lambda: "ZeroDivisionError" in caplog.text, "the log shows the exception", 30)
+        bench.registry.failure = None
+        await_true(lambda: bench.answer() == (0, "2"), "the promoted version answers", 30)

@@ -6,7 +6,7 @@ import pytest
 from gymnasium import spaces
 
 from serving.errors import RequestError
-from serving.policy.rows import Rows
+from serving.policy.tensors import Rows
 from serving.protocols.native.json_codec import JsonCodec
 from tests.serving.policies import CARTPOLE
 
@@ -63,7 +63,7 @@ BAD: list[tuple[Any, str]] = [
     (b'{"observation": [1,2,3,4], "seed": true}', '"seed" is true, expected an integer from 0 to 2**64 - 1'),
     (
         b'{"observation": [1,2,3,4], "explore": true}',
-        'this version answers greedily only: its graph takes no noise; leave "explore" out',
+        'this version computes greedy actions only, because its graph has no noise input; leave "explore" out',
     ),
     (
         b'{"observations": [[1,2,3,4]], "states": [null, null]}',
@@ -75,7 +75,7 @@ BAD: list[tuple[Any, str]] = [
     ),
     (
         b'{"observation": [1,2,3,4], "state": "x"}',
-        ("state is not base64; send back what the last answer held, or leave it out to begin with the initial state"),
+        ("state is not base64; send the state of the last response, or leave it out to begin with the initial state"),
     ),
     (b'{"observation": [1, 2, 3], "details": true}', "observation has shape (3,), expected (4,) float32"),
     (b'{"observation": [NaN, 2, 3, 4]}', "observation[0] is NaN, expected a finite float32"),

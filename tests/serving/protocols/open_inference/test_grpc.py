@@ -1,4 +1,4 @@
-"""The Open Inference Protocol's RPCs on a real gRPC server; tests/serving/test_run.py has them on Serve's."""
+"""The Open Inference Protocol's RPCs on a real gRPC server. tests/serving/commands/test_run.py calls them through Serve."""
 
 import asyncio
 import struct
@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from serving.http.app import PolicyApp
-from serving.policy.policy import Bundle
+from serving.policy.bundle import Bundle
 from serving.protocols.open_inference.grpc import InferenceServicer
 from serving.protocols.open_inference.protos import inference_pb2 as pb
 from serving.protocols.open_inference.protos.inference_pb2_grpc import (
@@ -190,7 +190,7 @@ FP16 = pb.ModelInferRequest.InferInputTensor(name="observations", datatype="FP16
             CARTPOLE_BUNDLE,
             request(1, 4, floats=[0] * 4, model_version="4"),
             CODE.NOT_FOUND,
-            "version 4 of 'cartpole-ppo' is not served here, version 3 is: name it, or none",
+            "version 4 of 'cartpole-ppo' is not served here; request version 3, or omit the version",
         ),
         (
             CARTPOLE_BUNDLE,
@@ -202,7 +202,7 @@ FP16 = pb.ModelInferRequest.InferInputTensor(name="observations", datatype="FP16
             STEERING_BUNDLE,
             request(1, 1, floats=[7]),
             CODE.INTERNAL,
-            "the policy failed to compute an action; the server's log says why",
+            "the policy failed to compute an action; the server's log has the reason",
         ),
     ],
 )

@@ -1,0 +1,76 @@
+"""The OpenAPI description of the native protocol for one policy."""
+
+from typing import Any
+
+from serving.policy.spaces import Json
+from serving.protocols.native.json_codec import MANY, MAX_SEED, ONE, STATE, STATES
+from serving.protocols.openapi.json_schemas import element_schema, example
+from serving.protocols.openapi.parts import TEXT, Paths, error_references, get_operation, labelled, record
+from serving.replica.served_policy import ServedPolicy
+
+ACT_STATUSES = (400, 413, 422, 500, 503)
+
+
+def native_paths(served: ServedPolicy, max_observations: int) -> Paths:
+    """Return the path items of the native protocol."""
+    act = {
+        "summary": "Actions for observations",
+        "requestBody": {"required": True, "content": {"application/json": _requests(served, max_observations)}},
+        "responses": {
+            "200": labelled("The actions, as env.step takes them.", _responses(served)),
+            **error_references(*ACT_STATUSES),
+        },
+    }
+    health = record({"status": {"enum": ["ok", "degraded"]}, "name": TEXT, "version": {"type": "integer"}})
+    model = {"type": "object", "required": ["name", "version"]}
+    return {
+        "/": {
+            "post": {**act, "operationId": "act"},
+            "get": {**act, "operationId": "act_by_get", "description": "As POST: a GET may have a body here."},
+        },
+        "/model": {"get": get_operation("model", "The served version and the state of the replica", model)},
+        "/health": {"get": get_operation("health", "Whether the replica has a policy", health)},
+    }
+
+
+def _requests(served: ServedPolicy, max_observations: int) -> dict[str, Json]:
+    one = element_schema(served.policy.observation_space, sent=True)
+    many = {"type": "array", "items": one, "maxItems": max_observations}
+    options, state = _options(served), {"type": ["string", "null"]}
+    states = {"type": "array", "items": state}
+    schemas = [record({ONE: one}, options | {STATE: state}), record({MANY: many}, options | {STATES: states})]
+    return {"schema": {"anyOf": schemas}, "examples": _examples(served)}
+
+
+def _options(served: ServedPolicy) -> dict[str, Json]:
+    flag = {"type": "boolean"}
+    explore = flag if served.policy.interface.noise else {"const": False}
+    seed = {"type": ["integer", "null"], "minimum": 0, "maximum": MAX_SEED}
+    return {"explore": explore, "seed": seed, "details": flag}
+
+
+def _examples(served: ServedPolicy) -> dict[str, Json]:
+    observation = example(served.policy.observation_space)
+    bodies: dict[str, dict[str, Any]] = {
+        "one observation": {ONE: observation},
+        "several observations": {MANY: [observation, observation]},
+        "with details": {ONE: observation, "details": True},
+    }
+    if served.policy.interface.noise:
+        bodies["a sampled action"] = {ONE: observation, "explore": True, "seed": 7}
+    if served.policy.interface.state_shapes:
+        bodies["the first step of an episode"] = {ONE: observation, STATE: None}
+    return {name: {"value": body} for name, body in bodies.items()}
+
+
+def _responses(served: ServedPolicy) -> dict[str, Json]:
+    action = element_schema(served.policy.action_space, sent=False)
+    details, flag = {"type": "object"}, {"type": "boolean"}
+    one = {"details": details, STATE: TEXT, "state_reset": flag}
+    many = {
+        "details": {"type": "array", "items": details},
+        STATES: {"type": "array", "items": TEXT},
+        "state_reset": {"type": "array", "items": flag},
+    }
+    plural = record({"actions": {"type": "array", "items": action}}, many)
+    return {"anyOf": [record({"action": action}, one), plural]}

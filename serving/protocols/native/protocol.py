@@ -1,0 +1,67 @@
+"""The native protocol over HTTP: `/` answers observations, `/model` and `/health` describe the replica."""
+
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from serving.policy.policy import Policy
+from serving.policy.spaces import Json
+from serving.policy.state_tokens import StateCodec
+from serving.protocols.native.json_codec import JsonCodec
+from serving.protocols.native.paths import native_paths
+from serving.protocols.openapi.parts import Paths
+from serving.protocols.protocol import Act, Protocol, Request
+from serving.registry.model_version import ModelVersion
+from serving.replica.refresh_state import Refresh
+from serving.replica.served_policy import ServedPolicy
+
+METHODS = {"/": ("GET", "POST"), "/model": ("GET", "HEAD"), "/health": ("GET", "HEAD")}
+
+
+def json_codec(policy: Policy, version: ModelVersion) -> JsonCodec:
+    """Return the codec for one version. Raises SpaceUnsupported."""
+    states = StateCodec(policy.interface.state_shapes, f"{version.name}/{version.version}", policy.digest)
+    return JsonCodec(policy.observation_space, policy.action_space, noise=policy.interface.noise, states=states)
+
+
+class NativeProtocol(Protocol):
+    """`{"observation": [...]}` -> `{"action": 1}`.
+
+    Args:
+        max_observations: The maximum number of observations in one request, for the OpenAPI description.
+        replica: Returns the member `replica` of `/model`.
+        refresh: Returns the state of the registry's poll.
+    """
+
+    def __init__(
+        self, max_observations: int, replica: Callable[[], dict[str, Json]], refresh: Callable[[], Refresh]
+    ) -> None:
+        self._max_observations, self._replica, self._refresh = max_observations, replica, refresh
+
+    def methods(self, path: str) -> tuple[str, ...]:
+        """Return the HTTP methods that a path accepts."""
+        return METHODS.get(path, ())
+
+    def prepare(self, served: ServedPolicy) -> None:
+        """Build the codec for a version."""
+        served.prepared(json_codec)
+
+    async def answer(self, request: Request, served: ServedPolicy, act: Act) -> bytes:
+        """Answer a request. Raises RequestError, Overloaded and PolicyFailed."""
+        if request.path == "/":
+            codec = served.prepared(json_codec)
+            observations, batched = codec.decode(request.body)
+            return codec.encode(await act(observations), batched=batched)
+        return orjson.dumps(self._model(served) if request.path == "/model" else self._health(served))
+
+    def paths(self, served: ServedPolicy) -> Paths:
+        """Return OpenAPI's path items."""
+        return native_paths(served, self._max_observations)
+
+    def _model(self, served: ServedPolicy) -> dict[str, Any]:
+        return {**served.description, "replica": self._replica(), **self._refresh().describe()}
+
+    def _health(self, served: ServedPolicy) -> dict[str, Any]:
+        status = "degraded" if self._refresh().degraded else "ok"
+        return {"status": status, "name": served.version.name, "version": served.version.version}
