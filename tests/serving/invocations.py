@@ -1,10 +1,10 @@
-"""Requests of MLflow's scoring protocol, and how to send them to an application in this process."""
+"""Requests of MLflow's scoring protocol, and a function that sends them to an application in this process."""
 
 import asyncio
 import json
 from typing import Any, NamedTuple
 
-from serving.policy.policy import Bundle
+from serving.policy.bundle import Bundle
 from tests.serving.policies import COUNTING_BUNDLE, EXPLORING_BUNDLE, ROBOT_BUNDLE, STEERING_BUNDLE, Answer
 
 ONE = [0.1, 0.2, 0.3, 0.4]
@@ -17,7 +17,7 @@ ROBOT = {
 }
 FIRST = {name: values[0] for name, values in ROBOT.items()}
 FLAT = {**FIRST, "observations.goal.0": [0, 1, 2, 255]}
-"""The first observation as a row of a table: cells are flat lists."""
+"""The first observation as a row of a table, whose cells are flat lists."""
 
 
 def split(columns: list[Any] | None, *rows: Any, **more: Any) -> dict[str, Any]:
@@ -111,7 +111,7 @@ SAME: list[tuple[str, Any]] = [
     ("robot", split(None, list(FLAT.values()))),
     ("robot", {"dataframe_records": []}),
 ]
-"""Bundle and request: what MLflow answers, we answer; what it refuses, we refuse with the same status."""
+"""Bundle and request: both servers give equal predictions, or reject the request with the same status."""
 
 STRICTER: list[tuple[str, Any, str]] = [
     ("exploring", {"inputs": [[None, 2, 3, 4]]}, "observations[0][0] is NaN, expected a finite float32"),
@@ -121,7 +121,7 @@ STRICTER: list[tuple[str, Any, str]] = [
     (
         "exploring",
         split(list("abcd"), ONE, index=[1, 2]),
-        "dataframe_split.index is a list of 2, expected one label per",
+        "dataframe_split.index is a list of 2, expected a list of 1, one label per row",
     ),
     (
         "exploring",
@@ -130,17 +130,17 @@ STRICTER: list[tuple[str, Any, str]] = [
     ),
     ("robot", robot(arm_grip=[1, 9]), "observations[1].arm.grip: 9, expected an integer from -1 to 1"),
     ("robot", robot(arm_grip=[1, 0.7]), "observations[1].arm.grip: 0.7, expected an integer from -1 to 1"),
-    ("robot", {"dataframe_records": [{**FLAT, "observations.arm.grip": 0.7}]}, "a number is none of int64"),
+    ("robot", {"dataframe_records": [{**FLAT, "observations.arm.grip": 0.7}]}, "a number does not fit int64"),
     ("robot", robot(switches=[[1, 0]]), "the inputs hold different numbers of observations"),
 ]
-"""Bundle, request and our reason to refuse: MLflow computes with what is no observation of the space."""
+"""Bundle, request and the reason why this server rejects it; MLflow computes actions for it."""
 
 JSON = "application/json"
 BODY = json.dumps({"inputs": [ONE]}).encode()
 
 
 class Sent(NamedTuple):
-    """A body with its content type, and the status that MLflow and we answer it with."""
+    """A body with its content type, and the status with which MLflow and this server respond."""
 
     body: bytes
     content_type: str | None
@@ -167,7 +167,7 @@ CONTENT_TYPES: list[Sent] = [
     Sent(b"\xff", "text/csv", 400, 400),
     Sent(b"a,b\n1,2\n", "text/csv", 400, 400),
     Sent(b"a,b,c,d\n1,2,x,4\n", "text/csv; charset=utf-8", 400, 400),
-    # MLflow has no CSV for signatures of tensors, and no Parquet but with pandas and pyarrow.
+    # MLflow reads no CSV for tensor signatures, and Parquet only for pandas signatures.
     Sent(CSV_BODY, "text/csv", 400, 200),
     Sent(b"", "application/vnd.apache.parquet", 400, 415),
 ]
@@ -176,7 +176,7 @@ CONTENT_TYPES: list[Sent] = [
 def invoke(
     app: Any, body: bytes, content_type: str | None = JSON, path: str = "/invocations", method: str = "POST"
 ) -> Answer:
-    """Send one request to an ASGI application: MLflow's or ours."""
+    """Send one request to an ASGI application, MLflow's or this server's."""
     headers = [] if content_type is None else [(b"content-type", content_type.encode())]
     scope = {"type": "http", "http_version": "1.1", "method": method, "path": path, "root_path": "", "headers": headers}
     sent: list[dict[str, Any]] = []

@@ -8,7 +8,7 @@ from serving.errors import RequestError
 
 @dataclass(eq=False)
 class MediaTypeUnsupported(RequestError):
-    """The body of an invocation is of another type, or in another encoding; `found` is the header's content."""
+    """The media type or the character set of an invocation is not supported; `found` is its Content-Type."""
 
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
     code = "media_type_unsupported"
@@ -22,25 +22,21 @@ class MediaTypeUnsupported(RequestError):
 
 @dataclass(eq=False)
 class InvocationMalformed(RequestError):
-    """The body of an invocation holds no observations in any of MLflow's forms; `reason` says why."""
+    """The body of an invocation has none of MLflow's forms."""
 
     status = HTTPStatus.BAD_REQUEST
     code = "invocation_malformed"
+    template = "cannot read the invocation: {reason}"
 
     reason: str
-
-    def __str__(self) -> str:
-        return f"cannot read the invocation: {self.reason}"
 
 
 @dataclass(eq=False)
 class InvocationInvalid(RequestError):
-    """An invocation's observations do not fit the model's signature, or are none of its space; `reason` says why."""
+    """The values of an invocation do not fit the model's signature, or are not observations of its space."""
 
     status = HTTPStatus.BAD_REQUEST
     code = "invocation_invalid"
+    template = "the invocation does not fit the model: {reason}"
 
     reason: str
-
-    def __str__(self) -> str:
-        return f"the invocation does not fit the model: {self.reason}"

@@ -1,8 +1,8 @@
-"""What a policy takes, as its MLflow signature says it, and how MLflow converts what clients send to that.
+"""Reads observations by a model's MLflow signature, with MLflow's conversions.
 
-A space of one array is one tensor without a name; else each array is a tensor, by the graph's names
-(`observations.arm.position`). Values become numbers by NumPy's rules, so that "1.5" and true are numbers. What is no
-observation of the space afterwards is refused, while MLflow computes with it.
+The signature of a space that is one array has one unnamed tensor; otherwise each array is a tensor with the name of the
+graph's input (`observations.arm.position`). Values are converted by NumPy's rules, so "1.5" and true are numbers.
+Unlike MLflow, values that are not observations of the space are rejected.
 """
 
 import contextlib
@@ -14,18 +14,18 @@ from gymnasium import Space
 from numpy.typing import NDArray
 
 from serving.errors import RequestError
-from serving.policy.rows import Tensors
-from serving.policy.spaces import OBSERVATIONS, Json, leaves
+from serving.policy.spaces import Json, describe, leaves
+from serving.policy.tensors import OBSERVATIONS, Tensors
 from serving.protocols.mlflow_scoring.errors import InvocationInvalid, InvocationMalformed
-from serving.protocols.mlflow_scoring.tables import Frame
-from serving.protocols.native.leaf_reader import LeafReader, describe
+from serving.protocols.mlflow_scoring.tables import Table
+from serving.protocols.native.leaf_reader import LeafReader
 
 
 class Signature:
-    """Reads the observations of MLflow's scoring protocol for one space.
+    """Reads the observations of one space.
 
-    Every method returns `[batch, *shape]` in the space's dtype by the names of the graph's inputs, and raises
-    InvocationMalformed for what has no such form at all, InvocationInvalid for what has it and does not fit.
+    Each method returns the tensors by the names of the graph's inputs, `[batch, *shape]` in the space's dtype. It
+    raises InvocationMalformed if a value cannot be converted, and InvocationInvalid if it does not fit the space.
     """
 
     def __init__(self, space: Space[Any]) -> None:
@@ -34,7 +34,7 @@ class Signature:
         self._only = next(iter(self._readers.items())) if len(self._readers) == 1 else None
 
     def read_inputs(self, value: Json) -> Tensors:
-        """Read `inputs`: an array, or an object of arrays by name; others in it are ignored."""
+        """Read `inputs`: an array, or an object of arrays by name; other names in it are ignored."""
         if self._only is not None:
             name, reader = self._only
             return {name: _read_array(reader, value)}
@@ -44,7 +44,7 @@ class Signature:
         return _same_length({name: _read_array(reader, value[name]) for name, reader in self._readers.items()})
 
     def read_instances(self, value: Json) -> Tensors:
-        """Read `instances`: as `inputs`, or a list of objects of arrays by name, one per observation."""
+        """Read `instances`: as `inputs`, or a list with an object of arrays by name per observation."""
         if self._only is not None or type(value) is not list:
             return self.read_inputs(value)
         for each in value:
@@ -53,32 +53,32 @@ class Signature:
             self._check_names(each)
         return self.read_inputs({name: [each[name] for each in value] for name in self._readers})
 
-    def read_frame(self, frame: Frame) -> Tensors:
-        """Read a table: a column per number of a single flat array, or one per array, its cells flat lists."""
-        if not frame.rows:
+    def read_table(self, table: Table) -> Tensors:
+        """Read a table: a column per number of a single flat array, or a column of flat lists per array."""
+        if not table.rows:
             raise InvocationInvalid("the table has no row, expected one per observation")
         if self._only is None:
-            self._check_names(frame.columns)
-            return {name: _read_column(reader, frame.named(name)) for name, reader in self._readers.items()}
+            self._check_names(table.columns)
+            return {name: _read_column(reader, table.named(name)) for name, reader in self._readers.items()}
         name, reader = self._only
-        width = len(frame.columns)
+        width = len(table.columns)
         if width == 1:
-            return {name: _read_column(reader, frame.column(0))}
+            return {name: _read_column(reader, table.column(0))}
         if reader.shape != (width,):
             raise InvocationInvalid(f"the table has {width} columns, expected {reader.expected} in each row")
-        return {name: _read_array(reader, frame.rows)}
+        return {name: _read_array(reader, table.rows)}
 
     def _check_names(self, given: Json) -> None:
         missing = [name for name in self._readers if name not in given]
         if missing:
-            raise InvocationInvalid(f"it lacks {', '.join(missing)}")
+            raise InvocationInvalid(f"missing {', '.join(missing)}")
 
 
 def _read_array(reader: LeafReader, value: Json) -> NDArray[Any]:
     if type(value) is not list or not value or type(value[0]) is dict:
         found = "an empty list" if value == [] else ("a list of objects" if type(value) is list else describe(value))
         raise InvocationInvalid(f"found {found}, expected a list of observations of {reader.expected}")
-    if len(value) == 1:  # the usual case, quicker alone
+    if len(value) == 1:  # The most frequent case; `read` is faster than `read_batch`.
         with contextlib.suppress(RequestError):
             return reader.read(value[0])
     try:
@@ -95,7 +95,7 @@ def _read_numbers(reader: LeafReader, numbers: NDArray[Any]) -> NDArray[Any]:
 
 
 def _read_column(reader: LeafReader, cells: list[Json]) -> NDArray[Any]:
-    """Read one column as one array: its cells are numbers, or flat lists of as many as the array holds."""
+    """Read a column as one array. Each cell is a flat list of the observation's numbers, or its only number."""
     numbers, size = _numbers(reader, cells), math.prod(reader.shape)
     single = reader.shape in {(), (1,)}
     if numbers.shape != (len(cells), size) and not (single and numbers.shape == (len(cells),)):
@@ -104,14 +104,18 @@ def _read_column(reader: LeafReader, cells: list[Json]) -> NDArray[Any]:
 
 
 def _numbers(reader: LeafReader, value: Json, error: RequestError | None = None) -> NDArray[Any]:
-    """Convert as MLflow does, but keep integers from being rounded or wrapped."""
+    """Convert values as MLflow does, but reject integers that the conversion would round or wrap around.
+
+    The message is that of `error`, if given.
+    """
     try:
         with np.errstate(all="ignore"):
             numbers, exact = np.array(value, reader.dtype), np.array(value, np.float64)
     except (TypeError, ValueError, OverflowError):
-        raise InvocationMalformed(str(error or f"a cell is no number, or list of them, of {reader.dtype}")) from None
+        reason = error or f"a cell is neither a {reader.dtype} number nor a list of them"
+        raise InvocationMalformed(str(reason)) from None
     if reader.dtype.kind != "f" and not np.array_equal(numbers, exact):
-        raise InvocationInvalid(str(error or f"a number is none of {reader.dtype}"))
+        raise InvocationInvalid(str(error or f"a number does not fit {reader.dtype}"))
     return numbers
 
 

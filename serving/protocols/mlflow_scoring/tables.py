@@ -1,17 +1,18 @@
-"""Tables as MLflow's scoring protocol has them, read without pandas: `dataframe_split`, `dataframe_records` and CSV."""
+"""The tables of MLflow's scoring protocol, `dataframe_split`, `dataframe_records` and CSV, read without pandas."""
 
 import csv
 import io
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from serving.policy.spaces import Json
+from serving.policy.spaces import Json, describe
 from serving.protocols.mlflow_scoring.errors import InvocationMalformed
-from serving.protocols.native.leaf_reader import describe
+
+SPLIT_FORM = '"dataframe_split" must be an object with "data", and optionally "columns" and "index"'
 
 
-class Frame(NamedTuple):
-    """A table: one row per observation, all of one width."""
+class Table(NamedTuple):
+    """A table with one row per observation; all rows have one cell per column."""
 
     columns: Sequence[Json]
     rows: list[list[Json]]
@@ -21,48 +22,48 @@ class Frame(NamedTuple):
         return [row[index] for row in self.rows]
 
     def named(self, name: str) -> list[Json]:
-        """Return the cells of the column of a name, which must be there."""
+        """Return the cells of the column `name`. Raises ValueError if there is none."""
         return self.column(self.columns.index(name))
 
     @classmethod
-    def of_split(cls, value: Json) -> "Frame":
-        """Read `{"columns": [...], "data": [[...], ...]}`, as `DataFrame.to_dict(orient="split")` makes it.
+    def from_split(cls, value: Json) -> "Table":
+        """Read `{"columns": [...], "data": [[...], ...]}`, the form of `DataFrame.to_dict(orient="split")`.
 
-        The names of columns may be left out; an index is not looked at. A column alone may be a flat list.
+        `columns` is optional and `index` is ignored. The data of a single column may be a flat list.
 
         Raises:
-            InvocationMalformed: it is of another form.
+            InvocationMalformed: `value` has another form.
         """
         if type(value) is not dict or not {"data"} <= value.keys() <= {"columns", "index", "data"}:
-            raise InvocationMalformed('"dataframe_split" is no object with "data", and "columns" and "index" at most')
+            raise InvocationMalformed(SPLIT_FORM)
         rows, columns = _rows(value["data"], "dataframe_split.data"), value.get("columns")
         if columns is not None and (type(columns) is not list or any(type(name) in {list, dict} for name in columns)):
             raise InvocationMalformed(f"dataframe_split.columns is {describe(columns)}, expected a list of names")
         _check_index(value.get("index"), len(rows))
-        return _even(columns, rows, "dataframe_split.data")
+        return _table(columns, rows, "dataframe_split.data")
 
     @classmethod
-    def of_records(cls, value: Json) -> "Frame":
+    def from_records(cls, value: Json) -> "Table":
         """Read `[{"name": cell, ...}, ...]`, or rows without names. Raises InvocationMalformed."""
         if type(value) is not list or not all(type(record) is dict for record in value):
-            return _even(None, _rows(value, "dataframe_records"), "dataframe_records")
+            return _table(None, _rows(value, "dataframe_records"), "dataframe_records")
         columns = list(dict.fromkeys(name for record in value for name in record))
         return cls(columns, [[record.get(name) for name in columns] for record in value])
 
     @classmethod
-    def of_csv(cls, body: bytes) -> "Frame":
-        """Read CSV with a header, comma-separated, in UTF-8. Raises InvocationMalformed."""
+    def from_csv(cls, body: bytes) -> "Table":
+        """Read comma-separated values in UTF-8 whose first line is the header. Raises InvocationMalformed."""
         try:
             lines = [row for row in csv.reader(io.StringIO(body.decode("utf-8-sig"), newline="")) if row]
         except (UnicodeDecodeError, csv.Error) as error:
-            raise InvocationMalformed(f"the body is no CSV in UTF-8: {error}") from None
+            raise InvocationMalformed(f"the body is not CSV in UTF-8: {error}") from None
         if not lines:
-            raise InvocationMalformed("the body is empty, expected CSV that begins with the names of its columns")
-        return _even(lines[0], [[_cell(text) for text in line] for line in lines[1:]], "the CSV")
+            raise InvocationMalformed("the body is empty, expected CSV with a header of column names")
+        return _table(lines[0], [[_cell(text) for text in line] for line in lines[1:]], "the CSV")
 
 
 def _rows(value: Json, path: str) -> list[list[Json]]:
-    """Return lists of cells; a flat list is one column."""
+    """Return the rows of a table; a flat list is a single column."""
     if type(value) is not list:
         raise InvocationMalformed(f"{path} is {describe(value)}, expected a list of rows")
     if not any(type(row) is list for row in value):
@@ -74,7 +75,7 @@ def _rows(value: Json, path: str) -> list[list[Json]]:
 
 
 def _cell(text: str) -> Json:
-    """Return the number that a cell holds, or its text if it holds none."""
+    """Return the number that a cell of CSV represents, or its text."""
     for number in (int, float):
         try:
             return number(text)
@@ -83,16 +84,16 @@ def _cell(text: str) -> Json:
     return text
 
 
-def _even(columns: Sequence[Json] | None, rows: list[list[Json]], path: str) -> Frame:
-    """Return the table; without names, the columns are numbered."""
+def _table(columns: Sequence[Json] | None, rows: list[list[Json]], path: str) -> Table:
+    """Return a table; columns without names are numbered."""
     columns = range(len(rows[0]) if rows else 0) if columns is None else columns
     for number, row in enumerate(rows):
         if len(row) != len(columns):
             raise InvocationMalformed(f"row {number} of {path} has {len(row)} cells, expected {len(columns)}")
-    return Frame(columns, rows)
+    return Table(columns, rows)
 
 
 def _check_index(index: Json, length: int) -> None:
     if index is not None and (type(index) is not list or len(index) != length):
         found = f"a list of {len(index)}" if type(index) is list else describe(index)
-        raise InvocationMalformed(f"dataframe_split.index is {found}, expected one label per row, {length}")
+        raise InvocationMalformed(f"dataframe_split.index is {found}, expected a list of {length}, one label per row")

@@ -1,4 +1,4 @@
-"""The tensors of the Open Inference Protocol: datatypes by name, elements as bytes or as a list in row-major order."""
+"""The tensors of the Open Inference Protocol: datatypes, and elements as bytes or as lists in row-major order."""
 
 import math
 from collections.abc import Sequence
@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.policy.spaces import Json
-from serving.protocols.native.leaf_reader import describe
+from serving.policy.spaces import Json, describe
 from serving.protocols.open_inference.errors import InferenceInvalid
 
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -17,10 +16,10 @@ DTYPES: dict[str, np.dtype[Any]] = {
     **{f"UINT{8 * size}": np.dtype(f"<u{size}") for size in (1, 2, 4, 8)},
     **{f"FP{8 * size}": np.dtype(f"<f{size}") for size in (2, 4, 8)},
 }
-"""All of the protocol's but BYTES, which no policy takes. Bytes are little-endian."""
+"""The protocol's datatypes except BYTES, which no policy accepts. The byte order is little-endian."""
 
 DATATYPES = {dtype.name: datatype for datatype, dtype in DTYPES.items()}
-"""The protocol's name of a NumPy dtype's."""
+"""The protocol's datatypes by the names of NumPy's dtypes."""
 
 ELEMENTS: dict[str, tuple[frozenset[type], str]] = {
     "b": (frozenset({bool}), "true or false"),
@@ -28,16 +27,15 @@ ELEMENTS: dict[str, tuple[frozenset[type], str]] = {
     "u": (frozenset({int}), "an integer"),
     "f": (frozenset({int, float}), "a number"),
 }
-"""What elements of each kind are in JSON, and what to call them."""
+"""The Python types of JSON elements by the kind of dtype, and their description in error messages."""
 
 
 class TensorInfo(NamedTuple):
-    """What metadata says of an input or an output."""
+    """The metadata of an input or an output; the batch dimension of `shape` is -1."""
 
     name: str
     datatype: str
     shape: tuple[int, ...]
-    """-1 stands for the batch."""
 
 
 class InputTensor(NamedTuple):
@@ -59,10 +57,10 @@ class OutputTensor(NamedTuple):
 
 
 def array_of(tensor: InputTensor) -> NDArray[Any]:
-    """Return the tensor as an array, which may be read-only.
+    """Return the tensor as an array of its shape and datatype, which may be read-only.
 
     Raises:
-        InferenceInvalid: its elements are not those of its datatype and shape.
+        InferenceInvalid: the elements do not match the datatype or the shape.
     """
     dtype = DTYPES.get(tensor.datatype)
     if dtype is None:
@@ -84,7 +82,7 @@ def array_of(tensor: InputTensor) -> NDArray[Any]:
 
 def _from_list(tensor: InputTensor, dtype: np.dtype[Any]) -> NDArray[Any]:
     allowed, expected = ELEMENTS[dtype.kind]
-    # NumPy would take strings, booleans and None for numbers.
+    # NumPy would convert strings, booleans and None to numbers.
     if not allowed.issuperset(map(type, tensor.elements)):
         index = next(index for index, each in enumerate(tensor.elements) if type(each) not in allowed)
         raise InferenceInvalid(f"{tensor.name}.data[{index}]", describe(tensor.elements[index]), expected)
@@ -92,4 +90,4 @@ def _from_list(tensor: InputTensor, dtype: np.dtype[Any]) -> NDArray[Any]:
         with np.errstate(over="ignore"):
             return np.array(tensor.elements, dtype)
     except OverflowError:
-        raise InferenceInvalid(f"{tensor.name}.data", "a number out of its range", tensor.datatype) from None
+        raise InferenceInvalid(f"{tensor.name}.data", "a number outside its range", tensor.datatype) from None

@@ -9,7 +9,7 @@ from serving.protocols.errors import located
 
 @dataclass(eq=False)
 class InferenceInvalid(RequestError):
-    """What stands at `path` of a request of the Open Inference Protocol is not what the protocol has there."""
+    """The part of a request at `path` does not conform to the protocol, or to the model's tensors."""
 
     status = HTTPStatus.BAD_REQUEST
     code = "inference_invalid"
@@ -24,28 +24,24 @@ class InferenceInvalid(RequestError):
 
 @dataclass(eq=False)
 class ModelNotServed(RequestError):
-    """The request names another model than the one served here."""
+    """The request names another model than the served one."""
 
     status = HTTPStatus.NOT_FOUND
     code = "model_not_served"
+    template = "no model '{name}' is served here, only '{served}'"
 
     name: str
     served: str
-
-    def __str__(self) -> str:
-        return f"no model '{self.name}' is served here, only '{self.served}'"
 
 
 @dataclass(eq=False)
 class VersionNotServed(RequestError):
-    """The request names another version than the one served here, as it does after a promotion."""
+    """The request names another version than the served one, for example after a promotion."""
 
     status = HTTPStatus.NOT_FOUND
     code = "version_not_served"
+    template = "version {version} of '{name}' is not served here; request version {served}, or omit the version"
 
     name: str
     version: str
     served: str
-
-    def __str__(self) -> str:
-        return f"version {self.version} of '{self.name}' is not served here, version {self.served} is: name it, or none"

@@ -1,6 +1,6 @@
-"""The Open Inference Protocol, version 2, over HTTP: `/v2` and what is below it.
+"""The Open Inference Protocol, version 2, over HTTP: the paths below `/v2`.
 
-github.com/kserve/open-inference-protocol, inference_rest.md. One model is served: the one that the server is for.
+Specification: github.com/kserve/open-inference-protocol, inference_rest.md. The server has one model.
 """
 
 import functools
@@ -11,12 +11,12 @@ import orjson
 
 from serving.policy.spaces import Json
 from serving.protocols.errors import PathUnknown
-from serving.protocols.open_inference import json_form as inference_json
+from serving.protocols.open_inference.json_form import JSON_LENGTH, read_request, write_response
 from serving.protocols.open_inference.model import PLATFORM, InferenceModel
 from serving.protocols.open_inference.paths import inference_paths
 from serving.protocols.openapi.parts import Paths
-from serving.protocols.protocol import Act, Answer, Refusal, Request
-from serving.replica.served_policy import ServedPolicy
+from serving.protocols.protocol import ErrorResponse, Protocol, Request, Response
+from serving.replica.served_policy import Act, ServedPolicy
 
 ROOT = "/v2"
 MODELS = f"{ROOT}/models/"
@@ -27,37 +27,40 @@ EXTENSIONS = ("binary_tensor_data",)
 
 
 class ModelPath(NamedTuple):
-    """What a path below `/v2/models/` names."""
+    """The parts of a path below `/v2/models/`."""
 
     name: str
     version: str | None
     action: str
-    """`infer`, `ready`, or nothing for the metadata."""
+    """`infer`, `ready`, or empty for the metadata."""
 
 
-class InferenceProtocol:
-    """Answers `/v2`, each request with the policy that it is given."""
+class InferenceProtocol(Protocol):
+    """Answers the paths below `/v2`."""
 
     def methods(self, path: str) -> tuple[str, ...]:
-        """Return the methods of a path; one that isn't there is refused in this protocol's form, too."""
+        """Return the HTTP methods of a path. Unknown paths below `/v2` have some, to get errors in this form."""
         if not path.startswith(ROOT) or path[len(ROOT) : len(ROOT) + 1] not in ("", "/"):
             return ()
         return INFER if path.endswith("/infer") else READ
 
-    async def answer(self, request: Request, served: ServedPolicy, act: Act) -> Answer:
-        """Answer a request. Raises ServingError."""
-        model = served.inference
-        if not request.path.startswith(MODELS):
-            return _json(_about_the_server(request.path))
-        named = _parse(request.path)
-        model.check(named.name, named.version)
-        if named.action == "infer":
-            return await _infer(request, model, act)
-        return _json({"name": model.name, "ready": True} if named.action == "ready" else describe(model))
+    def prepare(self, served: ServedPolicy) -> None:
+        """Make the model of a version."""
+        served.prepared(InferenceModel)
 
-    def refuse(self, refusal: Refusal) -> bytes:
-        """Return an error as the protocol has it."""
-        return orjson.dumps({"error": refusal.message})
+    async def answer(self, request: Request, served: ServedPolicy, act: Act) -> Response:
+        """Answer a request. Raises ServingError."""
+        if not request.path.startswith(MODELS):
+            return _json(_server_information(request.path))
+        model, requested = served.prepared(InferenceModel), _parse(request.path)
+        model.check(requested.name, requested.version)
+        if requested.action == "infer":
+            return await _infer(request, model, act)
+        return _json({"name": model.name, "ready": True} if requested.action == "ready" else _metadata(model))
+
+    def error_body(self, error: ErrorResponse) -> bytes:
+        """Return the JSON body of an error in the protocol's form."""
+        return orjson.dumps({"error": error.message})
 
     def paths(self, served: ServedPolicy) -> Paths:
         """Return OpenAPI's path items."""
@@ -65,12 +68,11 @@ class InferenceProtocol:
 
 
 def server_version() -> str:
-    """Return what the server's metadata has for its version: that of Ray Serve."""
+    """Return the version in the server's metadata, which is the version of Ray."""
     return importlib.metadata.version("ray")
 
 
-def describe(model: InferenceModel) -> dict[str, Json]:
-    """Return the metadata of a model."""
+def _metadata(model: InferenceModel) -> dict[str, Json]:
     return {
         "name": model.name,
         "versions": [model.version],
@@ -80,22 +82,22 @@ def describe(model: InferenceModel) -> dict[str, Json]:
     }
 
 
-async def _infer(request: Request, model: InferenceModel, act: Act) -> Answer:
-    asked = inference_json.read(request.body, request.headers)
-    prepared = model.prepare(asked.request)
-    outputs = model.answer(prepared, await act(prepared.batch))
+async def _infer(request: Request, model: InferenceModel, act: Act) -> Response:
+    read = read_request(request.body, request.headers)
+    decoded = model.decode(read.request)
+    outputs = model.encode(decoded, await act(decoded.batch))
     response: dict[str, Json] = {"model_name": model.name, "model_version": model.version}
-    if asked.request.id:
-        response["id"] = asked.request.id
-    if prepared.state_reset:
+    if read.request.id:
+        response["id"] = read.request.id
+    if decoded.state_reset:
         response["parameters"] = {"state_reset": True}
-    body, json_length = inference_json.write(response, outputs, asked)
+    body, json_length = write_response(response, outputs, read)
     if json_length is None:
-        return Answer(body)
-    return Answer(body, b"application/octet-stream", headers=((inference_json.JSON_LENGTH, b"%d" % json_length),))
+        return Response(body)
+    return Response(body, b"application/octet-stream", headers=((JSON_LENGTH, b"%d" % json_length),))
 
 
-def _about_the_server(path: str) -> dict[str, Json]:
+def _server_information(path: str) -> dict[str, Json]:
     if path == ROOT:
         return {"name": SERVER_NAME, "version": server_version(), "extensions": EXTENSIONS}
     if path == f"{ROOT}/health/live":
@@ -116,5 +118,5 @@ def _parse(path: str) -> ModelPath:
     return ModelPath(name, version, "".join(rest))
 
 
-def _json(content: dict[str, Json]) -> Answer:
-    return Answer(orjson.dumps(content))
+def _json(content: dict[str, Json]) -> Response:
+    return Response(orjson.dumps(content))

@@ -1,7 +1,7 @@
-"""Requests and responses of the Open Inference Protocol as HTTP has them: JSON, and bytes behind it where asked for.
+"""Requests and responses of the Open Inference Protocol over HTTP: JSON, optionally followed by tensors in bytes.
 
-The bytes are Triton's binary tensor data extension, which KServe shares: the JSON's length is in a header, and tensors
-whose parameters have a `binary_data_size` follow it one after another.
+The bytes follow Triton's binary tensor data extension, which KServe shares: a header holds the length of the JSON, and
+the tensors whose parameters have a `binary_data_size` follow one after another.
 """
 
 import functools
@@ -11,58 +11,60 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from serving.policy.spaces import Json
+from serving.policy.spaces import Json, describe
 from serving.protocols.errors import BodyNotJson
 from serving.protocols.native.json_codec import parse
-from serving.protocols.native.leaf_reader import describe
 from serving.protocols.open_inference.datatypes import InputTensor, OutputTensor
 from serving.protocols.open_inference.errors import InferenceInvalid
 from serving.protocols.open_inference.model import InferenceRequest
 
 JSON_LENGTH = b"inference-header-content-length"
-MAX_LENGTH, MAX_DIGITS = 2**63 - 1, 19
-"""The longest that a dimension may be, and its digits."""
-KNOWN_BYTES = 4096
-"""A longer JSON is not worth remembering."""
+MAX_DIMENSION, MAX_DIGITS = 2**63 - 1, 19
+"""The largest dimension of a shape, and its number of digits."""
+MAX_CACHED_BYTES = 4096
+"""Longer JSON is not cached."""
 
 BINARY_SIZE, BINARY, ALL_BINARY = "binary_data_size", "binary_data", "binary_data_output"
 
+EXPECTED_BODY = 'an object like {"inputs": [...]}'
+
 
 class JsonRequest(NamedTuple):
-    """A request, and which of its outputs are to be answered as bytes."""
+    """A request, and the form of its outputs."""
 
     request: InferenceRequest
     binary: Mapping[str, bool]
-    """By name; `all_binary` where it isn't said."""
+    """By output, whether it is requested in bytes."""
     all_binary: bool
+    """The default for outputs that are not in `binary`."""
 
 
 class Layout(NamedTuple):
-    """What a body's JSON says: all but the bytes behind it."""
+    """The content of a body's JSON, without the bytes that follow it."""
 
     id: str
     parameters: dict[str, Json]
     inputs: list[tuple[str, str, tuple[int, ...], list[Json] | slice]]
-    """Name, datatype, shape; elements, or where they are in the bytes."""
+    """Name, datatype, shape, and the elements or their position in the bytes."""
     outputs: list[str]
     binary: dict[str, bool]
     all_binary: bool
 
 
-class Written(NamedTuple):
-    """The body of an answer; `json_length` where bytes follow the JSON."""
+class EncodedResponse(NamedTuple):
+    """The body of a response; `json_length` is None if it is JSON only."""
 
     body: bytes
     json_length: int | None
 
 
-def read(body: bytes, headers: Mapping[bytes, bytes]) -> JsonRequest:
-    """Return what a body asks for. Raises InferenceInvalid, with the path of what doesn't fit."""
+def read_request(body: bytes, headers: Mapping[bytes, bytes]) -> JsonRequest:
+    """Return the content of a request. Raises InferenceInvalid with the path of the invalid part."""
     length = headers.get(JSON_LENGTH)
     size = len(body) if length is None else _json_size(length, len(body))
     header, content = body[:size], body[size:]
-    understand = _known_layout if content and size <= KNOWN_BYTES else _layout
-    layout = understand(header, len(content))
+    read_layout = _cached_layout if content and size <= MAX_CACHED_BYTES else _layout
+    layout = read_layout(header, len(content))
     inputs = [
         InputTensor(name, datatype, shape, content[each] if type(each) is slice else each)
         for name, datatype, shape, each in layout.inputs
@@ -71,19 +73,19 @@ def read(body: bytes, headers: Mapping[bytes, bytes]) -> JsonRequest:
     return JsonRequest(request, layout.binary, layout.all_binary)
 
 
-def write(response: dict[str, Json], outputs: Iterable[OutputTensor], asked: JsonRequest) -> Written:
-    """Return the body for a response and its outputs. JSON has no infinite numbers: they are null."""
+def write_response(response: dict[str, Json], outputs: Iterable[OutputTensor], request: JsonRequest) -> EncodedResponse:
+    """Return the body of a response with its outputs. In JSON, infinite numbers and NaN become null."""
     described, contents = [], []
     for name, datatype, array in outputs:
         one: dict[str, Json] = {"name": name, "datatype": datatype, "shape": array.shape}
-        if asked.binary.get(name, asked.all_binary):
+        if request.binary.get(name, request.all_binary):
             contents.append(array.tobytes())
             one["parameters"] = {BINARY_SIZE: array.nbytes}
         else:
             one["data"] = array.ravel().tolist()
         described.append(one)
     header = orjson.dumps({**response, "outputs": described})
-    return Written(b"".join((header, *contents)), len(header)) if contents else Written(header, None)
+    return EncodedResponse(b"".join((header, *contents)), len(header) if contents else None)
 
 
 def _json_size(length: bytes, available: int) -> int:
@@ -94,7 +96,7 @@ def _json_size(length: bytes, available: int) -> int:
 
 
 def _layout(header: bytes, available: int) -> Layout:
-    """Understand a body's JSON, with so many bytes behind it."""
+    """Return the content of a body's JSON that is followed by `available` bytes."""
     request = _parsed(header)
     parameters = dict(_optional(request, "", "parameters", dict, {}))
     all_binary = _flag(parameters.pop(ALL_BINARY, False), f"parameters.{ALL_BINARY}")
@@ -110,43 +112,42 @@ def _layout(header: bytes, available: int) -> Layout:
     return Layout(_id(request), parameters, inputs, [name for name, _ in outputs], binary, all_binary)
 
 
-_known_layout = functools.lru_cache(maxsize=64)(_layout)
-"""Clients that send their numbers as bytes send the same JSON again and again."""
+_cached_layout = functools.lru_cache(maxsize=64)(_layout)
+"""Clients that send tensors in bytes repeat the same JSON."""
 
 
 def _parsed(header: bytes) -> dict[str, Json]:
     try:
         request = parse(header)
     except BodyNotJson as error:
-        found = f"not JSON ({error.reason})"
-        raise InferenceInvalid("the body", found, 'an object like {"inputs": [...]}') from None
+        raise InferenceInvalid("the body", f"not JSON ({error.reason})", EXPECTED_BODY) from None
     if type(request) is not dict:
-        raise InferenceInvalid("the body", describe(request), 'an object like {"inputs": [...]}')
+        raise InferenceInvalid("the body", describe(request), EXPECTED_BODY)
     return request
 
 
 def _input(
     value: Json, path: str, position: int, available: int
 ) -> tuple[tuple[str, str, tuple[int, ...], list[Json] | slice], int]:
-    """Return a tensor of a layout, and where the bytes of the next one begin."""
+    """Return a tensor of a layout, and the position of the next tensor's bytes."""
     if type(value) is not dict:
         raise InferenceInvalid(path, describe(value), "an object with name, datatype, shape and data")
     name, datatype = (_required(value, path, key, str) for key in ("name", "datatype"))
     shape = tuple(_required(value, path, "shape", list))
-    if not all(type(length) is int and 0 <= length <= MAX_LENGTH for length in shape):
+    if not all(type(length) is int and 0 <= length <= MAX_DIMENSION for length in shape):
         raise InferenceInvalid(f"{path}.shape", str(list(shape))[:80], "a list of lengths")
     size = _optional(value, path, "parameters", dict, {}).get(BINARY_SIZE)
     if size is None:
         data = _required(value, path, "data", list)
         return (name, datatype, shape, _flat(data, shape, f"{path}.data")), position
     if type(size) is not int or not 0 <= size <= available - position:
-        expected = f"at most {available - position}, the bytes that are left"
+        expected = f"at most {available - position}, the number of remaining bytes"
         raise InferenceInvalid(f"{path}.parameters.{BINARY_SIZE}", describe(size), expected)
     return (name, datatype, shape, slice(position, position + size)), position + size
 
 
 def _flat(data: list[Json], shape: tuple[int, ...], path: str) -> list[Json]:
-    """Return a tensor's elements: they may be nested as its shape is, or flat already."""
+    """Return a tensor's elements in one list, from lists that are nested by its shape or already flat."""
     if not data or type(data[0]) is not list:
         return data
     nested: list[Json] = [data]
@@ -158,7 +159,7 @@ def _flat(data: list[Json], shape: tuple[int, ...], path: str) -> list[Json]:
 
 
 def _output(value: Json, path: str) -> tuple[str, bool | None]:
-    """Return the name of an output that is asked for, and whether as bytes, if that is said."""
+    """Return the name of a requested output, and whether it is requested in bytes; None if not specified."""
     if type(value) is not dict:
         raise InferenceInvalid(path, describe(value), "an object with a name")
     parameters = _optional(value, path, "parameters", dict, {})
@@ -174,7 +175,7 @@ def _id(request: dict[str, Json]) -> str:
     try:
         identifier.encode()
     except UnicodeEncodeError:
-        raise InferenceInvalid("id", "half a surrogate pair", "text that can be sent back") from None
+        raise InferenceInvalid("id", "half a surrogate pair", "text that UTF-8 can encode") from None
     return identifier
 
 
@@ -182,10 +183,7 @@ NAMES: dict[type, str] = {dict: "an object", list: "a list", str: "a string"}
 
 
 def _optional(value: dict[str, Json], path: str, key: str, kind: type, default: Any) -> Any:
-    found = value.get(key)
-    if found is None:
-        return default
-    return found if type(found) is kind else _required(value, path, key, kind)
+    return default if value.get(key) is None else _required(value, path, key, kind)
 
 
 def _required(value: dict[str, Json], path: str, key: str, kind: type) -> Any:

@@ -1,7 +1,7 @@
-"""A policy as the Open Inference Protocol sees it: tensors by name in, tensors by name out. No HTTP, no gRPC.
+"""One version as a model of the Open Inference Protocol, independent of HTTP and gRPC.
 
-The protocol: github.com/kserve/open-inference-protocol. Tensors have the names of the graph: `observations[.path]` and
-`state_in.*`, `action[.path]`, `state_out.*`, and what else the graph gives.
+Specification: github.com/kserve/open-inference-protocol. Tensors have the names of the graph's inputs and outputs:
+`observations[.path]` and `state_in.*`, `action[.path]`, `state_out.*`, and the graph's further outputs.
 """
 
 from collections.abc import Sequence
@@ -12,17 +12,15 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from serving.policy.errors import ExploreUnsupported, OptionInvalid, PolicyFailed
-from serving.policy.noise import NOISE
 from serving.policy.policy import Policy
-from serving.policy.rows import Batch, Rows, Tensors
-from serving.policy.spaces import ACTION, OBSERVATIONS, Json, Leaf, leaves
-from serving.policy.state_tokens import STATE_IN
+from serving.policy.spaces import Json, Leaf, describe, leaves
+from serving.policy.tensors import ACTION, NOISE, OBSERVATIONS, STATE_IN, Batch, Rows, Tensors
 from serving.protocols.errors import ObservationShape
 from serving.protocols.native.json_codec import flag, seed_of
-from serving.protocols.native.leaf_reader import LeafReader, describe
+from serving.protocols.native.leaf_reader import LeafReader
 from serving.protocols.open_inference.datatypes import DATATYPES, InputTensor, OutputTensor, TensorInfo, array_of
 from serving.protocols.open_inference.errors import InferenceInvalid, ModelNotServed, VersionNotServed
-from serving.registry.registry import ModelVersion
+from serving.registry.model_version import ModelVersion
 
 PLATFORM = "onnx_onnxv1"
 STATE_VERSION = "state_version"
@@ -30,30 +28,30 @@ PARAMETERS = ("explore", "seed", STATE_VERSION)
 
 
 class InferenceRequest(NamedTuple):
-    """What a request asks for, however it was written."""
+    """The content of a request, whether it came over HTTP or gRPC."""
 
     id: str
     parameters: dict[str, Json]
     inputs: Sequence[InputTensor]
     outputs: Sequence[str]
-    """Names of the outputs asked for; none for all."""
+    """The names of the requested outputs; if empty, all outputs."""
 
 
-class Prepared(NamedTuple):
-    """A request that can be computed."""
+class DecodedRequest(NamedTuple):
+    """The batch that a request asks the policy to compute."""
 
     batch: Batch
     outputs: Sequence[str]
     state_reset: bool
-    """Whether its state was another version's, so that it begins with the initial one."""
+    """Whether the request's state came from another version, so that the initial state replaced it."""
 
 
 class InferenceModel:
-    """Turns requests into batches for one policy, and what the policy makes of them into tensors.
+    """Converts requests to batches, and computed batches to output tensors.
 
     Args:
-        policy: it is run once, to learn what its outputs are.
-        version: what it is called.
+        policy: the constructor runs it once to learn the dtypes and shapes of its outputs.
+        version: gives the model its name and version.
     """
 
     def __init__(self, policy: Policy, version: ModelVersion) -> None:
@@ -69,54 +67,54 @@ class InferenceModel:
         self._datatypes = {name: DATATYPES[each.dtype.name] for name, each in self._empty.items()}
         self._all = tuple(self._empty)
         self._floats = tuple(name for name in self._actions if self._empty[name].dtype.kind == "f")
-        # What needs neither noise nor state nor details goes to the graph as one array, as the native route's does.
+        # Without noise, states and details, the batch can be one array, as on the native route.
         self._plain = tuple(self._observations) == (OBSERVATIONS,) and self._actions == (ACTION,) and not self._states
         self.inputs = tuple(_info(name, reader.dtype, reader.shape) for name, reader in self._readers.items())
         self.outputs = tuple(_info(name, each.dtype, each.shape[1:]) for name, each in self._empty.items())
 
     def check(self, name: str, version: str | None) -> None:
-        """Raise ModelNotServed or VersionNotServed unless this is the model meant; no version means any."""
+        """Raise ModelNotServed or VersionNotServed unless this model has the name and the version, if there is one."""
         if name != self.name:
             raise ModelNotServed(name, self.name)
         if version and version != self.version:
             raise VersionNotServed(self.name, version, self.version)
 
-    def prepare(self, request: InferenceRequest) -> Prepared:
-        """Return what to compute for a request. Raises RequestError, with the name of what doesn't fit."""
+    def decode(self, request: InferenceRequest) -> DecodedRequest:
+        """Return the batch of a request. Raises RequestError with the name of the invalid part."""
         if request.parameters:
             _check_parameters(request.parameters)
         outputs = request.outputs or self._all
         self._check_outputs(outputs)
-        inputs, state_reset = self._without_other_states(request)
+        inputs, state_reset = self._without_foreign_states(request)
         tensors = self._read(inputs)
         rows = len(tensors[next(iter(self._observations))])
         noise = self._noise_for(request.parameters, rows)
         details = not self._details.isdisjoint(outputs)
         if self._plain and not noise and not details:
-            return Prepared(tensors[OBSERVATIONS], outputs, state_reset)
+            return DecodedRequest(tensors[OBSERVATIONS], outputs, state_reset)
         given = tensors | noise | self._initial_states(tensors, rows)
-        return Prepared(Rows(given, np.full(rows, details), np.zeros(rows, np.bool_)), outputs, state_reset)
+        return DecodedRequest(Rows(given, np.full(rows, details), np.zeros(rows, np.bool_)), outputs, state_reset)
 
-    def answer(self, prepared: Prepared, computed: Batch) -> list[OutputTensor]:
-        """Return the outputs asked for. Raises PolicyFailed if the actions are not finite."""
-        if not len(prepared.batch):
+    def encode(self, request: DecodedRequest, computed: Batch) -> list[OutputTensor]:
+        """Return the requested outputs. Raises PolicyFailed if an action is not finite."""
+        if not len(request.batch):
             tensors = self._empty
         else:
             tensors = computed.tensors if isinstance(computed, Rows) else {ACTION: computed}
         for name in self._floats:
             if not np.isfinite(tensors[name]).all():
                 raise PolicyFailed("the action is not finite")
-        return [OutputTensor(name, self._datatypes[name], tensors[name]) for name in prepared.outputs]
+        return [OutputTensor(name, self._datatypes[name], tensors[name]) for name in request.outputs]
 
     def _check_outputs(self, names: Sequence[str]) -> None:
         for index, name in enumerate(names):
             if name not in self._empty:
                 raise InferenceInvalid(f"outputs[{index}].name", describe(name), f"one of {', '.join(self._all)}")
 
-    def _without_other_states(self, request: InferenceRequest) -> tuple[Sequence[InputTensor], bool]:
-        """Return the inputs without a state that another version wrote, and whether there was one."""
-        written_by = request.parameters.get(STATE_VERSION)
-        if written_by is None or str(written_by) == self.version:
+    def _without_foreign_states(self, request: InferenceRequest) -> tuple[Sequence[InputTensor], bool]:
+        """Return the inputs without the states of another version, and whether there were any."""
+        state_version = request.parameters.get(STATE_VERSION)
+        if state_version is None or str(state_version) == self.version:
             return request.inputs, False
         kept = [tensor for tensor in request.inputs if not tensor.name.startswith(STATE_IN)]
         return kept, len(kept) < len(request.inputs)
@@ -124,16 +122,15 @@ class InferenceModel:
     def _read(self, inputs: Sequence[InputTensor]) -> Tensors:
         tensors = {tensor.name: self._read_one(index, tensor) for index, tensor in enumerate(inputs)}
         if len(tensors) < len(inputs):
-            raise InferenceInvalid("inputs", "a list with a name twice", "each once")
-        # A state is left out as a whole, where an episode begins.
+            raise InferenceInvalid("inputs", "a list with a repeated name", "each name once")
+        # The first request of an episode has no state; later ones have all of its tensors.
         expected = self._observations if self._states.keys().isdisjoint(tensors) else self._readers
         for name in expected:
             if name not in tensors:
                 raise InferenceInvalid("inputs", f"a list without '{name}'", ", ".join(expected))
         if len(tensors) > 1 and len({len(tensor) for tensor in tensors.values()}) > 1:
-            lengths = {name: len(tensor) for name, tensor in tensors.items()}
-            found = ", ".join(f"{length} of {name}" for name, length in lengths.items())
-            raise InferenceInvalid("inputs", found, "as many of each")
+            found = ", ".join(f"{len(tensor)} of {name}" for name, tensor in tensors.items())
+            raise InferenceInvalid("inputs", found, "the same number of each")
         return tensors
 
     def _read_one(self, index: int, tensor: InputTensor) -> NDArray[Any]:
@@ -149,12 +146,12 @@ class InferenceModel:
     def _noise_for(self, parameters: dict[str, Json], rows: int) -> Tensors:
         if not parameters:
             return {}
-        drawn_with = seed_of(parameters)
+        seed = seed_of(parameters)
         if not flag(parameters, "explore"):
             return {}
         if self._noise is None:
             raise ExploreUnsupported
-        return {NOISE: self._noise.draw(rows, drawn_with)}
+        return {NOISE: self._noise.draw(rows, seed)}
 
     def _initial_states(self, tensors: Tensors, rows: int) -> Tensors:
         missing = [(name, reader) for name, reader in self._states.items() if name not in tensors]
@@ -165,9 +162,9 @@ def _check_parameters(parameters: dict[str, Json]) -> None:
     for name in parameters:
         if name not in PARAMETERS:
             raise InferenceInvalid("parameters", f"an object with {describe(name)}", f"only {', '.join(PARAMETERS)}")
-    written_by = parameters.get(STATE_VERSION)
-    if written_by is not None and type(written_by) not in (str, int):
-        raise OptionInvalid(STATE_VERSION, describe(written_by), "the model_version of the answer that it came with")
+    state_version = parameters.get(STATE_VERSION)
+    if state_version is not None and type(state_version) not in (str, int):
+        raise OptionInvalid(STATE_VERSION, describe(state_version), "the model_version of the response with the state")
 
 
 def _state(shape: tuple[int, ...]) -> Leaf:

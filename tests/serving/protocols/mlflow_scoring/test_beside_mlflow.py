@@ -1,4 +1,4 @@
-"""Our `/invocations` beside MLflow's own scoring server, on the same registered versions and requests."""
+"""`/invocations` compared with MLflow's own scoring server, for the same versions and requests."""
 
 import json
 import sys
@@ -11,7 +11,8 @@ import pytest
 import requests
 
 from serving.http.app import PolicyApp
-from serving.policy.policy import Bundle, Policy
+from serving.policy.bundle import Bundle
+from serving.policy.policy import Policy
 from serving.registry.registry import fetch, resolve
 from serving.replica.served_policy import ServedPolicy
 from tests.serving.invocations import BUNDLES, CONTENT_TYPES, ONE, SAME, STRICTER, Sent, invoke
@@ -20,7 +21,7 @@ from tests.workshop import Workshop, answers, await_true, free_port
 
 pytestmark = [
     pytest.mark.e2e,
-    # What we refuse, MLflow only warns of.
+    # MLflow only warns of values that this server rejects.
     pytest.mark.filterwarnings("ignore:overflow encountered in cast", "ignore:Constructing a DataFrame"),
 ]
 
@@ -28,7 +29,7 @@ MODEL = "invoked"
 
 
 class Assembled(NamedTuple):
-    """A bundle in a directory, as `python -m pipeline train` assembles it, but for the checkpoint."""
+    """A bundle in a directory, as `python -m pipeline train` assembles it, without the checkpoint."""
 
     directory: Path
     environment: Any
@@ -49,17 +50,17 @@ class Assembled(NamedTuple):
         """Return the URI of a new version of MODEL."""
         import mlflow
 
-        from pipeline.bundle import assemble as bundles
+        from pipeline.bundle import mlflow_flavor as bundles
 
         with mlflow.start_run(experiment_id=experiment_id) as run:
             logged = bundles.log(self.directory, self.environment, run.info.run_id, step=0)
             return f"models:/{MODEL}/{bundles.register(logged, MODEL, {}, 'a card')}"
 
     def save(self, path: Path) -> str:
-        """Return the path of an MLflow model that is nowhere registered."""
+        """Return the path of an MLflow model that is not registered."""
         from mlflow.models import Model
 
-        from pipeline.bundle import assemble as bundles
+        from pipeline.bundle import mlflow_flavor as bundles
 
         bundles.save_model(str(path), Model(), self.directory, self.environment)
         return str(path)
@@ -89,7 +90,7 @@ def peer(version: str, shared_store: Store, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="module")
-def peers(peer: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:  # noqa: ARG001 - it starts meanwhile
+def peers(peer: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:  # noqa: ARG001 - it starts in the meantime
     """MLflow's scoring server for each bundle, in this process."""
     import mlflow
     from mlflow.pyfunc import scoring_server
@@ -110,29 +111,31 @@ def assert_same(ours: Answer, theirs: Answer) -> None:
 
 
 def same(ours: Any, theirs: Any) -> bool:
-    """Compare nested predictions: keys, shapes, and values but for the last bits of floats."""
+    """Compare the keys, shapes and values of nested predictions, floats with a tolerance."""
     if isinstance(theirs, dict):
         return ours.keys() == theirs.keys() and all(same(ours[key], theirs[key]) for key in theirs)
     return np.shape(ours) == np.shape(theirs) and np.allclose(ours, theirs, atol=1e-6)
 
 
 @pytest.mark.parametrize(("name", "request_"), SAME, ids=[f"{name} {json.dumps(each)[:60]}" for name, each in SAME])
-def test_answers_and_refusals_equal_mlflows(peers: dict[str, Any], name: str, request_: Any) -> None:
+def test_responses_and_statuses_equal_mlflows(peers: dict[str, Any], name: str, request_: Any) -> None:
     body = json.dumps(request_).encode()
     assert_same(invoke(PolicyApp(served(BUNDLES[name])), body), invoke(peers[name], body))
 
 
 @pytest.mark.parametrize(("name", "request_", "reason"), STRICTER, ids=[case[2][:40] for case in STRICTER])
-def test_mlflow_computes_with_what_we_refuse(peers: dict[str, Any], name: str, request_: Any, reason: str) -> None:
+def test_mlflow_accepts_values_that_this_server_rejects(
+    peers: dict[str, Any], name: str, request_: Any, reason: str
+) -> None:
     assert invoke(peers[name], json.dumps(request_).encode()).status == 200, reason
 
 
 @pytest.mark.parametrize("sent", CONTENT_TYPES)
-def test_content_types_are_taken_as_listed(peers: dict[str, Any], sent: Sent) -> None:
+def test_mlflow_accepts_and_rejects_content_types_as_listed(peers: dict[str, Any], sent: Sent) -> None:
     assert invoke(peers["exploring"], sent.body, sent.content_type).status == sent.mlflow
 
 
-def test_the_servers_answer_alike_over_http(
+def test_both_servers_give_the_same_responses_over_http(
     peer: str, version: str, serve_http: Callable[[Any], str], tmp_path: Path
 ) -> None:
     resolved = resolve(version)

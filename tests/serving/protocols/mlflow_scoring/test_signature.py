@@ -6,7 +6,7 @@ from gymnasium import spaces
 
 from serving.protocols.mlflow_scoring.errors import InvocationInvalid, InvocationMalformed
 from serving.protocols.mlflow_scoring.signature import Signature
-from serving.protocols.mlflow_scoring.tables import Frame
+from serving.protocols.mlflow_scoring.tables import Table
 
 BOX = Signature(spaces.Box(-1, 1, (2,)))
 IMAGE = Signature(spaces.Box(0, 255, (2, 2), np.uint8))
@@ -27,7 +27,7 @@ PAIR = Signature(spaces.Dict(count=spaces.Discrete(3), image=spaces.Box(0, 255, 
         (BITS, [[True, 0], [1, False]], [[1, 0], [1, 0]]),
     ],
 )
-def test_numbers_are_what_numpy_takes_for_numbers(signature: Signature, value: Any, expected: Any) -> None:
+def test_values_are_converted_by_numpys_rules(signature: Signature, value: Any, expected: Any) -> None:
     read = signature.read_inputs(value)["observations"]
     np.testing.assert_array_equal(read, expected, strict=False)
     assert read.dtype == {id(BOX): np.float32, id(IMAGE): np.uint8, id(BITS): np.int8}.get(id(signature), np.int64)
@@ -54,7 +54,7 @@ def test_numbers_are_what_numpy_takes_for_numbers(signature: Signature, value: A
             InvocationInvalid,
             "the inputs are a list, expected an object with observations.count, observations.im",
         ),
-        (PAIR, {"observations.count": [1]}, InvocationInvalid, "it lacks observations.image"),
+        (PAIR, {"observations.count": [1]}, InvocationInvalid, "missing observations.image"),
         (
             PAIR,
             {"observations.count": [1, 2], "observations.image": [[[0, 1], [2, 3]]]},
@@ -63,13 +63,15 @@ def test_numbers_are_what_numpy_takes_for_numbers(signature: Signature, value: A
         ),
     ],
 )
-def test_what_does_not_fit_is_said(signature: Signature, value: Any, kind: type[Any], reason: str) -> None:
+def test_values_that_do_not_fit_are_rejected_with_the_reason(
+    signature: Signature, value: Any, kind: type[Any], reason: str
+) -> None:
     with pytest.raises(kind) as caught:
         signature.read_inputs(value)
     assert caught.value.reason.startswith(reason)
 
 
-def test_instances_are_objects_by_name_where_there_are_several_arrays() -> None:
+def test_instances_of_a_nested_space_are_objects_of_arrays_by_name() -> None:
     instance = {"observations.count": 2, "observations.image": [[0, 1], [2, 3]], "more": None}
     read = PAIR.read_instances([instance, instance])
     assert {name: array.shape for name, array in read.items()} == {
@@ -82,49 +84,49 @@ def test_instances_are_objects_by_name_where_there_are_several_arrays() -> None:
     ("instances", "kind", "reason"),
     [
         ([5], InvocationMalformed, "an instance is 5, expected an object with observations.count, observations.image"),
-        ([{"observations.count": 2}], InvocationInvalid, "it lacks observations.image"),
+        ([{"observations.count": 2}], InvocationInvalid, "missing observations.image"),
     ],
 )
-def test_an_instance_that_is_none_is_said(instances: Any, kind: type[Any], reason: str) -> None:
+def test_an_invalid_instance_is_rejected_with_the_reason(instances: Any, kind: type[Any], reason: str) -> None:
     with pytest.raises(kind) as caught:
         PAIR.read_instances(instances)
     assert caught.value.reason == reason
 
 
 @pytest.mark.parametrize(
-    ("signature", "frame", "expected"),
+    ("signature", "table", "expected"),
     [
-        (BOX, Frame(["a", "b"], [[1, 2], ["3", 4]]), [[1, 2], [3, 4]]),
-        (BOX, Frame(["flat"], [[[1, 2]], [["3", 4]]]), [[1, 2], [3, 4]]),
-        (IMAGE, Frame(["flat"], [[[0, 1, 2, 3]]]), [[[0, 1], [2, 3]]]),
-        (COUNT, Frame(["a"], [[5], ["6"]]), [5, 6]),
-        (COUNT, Frame(["a"], [[[5]], [[6]]]), [5, 6]),
+        (BOX, Table(["a", "b"], [[1, 2], ["3", 4]]), [[1, 2], [3, 4]]),
+        (BOX, Table(["flat"], [[[1, 2]], [["3", 4]]]), [[1, 2], [3, 4]]),
+        (IMAGE, Table(["flat"], [[[0, 1, 2, 3]]]), [[[0, 1], [2, 3]]]),
+        (COUNT, Table(["a"], [[5], ["6"]]), [5, 6]),
+        (COUNT, Table(["a"], [[[5]], [[6]]]), [5, 6]),
     ],
 )
-def test_a_table_holds_a_number_or_a_flat_list_per_cell(signature: Signature, frame: Frame, expected: Any) -> None:
-    np.testing.assert_array_equal(signature.read_frame(frame)["observations"], expected)
+def test_a_cell_is_a_number_or_a_flat_list(signature: Signature, table: Table, expected: Any) -> None:
+    np.testing.assert_array_equal(signature.read_table(table)["observations"], expected)
 
 
-def test_columns_are_found_by_name_where_there_are_several_arrays() -> None:
-    frame = Frame(["more", "observations.image", "observations.count"], [["x", [0, 1, 2, 3], 2]])
-    read = PAIR.read_frame(frame)
+def test_the_columns_of_a_nested_space_are_found_by_name() -> None:
+    table = Table(["more", "observations.image", "observations.count"], [["x", [0, 1, 2, 3], 2]])
+    read = PAIR.read_table(table)
     assert (read["observations.count"].tolist(), read["observations.image"].tolist()) == ([2], [[[0, 1], [2, 3]]])
 
 
 @pytest.mark.parametrize(
-    ("signature", "frame", "reason"),
+    ("signature", "table", "reason"),
     [
-        (BOX, Frame([], []), "the table has no row, expected one per observation"),
-        (BOX, Frame(["a", "b", "c"], [[1, 2, 3]]), "the table has 3 columns, expected (2,) float32 in each row"),
-        (BOX, Frame(["a"], [[1]]), "a cell has shape (), expected 2 numbers in a flat list"),
-        (BOX, Frame(["a"], [[[1, 2, 3]]]), "a cell has shape (3,), expected 2 numbers in a flat list"),
-        (IMAGE, Frame(["a"], [[[[0, 1], [2, 3]]]]), "a cell has shape (2, 2), expected 4 numbers in a flat list"),
-        (COUNT, Frame(["a"], [[5.5]]), "a number is none of int64"),
-        (COUNT, Frame(["a"], [[9]]), "observations[0] is 9, expected an integer from 5 to 7"),
-        (PAIR, Frame(["observations.count"], [[1]]), "it lacks observations.image"),
+        (BOX, Table([], []), "the table has no row, expected one per observation"),
+        (BOX, Table(["a", "b", "c"], [[1, 2, 3]]), "the table has 3 columns, expected (2,) float32 in each row"),
+        (BOX, Table(["a"], [[1]]), "a cell has shape (), expected 2 numbers in a flat list"),
+        (BOX, Table(["a"], [[[1, 2, 3]]]), "a cell has shape (3,), expected 2 numbers in a flat list"),
+        (IMAGE, Table(["a"], [[[[0, 1], [2, 3]]]]), "a cell has shape (2, 2), expected 4 numbers in a flat list"),
+        (COUNT, Table(["a"], [[5.5]]), "a number does not fit int64"),
+        (COUNT, Table(["a"], [[9]]), "observations[0] is 9, expected an integer from 5 to 7"),
+        (PAIR, Table(["observations.count"], [[1]]), "missing observations.image"),
     ],
 )
-def test_a_table_that_does_not_fit_is_refused(signature: Signature, frame: Frame, reason: str) -> None:
+def test_a_table_that_does_not_fit_is_rejected_with_the_reason(signature: Signature, table: Table, reason: str) -> None:
     with pytest.raises(InvocationInvalid) as caught:
-        signature.read_frame(frame)
+        signature.read_table(table)
     assert caught.value.reason == reason

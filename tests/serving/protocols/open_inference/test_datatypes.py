@@ -11,7 +11,7 @@ def test_every_dtype_that_a_space_may_have_has_a_datatype() -> None:
 
 
 @pytest.mark.parametrize("datatype", DTYPES)
-def test_bytes_and_lists_are_read_as_they_were_written(datatype: str) -> None:
+def test_bytes_and_lists_give_the_same_array(datatype: str) -> None:
     array = np.array([[0, 1], [1, 1]], DTYPES[datatype])
     for elements in (array.tobytes(), array.ravel().tolist()):
         found = array_of(InputTensor("x", datatype, (2, 2), elements))
@@ -31,12 +31,14 @@ def test_bytes_and_lists_are_read_as_they_were_written(datatype: str) -> None:
         ("FP32", (2,), [1, True], "x.data[1]: true, expected a number"),
         ("INT64", (1,), [1.0], "x.data[0]: 1.0, expected an integer"),
         ("BOOL", (1,), [1], "x.data[0]: 1, expected true or false"),
-        ("INT8", (1,), [128], "x.data: a number out of its range, expected INT8"),
-        ("UINT64", (1,), [-1], "x.data: a number out of its range, expected UINT64"),
-        ("FP64", (1,), [10**400], "x.data: a number out of its range, expected FP64"),
+        ("INT8", (1,), [128], "x.data: a number outside its range, expected INT8"),
+        ("UINT64", (1,), [-1], "x.data: a number outside its range, expected UINT64"),
+        ("FP64", (1,), [10**400], "x.data: a number outside its range, expected FP64"),
     ],
 )
-def test_what_is_no_tensor_is_refused(datatype: str, shape: tuple[int, ...], elements: object, message: str) -> None:
-    with pytest.raises(InferenceInvalid) as refused:
+def test_an_invalid_tensor_is_rejected_with_the_reason(
+    datatype: str, shape: tuple[int, ...], elements: object, message: str
+) -> None:
+    with pytest.raises(InferenceInvalid) as caught:
         array_of(InputTensor("x", datatype, shape, elements))  # type: ignore[arg-type]
-    assert str(refused.value).startswith(message)
+    assert str(caught.value).startswith(message)

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol over HTTP, by hand and with a client of others."""
+"""The Open Inference Protocol over HTTP, with plain requests and with tritonclient."""
 
 import json
 from collections.abc import Callable
@@ -35,12 +35,12 @@ def infer(app: PolicyApp, path: str = f"{MODEL}/infer", **request: Any) -> Any:
         (f"{MODEL}/versions/3/ready", {"name": "cartpole-ppo", "ready": True}),
     ],
 )
-def test_health_is_told(app: PolicyApp, path: str, expected: object) -> None:
+def test_health_and_readiness_are_reported(app: PolicyApp, path: str, expected: object) -> None:
     assert ask(app, "GET", path).json() == expected
 
 
 @pytest.mark.parametrize("path", [MODEL, f"{MODEL}/versions/3"])
-def test_the_model_is_described(app: PolicyApp, path: str) -> None:
+def test_the_metadata_has_the_models_tensors(app: PolicyApp, path: str) -> None:
     assert ask(app, "GET", path).json() == {
         "name": "cartpole-ppo",
         "versions": ["3"],
@@ -54,7 +54,7 @@ def test_the_model_is_described(app: PolicyApp, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", [f"{MODEL}/infer", f"{MODEL}/versions/3/infer"])
-def test_observations_get_their_actions(app: PolicyApp, path: str) -> None:
+def test_infer_returns_the_actions(app: PolicyApp, path: str) -> None:
     assert infer(app, path, inputs=[CART], id="42", outputs=[{"name": "action"}]) == {
         "model_name": "cartpole-ppo",
         "model_version": "3",
@@ -63,10 +63,10 @@ def test_observations_get_their_actions(app: PolicyApp, path: str) -> None:
     }
 
 
-def test_a_state_that_was_reset_is_told(app: PolicyApp) -> None:
+def test_a_replaced_state_is_reported(app: PolicyApp) -> None:
     gone = {"name": "state_in.gone", "datatype": "FP32", "shape": [2], "data": [0, 0]}
-    told = infer(app, inputs=[CART, gone], parameters={"state_version": "2"})
-    assert told["parameters"] == {"state_reset": True}
+    response = infer(app, inputs=[CART, gone], parameters={"state_version": "2"})
+    assert response["parameters"] == {"state_reset": True}
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_state_that_was_reset_is_told(app: PolicyApp) -> None:
             "POST",
             f"{MODEL}/versions/4/infer",
             404,
-            "version 4 of 'cartpole-ppo' is not served here, version 3 is: name it, or none",
+            "version 4 of 'cartpole-ppo' is not served here; request version 3, or omit the version",
         ),
         (
             "GET",
@@ -104,18 +104,18 @@ def test_errors_have_the_form_of_the_protocol(
     assert (answer.status, answer.json()) == (status, {"error": message})
 
 
-def test_what_only_begins_like_the_protocol_is_none_of_it(app: PolicyApp) -> None:
+def test_a_path_that_only_starts_with_v2_is_not_of_this_protocol(app: PolicyApp) -> None:
     assert ask(app, "GET", "/v2x").json()["error"]["code"] == "path_unknown"
 
 
-def test_requests_are_counted_as_those_of_the_native_route_are(app: PolicyApp) -> None:
+def test_requests_and_errors_are_counted(app: PolicyApp) -> None:
     infer(app, inputs=[CART])
     ask(app, "POST", f"{MODEL}/infer")
     assert (app.counts.answered, app.counts.errors) == (1, 1)
-    assert app.metrics.refused == {"inference_invalid": 1}
+    assert app.metrics.requests_rejected == {"inference_invalid": 1}
 
 
-def test_tritonclient_finds_what_it_expects(client: Any) -> None:
+def test_tritonclient_reads_health_and_metadata(client: Any) -> None:
     assert client.is_server_live()
     assert client.is_server_ready()
     assert client.is_model_ready("cartpole-ppo", "3")
@@ -136,18 +136,18 @@ def test_tritonclient_infers(client: Any, *, binary_in: bool, binary_out: bool) 
     assert (answer.get_response()["id"], answer.get_response()["model_version"]) == ("7", "3")
 
 
-def test_tritonclient_gets_every_output_where_it_names_none(client: Any) -> None:
+def test_tritonclient_receives_all_outputs_by_default(client: Any) -> None:
     observations = triton.InferInput("observations", [1, 4], "FP32")
     observations.set_data_from_numpy(np.zeros((1, 4), np.float32))
     answer = client.infer("cartpole-ppo", [observations])
     assert answer.as_numpy("action_dist_inputs").tolist() == [[0, 0]]
 
 
-def test_tritonclient_is_told_what_is_wrong(client: Any) -> None:
+def test_tritonclient_receives_error_messages(client: Any) -> None:
     observations = triton.InferInput("observations", [1, 3], "FP32")
     observations.set_data_from_numpy(np.zeros((1, 3), np.float32))
-    with pytest.raises(triton.InferenceServerException) as refused:
+    with pytest.raises(triton.InferenceServerException) as caught:
         client.infer("cartpole-ppo", [observations])
-    assert refused.value.message() == "observations has shape (1, 3), expected (batch, 4) float32"
+    assert caught.value.message() == "observations has shape (1, 3), expected (batch, 4) float32"
     with pytest.raises(triton.InferenceServerException, match="version 9 of 'cartpole-ppo' is not served here"):
         client.get_model_metadata("cartpole-ppo", "9")

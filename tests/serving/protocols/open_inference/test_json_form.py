@@ -6,7 +6,7 @@ import pytest
 
 from serving.protocols.open_inference.datatypes import OutputTensor
 from serving.protocols.open_inference.errors import InferenceInvalid
-from serving.protocols.open_inference.json_form import read, write
+from serving.protocols.open_inference.json_form import read_request, write_response
 
 TENSOR = {"name": "x", "datatype": "FP32", "shape": [2, 2]}
 HERE = TENSOR | {"data": [1, 2, 3, 4]}
@@ -16,40 +16,42 @@ def body(**request: Any) -> bytes:
     return json.dumps(request).encode()
 
 
-def behind(content: bytes, **request: Any) -> tuple[bytes, dict[bytes, bytes]]:
+def followed_by(content: bytes, **request: Any) -> tuple[bytes, dict[bytes, bytes]]:
     header = body(**request)
     return header + content, {b"inference-header-content-length": str(len(header)).encode()}
 
 
 @pytest.mark.parametrize("data", [[1, 2, 3, 4], [[1, 2], [3, 4]]])
-def test_data_may_be_flat_or_nested(data: list[Any]) -> None:
-    (tensor,) = read(body(inputs=[TENSOR | {"data": data}]), {}).request.inputs
+def test_data_is_flat_or_nested(data: list[Any]) -> None:
+    (tensor,) = read_request(body(inputs=[TENSOR | {"data": data}]), {}).request.inputs
     assert tensor.elements == [1, 2, 3, 4]
 
 
-def test_bytes_behind_the_json_belong_to_the_tensors_in_turn() -> None:
+def test_the_bytes_after_the_json_belong_to_the_tensors_in_order() -> None:
     sizes = (2, 0, 3)
     inputs = [TENSOR | {"parameters": {"binary_data_size": size}} for size in sizes]
-    found = read(*behind(b"aabbb", inputs=[inputs[0], HERE, *inputs[1:]])).request.inputs
+    found = read_request(*followed_by(b"aabbb", inputs=[inputs[0], HERE, *inputs[1:]])).request.inputs
     assert [tensor.elements for tensor in found] == [b"aa", [1, 2, 3, 4], b"", b"bbb"]
 
 
-def test_identifier_parameters_and_outputs_are_read() -> None:
+def test_identifier_parameters_and_outputs_are_read_request() -> None:
     outputs = [{"name": "a", "parameters": {"binary_data": False}}, {"name": "b"}]
-    asked = read(
+    request = read_request(
         body(id="7", inputs=[], outputs=outputs, parameters={"binary_data_output": True, "seed": 1, "deep": None}), {}
     )
-    assert asked.request == ("7", {"seed": 1, "deep": None}, [], ["a", "b"])
-    assert (asked.binary, asked.all_binary) == ({"a": False}, True)
+    assert request.request == ("7", {"seed": 1, "deep": None}, [], ["a", "b"])
+    assert (request.binary, request.all_binary) == ({"a": False}, True)
 
 
-def test_each_output_is_written_as_asked() -> None:
-    asked = read(body(inputs=[], outputs=[{"name": "a"}, {"name": "b", "parameters": {"binary_data": True}}]), {})
+def test_each_output_is_written_in_the_requested_form() -> None:
+    request = read_request(
+        body(inputs=[], outputs=[{"name": "a"}, {"name": "b", "parameters": {"binary_data": True}}]), {}
+    )
     outputs = [
         OutputTensor("a", "FP32", np.array([[1.5, np.inf]], np.float32)),
         OutputTensor("b", "INT64", np.array([1, 2])),
     ]
-    written = write({"model_name": "m"}, outputs, asked)
+    written = write_response({"model_name": "m"}, outputs, request)
     assert written.json_length is not None
     assert written.body[written.json_length :] == np.array([1, 2], "<i8").tobytes()
     assert json.loads(written.body[: written.json_length]) == {
@@ -69,7 +71,7 @@ def test_each_output_is_written_as_asked() -> None:
         (b"{}", "inputs is missing, expected a list"),
         (body(inputs={}), "inputs is an object, expected a list"),
         (body(inputs=[], id=7), "id is 7, expected a string"),
-        (b'{"inputs": [], "id": "\\ud800"}', "id is half a surrogate pair, expected text that can be sent back"),
+        (b'{"inputs": [], "id": "\\ud800"}', "id is half a surrogate pair, expected text that UTF-8 can encode"),
         (
             body(inputs=[HERE | {"shape": [2**63, 2]}]),
             "inputs[0].shape: [9223372036854775808, 2], expected a list of lengths",
@@ -95,22 +97,22 @@ def test_each_output_is_written_as_asked() -> None:
         ),
         (
             body(inputs=[HERE | {"parameters": {"binary_data_size": 1}}]),
-            "inputs[0].parameters.binary_data_size: 1, expected at most 0, the bytes that are left",
+            "inputs[0].parameters.binary_data_size: 1, expected at most 0, the number of remaining bytes",
         ),
     ],
 )
-def test_what_does_not_fit_is_named(content: bytes, message: str) -> None:
-    with pytest.raises(InferenceInvalid) as refused:
-        read(content, {})
-    assert str(refused.value) == message
+def test_an_invalid_part_is_rejected_with_its_path(content: bytes, message: str) -> None:
+    with pytest.raises(InferenceInvalid) as caught:
+        read_request(content, {})
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize("length", [b"-1", b"x", b"3", b"9" * 5000, b"0" * 5000])
-def test_a_header_that_names_no_part_of_the_body_is_refused(length: bytes) -> None:
+def test_a_json_length_that_does_not_fit_the_body_is_rejected(length: bytes) -> None:
     with pytest.raises(InferenceInvalid, match="expected at most the body's length, 2"):
-        read(b"{}", {b"inference-header-content-length": length})
+        read_request(b"{}", {b"inference-header-content-length": length})
 
 
-def test_bytes_that_no_tensor_claims_are_refused() -> None:
+def test_bytes_that_belong_to_no_tensor_are_rejected() -> None:
     with pytest.raises(InferenceInvalid, match="the body is 2 bytes longer than its tensors, expected no more"):
-        read(*behind(b"aa", inputs=[HERE]))
+        read_request(*followed_by(b"aa", inputs=[HERE]))

@@ -1,4 +1,4 @@
-"""Policies as the Open Inference Protocol sees them, without HTTP and gRPC."""
+"""Models of the Open Inference Protocol, without HTTP and gRPC."""
 
 from typing import Any
 
@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from serving.errors import ServingError
-from serving.policy.policy import Bundle, Policy
-from serving.policy.rows import Batch
+from serving.policy.bundle import Bundle
+from serving.policy.policy import Policy
+from serving.policy.tensors import Batch
 from serving.protocols.open_inference.datatypes import InputTensor, TensorInfo
 from serving.protocols.open_inference.model import InferenceModel, InferenceRequest
 from tests.serving.policies import (
@@ -24,29 +25,29 @@ STEP = InputTensor("observations", "FP32", (1, 1), [2])
 
 
 class Computed:
-    """What a policy makes of a request."""
+    """A request and the arrays that the policy computes for it."""
 
     def __init__(self, bundle: Bundle, *inputs: InputTensor, outputs: tuple[str, ...] = (), **parameters: Any) -> None:
-        policy, model = served(bundle).policy, served(bundle).inference
-        self.prepared = model.prepare(InferenceRequest("", parameters, inputs, outputs))
-        batch: Batch = self.prepared.batch
+        policy, model = served(bundle).policy, served(bundle).prepared(InferenceModel)
+        self.request = model.decode(InferenceRequest("", parameters, inputs, outputs))
+        batch: Batch = self.request.batch
         computed = policy.act(batch) if len(batch) else batch
-        self.arrays = {tensor.name: tensor.array for tensor in model.answer(self.prepared, computed)}
+        self.arrays = {tensor.name: tensor.array for tensor in model.encode(self.request, computed)}
 
 
-def test_all_outputs_are_answered_unless_some_are_asked_for() -> None:
+def test_the_response_has_the_requested_outputs_or_else_all() -> None:
     assert list(Computed(CARTPOLE_BUNDLE, CART).arrays) == ["action", "action_dist_inputs"]
     assert list(Computed(EXPLORING_BUNDLE, CART, outputs=("values", "action")).arrays) == ["values", "action"]
 
 
-def test_the_action_alone_is_computed_as_the_native_route_does() -> None:
+def test_a_request_for_the_action_alone_is_a_batch_of_one_array() -> None:
     computed = Computed(CARTPOLE_BUNDLE, CART, outputs=("action",))
-    assert isinstance(computed.prepared.batch, np.ndarray)
+    assert isinstance(computed.request.batch, np.ndarray)
     assert computed.arrays["action"].tolist() == [1, 0]
 
 
-def test_metadata_names_what_a_nested_policy_takes_and_gives() -> None:
-    model = served(ROBOT_BUNDLE).inference
+def test_metadata_has_the_inputs_and_outputs_of_a_nested_policy() -> None:
+    model = served(ROBOT_BUNDLE).prepared(InferenceModel)
     assert model.inputs == (
         TensorInfo("observations.arm.grip", "INT64", (-1,)),
         TensorInfo("observations.arm.position", "FP32", (-1, 3)),
@@ -59,7 +60,7 @@ def test_metadata_names_what_a_nested_policy_takes_and_gives() -> None:
     ]
 
 
-def test_a_nested_observation_gets_its_nested_action() -> None:
+def test_a_nested_observation_has_a_nested_action() -> None:
     tensors = [
         InputTensor("observations.switches", "BOOL", (1, 2), [True, False]),
         InputTensor("observations.goal.0", "UINT8", (1, 2, 2), bytes([0, 1, 2, 255])),
@@ -75,7 +76,7 @@ def test_a_nested_observation_gets_its_nested_action() -> None:
     }
 
 
-def test_exploring_is_repeatable_with_a_seed() -> None:
+def test_sampled_actions_are_reproducible_with_a_seed() -> None:
     many = InputTensor("observations", "FP32", (64, 4), bytes(64 * 16))
     one, same, other = (
         Computed(EXPLORING_BUNDLE, many, explore=True, seed=seed).arrays["action"].tolist() for seed in (1, 1, 2)
@@ -83,7 +84,7 @@ def test_exploring_is_repeatable_with_a_seed() -> None:
     assert one == same != other
 
 
-def test_a_recurrent_policy_goes_on_with_the_tensors_that_it_answered() -> None:
+def test_a_recurrent_policy_continues_from_the_states_of_its_last_response() -> None:
     first = Computed(COUNTING_BUNDLE, STEP).arrays
     state = [
         InputTensor(name.replace("_out", "_in"), "FP32", array.shape, array.tobytes())
@@ -91,21 +92,23 @@ def test_a_recurrent_policy_goes_on_with_the_tensors_that_it_answered() -> None:
         if name.startswith("state_out.")
     ]
     second = Computed(COUNTING_BUNDLE, STEP, *state, state_version=3)
-    assert not second.prepared.state_reset
+    assert not second.request.state_reset
     assert second.arrays["state_out.sum"].tolist() == [[4]]
     assert second.arrays["state_out.steps"].max() == 2
 
 
 @pytest.mark.parametrize("written_by", ["2", 2])
-def test_a_state_of_another_version_begins_anew_and_is_told(written_by: object) -> None:
+def test_a_state_of_another_version_is_replaced_and_reported(written_by: object) -> None:
     state = InputTensor("state_in.gone", "FP32", (1, 9), bytes(36))
     found = Computed(COUNTING_BUNDLE, STEP, state, state_version=written_by)
-    assert found.prepared.state_reset
+    assert found.request.state_reset
     assert found.arrays["state_out.sum"].tolist() == [[2]]
 
 
-def test_no_observations_get_no_actions() -> None:
-    arrays = Computed(ROBOT_BUNDLE, *(_empty(info) for info in served(ROBOT_BUNDLE).inference.inputs)).arrays
+def test_an_empty_batch_has_empty_outputs() -> None:
+    arrays = Computed(
+        ROBOT_BUNDLE, *(_empty(info) for info in served(ROBOT_BUNDLE).prepared(InferenceModel).inputs)
+    ).arrays
     assert arrays["action.drive"].shape == (0, 2)
 
 
@@ -122,7 +125,7 @@ STEPS = InputTensor("state_in.steps", "FP32", (2, 2, 3), bytes(48))
     ("bundle", "inputs", "more", "message"),
     [
         (CARTPOLE_BUNDLE, [], {}, "inputs is a list without 'observations', expected observations"),
-        (CARTPOLE_BUNDLE, [CART, CART], {}, "inputs is a list with a name twice, expected each once"),
+        (CARTPOLE_BUNDLE, [CART, CART], {}, "inputs is a list with a repeated name, expected each name once"),
         (
             CARTPOLE_BUNDLE,
             [CART._replace(name="x")],
@@ -154,13 +157,13 @@ STEPS = InputTensor("state_in.steps", "FP32", (2, 2, 3), bytes(48))
             CARTPOLE_BUNDLE,
             [CART],
             {"state_version": 1.5},
-            '"state_version" is 1.5, expected the model_version of the answer that it came with',
+            '"state_version" is 1.5, expected the model_version of the response with the state',
         ),
         (
             CARTPOLE_BUNDLE,
             [CART],
             {"explore": True},
-            'this version answers greedily only: its graph takes no noise; leave "explore" out',
+            'this version computes greedy actions only, because its graph has no noise input; leave "explore" out',
         ),
         (
             COUNTING_BUNDLE,
@@ -172,27 +175,27 @@ STEPS = InputTensor("state_in.steps", "FP32", (2, 2, 3), bytes(48))
             COUNTING_BUNDLE,
             [STEP, SUM, STEPS],
             {},
-            "inputs is 1 of observations, 1 of state_in.sum, 2 of state_in.steps, expected as many of each",
+            "inputs is 1 of observations, 1 of state_in.sum, 2 of state_in.steps, expected the same number of each",
         ),
         (
             STEERING_BUNDLE,
             [STEP._replace(elements=[7])],
             {},
-            "the policy failed to compute an action; the server's log says why",
+            "the policy failed to compute an action; the server's log has the reason",
         ),
     ],
 )
-def test_what_does_not_fit_is_named(
+def test_an_invalid_part_is_rejected_with_its_name(
     bundle: Bundle, inputs: list[InputTensor], more: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ServingError) as refused:
+    with pytest.raises(ServingError) as caught:
         Computed(bundle, *inputs, **more)
-    assert str(refused.value) == message
+    assert str(caught.value) == message
 
 
-def test_counts_are_bounded_as_on_the_native_route() -> None:
+def test_integers_are_limited_by_the_space() -> None:
     model = InferenceModel(Policy.load(ROBOT_BUNDLE), served().version)
     inputs = [_empty(info) for info in model.inputs]
     inputs[0] = InputTensor("observations.arm.grip", "INT64", (1,), [2])
     with pytest.raises(ServingError, match=r"observations.arm.grip\[0\]: 2, expected an integer from -1 to 1"):
-        model.prepare(InferenceRequest("", {}, inputs, ()))
+        model.decode(InferenceRequest("", {}, inputs, ()))
