@@ -1,1 +1,4 @@
-"""Writes a version's bundle: the MLflow flavor, and the proof that the graph computes what the checkpoint computes."""
+"""Writes the bundle of a version: the graph that serves, its description, and the MLflow model that contains both.
+
+A bundle is written only if its graph computes what its checkpoint computes.
+"""

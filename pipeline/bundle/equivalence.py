@@ -1,4 +1,4 @@
-"""The proof that a graph computes what the module computes."""
+"""Compares the outputs of a graph with those of the policy in torch that it was exported from."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,27 +10,28 @@ from numpy.typing import NDArray
 
 from pipeline.bundle.errors import ExportDiffers
 from pipeline.environments.nested_spaces import Batch
-from pipeline.export.action_heads import Heads, Noise, choice_sizes, is_choice
+from pipeline.export.action_heads import Heads, choice_sizes, is_choice
 from pipeline.export.exportable_policy import ExportablePolicy
-from pipeline.tensors import ACTION_DIST_INPUTS, NOISE, STATE_IN, STATE_OUT, VALUES
-from serving.policy.spaces import ACTION, leaves
+from serving.policy.noise import Noise
+from serving.policy.spaces import leaves
+from serving.policy.tensors import ACTION, ACTION_DIST_INPUTS, NOISE, STATE_IN, STATE_OUT, VALUES
 
 _RELATIVE_TOLERANCE = 1e-5
 
 
-def prove_equal(policy: ExportablePolicy, graph: bytes, observations: Batch) -> None:
-    """Show that a graph computes what the policy computes, without noise, with noise and with state.
+def check_equal(policy: ExportablePolicy, graph: bytes, observations: Batch) -> None:
+    """Compare a graph with a policy: greedy from the initial state, and with random noise and states.
 
     Args:
         policy: Restored from the checkpoint that will be registered.
         graph: The serialized graph that will be registered.
-        observations: From rollouts.
+        observations: Observations from rollouts.
 
     Raises:
-        ExportDiffers: With the quantity and by how much; see `compare`.
+        ExportDiffers: If an output differs by more than its tolerance; see `compare`.
     """
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # it warns of every input with a default
+    options.log_severity_level = 3  # it warns of each optional input
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     generator = np.random.default_rng(0)
     batch = len(next(iter(observations.values())))
@@ -38,7 +39,7 @@ def prove_equal(policy: ExportablePolicy, graph: bytes, observations: Batch) -> 
         f"{STATE_IN}{name}": generator.uniform(-1, 1, (batch, *shape)).astype(np.float32)
         for name, shape in policy.state.shapes.items()
     }
-    noise = {NOISE: draw(policy.noise, batch, generator)}
+    noise = {NOISE: Noise(tuple(policy.noise)).draw(batch, seed=0)}
     for feeds in (dict(observations), {**observations, **noise, **states}):
         expected = policy.run(feeds)
         outputs = dict(zip(policy.output_names, session.run(policy.output_names, feeds), strict=True))
@@ -49,28 +50,24 @@ def prove_equal(policy: ExportablePolicy, graph: bytes, observations: Batch) -> 
                 _require(name, np.abs(outputs[name] - expected[name]), tolerance)
 
 
-def draw(noise: Sequence[Noise], batch: int, generator: np.random.Generator) -> NDArray[np.float32]:
-    """`[batch, noise_size]` for the input `noise`."""
-    draws = {"gumbel": generator.gumbel, "normal": generator.normal}
-    parts = [draws[each.distribution](size=(batch, each.size)) for each in noise]
-    return np.concatenate(parts, axis=-1).astype(np.float32)
-
-
 def compare(action_space: Space[Any], expected: Batch, found: Batch, noise: NDArray[Any] | None = None) -> None:
-    """Compare two answers to the same inputs.
+    """Compare the outputs of two policies for the same inputs.
 
-    Distribution inputs must agree within 1e-5 of their scale (at least 1), choices wherever the two best logits (plus
-    noise) differ by more than twice that, continuous actions within 1e-5 of the width of their range, or of their own
-    size where that is more (times the noise's, if there is any).
+    The tolerances are:
+
+    - inputs of the distribution: 1e-5 of their largest absolute value, or 1e-5 if that is less than 1;
+    - choices: none, where the two largest logits (plus noise) differ by more than twice that tolerance;
+    - continuous actions: 1e-5 of the width of their range, or of their own size if that is larger, times the largest
+      absolute noise if they are sampled.
 
     Args:
         action_space: The environment's.
-        expected: `action` leaf by leaf, and `action_dist_inputs`, by name.
+        expected: `action`, leaf by leaf, and `action_dist_inputs`, by name.
         found: As `expected`.
-        noise: What both were sampled with; None if they are greedy.
+        noise: The noise that both were sampled with, `[batch, noise_size]`; None if they are greedy.
 
     Raises:
-        ExportDiffers: With the quantity and by how much.
+        ExportDiffers: If an output differs by more than its tolerance.
     """
     scale = max(1.0, float(np.abs(expected[ACTION_DIST_INPUTS]).max()))
     tolerance = _RELATIVE_TOLERANCE * scale
@@ -80,29 +77,29 @@ def compare(action_space: Space[Any], expected: Batch, found: Batch, noise: NDAr
         noise = np.zeros((1, heads.noise_size), np.float32)
     inputs = np.split(expected[ACTION_DIST_INPUTS], np.cumsum(heads.input_sizes)[:-1], axis=-1)
     noises = np.split(noise, np.cumsum([each.size for each in heads.noise])[:-1], axis=-1)
-    for leaf, part, its_noise in zip(leaves(action_space), inputs, noises, strict=True):
+    for leaf, leaf_inputs, leaf_noise in zip(leaves(action_space), inputs, noises, strict=True):
         name = leaf.tensor(ACTION)
         if is_choice(leaf.space):
-            clear = _clear(part + its_noise, choice_sizes(leaf.space), 2 * tolerance)
+            clear = _clear(leaf_inputs + leaf_noise, choice_sizes(leaf.space), 2 * tolerance)
             differs = (found[name] != expected[name]).reshape(clear.shape)
             _require(f"{name}s", differs[clear].astype(float), 0.0)
         else:
-            _require(f"{name}s", *_continuous(leaf.space, expected[name], found[name], scale, its_noise))
+            _require(f"{name}s", *_continuous(leaf.space, expected[name], found[name], scale, leaf_noise))
 
 
-def _clear(logits: NDArray[Any], sizes: Sequence[int], tolerance: float) -> NDArray[np.bool_]:
-    """Whether the best of each choice is clearly the best, `[batch, choices]`."""
+def _clear(logits: NDArray[Any], sizes: Sequence[int], margin: float) -> NDArray[np.bool_]:
+    """Return `[batch, choices]`: whether the largest logit of each choice exceeds the others by the margin."""
     clear = []
     for part in np.split(logits, np.cumsum(sizes)[:-1], axis=-1):
         best_two = np.sort(part, axis=-1)[:, -2:]
-        clear.append(best_two[:, -1] - best_two[:, 0] > tolerance if len(best_two[0]) > 1 else np.ones(len(part), bool))
+        clear.append(best_two[:, -1] - best_two[:, 0] > margin if len(best_two[0]) > 1 else np.ones(len(part), bool))
     return np.stack(clear, axis=-1)
 
 
 def _continuous(
     space: Any, expected: NDArray[Any], found: NDArray[Any], scale: float, noise: NDArray[Any]
 ) -> tuple[NDArray[Any], float]:
-    """The differences as fractions of the range, and how large they may be."""
+    """Return the differences as fractions of the range, and their tolerance."""
     bounded = space.bounded_below & space.bounded_above
     width = np.where(bounded, np.where(bounded, space.high, 1.0) - np.where(bounded, space.low, 0.0), 1.0)
     differences = np.abs(found.astype(np.float64) - expected) / np.maximum(width, np.finfo(np.float32).tiny)

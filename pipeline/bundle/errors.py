@@ -8,7 +8,7 @@ from pipeline.errors import PipelineError
 
 @dataclass(eq=False)
 class ExportDiffers(PipelineError):
-    """The exported graph does not compute what the checkpoint computes; nothing was registered."""
+    """The exported graph and the checkpoint compute different outputs; nothing was registered."""
 
     quantity: str
     difference: float

@@ -1,4 +1,4 @@
-"""The export, tried before anything depends on it: what cannot be exported fails in seconds, not after hours."""
+"""Builds and exports an untrained policy before training, so that an invalid configuration fails within seconds."""
 
 import contextlib
 from collections.abc import Iterator
@@ -6,22 +6,24 @@ from collections.abc import Iterator
 from pipeline.config import TrainConfig
 from pipeline.environments import make as environments
 from pipeline.errors import PipelineError
-from pipeline.export import exportable_policy as export
-from pipeline.export import observation_filter as filters
+from pipeline.export import observation_filter
 from pipeline.export.errors import ExportFailed
 from pipeline.export.exportable_policy import ExportablePolicy
-from pipeline.networks import module_spec as networks
+from pipeline.export.onnx_graph import to_onnx
+from pipeline.networks import module_spec
+from serving.errors import ServingError
 
 
 def check(config: TrainConfig) -> None:
-    """Build an untrained policy of this configuration, which takes no time.
+    """Build an untrained policy of this configuration, which takes milliseconds.
 
     Raises:
-        ExportFailed: If RLlib cannot.
-        EnvironmentNotFound, EnvKwargsRefused, NoSuchObject, UnsupportedSpace: If there is nothing to train on.
-        UnknownModelSetting: If a setting of the network means nothing.
+        ExportFailed: If RLlib cannot build it.
+        EnvironmentNotFound, EnvironmentNotMade, EnvKwargsRefused, NoSuchObject, UnsupportedSpace: If the environment
+            cannot be trained on.
+        UnknownModelSetting: If the policy would not use a setting of the network.
     """
-    with _explained():
+    with _errors_explained():
         _untrained(config)
 
 
@@ -29,18 +31,18 @@ def attempt(config: TrainConfig) -> None:
     """Export an untrained policy of this configuration, which takes seconds.
 
     Raises:
-        ExportFailed: If it cannot be.
-        As `check`.
+        ExportFailed: If it cannot be built or exported.
+        PipelineError: As `check`.
     """
-    with _explained():
-        export.to_onnx(_untrained(config))
+    with _errors_explained():
+        to_onnx(_untrained(config))
 
 
 @contextlib.contextmanager
-def _explained() -> Iterator[None]:
+def _errors_explained() -> Iterator[None]:
     try:
         yield
-    except PipelineError:
+    except (PipelineError, ServingError):
         raise
     except Exception as error:
         reason = next(iter(str(error).splitlines()), "")
@@ -50,6 +52,6 @@ def _explained() -> Iterator[None]:
 def _untrained(config: TrainConfig) -> ExportablePolicy:
     environment = environments.describe(config.env_id, config.environment_kwargs, config.wrappers)
     spaces = environment.observation_space, environment.action_space
-    if config.observation_filter == filters.MEAN_STD:
-        filters.check(environment.observation_space)
-    return ExportablePolicy(networks.untrained(config, environment), *spaces, with_values=config.value_estimates)
+    if config.observation_filter == observation_filter.MEAN_STD:
+        observation_filter.check(environment.observation_space)
+    return ExportablePolicy(module_spec.untrained(config, environment), *spaces, with_values=config.value_estimates)

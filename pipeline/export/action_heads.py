@@ -1,61 +1,61 @@
-"""From the inputs of an action distribution to actions in the environment's own space, as part of a graph.
+"""Maps the inputs of an action distribution to actions in the environment's own space, as part of a graph.
 
-Computes what RLlib's distributions and module-to-env connectors, and `pipeline.environments.action_adapters`, compute
-one by one.
+The heads compute what RLlib's distributions, its module-to-env connectors and `pipeline.environments.action_adapters`
+compute together.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from gymnasium import Space, spaces
 
 from pipeline.environments.action_adapters import adapted_leaf, is_integer, is_native
+from serving.policy.noise import NoisePart
 from serving.policy.spaces import LeafSpace, leaves
 
 
-@dataclass(frozen=True)
-class Noise:
-    """What a head samples with: `size` independent draws from a distribution, `normal` or `gumbel` (both standard)."""
-
-    distribution: str
-    size: int
-
-
 class Heads(torch.nn.Module):
-    """Distribution inputs and noise -> actions, leaf by leaf, and their log-probability.
+    """Maps distribution inputs and noise to the action, leaf by leaf, and its log-probability.
 
-    Without noise (zeros), actions are the most probable ones. Choices add standard Gumbel noise to the logits (Gumbel,
-    1954: the argmax is then a sample); Gaussians add standard normal noise times their standard deviation.
+    If the noise is zero, the action is the most probable one. Choices add standard Gumbel noise to the logits, which
+    makes their argmax a sample (Gumbel, 1954). Gaussians add standard normal noise times their standard deviation.
 
     Attributes:
-        noise: What the noise consists of, in order.
-        input_sizes: How many of the distribution inputs each leaf takes.
+        noise: The distributions of the noise's columns, in order.
+        input_sizes: The number of distribution inputs of each leaf.
     """
 
     def __init__(self, action_space: Space[Any]) -> None:
         super().__init__()
         heads = [_head(leaf.space) for leaf in leaves(action_space)]
-        self.noise: list[Noise] = [head.noise for head in heads]
+        self.noise: list[NoisePart] = [head.noise for head in heads]
         self.input_sizes: list[int] = [head.input_size for head in heads]
         self._heads = torch.nn.ModuleList(heads)
 
     @property
     def noise_size(self) -> int:
-        """The sum of the sizes."""
+        """The number of columns of the noise."""
         return sum(each.size for each in self.noise)
 
     def forward(self, inputs: torch.Tensor, noise: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """`[batch, k]` and `[batch, noise_size]` -> actions `[batch, *leaf.shape]`, log-probabilities `[batch]`."""
+        """Compute the actions of a batch.
+
+        Args:
+            inputs: `[batch, sum(input_sizes)]` float32.
+            noise: `[batch, noise_size]` float32; a batch size of 1 is broadcast.
+
+        Returns:
+            The actions, `[batch, *leaf.shape]` for each leaf, and their log-probabilities, `[batch]`.
+        """
         parts = zip(
             self._heads,
             _split(inputs, self.input_sizes),
             _split(noise, [each.size for each in self.noise]),
             strict=True,
         )
-        actions, logps = zip(*(head(part, its_noise) for head, part, its_noise in parts), strict=True)
+        actions, logps = zip(*(head(part, part_noise) for head, part, part_noise in parts), strict=True)
         return list(actions), sum(logps[1:], start=logps[0])
 
 
@@ -73,11 +73,11 @@ def _head(space: LeafSpace) -> "_Choice | _Choices | _Gaussian":
 
 
 class _Choice(torch.nn.Module):
-    """Categorical."""
+    """A categorical distribution: the head of a Discrete leaf."""
 
     def __init__(self, size: int, space: LeafSpace) -> None:
         super().__init__()
-        self.noise, self.input_size = Noise("gumbel", size), size
+        self.noise, self.input_size = NoisePart("gumbel", size), size
         self._to_environment = _Integers(space)
 
     def forward(self, logits: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -86,11 +86,11 @@ class _Choice(torch.nn.Module):
 
 
 class _Choices(torch.nn.Module):
-    """Independent categoricals side by side."""
+    """Independent categorical distributions: the head of a leaf with several choices."""
 
     def __init__(self, sizes: list[int], space: LeafSpace) -> None:
         super().__init__()
-        self.noise, self.input_size = Noise("gumbel", sum(sizes)), sum(sizes)
+        self.noise, self.input_size = NoisePart("gumbel", sum(sizes)), sum(sizes)
         self._sizes = sizes
         self._to_environment = _Integers(space)
 
@@ -107,7 +107,7 @@ def _choose(logits: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, to
 
 
 class _Integers(torch.nn.Module):
-    """Choices counted from 0 -> a leaf of integers."""
+    """Converts choices counted from 0 to the integers of a leaf, in its shape and dtype."""
 
     _start: torch.Tensor
 
@@ -131,12 +131,12 @@ class _Integers(torch.nn.Module):
 
 
 class _Gaussian(torch.nn.Module):
-    """Diagonal Gaussian."""
+    """A diagonal Gaussian: the head of a Box of floats."""
 
     def __init__(self, space: LeafSpace, size: int) -> None:
         super().__init__()
-        self.noise, self.input_size = Noise("normal", size), 2 * size
-        assert isinstance(space, spaces.Box)  # noqa: S101  # nothing else is adapted to a Box
+        self.noise, self.input_size = NoisePart("normal", size), 2 * size
+        assert isinstance(space, spaces.Box)  # noqa: S101  # only Boxes are adapted to a Box
         self._to_environment: torch.nn.Module
         if not is_native(space):
             self._to_environment = _Scale(space)
@@ -148,13 +148,13 @@ class _Gaussian(torch.nn.Module):
     def forward(self, inputs: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         mean, log_std = inputs.chunk(2, dim=-1)
         action = mean + log_std.exp() * noise
-        # The density of what was sampled, before it is scaled and clipped: as RLlib has it.
+        # RLlib's log-probability, too, is that of the action before it is scaled and clipped.
         logp = (-0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(dim=-1)
         return self._to_environment(action), logp
 
 
 class _Unsquash(torch.nn.Module):
-    """From RLlib's [-1, 1] to the bounds of the space (as `unsquash_action` does)."""
+    """Scales [-1, 1] to the bounds of the space and clips, as RLlib's `unsquash_action` does."""
 
     _low: torch.Tensor
     _high: torch.Tensor
@@ -169,7 +169,7 @@ class _Unsquash(torch.nn.Module):
 
 
 class _Scale(torch.nn.Module):
-    """The same in float64, where there are two bounds; to what bounds there are, in the space's own shape and dtype."""
+    """Scales elements with two bounds in float64, clips to each bound, and returns the space's shape and dtype."""
 
     _bounded: torch.Tensor
     _low: torch.Tensor
@@ -191,14 +191,14 @@ class _Scale(torch.nn.Module):
 
 
 def is_choice(space: LeafSpace) -> bool:
-    """Whether actions of a leaf are chosen among finitely many."""
+    """Return whether the elements of a leaf are chosen from finitely many values."""
     return not isinstance(space, spaces.Box) or is_integer(space)
 
 
 def choice_sizes(space: LeafSpace) -> list[int]:
-    """How many there are, of each choice that a leaf of choices consists of."""
+    """Return the number of values of each choice of a leaf for which `is_choice` holds."""
     trained = adapted_leaf(space)
     if isinstance(trained, spaces.Discrete):
         return [int(trained.n)]
-    assert isinstance(trained, spaces.MultiDiscrete)  # noqa: S101  # nothing else has choices
+    assert isinstance(trained, spaces.MultiDiscrete)  # noqa: S101  # a choice is adapted to one of these two
     return [int(size) for size in trained.nvec]

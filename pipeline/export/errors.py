@@ -8,7 +8,7 @@ from pipeline.errors import PipelineError
 
 @dataclass(eq=False)
 class ExportFailed(PipelineError):
-    """The policy could not be turned into an ONNX graph."""
+    """The policy could not be translated into an ONNX graph."""
 
     reason: str
 

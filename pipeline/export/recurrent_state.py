@@ -1,4 +1,4 @@
-"""The state of a recurrent policy: which arrays it consists of, and what they are called."""
+"""Maps the recurrent state of an RLModule, which is a nested dict, to named arrays and back."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 
 @dataclass(frozen=True)
 class StateLayout:
-    """The arrays of a policy's state, by dotted name; there are none if the policy is not recurrent.
+    """The arrays of a policy's state by dotted name, such as `actor.h`; empty if the policy is not recurrent.
 
     Attributes:
-        shapes: Of each that serving carries from step to step, without the batch dimension.
-        constant: Of each that no output depends on, so that zeros will do: the critic's.
+        shapes: The shape, without the batch dimension, of each array that is passed from step to step.
+        constant: The shape of each array that stays zero because no output depends on it: the critic's.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -23,7 +23,7 @@ class StateLayout:
 
     @classmethod
     def of(cls, module: TorchRLModule, *, with_critic: bool) -> Self:
-        """The layout of a module's state; without a critic's of its own unless that is wanted."""
+        """Return the layout of a module's state. Without the critic, the critic's own arrays are constant."""
         if not module.is_stateful():
             return cls({}, {})
         found = {name: tuple(value.shape) for name, value in _walk(module.get_initial_state())}
@@ -34,20 +34,20 @@ class StateLayout:
         return bool(self.shapes)
 
     def nest(self, states: Sequence[torch.Tensor]) -> dict[str, Any]:
-        """RLlib's form of the arrays in `shapes`, `[batch, *shape]` each."""
+        """Return RLlib's nested dict for the arrays in `shapes`, `[batch, *shape]` each, in their order."""
         named = dict(zip(self.shapes, states, strict=True))
         named |= {name: states[0].new_zeros((states[0].shape[0], *shape)) for name, shape in self.constant.items()}
         nested: dict[str, Any] = {}
         for name, value in named.items():
             *parents, last = name.split(".")
-            place = nested
+            level = nested
             for parent in parents:
-                place = place.setdefault(parent, {})
-            place[last] = value
+                level = level.setdefault(parent, {})
+            level[last] = value
         return nested
 
     def flatten(self, nested: Any) -> list[torch.Tensor]:
-        """The arrays in `shapes`, of RLlib's form."""
+        """Return the arrays in `shapes`, in their order, from RLlib's nested dict."""
         named = dict(_walk(nested)) if self.shapes else {}
         return [named[name] for name in self.shapes]
 

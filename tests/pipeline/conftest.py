@@ -1,4 +1,4 @@
-"""Untrained policies, built by RLlib as training builds them, and an MLflow store to put them in."""
+"""Fixtures: untrained policies, built by RLlib as training builds them, and an MLflow store of the test."""
 
 import shutil
 
@@ -21,21 +21,21 @@ def pendulum():
 
 @pytest.fixture(scope="session")
 def build_module():
-    """Environment, and settings -> a module with random weights."""
+    """Return a function of an environment and settings that returns a module with random weights."""
     import torch
 
-    from pipeline.networks import module_spec as networks
+    from pipeline.networks import module_spec
 
     def build(environment, **settings):
         torch.manual_seed(0)
-        return networks.untrained(TrainConfig(**settings), environment)
+        return module_spec.untrained(TrainConfig(**settings), environment)
 
     return build
 
 
 @pytest.fixture(scope="session")
 def build_policy(build_module):
-    """Environment, and settings -> a policy with random weights."""
+    """Return a function of an environment and settings that returns a policy with random weights."""
     from pipeline.export.exportable_policy import ExportablePolicy
 
     def build(environment, **settings):
@@ -47,8 +47,30 @@ def build_policy(build_module):
 
 
 @pytest.fixture(scope="session")
+def save_checkpoint():
+    """Return a function of a module and a directory that writes what export reads of an RLlib checkpoint."""
+
+    def save(module, directory):
+        module.save_to_path(directory / "learner_group/learner/rl_module/default_policy")
+        (directory / "env_runner/env_to_module_connector").mkdir(parents=True)
+
+    return save
+
+
+@pytest.fixture
+def assembled(tmp_path, build_module, save_checkpoint, cartpole):
+    """The directory of an assembled bundle of CartPole, and the module with random weights that it was made from."""
+    from pipeline.bundle import assemble as bundle
+
+    directory, module = tmp_path / "assembled", build_module(cartpole)
+    save_checkpoint(module, directory / "checkpoint")
+    bundle.assemble(directory, cartpole)
+    return directory, module
+
+
+@pytest.fixture(scope="session")
 def empty_database(tmp_path_factory):
-    """A fresh `mlflow.db`: MLflow takes a second or more to make one."""
+    """An empty `mlflow.db`, created once per session because MLflow takes a second or more."""
     file = tmp_path_factory.mktemp("database") / "mlflow.db"
     mlflow.MlflowClient(f"sqlite:///{file}").search_experiments()
     return file
@@ -56,7 +78,7 @@ def empty_database(tmp_path_factory):
 
 @pytest.fixture
 def store(tmp_path, monkeypatch, empty_database):
-    """An MLflow store of its own, in the working directory."""
+    """A new MLflow store in the working directory, which is a temporary one."""
     shutil.copyfile(empty_database, tmp_path / "mlflow.db")
     monkeypatch.chdir(tmp_path)
     for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):

@@ -1,4 +1,4 @@
-"""The graph computes what RLlib computes, and a graph that doesn't is caught."""
+"""The graph computes what RLlib computes, and a graph that computes something else is rejected."""
 
 import numpy as np
 import onnx
@@ -7,11 +7,12 @@ import pytest
 import torch
 from ray.rllib.utils.spaces.space_utils import unsquash_action
 
-from pipeline.bundle import equivalence as proof
+from pipeline.bundle.equivalence import check_equal
 from pipeline.bundle.errors import ExportDiffers
-from pipeline.export import exportable_policy as export
 from pipeline.export.errors import ExportFailed
 from pipeline.export.exportable_policy import ExportablePolicy
+from pipeline.export.onnx_graph import to_onnx, without_optional_inputs
+from serving.policy.noise import Noise
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def cartpole_policy(build_policy, cartpole):
 
 @pytest.fixture(scope="module")
 def cartpole_graph(cartpole_policy):
-    return export.to_onnx(cartpole_policy)
+    return to_onnx(cartpole_policy)
 
 
 @pytest.fixture
@@ -29,8 +30,8 @@ def observations():
     return {"observations": np.random.default_rng(0).normal(size=(500, 4)).astype(np.float32)}
 
 
-def test_the_graph_is_proved_equal_to_the_policy(cartpole_policy, cartpole_graph, observations):
-    proof.prove_equal(cartpole_policy, cartpole_graph, observations)
+def test_the_graph_computes_the_same_as_the_policy(cartpole_policy, cartpole_graph, observations):
+    check_equal(cartpole_policy, cartpole_graph, observations)
 
 
 @pytest.mark.parametrize("batch", [1, 7, 1024])
@@ -43,46 +44,45 @@ def test_the_batch_size_is_free(cartpole_graph, batch):
     assert (inputs.shape, inputs.dtype) == ((batch, 2), np.float32)
 
 
-def test_the_graph_holds_standard_operators_and_no_trace_of_where_it_was_made(cartpole_graph):
+def test_the_graph_contains_only_standard_operators_and_no_stack_traces(cartpole_graph):
     model = onnx.load_from_string(cartpole_graph)
     onnx.checker.check_model(model)
     assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
     assert b".py" not in cartpole_graph
 
 
-def test_a_graph_of_other_weights_is_caught(cartpole_policy, cartpole_graph, observations):
+def test_a_graph_with_other_weights_is_rejected(cartpole_policy, cartpole_graph, observations):
     model = onnx.load_from_string(cartpole_graph)
     weight = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 2)
     weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * 1.001, weight.name))
     with pytest.raises(ExportDiffers, match="distribution inputs differ by"):
-        proof.prove_equal(cartpole_policy, model.SerializeToString(), observations)
+        check_equal(cartpole_policy, model.SerializeToString(), observations)
 
 
-def test_a_graph_of_other_actions_is_caught(cartpole_policy, cartpole_graph, observations):
+def test_a_graph_with_other_actions_is_rejected(cartpole_policy, cartpole_graph, observations):
     model = onnx.load_from_string(cartpole_graph)
     argmax = next(node for node in model.graph.node if node.op_type == "ArgMax")
     argmax.op_type = "ArgMin"
     with pytest.raises(ExportDiffers, match="actions differ by 1"):
-        proof.prove_equal(cartpole_policy, model.SerializeToString(), observations)
+        check_equal(cartpole_policy, model.SerializeToString(), observations)
 
 
-def test_continuous_actions_are_those_of_rllibs_connector(build_policy, pendulum):
-    """RLlib takes the Gaussian's mean and unsquashes it in a connector; here both are in the graph."""
+def test_continuous_actions_equal_those_of_rllibs_connector(build_policy, pendulum):
     policy = build_policy(pendulum)
-    graph = export.to_onnx(policy)
+    graph = to_onnx(policy)
     observations = np.random.default_rng(0).normal(scale=50, size=(200, 3)).astype(np.float32)
     session = onnxruntime.InferenceSession(graph)
     action, inputs = session.run(["action", "action_dist_inputs"], {"observations": observations})
     expected = np.stack([unsquash_action(mean, pendulum.action_space) for mean in inputs[:, :1]])
     np.testing.assert_allclose(action, expected, atol=1e-5)
     assert all(pendulum.action_space.contains(each) for each in action)
-    proof.prove_equal(policy, graph, {"observations": observations})
+    check_equal(policy, graph, {"observations": observations})
 
 
-def test_noise_makes_samples_of_the_policys_distribution(cartpole_policy, cartpole_graph):
+def test_actions_with_noise_are_samples_of_the_policys_distribution(cartpole_policy, cartpole_graph):
     session = onnxruntime.InferenceSession(cartpole_graph)
     observations = np.repeat(np.array([[0.1, -1.0, 0.05, 2.0]], np.float32), 20_000, axis=0)
-    noise = proof.draw(cartpole_policy.noise, len(observations), np.random.default_rng(0))
+    noise = Noise(tuple(cartpole_policy.noise)).draw(len(observations), seed=0)
     outputs = ["action", "action_dist_inputs", "action_logp"]
     action, inputs, logp = session.run(outputs, {"observations": observations, "noise": noise})
     probabilities = np.exp(inputs[0]) / np.exp(inputs[0]).sum()
@@ -90,23 +90,27 @@ def test_noise_makes_samples_of_the_policys_distribution(cartpole_policy, cartpo
     np.testing.assert_allclose(np.exp(logp), probabilities[action], rtol=1e-4)
 
 
-def test_the_value_estimate_is_in_the_graph_where_it_is_wanted(build_policy, cartpole, observations):
-    policy = build_policy(cartpole, value_estimates=True)
-    graph = export.to_onnx(policy)
+def test_the_value_estimate_equals_that_of_rllibs_module(build_module, cartpole, observations):
+    module = build_module(cartpole, value_estimates=True)
+    policy = ExportablePolicy(module, cartpole.observation_space, cartpole.action_space, with_values=True)
+    graph = to_onnx(policy)
     values = onnxruntime.InferenceSession(graph).run(["values"], observations)[0]
-    assert (values.shape, values.dtype) == ((500,), np.float32)
-    proof.prove_equal(policy, graph, observations)
+    with torch.inference_mode():
+        expected = module.compute_values({"obs": torch.from_numpy(observations["observations"])})
+    assert np.abs(values).max() > 0.01
+    np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)
+    check_equal(policy, graph, observations)
 
 
-def test_a_head_of_free_standard_deviations_keeps_the_batch_free(build_policy, pendulum):
+def test_the_batch_size_is_free_with_free_log_std(build_policy, pendulum):
     policy = build_policy(pendulum, model_config='{"free_log_std": true}')
     observations = np.zeros((5, 3), np.float32)
-    proof.prove_equal(policy, export.to_onnx(policy), {"observations": observations})
+    check_equal(policy, to_onnx(policy), {"observations": observations})
 
 
-def test_state_is_carried_by_the_caller_and_zero_by_default(build_policy, cartpole):
+def test_the_caller_passes_the_state_and_it_defaults_to_zeros(build_policy, cartpole):
     policy = build_policy(cartpole, model_config='{"use_lstm": true, "lstm_cell_size": 8}')
-    session = onnxruntime.InferenceSession(export.to_onnx(policy))
+    session = onnxruntime.InferenceSession(to_onnx(policy))
     names = ["state_out.actor.c", "state_out.actor.h"]
     observations = {"observations": np.ones((3, 4), np.float32)}
     first = session.run([*names, "action_dist_inputs"], observations)
@@ -117,6 +121,17 @@ def test_state_is_carried_by_the_caller_and_zero_by_default(build_policy, cartpo
     assert not np.allclose(session.run(["action_dist_inputs"], observations | states)[0], first[-1])
 
 
+def test_a_graph_without_optional_inputs_computes_the_same_greedy_action(build_policy, cartpole, observations):
+    policy = build_policy(cartpole, model_config='{"use_lstm": true, "lstm_cell_size": 8}')
+    graph = to_onnx(policy)
+    greedy = onnxruntime.InferenceSession(without_optional_inputs(graph).SerializeToString())
+    assert [each.name for each in greedy.get_inputs()] == ["observations"]
+    assert greedy.get_overridable_initializers() == []
+    expected = onnxruntime.InferenceSession(graph).run(None, observations)
+    for found, output in zip(greedy.run(None, observations), expected, strict=True):
+        np.testing.assert_allclose(found, output, atol=1e-6)
+
+
 class _Untranslatable(torch.nn.Module):
     def is_stateful(self):
         return False
@@ -125,9 +140,9 @@ class _Untranslatable(torch.nn.Module):
         return {"action_dist_inputs": torch.linalg.matrix_exp(batch["obs"] @ batch["obs"].T)}
 
 
-def test_what_cannot_be_exported_says_so(cartpole):
+def test_a_module_without_an_onnx_translation_is_rejected(cartpole):
     with pytest.raises(ExportFailed, match="cannot be exported to ONNX"):
-        export.to_onnx(ExportablePolicy(_Untranslatable(), cartpole.observation_space, cartpole.action_space))
+        to_onnx(ExportablePolicy(_Untranslatable(), cartpole.observation_space, cartpole.action_space))
 
 
 class _FixedBatch(_Untranslatable):
@@ -135,6 +150,6 @@ class _FixedBatch(_Untranslatable):
         return {"action_dist_inputs": batch["obs"][:, :2] + torch.zeros(len(batch["obs"]), 2)}
 
 
-def test_a_module_that_fixes_the_size_of_its_batch_is_refused(cartpole):
-    with pytest.raises(ExportFailed, match=r"the size of a batch is fixed in it\. Where it says len\(x\)"):
-        export.to_onnx(ExportablePolicy(_FixedBatch(), cartpole.observation_space, cartpole.action_space))
+def test_a_module_that_fixes_the_batch_size_is_rejected(cartpole):
+    with pytest.raises(ExportFailed, match=r"the module fixes the batch size\. Replace len\(x\) by x\.shape\[0\]"):
+        to_onnx(ExportablePolicy(_FixedBatch(), cartpole.observation_space, cartpole.action_space))

@@ -1,0 +1,123 @@
+"""The MLflow flavor `rllib`: writes an assembled bundle as an MLflow model, and registers it.
+
+The model has three flavors. `python_function` and `onnx` are MLflow's own, for the graph without optional inputs;
+`rllib` is defined here, for the checkpoint that training continues from.
+"""
+
+import importlib.metadata
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow.onnx
+import numpy as np
+import onnx
+from mlflow.models import Model, ModelSignature
+from mlflow.models.model import MLMODEL_FILE_NAME
+from mlflow.types import Schema, TensorSpec
+
+from pipeline.bundle.assemble import CHECKPOINT_DIRECTORY
+from pipeline.environments.make import Environment
+from pipeline.environments.nested_spaces import stack
+from pipeline.export.onnx_graph import without_optional_inputs
+from serving.policy.bundle import GRAPH_FILE, POLICY_FILE, Bundle
+from serving.policy.tensors import OBSERVATIONS
+from serving.registry.model_version import DIGEST_TAG
+
+#: The graph that MLflow's own flavors run. ONNX Runtime prints a warning for each optional input of a graph, and MLflow
+#: cannot feed them.
+GREEDY_GRAPH_FILE = "greedy.onnx"
+
+#: The packages that MLflow's own flavors need to run the graph.
+_PYFUNC_PACKAGES = ("mlflow", "numpy", "onnx", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class LoggedBundle:
+    """A bundle in the artifact store that is not registered yet.
+
+    Attributes:
+        model_id: The id of the MLflow model.
+        digests: The hex sha256 of each file that serving loads, by file name.
+    """
+
+    model_id: str
+    digests: dict[str, str]
+
+
+def log(directory: Path, environment: Environment, run_id: str, step: int) -> LoggedBundle:
+    """Write an assembled bundle to the run's artifact store as an MLflow model, without registering it."""
+    info = Model.log(
+        artifact_path=None,
+        name="policy",
+        flavor=sys.modules[__name__],
+        run_id=run_id,
+        step=step,
+        directory=directory,
+        environment=environment,
+    )
+    return LoggedBundle(info.model_id, Bundle.read(directory).digests)
+
+
+def register(logged: LoggedBundle, name: str, tags: dict[str, str], description: str) -> int:
+    """Register a logged bundle as a version of a registered model, and return the version's number.
+
+    The call that creates the version also sets its digests and tags, so that no version exists without them.
+    """
+    digest_tags = {f"{DIGEST_TAG}{file}": digest for file, digest in logged.digests.items()}
+    version = mlflow.register_model(f"models:/{logged.model_id}", name, tags=digest_tags | tags)
+    mlflow.MlflowClient().update_model_version(name, version.version, description)
+    return int(version.version)
+
+
+def save_model(path: str, mlflow_model: Model, directory: Path, environment: Environment) -> None:
+    """Write the MLflow model to a directory. `mlflow.models.Model.log` calls this function.
+
+    Args:
+        path: The directory to create.
+        mlflow_model: Receives the flavors.
+        directory: An assembled bundle.
+        environment: The environment that the policy was trained in.
+    """
+    space = environment.observation_space
+    example = stack(space, [space.sample()], OBSERVATIONS)
+    mlflow_model.add_flavor(
+        "rllib", checkpoint=CHECKPOINT_DIRECTORY, policy=POLICY_FILE, ray_version=importlib.metadata.version("ray")
+    )
+    graph = without_optional_inputs((directory / GRAPH_FILE).read_bytes())
+    mlflow.onnx.save_model(
+        graph,
+        path,
+        mlflow_model=mlflow_model,
+        signature=_signature(graph.graph),
+        input_example=example.get(OBSERVATIONS, example),
+        metadata={"env_id": environment.id},
+        pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in _PYFUNC_PACKAGES],
+        onnx_execution_providers=["CPUExecutionProvider"],
+        save_as_external_data=False,
+    )
+    # mlflow.onnx always writes model.onnx, which is the name of the graph that serving loads.
+    Path(path, GRAPH_FILE).rename(Path(path, GREEDY_GRAPH_FILE))
+    for flavor in ("onnx", "python_function"):
+        mlflow_model.flavors[flavor]["data"] = GREEDY_GRAPH_FILE
+    mlflow_model.save(str(Path(path, MLMODEL_FILE_NAME)))
+    for file in (GRAPH_FILE, POLICY_FILE):
+        shutil.copyfile(directory / file, Path(path, file))
+    shutil.copytree(directory / CHECKPOINT_DIRECTORY, Path(path, CHECKPOINT_DIRECTORY))
+
+
+def _signature(graph: onnx.GraphProto) -> ModelSignature:
+    # MLflow's clients may send a bare array if the only input tensor has no name.
+    names = [None] if len(graph.input) == 1 else [value.name for value in graph.input]
+    return ModelSignature(
+        inputs=Schema([TensorSpec(*_tensor(value), name=name) for value, name in zip(graph.input, names, strict=True)]),
+        outputs=Schema([TensorSpec(*_tensor(value), name=value.name) for value in graph.output]),
+    )
+
+
+def _tensor(value: onnx.ValueInfoProto) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    tensor = value.type.tensor_type
+    shape = tuple(dimension.dim_value or -1 for dimension in tensor.shape.dim)
+    return onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type), shape

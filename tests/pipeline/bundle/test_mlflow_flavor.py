@@ -1,0 +1,79 @@
+"""A registered version is a self-contained MLflow model whose files are covered by digests."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+
+from pipeline.bundle import mlflow_flavor
+from pipeline.export.exportable_policy import ExportablePolicy
+from pipeline.tracking import run as tracking
+from serving.policy.policy import Policy
+from serving.registry.registry import fetch, resolve
+
+
+@pytest.fixture
+def registered(store, assembled, cartpole):  # noqa: ARG001  # the store is the current one
+    """The number of a version of an untrained policy, and its module."""
+    directory, module = assembled
+    with tracking.run("train") as run_id:
+        logged = mlflow_flavor.log(directory, cartpole, run_id, step=0)
+        return mlflow_flavor.register(logged, "cartpole-ppo", {"env_id": "CartPole-v1"}, "a card"), module
+
+
+def test_the_model_has_three_flavors_a_signature_and_an_example(registered):
+    version, _ = registered
+    model = mlflow.models.Model.load(f"models:/cartpole-ppo/{version}")
+    assert set(model.flavors) == {"python_function", "onnx", "rllib"}
+    assert model.flavors["python_function"]["loader_module"] == "mlflow.onnx"
+    assert model.signature.inputs.inputs[0].shape == (-1, 4)
+    assert model.signature.outputs.input_names() == ["action", "action_dist_inputs", "action_logp"]
+    assert model.saved_input_example_info["type"] == "ndarray"
+
+
+def test_the_digests_of_the_files_that_serving_loads_are_tags(registered, tmp_path):
+    version, _ = registered
+    directory = mlflow.artifacts.download_artifacts(f"models:/cartpole-ppo/{version}", dst_path=str(tmp_path / "got"))
+    tags = mlflow.MlflowClient().get_model_version("cartpole-ppo", str(version)).tags
+    for file in ("model.onnx", "policy.json"):
+        assert tags[f"sha256.{file}"] == hashlib.sha256(Path(directory, file).read_bytes()).hexdigest()
+    assert tags["env_id"] == "CartPole-v1"
+    assert Path(directory, "checkpoint/learner_group").is_dir()
+
+
+def test_serving_loads_the_policy_that_was_registered(registered, cartpole, tmp_path):
+    version, module = registered
+    observations = np.random.default_rng(1).normal(size=(200, 4)).astype(np.float32)
+    policy = Policy.load(fetch(resolve(f"models:/cartpole-ppo/{version}"), tmp_path / "cache"))
+    trained = ExportablePolicy(module, cartpole.observation_space, cartpole.action_space)
+    expected = trained.run({"observations": observations})["action"]
+    np.testing.assert_array_equal(policy.act(observations), expected)
+
+
+def test_mlflow_runs_the_model_without_this_repository_and_prints_no_warning(registered, store, cartpole):
+    version, module = registered
+    script = (
+        "import mlflow, numpy, sys; m = mlflow.pyfunc.load_model(sys.argv[1]);"
+        "print(m.predict(numpy.ones((2, 4), numpy.float32))['action'].tolist());"
+        "assert not {'pipeline', 'serving', 'torch', 'ray'} & set(sys.modules)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", script, f"models:/cartpole-ppo/{version}"],
+        cwd=store,
+        env=environment | {"MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "appears in graph inputs" not in done.stderr
+    trained = ExportablePolicy(module, cartpole.observation_space, cartpole.action_space)
+    expected = trained.run({"observations": np.ones((2, 4), np.float32)})["action"]
+    assert json.loads(done.stdout.splitlines()[-1]) == expected.tolist()
