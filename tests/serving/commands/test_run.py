@@ -246,7 +246,7 @@ TRITON_SAYS = """True True True
 [1 0] [[0.0, 5.0], [0.0, -5.0]] 7
 StatusCode.INVALID_ARGUMENT observations has shape (1, 3), expected (batch, 4) float32
 StatusCode.NOT_FOUND no model 'other' is served here, only 'running'
-StatusCode.NOT_FOUND version 9 of 'running' is not served here, version 1 is: name it, or none
+StatusCode.NOT_FOUND version 9 of 'running' is not served here; request version 1, or omit the version
 StatusCode.RESOURCE_EXHAUSTED the body is larger than 262144 bytes; send fewer observations per request
 StatusCode.RESOURCE_EXHAUSTED SERVER: Received message larger than max (6400000 vs. 4194304)
 StatusCode.UNIMPLEMENTED Method not found!
