@@ -34,7 +34,6 @@ def interruptible() -> Iterator[None]:
     Raises:
         Interrupted: After a signal.
     """
-    _Interruption.signal_name = None
     previous = {number: signal.signal(number, _handle) for number in (signal.SIGINT, signal.SIGTERM)}
     ended = threading.Event()
     if "MLFLOW_RUN_ID" in os.environ:
@@ -48,6 +47,7 @@ def interruptible() -> Iterator[None]:
         raise
     finally:
         ended.set()
+        _Interruption.signal_name = None
         for number, handler in previous.items():
             signal.signal(number, handler)
 
