@@ -118,8 +118,8 @@ def _publish(temporary: Path, path: Path) -> None:
 
 def _read_verified(directory: Path, version: ModelVersion) -> Bundle:
     bundle = Bundle.read(directory)
-    for file, content in zip(BUNDLE_FILES, (bundle.graph, bundle.policy), strict=True):
-        found, expected = hashlib.sha256(content).hexdigest(), version.digests[file]
+    for file, found in bundle.digests.items():
+        expected = version.digests[file]
         if found != expected:
             raise DigestMismatch(file, version.name, version.version, expected, found)
     return bundle

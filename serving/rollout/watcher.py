@@ -91,12 +91,11 @@ class Watcher:
 
     def _replace(self, served: ServedPolicy, version: ModelVersion) -> None:
         try:
-            new = self._admission.admit(version, served)
+            # Requests in progress keep a reference to the old policy.
+            self._replica.served = self._admission.admit(version, served)
         except ServingError as error:
             self._reject(version, error)
             return
-        # Requests in progress keep a reference to the old policy.
-        self._replica.served = new
         self._rejected = None
         swaps = self._replica.refresh.swaps + 1
         self._update(last=now(), error=None, rejected=None, degraded=False, swaps=swaps)

@@ -1,7 +1,7 @@
 import pytest
 
 from serving.registry.errors import ModelUriInvalid
-from serving.registry.model_uri import Reference
+from serving.registry.model_uri import ModelUri
 
 
 @pytest.mark.parametrize(
@@ -14,15 +14,15 @@ from serving.registry.model_uri import Reference
         ("models:/a b.c-d@champion", {"name": "a b.c-d", "alias": "champion"}),
     ],
 )
-def test_each_way_to_name_a_version_is_understood(uri: str, expected: dict[str, object]) -> None:
-    assert Reference.parse(uri) == Reference(uri, **expected)  # type: ignore[arg-type]
+def test_each_form_of_a_uri_is_parsed(uri: str, expected: dict[str, object]) -> None:
+    assert ModelUri.parse(uri) == ModelUri(uri, **expected)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("uri", ["", "m/3", "models:/m", "models:/m/", "models:/m/Prod", "models:/m/3/x", "runs:/1/m"])
-def test_anything_else_is_refused_with_the_forms_there_are(uri: str) -> None:
+def test_the_error_of_any_other_uri_names_the_valid_forms(uri: str) -> None:
     with pytest.raises(ModelUriInvalid) as caught:
-        Reference.parse(uri)
+        ModelUri.parse(uri)
     assert str(caught.value) == (
-        f"'{uri}' names no registered model, expected models:/NAME/STAGE, models:/NAME@ALIAS, "
+        f"'{uri}' is not the URI of a registered model, expected models:/NAME/STAGE, models:/NAME@ALIAS, "
         "models:/NAME/NUMBER or models:/NAME/latest"
     )

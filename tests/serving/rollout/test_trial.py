@@ -5,17 +5,20 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from serving.policy.policy import Bundle
-from serving.rollout import trial as candidate
+from serving.policy.bundle import Bundle
+from serving.rollout import trial
 from serving.rollout.errors import CandidateRefused
-from serving.rollout.trial import Limits
+from serving.rollout.trial import MIB, TrialLimits, run_trial
 from tests.serving.policies import CARTPOLE_BUNDLE, STEERING_BUNDLE, cartpole_graph, policy_json
 
 
 def endless_graph() -> bytes:
     """A graph whose loop never ends."""
     body = helper.make_graph(
-        [helper.make_node("Identity", ["going"], ["goes_on"]), helper.make_node("Identity", ["kept"], ["keeps"])],
+        [
+            helper.make_node("Identity", ["going"], ["still_going"]),
+            helper.make_node("Identity", ["kept"], ["still_kept"]),
+        ],
         "body",
         [
             helper.make_tensor_value_info("step", TensorProto.INT64, []),
@@ -23,11 +26,11 @@ def endless_graph() -> bytes:
             helper.make_tensor_value_info("kept", TensorProto.FLOAT, []),
         ],
         [
-            helper.make_tensor_value_info("goes_on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("keeps", TensorProto.FLOAT, []),
+            helper.make_tensor_value_info("still_going", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("still_kept", TensorProto.FLOAT, []),
         ],
     )
-    # Its end depends on the observations, so that no optimizer finds it.
+    # The condition depends on the observations, so the optimizer cannot compute it in advance.
     nodes = [
         helper.make_node("IsNaN", ["observations"], ["nans"]),
         helper.make_node("Cast", ["nans"], ["numbers"], to=TensorProto.FLOAT),
@@ -43,8 +46,8 @@ def endless_graph() -> bytes:
     return graph.SerializeToString()
 
 
-def greedy_graph(floats: int) -> bytes:
-    """A graph that asks for `floats` numbers to answer with."""
+def large_graph(floats: int) -> bytes:
+    """A graph that allocates a tensor of that many floats, 4 bytes each, when it runs."""
     nodes = [
         helper.make_node("ConstantOfShape", ["many"], ["zeros"]),
         helper.make_node("ReduceSum", ["zeros"], ["sum"], keepdims=0),
@@ -58,29 +61,30 @@ def greedy_graph(floats: int) -> bytes:
 
 
 @pytest.mark.parametrize("bundle", [CARTPOLE_BUNDLE, STEERING_BUNDLE])
-def test_a_good_bundle_passes(bundle: Bundle) -> None:
-    candidate.check(bundle, Limits())
+def test_a_valid_bundle_passes(bundle: Bundle) -> None:
+    run_trial(bundle, TrialLimits())
 
 
-def test_what_policy_says_of_a_bad_bundle_comes_through() -> None:
+def test_the_error_of_an_invalid_bundle_is_that_of_the_policy() -> None:
     with pytest.raises(CandidateRefused, match=r"^model\.onnx is not valid: it is truncated$"):
-        candidate.check(Bundle(CARTPOLE_BUNDLE.graph[:-10], CARTPOLE_BUNDLE.policy), Limits())
+        run_trial(Bundle(CARTPOLE_BUNDLE.graph[:-10], CARTPOLE_BUNDLE.policy), TrialLimits())
 
 
-def test_a_graph_that_never_ends_is_given_up() -> None:
+def test_a_graph_that_never_ends_is_rejected_after_the_timeout() -> None:
     start = time.monotonic()
-    with pytest.raises(CandidateRefused, match="it did not load and answer within 2 s"):
-        candidate.check(Bundle(endless_graph(), policy_json()), Limits(timeout_s=2))
+    with pytest.raises(CandidateRefused, match=r"^its trial did not end within 2 s$"):
+        run_trial(Bundle(endless_graph(), policy_json()), TrialLimits(timeout_s=2))
     assert time.monotonic() - start < 5
 
 
-def test_a_graph_that_wants_too_much_memory_is_refused() -> None:
-    hungry = Bundle(greedy_graph(1 << 28), policy_json())
-    with pytest.raises(CandidateRefused):
-        candidate.check(hungry, Limits(memory_bytes=256 << 20))
+def test_a_graph_that_exceeds_the_memory_limit_is_rejected() -> None:
+    bundle = Bundle(large_graph(64 * MIB), policy_json())  # 256 MiB
+    run_trial(bundle, TrialLimits(memory_bytes=1024 * MIB))
+    with pytest.raises(CandidateRefused, match="Failed to allocate memory"):
+        run_trial(bundle, TrialLimits(memory_bytes=64 * MIB))
 
 
-def test_the_child_dies_without_harm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(candidate, "__name__", "this_is_no_module")
-    with pytest.raises(CandidateRefused, match="loading it ended its process with status 1"):
-        candidate.check(CARTPOLE_BUNDLE, Limits())
+def test_a_child_that_crashes_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "__name__", "this_is_no_module")
+    with pytest.raises(CandidateRefused, match=r"^its trial exited with status 1$"):
+        run_trial(CARTPOLE_BUNDLE, TrialLimits())

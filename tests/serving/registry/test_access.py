@@ -1,0 +1,36 @@
+from pathlib import Path
+
+import pytest
+
+from serving.errors import ServingError
+from serving.registry.access import DirectRegistry, SubprocessRegistry, open_registry
+from serving.registry.errors import VersionMissing
+from serving.registry.registry import fetch, resolve
+from tests.serving.policies import Store
+
+
+def test_the_subprocess_returns_what_the_functions_return_and_is_restarted(store: Store, tmp_path: Path) -> None:
+    store.register("remote", stage="Production")
+    registry = SubprocessRegistry(store.uri)
+    version = registry.poll("models:/remote/Production")
+    assert version == registry.resolve("models:/remote/Production") == resolve("models:/remote/Production")
+    assert registry.fetch(version, tmp_path) == fetch(version, tmp_path)
+    with pytest.raises(VersionMissing, match="is in stage 'Staging'"):
+        registry.poll("models:/remote/Staging")
+    process = registry._process
+    assert process is not None
+    process.kill()
+    process.wait()
+    with pytest.raises(ServingError, match="the subprocess that calls it failed"):
+        registry.poll("models:/remote/Production")
+    assert registry.poll("models:/remote/Production").version == 1
+    registry.close()
+
+
+@pytest.mark.parametrize(
+    ("uri", "kind"),
+    [("http://127.0.0.1:1", DirectRegistry), ("sqlite:////tmp/mlflow.db", SubprocessRegistry)],
+)
+def test_only_a_server_is_called_in_the_process(store: Store, uri: str, kind: type) -> None:
+    assert store
+    assert isinstance(open_registry(uri), kind)

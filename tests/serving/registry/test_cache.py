@@ -1,0 +1,95 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from serving.policy.bundle import Bundle
+from serving.policy.errors import BundleFileMissing
+from serving.registry.cache import BundleCache
+from serving.registry.errors import CacheUnwritable, DigestMismatch, DigestMissing
+from serving.registry.model_version import ModelVersion
+from tests.serving.policies import CARTPOLE_BUNDLE, CONTRARY_BUNDLE, digest_tags
+
+
+def version(number: int, bundle: Bundle = CARTPOLE_BUNDLE) -> ModelVersion:
+    uri = f"models:/cached/{number}"
+    return ModelVersion(uri, "cached", number, None, "None", digest_tags(bundle), "http://registry")
+
+
+class Downloads:
+    """Writes the files of one bundle and counts how often."""
+
+    def __init__(self, bundle: Bundle = CARTPOLE_BUNDLE) -> None:
+        self.bundle, self.count = bundle, 0
+
+    def __call__(self, _version: ModelVersion, directory: Path) -> None:
+        self.count += 1
+        (directory / "model.onnx").write_bytes(self.bundle.graph)
+        (directory / "policy.json").write_bytes(self.bundle.policy)
+
+
+def test_a_bundle_is_downloaded_once(tmp_path: Path) -> None:
+    cache, download = BundleCache(tmp_path), Downloads()
+    assert [cache.bundle(version(1), download) for _ in range(2)] == [CARTPOLE_BUNDLE] * 2
+    assert download.count == 1
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["model.onnx", "policy.json"]
+
+
+def test_another_bundle_under_the_same_number_is_downloaded(tmp_path: Path) -> None:
+    cache = BundleCache(tmp_path)
+    cache.bundle(version(1), Downloads())
+    assert cache.bundle(version(1, CONTRARY_BUNDLE), Downloads(CONTRARY_BUNDLE)) == CONTRARY_BUNDLE
+    assert len(list(tmp_path.glob("*/cached/1-*"))) == 2
+
+
+def test_a_damaged_bundle_is_downloaded_again(tmp_path: Path) -> None:
+    cache, download = BundleCache(tmp_path), Downloads()
+    cache.bundle(version(1), download)
+    graph = next(tmp_path.rglob("model.onnx"))
+    graph.write_bytes(b"rubbish")
+    assert cache.bundle(version(1), download) == CARTPOLE_BUNDLE
+    assert (download.count, graph.read_bytes()) == (2, CARTPOLE_BUNDLE.graph)
+
+
+def test_a_rejected_download_leaves_no_files(tmp_path: Path) -> None:
+    with pytest.raises(DigestMismatch, match=r"model\.onnx of version 1 of 'cached' was changed"):
+        BundleCache(tmp_path).bundle(version(1), Downloads(CONTRARY_BUNDLE))
+    with pytest.raises(BundleFileMissing):
+        BundleCache(tmp_path).bundle(version(1), lambda _version, _directory: None)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_version_without_digests_is_not_downloaded(tmp_path: Path) -> None:
+    download = Downloads()
+    foreign = ModelVersion("models:/cached/1", "cached", 1, None, "None", {}, "http://registry")
+    with pytest.raises(DigestMissing, match=r"has no tag 'sha256\.model\.onnx', so its files cannot be verified"):
+        BundleCache(tmp_path).bundle(foreign, download)
+    assert download.count == 0
+
+
+def test_an_unwritable_cache_raises_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a directory")
+    with pytest.raises(CacheUnwritable, match="Choose another directory with --cache-dir"):
+        BundleCache(tmp_path / "file").bundle(version(1), Downloads())
+
+
+def test_pruning_deletes_the_least_recently_used_bundles(tmp_path: Path) -> None:
+    cache, versions = BundleCache(tmp_path), [version(number) for number in (1, 2, 3)]
+    for age, each in enumerate(versions):
+        cache.bundle(each, Downloads())
+        os.utime(cache.path(each), (1000 + age, 1000 + age))
+    cache.bundle(versions[0], Downloads())  # version 2 is now the one that was not used for longest
+    size = len(CARTPOLE_BUNDLE.graph) + len(CARTPOLE_BUNDLE.policy)
+    cache.prune(2 * size + 100, keep=[])
+    assert [cache.path(each).exists() for each in versions] == [True, False, True]
+    cache.prune(0, keep=[versions[2]])
+    assert [cache.path(each).exists() for each in versions] == [False, False, True]
+
+
+def test_pruning_deletes_the_unfinished_downloads_of_killed_processes(tmp_path: Path) -> None:
+    abandoned, recent = tmp_path / "r/m/.fetching-a", tmp_path / "r/m/.fetching-b"
+    for directory in (abandoned, recent):
+        directory.mkdir(parents=True)
+    os.utime(abandoned, (1000, 1000))
+    BundleCache(tmp_path).prune(0, keep=[])
+    assert (abandoned.exists(), recent.exists()) == (False, True)
