@@ -19,13 +19,13 @@ class Autoscaling(BaseModel):
     min_replicas: int = Field(default=1, ge=1, description="Smallest number of replicas.")
     max_replicas: int = Field(default=2, ge=1, description="Largest number of replicas.")
     target_ongoing_requests: float = Field(
-        default=8.0, gt=0, description="Average number of concurrent requests per replica that Serve aims for."
+        default=8.0, gt=0, description="Concurrent requests per replica that Serve aims for, on average."
     )
     upscale_delay_s: float = Field(
-        default=10.0, ge=0, description="Seconds of load above the target before Serve adds replicas."
+        default=10.0, ge=0, description="Seconds above the target before replicas are added."
     )
     downscale_delay_s: float = Field(
-        default=300.0, ge=0, description="Seconds of load below the target before Serve removes replicas."
+        default=300.0, ge=0, description="Seconds below the target before replicas are removed."
     )
 
     @model_validator(mode="after")
@@ -42,36 +42,27 @@ class Arguments(BaseModel):
 
     model_uri: str = Field(
         default="models:/cartpole-ppo/Production",
-        description="Model to serve: models:/NAME/STAGE, models:/NAME@ALIAS, models:/NAME/VERSION or "
-        "models:/NAME/latest.",
+        description="Model to serve: models:/NAME/ and a stage, version number or latest; models:/NAME@ALIAS.",
     )
     tracking_uri: str | None = Field(
-        default=None, description="MLflow tracking URI. Default: MLFLOW_TRACKING_URI, read where the server is started."
+        default=None, description="MLflow tracking URI. Default: MLFLOW_TRACKING_URI where the server is started."
     )
     cache_dir: str | None = Field(
-        default=None, description="Directory on each node in which bundles are cached. Default: the user's cache."
+        default=None, description="Cache of bundles on each node. Default: a directory in the user's cache."
     )
-    cache_bytes: int = Field(
-        default=GIB, ge=0, description="Limit on the size of the cache, in bytes; bundles in use do not count."
-    )
+    cache_bytes: int = Field(default=GIB, ge=0, description="Size limit of the cache in bytes, without bundles in use.")
     refresh_interval_s: float = Field(default=2.0, gt=0, description="Seconds between polls of the registry.")
-    allow_space_change: bool = Field(
-        default=False, description="Serve a promoted version even if its spaces differ from those of the served one."
-    )
+    allow_space_change: bool = Field(default=False, description="Serve a promoted version even if its spaces differ.")
     candidate_memory_bytes: int = Field(
-        default=GIB, ge=1 << 20, description="Memory that the trial of a new version may use, in bytes."
+        default=GIB, ge=1 << 20, description="Memory limit in bytes of the trial of a new version."
     )
     candidate_timeout_s: float = Field(
-        default=15.0, gt=0, description="Seconds that the trial of a new version may take."
+        default=15.0, gt=0, description="Time limit in seconds of the trial of a new version."
     )
-    num_replicas: int = Field(
-        default=1, ge=1, description="Number of replica processes. Cannot be combined with autoscaling."
-    )
+    num_replicas: int = Field(default=1, ge=1, description="Number of replica processes, if autoscaling is off.")
     autoscaling: Autoscaling | None = Field(
         default=None,
-        description="Scale the number of replicas with the load, as JSON: "
-        + ", ".join(Autoscaling.model_fields)
-        + ". Default: a fixed number.",
+        description=f"Scaling of the number of replicas, as JSON: {', '.join(Autoscaling.model_fields)}. Default: off.",
     )
     num_threads: int = Field(default=1, ge=1, description="Threads that a replica uses to compute one batch.")
     max_ongoing_requests: int = Field(
@@ -80,9 +71,7 @@ class Arguments(BaseModel):
         description="Concurrent requests per replica; further ones are rejected (503) if the policy takes over 1 ms.",
     )
     max_batch_size: int = Field(
-        default=16,
-        ge=1,
-        description="Observations of concurrent requests that are computed as one batch; 1 turns batching off.",
+        default=16, ge=1, description="Observations of concurrent requests in one batch; 1 turns batching off."
     )
     batch_wait_timeout_s: float = Field(
         default=0.0, ge=0, description="Seconds that the first request of a batch waits for others."
@@ -90,14 +79,13 @@ class Arguments(BaseModel):
     max_body_bytes: int = Field(
         default=MAX_BODY_BYTES,
         ge=1,
-        description="Largest request body in bytes; larger ones are rejected (413). A higher limit slows all requests.",
+        description="Size limit of request bodies in bytes (413); a higher one slows every request.",
     )
     max_observations: int = Field(
         default=MAX_OBSERVATIONS, ge=1, description="Observations in one request; more are rejected (413)."
     )
     auth_token_file: str | None = Field(
-        default=None,
-        description="File on each node with the bearer token that clients must send. Default: no authentication.",
+        default=None, description="File with the bearer token that clients must send. Default: no authentication."
     )
     play_sessions: int = Field(
         default=2, ge=0, description="Concurrent viewers of /play per replica; 0 turns the page off."

@@ -91,8 +91,8 @@ def silence_token_notice() -> None:
 
 
 def http_address() -> tuple[str, int] | None:
-    """Return the host and port of the running Serve, which keeps them once started; None if it cannot be read."""
-    with _optional("the address of the cluster's Serve is taken from the options"):
+    """Return the host and port of the running Serve, None if they cannot be read."""
+    with _optional("the address of the cluster's Serve is assumed to be the one in the options"):
         from ray.serve.context import _get_global_client
 
         options = _get_global_client().http_config
@@ -101,8 +101,8 @@ def http_address() -> tuple[str, int] | None:
 
 
 def grpc_service() -> tuple[int, list[str]] | None:
-    """Return the gRPC port and servicer functions of the running Serve; None if they cannot be read."""
-    with _optional("the gRPC port of the cluster's Serve is taken from the options"):
+    """Return the gRPC port and servicer functions of the running Serve, None if they cannot be read."""
+    with _optional("the gRPC port of the cluster's Serve is assumed to be the one in the options"):
         import ray
         from ray.serve.context import _get_global_client
 

@@ -149,8 +149,8 @@ def test_parts_that_are_not_needed_for_privacy_may_be_gone(
         assert internals.grpc_service() is None
     assert [record.message.rsplit("so ", 1)[1] for record in caplog.records] == [
         "the output of Ray's processes is printed unfiltered",
-        "the address of the cluster's Serve is taken from the options",
-        "the gRPC port of the cluster's Serve is taken from the options",
+        "the address of the cluster's Serve is assumed to be the one in the options",
+        "the gRPC port of the cluster's Serve is assumed to be the one in the options",
     ]
 
 
