@@ -20,9 +20,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.load import Load, load
 from serving.http.app import PolicyApp
-from serving.policy.policy import Bundle, Policy
+from serving.policy.bundle import Bundle
+from serving.policy.policy import Policy
 from serving.policy.spaces import space_to_json
-from serving.registry.registry import ModelVersion
+from serving.registry.model_version import ModelVersion
 from serving.replica.batching import Batching
 from serving.replica.served_policy import ServedPolicy
 from tests.workshop import free_port

@@ -10,7 +10,8 @@ from pipeline.evaluation.evaluation import Evaluation
 from pipeline.evaluation.player import Player
 from pipeline.tracking import run as tracking
 from serving.policy.policy import Policy
-from serving.registry.registry import check_tracking_server, fetch, resolve
+from serving.registry.registry import fetch, resolve
+from serving.registry.tracking import check_tracking_server
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def evaluate(model_uri: str, episodes: int, seed: int) -> Evaluated:
     check_tracking_server()
     version = resolve(model_uri)
     policy = Policy.load(fetch(version))
-    environment = environments.served_for(policy)
+    environment = environments.of_policy(policy)
     with tracking.run(f"evaluate {version.name} {version.version}") as run_id:
         tracking.log_params(run_id, {"model_uri": model_uri, "episodes": episodes, "seed": seed})
         result = evaluation.play(Player.served(policy), environment, episodes, seed)

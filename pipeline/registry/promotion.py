@@ -21,7 +21,9 @@ from pipeline.registry.target import STAGES, Slot, stages
 from pipeline.tracking import run as tracking
 from serving.errors import ServingError
 from serving.policy.policy import Policy
-from serving.registry.registry import ModelVersion, check_tracking_server, fetch, resolve
+from serving.registry.model_version import ModelVersion
+from serving.registry.registry import fetch, resolve
+from serving.registry.tracking import check_tracking_server
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,7 @@ def _judge(slot: Slot, challenger: ModelVersion, champion: int | None, gate: Gat
         if differences:
             return None, differences
     try:
-        environment = environments.served_for(policy)
+        environment = environments.of_policy(policy)
     except PipelineError as error:
         return None, [f"it cannot be evaluated here: {error}"]
     verdict = _compare(policy, incumbent, environment, _threshold(gate, challenger, environment), gate)

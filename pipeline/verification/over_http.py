@@ -12,11 +12,11 @@ from gymnasium import Space
 from pipeline.bundle.equivalence import compare
 from pipeline.bundle.errors import ExportDiffers
 from pipeline.environments.nested_spaces import Batch, flatten, nest, stack
-from pipeline.tensors import ACTION_DIST_INPUTS
 from pipeline.verification.checks import Check
 from pipeline.verification.errors import ServerAnswered, ServesAnother
 from pipeline.verification.suite import SAMPLES, Question, Subject, sampled, sampled_questions
-from serving.policy.spaces import ACTION, LeafSpace, leaves
+from serving.policy.spaces import LeafSpace, leaves
+from serving.policy.tensors import ACTION, ACTION_DIST_INPUTS
 
 #: Observations that are asked singly, and at most in one request.
 _SINGLE = 100

@@ -23,12 +23,13 @@ from pipeline.environments.nested_spaces import Batch, flatten, nest, stack
 from pipeline.evaluation import evaluation
 from pipeline.evaluation.player import Player, State
 from pipeline.export.action_heads import Heads, is_choice
-from pipeline.tensors import ACTION_DIST_INPUTS, NOISE, STATE_IN
 from pipeline.verification.checks import Check
 from pipeline.verification.rllib_reference import Reference
 from serving.policy.policy import Policy
-from serving.policy.spaces import ACTION, OBSERVATIONS, LeafSpace, leaves
-from serving.registry.registry import check_tracking_server, fetch, resolve
+from serving.policy.spaces import LeafSpace, leaves
+from serving.policy.tensors import ACTION, ACTION_DIST_INPUTS, NOISE, OBSERVATIONS, STATE_IN
+from serving.registry.registry import fetch, resolve
+from serving.registry.tracking import check_tracking_server
 
 CHECKPOINT_DIRECTORY = "checkpoint"
 
@@ -125,7 +126,7 @@ def verify(model_uri: str, count: int, seed: int, url: str | None = None, token:
     with tempfile.TemporaryDirectory() as directory:
         source = f"{version.pinned_uri}/{CHECKPOINT_DIRECTORY}"
         checkpoint = mlflow.artifacts.download_artifacts(source, dst_path=directory)
-        subject = Subject(policy, Path(checkpoint), environments.served_for(policy), count, seed)
+        subject = Subject(policy, Path(checkpoint), environments.of_policy(policy), count, seed)
     checks = list(in_process(subject))
     if url is not None:
         from pipeline.verification.over_http import Server, through_http

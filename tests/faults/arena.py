@@ -18,7 +18,7 @@ from typing import Any, Self
 import psutil
 import requests
 
-from serving.policy.policy import Bundle
+from serving.policy.bundle import Bundle
 from tests.faults.load import Record
 from tests.faults.report import read
 from tests.serving.policies import CARTPOLE_BUNDLE, CONTRARY_BUNDLE, digest_tags

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from serving.policy.policy import Bundle, Policy
+from serving.policy.bundle import Bundle
+from serving.policy.policy import Policy
 from tests.faults.load import OBSERVATIONS, Record
 
 #: An answer that takes longer is counted as slow.

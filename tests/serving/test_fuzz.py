@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from serving.http.app import PolicyApp
-from serving.policy.policy import Bundle
+from serving.policy.bundle import Bundle
 from tests.serving.fuzz import Shot, ask_app, corpus, fault_of, shots
 from tests.serving.policies import COUNTING_BUNDLE, EXPLORING_BUNDLE, ROBOT_BUNDLE, ask, served
 

@@ -12,7 +12,7 @@ from pipeline.registry import promotion
 from pipeline.registry.errors import NothingToRollBack, PromotionRefused
 from pipeline.registry.promotion import Gate
 from pipeline.registry.target import Slot
-from serving.policy.policy import Bundle
+from serving.policy.bundle import Bundle
 from serving.registry.errors import DigestMismatch, ModelUnknown, VersionMissing
 from tests.serving.policies import CARTPOLE, CARTPOLE_BUNDLE, STEERING_BUNDLE, Store, cartpole_graph, policy_json
 

@@ -18,7 +18,8 @@ from pipeline.verification.errors import ServerAnswered, ServesAnother
 from pipeline.verification.over_http import Server, through_http
 from pipeline.verification.suite import Subject
 from serving.http.app import PolicyApp
-from serving.policy.policy import Bundle, Policy
+from serving.policy.bundle import Bundle
+from serving.policy.policy import Policy
 from serving.replica.auth import BearerToken
 from tests.pipeline.cases import CASES, IN_SHORT
 from tests.serving.policies import served
