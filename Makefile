@@ -6,7 +6,7 @@ MLFLOW_PORT ?= 5000
 SERVING_PORT ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock run test test-unit test-long test-conformance test-faults fuzz mutants lint types protos bench-serving bench-batching bench-protocols bench-play bench-training bench-scale clean
+.PHONY: help setup lock run test test-unit test-long test-conformance test-faults fuzz mutants lint types docs docs-serve docs-check protos bench-serving bench-batching bench-protocols bench-play bench-training bench-scale clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -60,6 +60,18 @@ lint: setup ## ruff: rules and format.
 
 types: setup ## mypy, strict, on both packages.
 	@$(BIN)/mypy
+
+docs: setup ## Write the generated parts of the documents.
+	@$(BIN)/python -m docs.generate
+
+docs-serve: setup ## Serve the documents as a site on port 8002.
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group docs
+	@$(BIN)/python -m mkdocs serve --dev-addr 127.0.0.1:8002
+
+docs-check: setup ## Check the documents: commands, links, generated parts, and the site.
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group docs
+	@$(BIN)/python -m pytest tests/docs
+	@$(BIN)/python -m mkdocs build --quiet --strict --site-dir "$$(mktemp -d)"
 
 bench-serving: setup ## Our server beside its peers: a table, JSON and a plot in benchmarks/results/.
 	@$(BIN)/python -m benchmarks.serving $(if $(QUICK),--quick)

@@ -1,13 +1,13 @@
 """`make docs`: writes the generated parts of the documents, which come from the code that they describe.
 
-A generated part of a page stands between `<!-- BEGIN name -->` and `<!-- END -->`; `PARTS` maps each name to the function
+A generated part of a page is between `<!-- BEGIN name -->` and `<!-- END -->`. `PARTS` maps each name to the function
 that returns its Markdown. `tests/docs/test_reference.py` fails while a page differs from what its functions return.
 """
 # ruff: noqa: INP001  # A script beside the pages, not a package.
 
+import ast
 import importlib
 import inspect
-import pkgutil
 import re
 import shlex
 from collections.abc import Callable, Iterable
@@ -62,10 +62,17 @@ ERROR_EXAMPLES: dict[str, dict[str, Any]] = {
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Return a Markdown table; a vertical bar in a cell is escaped."""
+    """Return a Markdown table."""
     columns = list(header)
     lines = [columns, ["---"] * len(columns), *rows]
-    return "".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |\n" for line in lines)
+    return "".join(f"| {' | '.join(map(_cell, line))} |\n" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """Return the text of a cell. A vertical bar becomes an entity, because renderers differ in how they escape it."""
+    if "|" not in text:
+        return text
+    return re.sub(r"`([^`]*)`", r"<code>\1</code>", text).replace("|", "&#124;")
 
 
 def training_parameters() -> str:
@@ -89,13 +96,14 @@ def _model_fields(first_column: str, model: Any) -> str:
 
 def server_arguments() -> str:
     """Return the table of the application's arguments."""
-    app = importlib.import_module("serving.app")
-    return _model_fields("argument", app.Arguments)
+    from serving.arguments import Arguments
+
+    return _model_fields("argument", Arguments)
 
 
 def autoscaling() -> str:
     """Return the table of the fields of the argument `autoscaling`."""
-    from serving.ray.autoscaling import Autoscaling
+    from serving.arguments import Autoscaling
 
     return _model_fields("autoscaling", Autoscaling)
 
@@ -106,7 +114,7 @@ def error_codes() -> str:
 
     importlib.import_module("serving.app")  # imports every room, and so every module that defines errors
     rows = (
-        (str(int(error.status)), f"`{error.code}`", _first_line(error), str(error(**ERROR_EXAMPLES[error.code])))
+        (str(int(error.status)), f"`{error.code}`", _cause(error), str(error(**ERROR_EXAMPLES[error.code])))
         for error in sorted(http_errors(), key=lambda error: (error.status, error.code))
     )
     return table(("status", "code", "when", "example of the message"), rows)
@@ -157,31 +165,30 @@ def _command(command: Any, parent: Any) -> str:
 
 
 def rooms(package: str) -> str:
-    """Return the table of a package's rooms and files, each with the first line of its docstring."""
-    found = importlib.import_module(package)
+    """Return the table of a package's rooms and top-level files, the lowest first, with their responsibilities."""
+    from tests.test_architecture import ORDER
+
     rows = []
-    for each in pkgutil.iter_modules(found.__path__):
-        if each.name == "__main__":
-            continue
-        inside = f"`{each.name}/`" if each.ispkg else f"`{each.name}.py`"
-        rows.append((inside, _docstring(Path(str(found.__path__[0])), each.name, is_room=each.ispkg)))
+    for name in ORDER[package]:
+        path = PROJECT / package / name.replace(".", "/")
+        if not name.startswith("__"):
+            shown = f"`{name.replace('.', '/')}/`" if path.is_dir() else f"`{name}.py`"
+            rows.append((shown, _responsibility(path / "__init__.py" if path.is_dir() else path.with_suffix(".py"))))
     return table((f"in `{package}/`", "responsibility"), rows)
 
 
-def _docstring(folder: Path, name: str, *, is_room: bool) -> str:
-    """Return the first paragraph of a module's docstring, without importing the module."""
-    import ast
-
-    file = folder / name / "__init__.py" if is_room else folder / f"{name}.py"
+def _responsibility(file: Path) -> str:
+    """Return the first paragraph of a file's docstring, without importing it."""
     return _first_paragraph(ast.get_docstring(ast.parse(file.read_text())) or "")
 
 
 def _first_paragraph(text: str) -> str:
-    return " ".join(text.split("\n\n")[0].split())
+    return " ".join(text.split("\n\n", maxsplit=1)[0].split())
 
 
-def _first_line(documented: object) -> str:
-    return _first_paragraph(inspect.getdoc(documented) or "")
+def _cause(error: type) -> str:
+    """Return the first clause of an error's docstring; the next ones describe its fields."""
+    return _first_paragraph(inspect.getdoc(error) or "").split(";")[0].rstrip(".")
 
 
 PARTS: dict[str, Callable[[], str]] = {

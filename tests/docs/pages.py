@@ -25,7 +25,11 @@ def name(page: Path) -> str:
 def blocks(page: Path, *languages: str) -> list[str]:
     """Return the contents of a page's code blocks in any of the languages, without their indentation."""
     found = re.findall(r"^( *)```(\w+)[^\n]*\n(.*?)^\1```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
-    return [re.sub(rf"^{indent}", "", block, flags=re.MULTILINE) for indent, language, block in found if language in languages]
+    return [
+        re.sub(rf"^{indent}", "", block, flags=re.MULTILINE)
+        for indent, language, block in found
+        if language in languages
+    ]
 
 
 def commands(page: Path, *languages: str) -> list[str]:
@@ -39,15 +43,20 @@ def commands_to_run() -> list[str]:
 
     They are run against a server; the lines of `sh` blocks are only parsed.
     """
-    return [line for page in PAGES if DOCS in page.parents and page != OWN_ENVIRONMENT for line in commands(page, "bash")]
+    return [line for page in _documents() if page != OWN_ENVIRONMENT for line in commands(page, "bash")]
 
 
 def examples_to_run() -> list[str]:
     """Return the `python` blocks of `docs/`; the `py` blocks need what a server does not offer by default."""
-    return [block for page in PAGES if DOCS in page.parents for block in blocks(page, "python")]
+    return [block for page in _documents() for block in blocks(page, "python")]
+
+
+def _documents() -> list[Path]:
+    return [page for page in PAGES if DOCS in page.parents]
 
 
 def rows(page: Path, first_column: str) -> list[list[str]]:
     """Return the cells of each row of the page's table whose header begins with this column."""
     table = page.read_text().split(f"| {first_column} |", 1)[1].split("\n\n", 1)[0]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:] if line.startswith("|")]
+    lines = [line for line in table.splitlines()[2:] if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]

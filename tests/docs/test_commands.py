@@ -19,7 +19,9 @@ ENTRY_POINTS = yaml.safe_load((PROJECT / "MLproject").read_text())["entry_points
 OTHERS = {"curl", "export", "git", "pip", "ray", "source", "openssl", "cat", "serve", "(umask"}
 
 COMMANDS = [
-    pytest.param(command, id=f"{name(page)}: {command[:60]}") for page in PAGES for command in commands(page, "bash", "sh")
+    pytest.param(command, id=f"{name(page)}: {command[:60]}")
+    for page in PAGES
+    for command in commands(page, "bash", "sh")
 ]
 
 

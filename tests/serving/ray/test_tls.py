@@ -1,6 +1,5 @@
-"""The README's HAProxy ends TLS before the server, and the token passes it."""
+"""The HAProxy configuration of the documents ends TLS before the server, and the token passes it."""
 
-import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,8 +13,9 @@ import requests
 from serving.http.app import PolicyApp
 from serving.ray.settings import haproxy_binary
 from serving.replica.auth import BearerToken
+from tests.docs.pages import DOCS, blocks
 from tests.serving.policies import served
-from tests.workshop import PROJECT, free_port
+from tests.workshop import free_port
 
 CERTIFICATE = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 2 -subj /CN=localhost"
 
@@ -36,9 +36,8 @@ def secure_url(certificate: Path, serve_http: Any) -> Iterator[str]:
     assert haproxy
     backend = urlsplit(serve_http(PolicyApp(served(), token=BearerToken("s3cret")))).netloc
     port = free_port()
-    example = re.search(r"```haproxy\n(.*?)```", (PROJECT / "README.md").read_text(), flags=re.DOTALL)
-    assert example
-    configuration = example[1].replace(":8443", f"127.0.0.1:{port}").replace("127.0.0.1:8000", backend)
+    (example,) = blocks(DOCS / "how-to" / "secure-the-server.md", "haproxy")
+    configuration = example.replace(":8443", f"127.0.0.1:{port}").replace("127.0.0.1:8000", backend)
     (certificate.parent / "haproxy.cfg").write_text(configuration)
     proxy = subprocess.Popen([haproxy, "-f", "haproxy.cfg"], cwd=certificate.parent)
     try:
