@@ -1,4 +1,4 @@
-"""The whole journey, as `make run` takes it, and every command and example of the README against it."""
+"""The whole journey, as `make run` takes it, and every command and example of the documents against it."""
 
 import re
 import signal
@@ -9,14 +9,13 @@ import pytest
 import requests
 from mlflow import MlflowClient
 
-from tests.test_readme import README, commands
+from tests.docs.pages import commands_to_run, examples_to_run
 from tests.workshop import PROJECT, Workshop, await_true, free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
-#: What `make run` and CI run themselves, servers, which other tests start and stop, and the section with its own test.
-RUN_ELSEWHERE = ("make ", "export ", "python -m serving run", "serve run")
-REACH = ("python -m pipeline train --env-id reach:", "python -m pipeline verify models:/reach/")
+#: What `make run` and CI run themselves, and servers, which other tests start and stop.
+RUN_ELSEWHERE = ("make ", "source ", "export ", "python -m serving run", "serve run")
 
 
 class Journey:
@@ -35,7 +34,7 @@ class Journey:
         self.shop.environment["MLFLOW_TRACKING_URI"] = self.mlflow_url
 
     def here(self, text: str) -> str:
-        """A text of the README, with the ports and the directory of this test, and training that is content earlier."""
+        """Return a text of the documents with the ports and directory of this test, and with a shorter training."""
         text = re.sub(r"http://(127\.0\.0\.1|localhost):8000/cartpole-ppo", self.policy_url, text)
         text = text.replace("127.0.0.1:8000/cartpole-ppo", self.policy_url.removeprefix("http://"))
         text = re.sub(r"serving (query|status)", rf"serving \1 --url {self.policy_url}", text)
@@ -108,15 +107,15 @@ assert not heavy, heavy
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("line", [line for line in commands() if not line.startswith(RUN_ELSEWHERE + REACH)])
-def test_a_command_of_the_readme_runs(journey, line):
+@pytest.mark.parametrize("line", [line for line in commands_to_run() if not line.startswith(RUN_ELSEWHERE)])
+def test_a_command_of_the_documents_runs(journey, line):
     done = journey.shop.run("bash", "-c", journey.here(line), timeout_s=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "did not reach" not in done.stdout
 
 
-@pytest.mark.parametrize("example", re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL))
-def test_an_example_of_the_readme_runs(journey, example):
+@pytest.mark.parametrize("example", examples_to_run())
+def test_an_example_of_the_documents_runs(journey, example):
     done = journey.shop.run(sys.executable, "-c", journey.here(example))
     assert done.returncode == 0, done.stderr
 
