@@ -31,6 +31,8 @@ unbounded time, while the application rejects them at once."""
 class PolicyReplica(InferenceServicer):
     """One replica process. It has loaded a policy before it receives its first request."""
 
+    _app: PolicyApp
+
     async def __init__(self, arguments: Arguments, deployment: str) -> None:  # type: ignore[misc]  # Serve awaits it
         """Resolve, fetch, verify and load the policy in a thread, because Serve needs the event loop meanwhile."""
         settings.tune_replica()

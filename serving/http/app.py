@@ -5,8 +5,8 @@ It is bare ASGI because a framework's router and request objects would take long
 
 import functools
 import logging
-import time
 from http import HTTPStatus
+from time import perf_counter
 
 from serving.errors import RequestError
 from serving.http.asgi import (
@@ -74,7 +74,7 @@ class PolicyApp:
         self._batching = batching
         self._autoscaled = autoscaled
         self._native = NativeProtocol(max_observations, lambda: replica.describe(self.counts), lambda: self.refresh)
-        play = Play(play_sessions, lambda: self.served, lambda served: served.act)
+        play = Play(play_sessions, lambda: self.served)
         protocols = (self._native, ScoringProtocol(), InferenceProtocol(), play)
         self._protocols: tuple[Protocol, ...] = (*protocols, Documentation(protocols, closed=token is not None))
         self._route = functools.lru_cache(maxsize=64)(self._find_protocol)
@@ -100,7 +100,7 @@ class PolicyApp:
             await refuse_websocket(receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        served, start = self._served, time.perf_counter()
+        served, start = self._served, perf_counter()
         path = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/") or "/"
         protocol, methods = self._route(path)
         try:
@@ -122,7 +122,7 @@ class PolicyApp:
             error = self.error_response(exception)
             await respond(send, error.status, [*served.headers, *error.headers], protocol.error_body(error))
             return
-        self.metrics.request_ms.add((time.perf_counter() - start) * 1e3)
+        self.metrics.request_ms.add((perf_counter() - start) * 1e3)
 
     def error_response(self, exception: Exception) -> ErrorResponse:
         """Count an error, log it if it is the server's fault, and return what the client receives."""
@@ -142,20 +142,22 @@ class PolicyApp:
         return self._native, ()
 
     async def _act(self, batcher: Batcher, observations: Batch) -> Batch:
-        if len(observations) > self._max_observations:
-            raise ObservationsTooMany(len(observations), self._max_observations)
-        self._check_overload(batcher)
+        count = len(observations)
+        if count > self._max_observations:
+            raise ObservationsTooMany(count, self._max_observations)
+        if self._ongoing_requests >= self._max_ongoing_requests:
+            self._check_overload(batcher)
         self._ongoing_requests += 1
         try:
-            actions = await batcher.act(observations) if len(observations) else observations
+            actions = await batcher.act(observations) if count else observations
             self.counts.answered += 1
             return actions
         finally:
             self._ongoing_requests -= 1
 
     def _check_overload(self, batcher: Batcher) -> None:
-        """Raise Overloaded at the maximum of ongoing requests. Quick policies are exempt without autoscaling."""
-        if self._ongoing_requests >= self._max_ongoing_requests and (self._autoscaled or not batcher.quick):
+        """Raise Overloaded if the policy is slow or the replica autoscales: then requests must not pile up."""
+        if self._autoscaled or not batcher.quick:
             raise Overloaded(self._max_ongoing_requests)
 
     def _prepared(self, served: ServedPolicy, *, quick: bool) -> ServedPolicy:

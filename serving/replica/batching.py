@@ -1,9 +1,9 @@
 """Dynamic batching: observations of several requests are computed together where that is cheaper."""
 
 import asyncio
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import perf_counter
 from typing import NamedTuple
 
 from serving.policy.tensors import Batch, joined
@@ -59,6 +59,7 @@ class Batcher:
         self._metrics = metrics
         self._gathers = gathers
         self._pending: list[Pending] = []
+        self._pending_observations = 0
         self._full = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
         self._concurrent = gathers
@@ -74,6 +75,7 @@ class Batcher:
             return self._compute(observations)
         pending = Pending(observations, loop.create_future())
         self._pending.append(pending)
+        self._pending_observations += len(observations)
         if self._is_full():
             self._full.set()
         if self._running is None:
@@ -106,9 +108,9 @@ class Batcher:
             self._running = None
 
     def _compute(self, observations: Batch) -> Batch:
-        start = time.perf_counter()
+        start = perf_counter()
         actions = self._act(observations)
-        duration = time.perf_counter() - start
+        duration = perf_counter() - start
         quick = duration <= QUICK_S
         self.quick, self._last_was_quick = quick or self._last_was_quick, quick
         self._metrics.inference_ms.add(duration * 1e3)
@@ -136,6 +138,7 @@ class Batcher:
                 break
             taken += 1
         batch, self._pending = self._pending[:taken], self._pending[taken:]
+        self._pending_observations = sum(len(each.observations) for each in self._pending)
         return batch
 
     async def _answer(self, batch: list[Pending]) -> None:
@@ -162,4 +165,4 @@ class Batcher:
             batch[0].actions.set_exception(error)
 
     def _is_full(self) -> bool:
-        return sum(len(each.observations) for each in self._pending) >= self._batching.max_batch_size
+        return self._pending_observations >= self._batching.max_batch_size

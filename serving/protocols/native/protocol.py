@@ -11,10 +11,10 @@ from serving.policy.state_tokens import StateCodec
 from serving.protocols.native.json_codec import JsonCodec
 from serving.protocols.native.paths import native_paths
 from serving.protocols.openapi.parts import Paths
-from serving.protocols.protocol import Act, Protocol, Request
+from serving.protocols.protocol import Protocol, Request
 from serving.registry.model_version import ModelVersion
 from serving.replica.refresh_state import Refresh
-from serving.replica.served_policy import ServedPolicy
+from serving.replica.served_policy import Act, ServedPolicy
 
 METHODS = {"/": ("GET", "POST"), "/model": ("GET", "HEAD"), "/health": ("GET", "HEAD")}
 

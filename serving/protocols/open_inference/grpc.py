@@ -18,11 +18,11 @@ from serving.protocols.open_inference.errors import InferenceInvalid
 from serving.protocols.open_inference.http import EXTENSIONS, SERVER_NAME, server_version
 from serving.protocols.open_inference.model import PLATFORM, InferenceModel, InferenceRequest
 from serving.protocols.open_inference.protos import inference_pb2 as pb
-from serving.protocols.protocol import Act, ErrorResponse
+from serving.protocols.protocol import ErrorResponse
 from serving.replica.auth import BearerToken
 from serving.replica.errors import BodyTooLarge
 from serving.replica.metrics import Metrics
-from serving.replica.served_policy import ServedPolicy
+from serving.replica.served_policy import Act, ServedPolicy
 
 CODES = {
     HTTPStatus.UNAUTHORIZED: grpc.StatusCode.UNAUTHENTICATED,

@@ -11,9 +11,9 @@ import orjson
 from serving.errors import HttpError, http_errors
 from serving.policy.spaces import Json
 from serving.protocols.openapi.parts import Paths, error_components, error_references, get_operation, html
-from serving.protocols.protocol import Act, Protocol, Request, Response
+from serving.protocols.protocol import Protocol, Request, Response
 from serving.replica.auth import OPEN_PATHS
-from serving.replica.served_policy import ServedPolicy
+from serving.replica.served_policy import Act, ServedPolicy
 
 PAGE = Path(__file__).with_name("docs.html")
 

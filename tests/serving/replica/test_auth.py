@@ -79,7 +79,8 @@ def test_a_file_without_a_token_is_refused(tmp_path: Path, content: bytes | None
     with pytest.raises(TokenFileInvalid) as caught:
         read_token(file)
     assert str(caught.value) == (
-        f"cannot read a bearer token from {file}: {reason}. Write one into it: (umask 077 && openssl rand -hex 32 > {file})"
+        f"cannot read a bearer token from {file}: {reason}. Write one into it: "
+        f"(umask 077 && openssl rand -hex 32 > {file})"
     )
 
 

@@ -5,8 +5,8 @@ import pytest
 from serving.http.app import PolicyApp
 from serving.policy.bundle import Bundle
 from serving.protocols.native.protocol import json_codec
-from serving.protocols.protocol import Act, ErrorResponse, Protocol, Request, Response
-from serving.replica.served_policy import ServedPolicy
+from serving.protocols.protocol import ErrorResponse, Protocol, Request, Response
+from serving.replica.served_policy import Act, ServedPolicy
 from tests.serving.policies import COUNTING_BUNDLE, ROBOT_BUNDLE, ask, served
 
 ZERO = [0.0] * 4

@@ -49,9 +49,9 @@ def test_a_protocol_prepares_once_for_each_version() -> None:
 
 def test_a_failure_to_prepare_is_raised_each_time() -> None:
     def prepare(policy: Policy, version: ModelVersion) -> str:
-        raise ValueError("no")
+        raise ValueError(f"{policy.environment.id} {version.version}")
 
     policy = served()
     for _ in range(2):
-        with pytest.raises(ValueError, match="no"):
+        with pytest.raises(ValueError, match="CartPole-v1 3"):
             policy.prepared(prepare)

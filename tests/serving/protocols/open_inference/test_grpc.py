@@ -1,4 +1,4 @@
-"""The Open Inference Protocol's RPCs on a real gRPC server. tests/serving/commands/test_run.py calls them through Serve."""
+"""The Open Inference Protocol's RPCs on a real gRPC server; tests/serving/commands/test_run.py uses Serve's."""
 
 import asyncio
 import struct
