@@ -31,7 +31,6 @@ ERROR_EXAMPLES: dict[str, dict[str, Any]] = {
         "reason": "the body is a list, expected an object with one of inputs, instances, dataframe_split, "
         "dataframe_records"
     },
-    "json_too_deep": {"limit": 64},
     "key_unknown": {"key": "x", "known": ("observation", "state", "explore", "seed", "details")},
     "media_type_unsupported": {"found": "text/plain"},
     "method_not_allowed": {"method": "PUT", "path": "/", "allowed": ("GET", "POST")},

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from pipeline.cli import cli as pipeline_cli
+from serving.arguments import Arguments
 from serving.cli import main as serving_cli
 from tests.docs.pages import PAGES, commands, name
 from tests.workshop import PROJECT
@@ -16,7 +17,7 @@ TARGETS = set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), fla
 ENTRY_POINTS = yaml.safe_load((PROJECT / "MLproject").read_text())["entry_points"]
 
 #: Programs that are not this project's, which this test does not look into.
-OTHERS = {"curl", "export", "git", "pip", "ray", "source", "openssl", "cat", "serve", "(umask"}
+OTHERS = {"pre-commit", "curl", "export", "git", "pip", "ray", "source", "openssl", "cat", "serve", "(umask"}
 
 COMMANDS = [
     pytest.param(command, id=f"{name(page)}: {command[:60]}")
@@ -47,8 +48,6 @@ def parse_mlflow_run(*arguments: str) -> None:
 
 
 def parse_serve_run(*arguments: str) -> None:
-    from serving.app import Arguments
-
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     Arguments(**given)
 

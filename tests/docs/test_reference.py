@@ -8,7 +8,7 @@ import pytest
 import yaml
 from gymnasium import spaces
 
-from docs.generate import PARTS, generated
+from docs.generate import ERROR_EXAMPLES, PARTS, generated
 from pipeline.config import TrainConfig
 from serving.policy.spaces import leaves
 from serving.ray.settings import serve_settings
@@ -27,6 +27,11 @@ def test_the_generated_parts_of_a_page_are_what_the_code_says(page):
 def test_every_generated_part_is_in_a_page():
     used = {part for page in GENERATED for part in re.findall(r"<!-- BEGIN ([\w-]+) -->", page.read_text())}
     assert used == set(PARTS)
+
+
+def test_the_examples_of_errors_are_of_codes_that_exist():
+    listed = {row[1].strip("`") for row in rows(DOCS / "reference" / "error-codes.md", "status")}
+    assert set(ERROR_EXAMPLES) == listed
 
 
 def test_a_changed_row_of_a_generated_table_is_found():
