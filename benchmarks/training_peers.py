@@ -57,8 +57,8 @@ class OurPpo:
 
         config = TrainConfig(seed=seed)
         self._ray = RaySession(address=None)
-        self._ray.begin(config)
-        self._ray.await_ready()
+        self._ray.start(config)
+        self._ray.wait_until_ready()
         environment = environments.describe(ENV_ID)
         self._trainer = Trainer(config, environment).__enter__()
 

@@ -50,8 +50,8 @@ def steps_per_second(env_id: str, num_env_runners: int) -> float:
 
     config = TrainConfig(env_id=env_id, num_env_runners=num_env_runners)
     with RaySession(address=None) as ray:
-        ray.begin(config)
-        ray.await_ready()
+        ray.start(config)
+        ray.wait_until_ready()
         with Trainer(config, environments.describe(env_id)) as trainer:
             iterations = trainer.iterations()
             list(islice(iterations, WARM_UP))

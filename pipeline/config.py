@@ -133,6 +133,11 @@ class TrainConfig:
     observation_filter: str = _setting(
         "none", "Filter of observations: none, or mean-std, whose statistics are frozen in the served policy."
     )
+    sampling: str = _setting(
+        "arrays",
+        "How environments are stepped: arrays, all at once, or rllib, one by one with RLlib's own loop, which is slower.",
+        searchable=False,
+    )
     value_estimates: bool = _setting(
         default=False, about="Let the served policy return value estimates too, which makes every response slower."
     )
@@ -155,6 +160,8 @@ class TrainConfig:
             raise InvalidConfig("fcnet_hiddens", self.fcnet_hiddens, "whole numbers separated by commas, as 64,64")
         if self.observation_filter not in ("none", "mean-std"):
             raise InvalidConfig("observation_filter", self.observation_filter, "none or mean-std")
+        if self.sampling not in ("arrays", "rllib"):
+            raise InvalidConfig("sampling", self.sampling, "arrays or rllib")
 
     @property
     def hidden_units(self) -> list[int]:

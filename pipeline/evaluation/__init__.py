@@ -1,1 +1,1 @@
-"""Plays greedy episodes with a policy: returns, and a recording of one episode."""
+"""Plays greedy episodes with a policy to evaluate it, to collect observations, and to record one episode."""

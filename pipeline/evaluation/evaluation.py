@@ -1,9 +1,10 @@
-"""Playing greedy episodes: a policy and an environment become returns."""
+"""Plays greedy episodes with a policy and returns their returns or their observations."""
 
 import contextlib
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,17 +12,19 @@ from pipeline.environments.make import Environment
 from pipeline.environments.nested_spaces import stack
 from pipeline.evaluation.player import Player, State
 from pipeline.export.exportable_policy import ExportablePolicy
-from pipeline.training.worker_process import SideProcess
 from serving.policy.tensors import OBSERVATIONS
+
+#: Parallel episodes that observations are collected from.
+_COLLECTED_EPISODES = 32
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What greedy episodes returned, in the order of their seeds.
+    """The returns of greedy episodes.
 
     Attributes:
-        returns: The sum of rewards of each episode.
-        first_seed: Episode i was reset with the seed `first_seed + i`.
+        returns: The sum of rewards of each episode, in the order of their seeds.
+        first_seed: The seed of the first episode; episode i was reset with `first_seed + i`.
     """
 
     returns: tuple[float, ...]
@@ -29,32 +32,32 @@ class Evaluation:
 
     @property
     def mean(self) -> float:
-        """Mean return."""
+        """The mean return."""
         return float(np.mean(self.returns))
 
     @property
     def std(self) -> float:
-        """Standard deviation of the returns over these episodes."""
+        """The standard deviation of the returns of these episodes."""
         return float(np.std(self.returns))
 
     @property
     def minimum(self) -> float:
-        """The worst return."""
+        """The lowest return."""
         return min(self.returns)
 
     @property
     def maximum(self) -> float:
-        """The best return."""
+        """The highest return."""
         return max(self.returns)
 
     @property
     def median(self) -> float:
-        """The middle of the returns."""
+        """The median return."""
         return float(np.median(self.returns))
 
     @property
     def is_constant(self) -> bool:
-        """Whether every episode returned the same: of a policy that reached its target, nothing is left to gain."""
+        """Whether all returns are equal. If they also reach the target, more training cannot improve the policy."""
         return self.minimum == self.maximum
 
     def __str__(self) -> str:
@@ -62,59 +65,75 @@ class Evaluation:
 
 
 def play(player: Player, environment: Environment, episodes: int, first_seed: int) -> Evaluation:
-    """Play episodes side by side, one batch of observations per step, each to its end.
+    """Play whole episodes in parallel, with one batch of observations per step.
 
     Args:
         player: The policy.
-        environment: Where to play.
-        episodes: How many.
-        first_seed: Seed of the first episode's reset; the others count up from it.
+        environment: The environment of each episode.
+        episodes: The number of episodes.
+        first_seed: The seed of the first episode; each further episode uses the next integer.
     """
     returns = np.zeros(episodes)
-    for alive, _, _, rewards in _steps(player, environment, episodes, first_seed):
-        returns[alive] += rewards
+    for step in _steps(player, environment, episodes, first_seed):
+        returns[step.episodes] += step.rewards
     return Evaluation(tuple(returns.tolist()), first_seed)
 
 
-def play_beside(
-    side: SideProcess, policy: ExportablePolicy, environment: Environment, episodes: int, first_seed: int
+def play_in_halves(
+    executor: Executor | None, policy: ExportablePolicy, environment: Environment, episodes: int, first_seed: int
 ) -> Evaluation:
-    """As `play`, with half of the episodes in the side process, if there is one.
+    """Play half of the episodes in the executor and half in this process; without an executor, play all here.
 
-    Where each half is played changes nothing: not even the sizes of batches, with which networks round differently.
+    The result does not depend on which process plays a half, because the batches stay the same, and networks round
+    differently in batches of other sizes.
     """
-    if not side.has_begun:
-        return play(policy.player, environment, episodes, first_seed)
+    if executor is None:
+        return play(Player.exportable(policy), environment, episodes, first_seed)
     half = episodes // 2
-    second = side.call(_play, policy, environment, episodes - half, first_seed + half)
-    first = _play(policy, environment, half, first_seed)
+    second = executor.submit(_play_policy, policy, environment, episodes - half, first_seed + half)
+    first = _play_policy(policy, environment, half, first_seed)
     return Evaluation(first.returns + second.result().returns, first_seed)
 
 
-def _play(policy: ExportablePolicy, environment: Environment, episodes: int, first_seed: int) -> Evaluation:
-    return play(policy.player, environment, episodes, first_seed)
+def _play_policy(policy: ExportablePolicy, environment: Environment, episodes: int, first_seed: int) -> Evaluation:
+    return play(Player.exportable(policy), environment, episodes, first_seed)
 
 
 def observations(player: Player, environment: Environment, count: int, first_seed: int) -> dict[str, np.ndarray]:
-    """`count` observations (fewer if 32 episodes end sooner) by the names of the graph's inputs, `[n, *leaf.shape]`."""
+    """Return observations from 32 parallel episodes, by the names of the graph's inputs.
+
+    Returns:
+        Arrays `[count, *leaf.shape]` in the dtypes of the leaves; shorter if all episodes end before.
+    """
     collected = [observation for observation, _ in visited(player, environment, count, first_seed)]
     return stack(player.observation_space, collected, OBSERVATIONS)
 
 
 def visited(player: Player, environment: Environment, count: int, first_seed: int) -> list[tuple[Any, State]]:
-    """`count` observations (fewer if 32 episodes end sooner), as the policy meets them, with its state before each."""
+    """Return pairs of an observation and the policy's state before it, from 32 parallel episodes.
+
+    Returns:
+        At most `count` pairs; fewer if all episodes end before.
+    """
     collected: list[tuple[Any, State]] = []
-    for _, batch, states, _ in _steps(player, environment, 32, first_seed):
-        collected.extend(zip(batch, states, strict=True))
+    for step in _steps(player, environment, _COLLECTED_EPISODES, first_seed):
+        collected.extend(zip(step.observations, step.states, strict=True))
         if len(collected) >= count:
             break
     return collected[:count]
 
 
-def _steps(
-    player: Player, environment: Environment, episodes: int, first_seed: int
-) -> Iterator[tuple[list[int], list[Any], list[State], list[float]]]:
-    """Of each step: the episodes still going, their observations, their states before it, their rewards."""
+class _Step(NamedTuple):
+    """One step of all unfinished episodes: their indices, and what each observed, remembered and received."""
+
+    episodes: list[int]
+    observations: list[Any]
+    states: list[State]
+    rewards: list[float]
+
+
+def _steps(player: Player, environment: Environment, episodes: int, first_seed: int) -> Iterator[_Step]:
+    """Step episodes in parallel until the last one ends."""
     with contextlib.ExitStack() as opened:
         environments = [opened.enter_context(contextlib.closing(environment.make())) for _ in range(episodes)]
         current: dict[int, Any] = {
@@ -122,15 +141,15 @@ def _steps(
         }
         states: dict[int, State] = dict.fromkeys(current, player.initial_state())
         while current:
-            alive, batch = list(current), list(current.values())
-            before = [states[index] for index in alive]
+            unfinished, batch = list(current), list(current.values())
+            before = [states[index] for index in unfinished]
             actions, after = player.act(batch, before)
-            states = dict(zip(alive, after, strict=True))
+            states = dict(zip(unfinished, after, strict=True))
             rewards = []
-            for index, action in zip(alive, actions, strict=True):
+            for index, action in zip(unfinished, actions, strict=True):
                 observation, reward, terminated, truncated, _ = environments[index].step(action)
                 rewards.append(float(reward))
                 current[index] = observation
                 if terminated or truncated:
                     del current[index]
-            yield alive, batch, before, rewards
+            yield _Step(unfinished, batch, before, rewards)

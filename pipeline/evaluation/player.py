@@ -1,4 +1,4 @@
-"""Policies as episodes see them: observations of the environment in, actions that it takes out, state carried along."""
+"""Adapts a policy to episodes: from observations of the environment to its actions, with recurrent state."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,9 +9,9 @@ from gymnasium import Space
 from numpy.typing import NDArray
 
 from pipeline.environments.nested_spaces import Batch, stack, unstack
-from pipeline.tensors import STATE_IN, STATE_OUT
+from pipeline.export.exportable_policy import ExportablePolicy
 from serving.policy.policy import Policy
-from serving.policy.spaces import ACTION, OBSERVATIONS
+from serving.policy.tensors import ACTION, OBSERVATIONS, STATE_IN, STATE_OUT
 
 State = Mapping[str, NDArray[Any]]
 """The recurrent state of one episode, by name; empty if the policy is not recurrent."""
@@ -19,13 +19,13 @@ State = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Player:
-    """A greedy policy.
+    """A greedy policy that acts in several episodes at once.
 
     Attributes:
-        observation_space: Of the environment.
-        action_space: Of the environment.
-        run: Inputs of the graph -> outputs, by name; noise need not be given.
-        state_shapes: Of the arrays of the state, by name.
+        observation_space: The environment's observation space.
+        action_space: The environment's action space.
+        run: Computes the outputs of the graph from its inputs, by name; the input `noise` is optional.
+        state_shapes: The shapes of the recurrent state's arrays, by name.
     """
 
     observation_space: Space[Any]
@@ -35,7 +35,7 @@ class Player:
 
     @classmethod
     def served(cls, policy: Policy) -> Self:
-        """A policy as serving has it."""
+        """Return a player of a policy as serving loads it."""
         interface = policy.interface
 
         def run(feeds: Batch) -> Batch:
@@ -43,24 +43,27 @@ class Player:
 
         return cls(policy.observation_space, policy.action_space, run, interface.state_shapes)
 
+    @classmethod
+    def exportable(cls, policy: ExportablePolicy) -> Self:
+        """Return a player of a policy in torch."""
+        return cls(policy.observation_space, policy.action_space, policy.run, policy.state.shapes)
+
     def initial_state(self) -> State:
-        """Of an episode's first step."""
+        """Return the state before the first step of an episode: zeros."""
         return {name: np.zeros(shape, np.float32) for name, shape in self.state_shapes.items()}
 
     def act(self, observations: Sequence[Any], states: Sequence[State]) -> tuple[list[Any], list[State]]:
-        """One step of several episodes.
+        """Compute the actions of one step, one for each episode.
 
         Args:
-            observations: As the environments gave them.
-            states: Of the episodes, before the step.
+            observations: Elements of the observation space.
+            states: The state of each episode before the step.
 
         Returns:
-            The actions, as the environments take them, and the states after the step.
+            Elements of the action space, and the state of each episode after the step.
         """
         feeds = stack(self.observation_space, observations, OBSERVATIONS)
-        feeds |= {
-            f"{STATE_IN}{name}": np.stack([np.asarray(state[name]) for state in states]) for name in self.state_shapes
-        }
+        feeds |= {f"{STATE_IN}{name}": np.stack([state[name] for state in states]) for name in self.state_shapes}
         outputs = self.run(feeds)
         after = [
             {name: outputs[f"{STATE_OUT}{name}"][index] for name in self.state_shapes} for index in range(len(states))

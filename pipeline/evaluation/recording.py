@@ -1,4 +1,4 @@
-"""An episode as an animated GIF, which MLflow's UI plays."""
+"""Records an episode as an animated GIF, which MLflow's UI plays."""
 
 import contextlib
 import os
@@ -8,36 +8,37 @@ import gymnasium
 import numpy as np
 from PIL import Image
 
-from pipeline.bundle import assemble as bundle
 from pipeline.environments.make import Environment
 from pipeline.evaluation.player import Player
+from serving.policy.bundle import Bundle
+from serving.policy.policy import Policy
 
-#: Enough to see what the policy does, small enough to load at once.
+#: 10 s in the environment's own time, at a size that a browser loads at once.
 _FRAMES = 125
 _FRAMES_PER_S = 12.5
 _WIDTH = 300
 
 
-def record(directory: Path, environment: Environment, seed: int, file: Path) -> bool:
-    """Play a greedy episode and write up to 10 s of it, in the environment's own time.
+def record(bundle: Path, environment: Environment, seed: int, file: Path) -> bool:
+    """Play a greedy episode and write the first 10 s of it, in the environment's own time.
 
     Args:
-        directory: The policy, an assembled bundle.
-        environment: Where to play.
-        seed: Of the episode's reset.
-        file: Where to.
+        bundle: The directory of a complete bundle.
+        environment: The environment to play in.
+        seed: The seed of the episode.
+        file: The GIF to write.
 
     Returns:
-        Whether there is one: some environments draw no pictures.
+        False, with nothing written, if the environment renders no images or lacks a package for it.
     """
-    # Pictures are drawn in memory; without this, pygame would look for a screen and a sound card.
+    # pygame renders in memory; without these it opens a display and a sound device.
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     if "rgb_array" not in environment.render_modes:
         return False
     try:
-        frames = _frames(Player.served(bundle.load(directory)), environment, seed)
+        frames = _frames(Player.served(Policy.load(Bundle.read(bundle))), environment, seed)
     except (gymnasium.error.Error, ImportError):
         return False
     frames[0].save(file, save_all=True, append_images=frames[1:], duration=1000 / _FRAMES_PER_S, loop=0)
@@ -49,18 +50,19 @@ def _frames(player: Player, environment: Environment, seed: int) -> list[Image.I
         stride = max(1, round(made.metadata.get("render_fps", 30) / _FRAMES_PER_S))
         observation, _ = made.reset(seed=seed)
         states = [player.initial_state()]
-        frames = [_picture(made.render())]
+        frames = [_image(made.render())]
         for step in range(1, stride * _FRAMES):
             (action,), states = player.act([observation], states)
             observation, _, terminated, truncated, _ = made.step(action)
             if step % stride == 0:
-                frames.append(_picture(made.render()))
+                frames.append(_image(made.render()))
             if terminated or truncated:
                 break
         return frames
 
 
-def _picture(pixels: object) -> Image.Image:
+def _image(pixels: object) -> Image.Image:
+    """Return a small image of 64 colours."""
     image = Image.fromarray(np.asarray(pixels, np.uint8))
     small = image.resize((_WIDTH, round(image.height * _WIDTH / image.width)), Image.Resampling.BOX)
     return small.quantize(64, method=Image.Quantize.FASTOCTREE)

@@ -1,1 +1,1 @@
-"""RLlib's PPO: the trainer, the environment runner and learner, Ray's start and stop, and the layout of checkpoints."""
+"""Trains with RLlib's PPO: the trainer, the sampling and learning loops, checkpoints, and Ray's start and stop."""

@@ -1,4 +1,4 @@
-"""Errors of Ray and RLlib."""
+"""Errors of joining Ray and of its resources."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -8,7 +8,7 @@ from pipeline.errors import PipelineError
 
 @dataclass(eq=False)
 class NotEnoughResources(PipelineError):
-    """Ray would wait forever for processors that it does not have."""
+    """Training needs more CPUs or GPUs than Ray has, and would wait for them forever."""
 
     resource: str
     needed: float
@@ -16,6 +16,19 @@ class NotEnoughResources(PipelineError):
     settings: str
 
     template: ClassVar[str] = (
-        "Training needs {needed:g} {resource} ({settings}), and there are {available:g}. "
-        "Ask for fewer, or join a Ray cluster that has them: --address"
+        "Training needs {needed:g} {resource} ({settings}), and Ray has {available:g}. "
+        "Lower these settings, or join a Ray cluster that has enough: --address"
+    )
+
+
+@dataclass(eq=False)
+class ClusterUnreachable(PipelineError):
+    """No Ray cluster accepts this process at the address."""
+
+    address: str
+    reason: str
+
+    template: ClassVar[str] = (
+        "Cannot join the Ray cluster at {address}: {reason}. If it requires a token, set RAY_AUTH_MODE=token and "
+        "RAY_AUTH_TOKEN."
     )

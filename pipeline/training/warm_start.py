@@ -7,7 +7,7 @@ import mlflow
 
 from pipeline.bundle import assemble as bundle
 from pipeline.environments.make import Environment
-from pipeline.export.observation_filter import FrozenFilter
+from pipeline.rllib.checkpoint_layout import load_filter
 from pipeline.rllib.trainer import Trainer
 from pipeline.tracking import run as tracking
 from pipeline.training.errors import CannotContinueFrom
@@ -35,7 +35,7 @@ class InitialPolicy:
         Raises:
             CannotContinueFrom: If the network has another shape, or either policy filters observations.
         """
-        if trainer.is_filtered or FrozenFilter.of_checkpoint(self.checkpoint) is not None:
+        if trainer.is_filtered or load_filter(self.checkpoint) is not None:
             reason = "the statistics of a mean/std filter cannot be transferred. Start a new training."
             raise CannotContinueFrom(self.uri, reason)
         try:

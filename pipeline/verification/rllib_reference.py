@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from ray.rllib.connectors.env_to_module import EnvToModulePipeline, MeanStdFilter
 from ray.rllib.connectors.module_to_env import ModuleToEnvPipeline
 from ray.rllib.core.columns import Columns
-from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.spaces.space_utils import unbatch
 
@@ -19,14 +18,8 @@ from pipeline.environments.action_adapters import adapted, from_policy
 from pipeline.environments.nested_spaces import stack
 from pipeline.evaluation.player import State
 from pipeline.export.recurrent_state import StateLayout
-from pipeline.tensors import ACTION_DIST_INPUTS
-from serving.policy.spaces import ACTION
-
-#: Where RLlib's checkpoints keep the policy's module.
-MODULE_IN_CHECKPOINT = "learner_group/learner/rl_module/default_policy"
-
-#: Where RLlib's checkpoints keep the connectors: at the top level where there is no local environment runner.
-_CONNECTOR_DIRECTORIES = ("env_runner", ".")
+from pipeline.rllib.checkpoint_layout import connectors, load_module
+from serving.policy.tensors import ACTION, ACTION_DIST_INPUTS
 
 
 class Reference:
@@ -41,13 +34,9 @@ class Reference:
     def __init__(self, checkpoint: Path, observation_space: Space[Any], action_space: Space[Any]) -> None:
         self._observation_space = observation_space
         self._action_space = action_space
-        self._module = TorchRLModule.from_checkpoint(checkpoint / MODULE_IN_CHECKPOINT)
+        self._module = load_module(checkpoint)
         self._state = StateLayout.of(self._module, with_critic=False)
-        directory = next(
-            checkpoint / each
-            for each in _CONNECTOR_DIRECTORIES
-            if (checkpoint / each / "env_to_module_connector").is_dir()
-        )
+        directory = connectors(checkpoint)
         self._env_to_module = EnvToModulePipeline.from_checkpoint(directory / "env_to_module_connector")
         self._module_to_env = ModuleToEnvPipeline.from_checkpoint(directory / "module_to_env_connector")
         for connector in self._env_to_module.connectors:

@@ -14,8 +14,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 from pipeline.bundle import assemble as bundle
 from pipeline.config import TrainConfig
-from pipeline.rllib import env_runner as sampling
-from pipeline.rllib import learner as learning
+from pipeline.rllib import env_runner, learner
 from pipeline.rllib.trainer import Trainer
 
 CONFIG = TrainConfig(train_batch_size_per_learner=800, minibatch_size=400, num_epochs=1)
@@ -75,8 +74,8 @@ def test_the_same_seed_gives_the_same_metrics_and_the_same_actions(cartpole, tmp
 
 def test_training_is_that_of_rllib_number_for_number(cartpole, tmp_path, monkeypatch):
     ours = trained(7, cartpole, tmp_path / "ours")
-    monkeypatch.setattr(sampling, "ArrayEnvRunner", SingleAgentEnvRunner)
-    monkeypatch.setattr(learning, "OneCheckLearner", PPOTorchLearner)
+    monkeypatch.setattr(env_runner, "ArrayEnvRunner", SingleAgentEnvRunner)
+    monkeypatch.setattr(learner, "OneCheckLearner", PPOTorchLearner)
     theirs = trained(7, cartpole, tmp_path / "theirs")
     assert ours[:2] == theirs[:2]
     np.testing.assert_array_equal(ours[2], theirs[2])

@@ -1,0 +1,34 @@
+"""The paths inside an RLlib checkpoint, and what training and export load from them."""
+
+import pickle
+from pathlib import Path
+
+from ray.rllib.core.rl_module.torch import TorchRLModule
+
+from pipeline.export.observation_filter import FrozenFilter
+
+#: The networks of all policies; also the name of the component that `restore_from_path` restores.
+MODULES = "learner_group/learner/rl_module"
+
+#: The network of the one policy that this package trains.
+_MODULE = f"{MODULES}/default_policy"
+
+#: Connectors are in the first directory, or at the top level if no environment runner was local.
+_CONNECTOR_DIRECTORIES = ("env_runner", ".")
+
+
+def load_module(checkpoint: Path) -> TorchRLModule:
+    """Return the network of the policy, with its weights."""
+    return TorchRLModule.from_checkpoint(checkpoint / _MODULE)
+
+
+def load_filter(checkpoint: Path) -> FrozenFilter | None:
+    """Return the observation filter that the policy was trained behind, or None if it was trained without one."""
+    file = connectors(checkpoint) / "env_to_module_connector" / "MeanStdFilter" / "state.pkl"
+    return FrozenFilter(pickle.loads(file.read_bytes())) if file.is_file() else None  # noqa: S301  # checkpoints are pickles
+
+
+def connectors(checkpoint: Path) -> Path:
+    """Return the directory of the connectors `env_to_module_connector` and `module_to_env_connector`."""
+    candidates = [checkpoint / name for name in _CONNECTOR_DIRECTORIES]
+    return next(each for each in candidates if (each / "env_to_module_connector").is_dir())

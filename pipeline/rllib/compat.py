@@ -1,0 +1,112 @@
+"""Every use of private parts of Ray and RLlib in training, written for Ray 2.60.
+
+When a part is missing in another version, training logs a warning and uses the public way, which is slower.
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+from ray.rllib.env.env_runner import EnvRunner
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+
+_logger = logging.getLogger(__name__)
+
+#: The private members of RLlib's environment runner that `CustomSamplingRunner` uses or overrides.
+_SAMPLING_MEMBERS = (
+    "_sample",
+    "_seed",
+    "_weights_seq_no",
+    "_done_episodes_for_metrics",
+    "_ongoing_episodes_for_metrics",
+    "_increase_sampled_metrics",
+    "_make_on_episode_callback",
+)
+
+
+def supports_custom_sampling() -> bool:
+    """Return whether `CustomSamplingRunner` works with the installed RLlib; log a warning if it does not."""
+    known = {*dir(SingleAgentEnvRunner), *_names_in(SingleAgentEnvRunner.__init__), *_names_in(EnvRunner.__init__)}
+    missing = [name for name in _SAMPLING_MEMBERS if name not in known]
+    if missing:
+        _logger.warning(
+            "RLlib %s has no SingleAgentEnvRunner.%s: training samples with RLlib's own environment runner, which is "
+            "slower. --sampling rllib silences this warning.",
+            ray.__version__,
+            ", ".join(missing),
+        )
+    return not missing
+
+
+class CustomSamplingRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib has no types
+    """RLlib's environment runner with a replaceable sampling loop; subclasses implement `sample_steps`."""
+
+    def sample_steps(
+        self, num_steps: int, *, explore: bool, force_reset: bool
+    ) -> tuple[list[SingleAgentEpisode], list[SingleAgentEpisode], int]:
+        """Return the episodes that ended, the parts of unfinished ones, and the number of environment steps."""
+        raise NotImplementedError
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of this runner's environments."""
+        seed: int | None = self._seed
+        return seed
+
+    @property
+    def weights_number(self) -> int:
+        """The sequence number of the weights that the learner sent last."""
+        number: int = self._weights_seq_no
+        return number
+
+    def _sample(
+        self, *, num_timesteps: int | None = None, explore: bool, force_reset: bool = False, **more: Any
+    ) -> list[SingleAgentEpisode]:
+        """Sample with `sample_steps`; recurrent policies and whole episodes are sampled by RLlib's own loop."""
+        if num_timesteps is None or self.module.is_stateful():
+            episodes: list[SingleAgentEpisode] = super()._sample(
+                num_timesteps=num_timesteps, explore=explore, force_reset=force_reset, **more
+            )
+            return episodes
+        if force_reset:
+            self._ongoing_episodes_for_metrics.clear()
+        done, ongoing, steps = self.sample_steps(num_timesteps, explore=explore, force_reset=force_reset)
+        for episode in done:
+            self._make_on_episode_callback("on_episode_end", 0, [episode])
+        self._done_episodes_for_metrics.extend(done)
+        for episode in ongoing:
+            self._ongoing_episodes_for_metrics[episode.id_].append(episode)
+        self._increase_sampled_metrics(steps, len(done))
+        return done + ongoing
+
+
+@contextlib.contextmanager
+def without_ray() -> Iterator[None]:
+    """Let RLlib train in this process without a Ray, which takes seconds of two cores to start.
+
+    RLlib stores configuration and weights with `ray.put` for remote environment runners even if there are none. Within
+    the block, `ray.put` returns its argument.
+    """
+    if "put" not in _names_in(EnvRunnerGroup.__init__):
+        _logger.warning("RLlib %s does not store weights with ray.put: training starts a Ray.", ray.__version__)
+        ray.init(address="local", include_dashboard=False, num_cpus=0, logging_level=logging.ERROR, log_to_driver=False)
+        try:
+            yield
+        finally:
+            ray.shutdown()
+        return
+    put, ray.put = ray.put, lambda value: value
+    try:
+        yield
+    finally:
+        ray.put = put
+
+
+def _names_in(function: Any) -> tuple[str, ...]:
+    """Return the names of the attributes and globals that a Python function uses."""
+    names: tuple[str, ...] = function.__code__.co_names
+    return names
