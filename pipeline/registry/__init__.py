@@ -1,1 +1,1 @@
-"""Writes MLflow's model registry: registration, promotion past the gate, rollback and history."""
+"""Writes MLflow's model registry: registers, evaluates, promotes and rolls back versions, and keeps their history."""

@@ -8,28 +8,28 @@ from pipeline.errors import PipelineError
 
 @dataclass(eq=False)
 class PromotionRefused(PipelineError):
-    """The gate objects to a version; the registry is as it was."""
+    """The gate objects to a version; the registry is unchanged."""
 
     version: int
-    slot: str
+    target: str
     objections: Sequence[str]
 
     def __str__(self) -> str:
-        return (
-            f"Version {self.version} was not promoted to {self.slot}: {'; '.join(self.objections)}. --force overrides."
-        )
+        reasons = "; ".join(self.objections)
+        return f"Version {self.version} was not promoted to {self.target}: {reasons}. --force overrides."
 
 
 @dataclass(eq=False)
 class NothingToRollBack(PipelineError):
-    """No other version stood in a stage or behind an alias, or none that still exists."""
+    """A stage or alias referred to no earlier version, or none that still exists."""
 
     model: str
-    slot: str
+    target: str
     version: int | None
 
     def __str__(self) -> str:
-        now = "it is empty now" if self.version is None else f"version {self.version} stands there now"
+        now = "no version" if self.version is None else f"version {self.version}"
         return (
-            f"Nothing to roll back to in {self.slot} of '{self.model}': {now}, and none that still exists stood before."
+            f"Cannot roll back {self.target} of '{self.model}': it refers to {now} now, "
+            "and no version that it referred to before still exists."
         )

@@ -1,4 +1,4 @@
-"""Evaluating a registered version, exactly as it will be served."""
+"""Evaluates a registered version with the graph that is served."""
 
 from dataclasses import dataclass
 
@@ -15,8 +15,8 @@ from serving.registry.tracking import check_tracking_server
 
 
 @dataclass(frozen=True)
-class Evaluated:
-    """An evaluation, and where it is recorded."""
+class RecordedEvaluation:
+    """An evaluation of a version, and the MLflow run that records it."""
 
     name: str
     version: int
@@ -24,17 +24,17 @@ class Evaluated:
     evaluation: Evaluation
 
 
-def evaluate(model_uri: str, episodes: int, seed: int) -> Evaluated:
-    """Play greedy episodes with a registered version and record them in MLflow, linked to the version.
+def evaluate(model_uri: str, episodes: int, seed: int) -> RecordedEvaluation:
+    """Play greedy episodes with a registered version, and record the returns in a run and in tags of the version.
 
     Args:
-        model_uri: `models:/NAME/VERSION`, or a stage, an alias, `latest`.
-        episodes: How many.
+        model_uri: `models:/NAME/VERSION`, or a stage, an alias or `latest` instead of the number.
+        episodes: The number of episodes.
         seed: Episode i is reset with `seed + i`.
 
     Raises:
         ServingError: If the version cannot be resolved, fetched, verified or loaded.
-        EnvironmentNotFound: If the environment that it was trained on is not installed here.
+        EnvironmentNotFound: If the environment that it was trained in is not installed.
     """
     check_tracking_server()
     version = resolve(model_uri)
@@ -47,4 +47,4 @@ def evaluate(model_uri: str, episodes: int, seed: int) -> Evaluated:
         tracking.log_evaluation(run_id, result, tracking.model_id_of(version.name, version.version))
         for key, value in tracking.version_tags(result).items():
             client.set_model_version_tag(version.name, str(version.version), key, value)
-        return Evaluated(version.name, version.version, run_id, result)
+        return RecordedEvaluation(version.name, version.version, run_id, result)

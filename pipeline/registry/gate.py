@@ -1,4 +1,4 @@
-"""Whether a challenger may take the champion's place."""
+"""Decides whether a version (the challenger) may replace the current version of a target (the champion)."""
 
 import math
 from dataclasses import dataclass
@@ -7,22 +7,41 @@ import numpy as np
 
 from pipeline.evaluation.evaluation import Evaluation
 
-#: Confidence of the bound on the difference.
-CONFIDENCE = 0.95
+_CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The settings of the gate.
+
+    Attributes:
+        episodes: Greedy episodes that the challenger and the champion play each.
+        seed: Episode i is reset with `seed + i`, for both.
+        threshold: The mean return to reach. By default it is the target return of the version's training (its tag
+            `target_return`), else the environment's reward threshold, else none.
+        tolerance: The fraction of the champion's mean return that may be lost.
+        force: Promote in spite of objections, and record them.
+    """
+
+    episodes: int = 100
+    seed: int = 0
+    threshold: float | None = None
+    tolerance: float = 0.02
+    force: bool = False
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A challenger's greedy returns beside the champion's, on the same seeds.
+    """The comparison of a challenger's greedy returns with the champion's on the same seeds.
 
-    The challenger passes if its mean return reaches the threshold, and if it is not worse than the champion: the lower
-    end of the one-sided 95% confidence interval of the mean paired difference (Student's t over the seeds) must not lie
+    The challenger passes if its mean return reaches the threshold and it is not worse than the champion: the lower end
+    of the one-sided 95% confidence interval of the mean paired difference (Student's t over the seeds) must not be
     below minus the tolerance, a fraction of the champion's mean return.
 
     Attributes:
-        challenger: Its evaluation.
-        champion: Its evaluation on the same seeds; None if nothing stood there.
-        threshold: The mean return to reach; None if there is none.
+        challenger: The challenger's evaluation.
+        champion: The champion's evaluation on the same seeds; None without a champion.
+        threshold: The mean return to reach, or None.
         tolerance: The fraction of the champion's mean return that may be lost.
     """
 
@@ -33,20 +52,19 @@ class Verdict:
 
     @property
     def difference_bound(self) -> float | None:
-        """The lower bound of the mean of challenger - champion; None without a champion."""
+        """The lower confidence bound of the mean of challenger - champion; None without a champion."""
         if self.champion is None:
             return None
-        differences = np.subtract(self.challenger.returns, self.champion.returns)
-        return _lower_bound(differences)
+        return _lower_bound(np.subtract(self.challenger.returns, self.champion.returns))
 
     @property
     def allowed_loss(self) -> float:
-        """How far below 0 the bound may lie."""
+        """How far the bound may be below 0."""
         return 0.0 if self.champion is None else self.tolerance * abs(self.champion.mean)
 
     @property
     def objections(self) -> list[str]:
-        """Why the challenger may not be promoted; empty if it may."""
+        """The reasons not to promote the challenger; empty if it passes."""
         found = []
         if self.threshold is not None and self.challenger.mean < self.threshold:
             found.append(f"its mean return {self.challenger.mean:.1f} is below the threshold {self.threshold:g}")
@@ -60,17 +78,15 @@ class Verdict:
 
     @property
     def figures(self) -> str:
-        """The comparison in a few words, for the history."""
+        """A summary of the comparison for the history."""
         if self.champion is None:
             return f"return {self.challenger.mean:.1f}, no champion"
         return f"return {self.challenger.mean:.1f} against {self.champion.mean:.1f}, bound {self.difference_bound:+.1f}"
 
 
 def _lower_bound(differences: np.ndarray) -> float:
-    from scipy.stats import t
+    # scipy's ttest_1samp(...).confidence_interval() warns and returns NaN where all differences are equal.
+    from scipy.stats import sem, t
 
     count = len(differences)
-    if count == 1:
-        return -math.inf
-    error = float(np.std(differences, ddof=1)) / math.sqrt(count)
-    return float(np.mean(differences)) - float(t.ppf(CONFIDENCE, count - 1)) * error
+    return -math.inf if count == 1 else float(differences.mean() - t.ppf(_CONFIDENCE, count - 1) * sem(differences))

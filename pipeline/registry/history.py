@@ -1,6 +1,7 @@
-"""What stood in a stage or alias, when, by whom and why: tags of the registered model, where the MLflow UI shows them.
+"""The history of a stage or alias: which version it referred to, since when, by whom and why.
 
-A tag `history.stage.Production.2026-11-22T20:31:43.104729Z` holds one event as JSON.
+Each event is a tag of the registered model, which the MLflow UI shows. The tag
+`history.stage.Production.2026-11-22T20:31:43.104729Z` holds the event of that time as JSON.
 """
 
 import getpass
@@ -12,25 +13,22 @@ from datetime import UTC, datetime
 
 import mlflow
 
-from pipeline.registry.target import STAGES, Slot
+from pipeline.registry.target import STAGES, Target
 
-#: Reasons that the code looks for; a promotion's own is the gate's figures.
 BY_HAND = "by hand"
 ROLLBACK = "rollback"
-
-UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
 class Event:
-    """A change of what stands in a slot.
+    """A change of the version that a target refers to.
 
     Attributes:
-        at: When, in UTC and ISO 8601; for a change by hand, when a command first saw it.
-        version: What stands there since; None if it was emptied.
+        at: The time in UTC, ISO 8601. For a change by hand, it is when a command first noticed it.
+        version: The version from then on; None if there was none.
         by: The user; `unknown` for a change by hand.
         kind: `promotion`, `forced`, `rollback` or `by hand`.
-        why: In words: the gate's figures, or what the change undid.
+        why: The reason in words: the gate's figures, or which version a rollback replaced.
     """
 
     at: str
@@ -40,58 +38,59 @@ class Event:
     why: str
 
 
-def record(slot: Slot, version: int | None, kind: str, why: str, by: str | None = None) -> Event:
-    """Append an event to the history of a slot."""
+def record(target: Target, version: int | None, kind: str, why: str, by: str | None = None) -> Event:
+    """Append an event to the history of a target. `by` defaults to the current user."""
     at = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     event = Event(at, version, by or _user(), kind, why)
     fields = {key: value for key, value in asdict(event).items() if key != "at"}
-    mlflow.MlflowClient().set_registered_model_tag(slot.model, f"{_prefix(slot)}{at}", json.dumps(fields))
+    mlflow.MlflowClient().set_registered_model_tag(target.model, f"{_prefix(target)}{at}", json.dumps(fields))
     return event
 
 
-def events(slot: Slot) -> list[Event]:
-    """The history of a slot, the oldest first, a change by hand that nobody recorded yet included (and recorded)."""
-    tags = mlflow.MlflowClient().get_registered_model(slot.model).tags
-    prefix = _prefix(slot)
+def events(target: Target) -> list[Event]:
+    """Return the history of a target, the oldest event first.
+
+    If the target's version differs from the last event, someone changed it in the MLflow UI or API. That change is
+    recorded first, so that it is part of the history.
+    """
+    tags = mlflow.MlflowClient().get_registered_model(target.model).tags
+    prefix = _prefix(target)
     found = [Event(key.removeprefix(prefix), **json.loads(tags[key])) for key in sorted(tags) if key.startswith(prefix)]
-    occupant = slot.occupant()
-    if occupant != (found[-1].version if found else None):
-        found.append(record(slot, occupant, BY_HAND, "seen by a command; made in the MLflow UI or API", by=UNKNOWN))
+    version = target.current_version()
+    if version != (found[-1].version if found else None):
+        found.append(record(target, version, BY_HAND, "changed in the MLflow UI or API", by="unknown"))
     return found
 
 
-def slots(model: str) -> list[Slot]:
-    """The stages that can be served, and every alias the model has."""
+def targets(model: str) -> list[Target]:
+    """Return the stages that servers use, and all aliases of the model."""
     aliases = mlflow.MlflowClient().get_registered_model(model).aliases
-    return [*(Slot(model, stage) for stage in STAGES), *(Slot(model, alias, is_alias=True) for alias in aliases)]
+    return [*(Target(model, stage) for stage in STAGES), *(Target(model, alias, is_alias=True) for alias in aliases)]
 
 
 def previous(history: Sequence[Event], existing: Sequence[int]) -> int | None:
-    """The version that a rollback puts back: the one before the last change that no rollback has undone yet.
+    """Return the version that a rollback restores: the one before the last change that no rollback has undone.
 
-    A change by hand counts as any other. A version that was deleted since, or that is the present one, is passed over.
+    A change by hand counts as any other. Versions that no longer exist, and the current one, are skipped.
 
     Args:
-        history: Of one slot, the oldest event first.
-        existing: The versions that the registry still has.
+        history: The history of one target, the oldest event first.
+        existing: The versions that still exist in the registry.
     """
-    stood: list[int | None] = []
+    versions: list[int | None] = []
     for event in history:
-        if event.kind == ROLLBACK and event.version in stood:
-            # What was rolled back is forgotten, so that the next rollback goes one further.
-            del stood[_last_index(stood, event.version) + 1 :]
+        if event.kind == ROLLBACK and event.version in versions:
+            # Forget the versions that were rolled back, so that the next rollback goes back further.
+            last = len(versions) - 1 - versions[::-1].index(event.version)
+            del versions[last + 1 :]
         else:
-            stood.append(event.version)
-    present = stood.pop() if stood else None
-    return next((version for version in reversed(stood) if version in existing and version != present), None)
+            versions.append(event.version)
+    current = versions.pop() if versions else None
+    return next((version for version in reversed(versions) if version in existing and version != current), None)
 
 
-def _last_index(stood: Sequence[int | None], version: int | None) -> int:
-    return len(stood) - 1 - list(reversed(stood)).index(version)
-
-
-def _prefix(slot: Slot) -> str:
-    return f"history.{'alias' if slot.is_alias else 'stage'}.{slot.name}."
+def _prefix(target: Target) -> str:
+    return f"history.{'alias' if target.is_alias else 'stage'}.{target.name}."
 
 
 def _user() -> str:

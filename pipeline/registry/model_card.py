@@ -1,5 +1,6 @@
-"""The model card: what a person reads of a version before trusting it."""
+"""Writes the model card: the description of a version in the registry."""
 
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -9,25 +10,25 @@ from pipeline.environments.make import Environment
 from pipeline.environments.nested_spaces import to_json
 from pipeline.evaluation.evaluation import Evaluation
 
-#: Characters of a space or an observation; MLflow keeps 5,000 of the card on most databases.
+#: The most characters of a space or an observation; most databases limit the whole card to 5,000.
 _LONGEST = 600
 
 _CARD = """\
 PPO policy for **{env_id}**, trained with Ray RLlib, served as ONNX.
 
-**Trained on** `{env_id}`, {best_step:,} environment steps, seed {seed}{origin}. Run `{run_id}`, code `{commit}`.
+**Training** on `{env_id}`, {best_step:,} environment steps, seed {seed}{origin}. Run `{run_id}`, code `{commit}`.
 
-**How** {network} network, discount {gamma:g}, lambda {lambda_:g}, learning rate {lr:g} to {lr_final:g}, \
-{envs} environments, batches of {batch:,}. All settings: the run's parameters.
+**Settings** {network} network, discount {gamma:g}, lambda {lambda_:g}, learning rate {lr:g} to {lr_final:g}, \
+{envs} environments, batches of {batch:,}. The run's parameters list all settings.
 
-**How well** greedy return **{mean:.1f}** over {episodes} episodes on seeds that training never saw: standard \
-deviation {std:.1f}, median {median:.1f}, from {minimum:.1f} to {maximum:.1f}. {verdict}
+**Evaluation** mean greedy return **{mean:.1f}** over {episodes} episodes, on seeds that training did not use: \
+standard deviation {std:.1f}, median {median:.1f}, from {minimum:.1f} to {maximum:.1f}. {verdict}
 
-**Limits** Judged by its greedy actions on `{env_id}` as it is, with no noise and no changed dynamics; observations \
-far from those of its rollouts were not tried. Input: {observation_space}. \
+**Limits** Evaluated with greedy actions on unmodified `{env_id}` only; untested on changed dynamics and on \
+observations far from those of its rollouts. Input: {observation_space}. \
 Output: {action_space}.
 
-**Query** once it stands in Production and `python -m serving run` is up:
+**Query** after its promotion to Production, with `python -m serving run` running:
 
 ```
 curl -s http://127.0.0.1:8000/cartpole-ppo -d '{{"observation": {example}}}'
@@ -46,7 +47,7 @@ def write(
     target_return: float | None,
     origin: str | None,
 ) -> str:
-    """The card as Markdown."""
+    """Return the card as Markdown."""
     return _CARD.format(
         env_id=environment.id,
         best_step=best_step,
@@ -70,22 +71,19 @@ def write(
         verdict=_verdict(evaluation, target_return),
         observation_space=_short(" ".join(str(environment.observation_space).split())),
         action_space=_short(" ".join(str(environment.action_space).split())),
-        example=_short(json.dumps(evaluation_example(environment))),
+        example=_short(json.dumps(_example(environment))),
     )
 
 
-def evaluation_example(environment: Environment) -> Any:
-    """An observation to ask about: the first of an episode, as JSON has it."""
-    made = environment.make()
-    try:
+def _example(environment: Environment) -> Any:
+    """Return the first observation of an episode in JSON form."""
+    with contextlib.closing(environment.make()) as made:
         observation, _ = made.reset(seed=0)
-    finally:
-        made.close()  # type: ignore[no-untyped-call]
     return to_json(environment.observation_space, observation, digits=3)
 
 
 def _short(text: str) -> str:
-    """The text, cut where it would fill the card: an image's numbers would."""
+    """Return the text, truncated if it would fill the card, as the numbers of an image would."""
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
 
@@ -97,6 +95,6 @@ def _network(config: TrainConfig) -> str:
 
 def _verdict(evaluation: Evaluation, target_return: float | None) -> str:
     if target_return is None:
-        return "There was no target."
+        return "Training had no target return."
     reached = "reached" if evaluation.mean >= target_return else "**not reached**"
-    return f"The target of {target_return:g} was {reached}."
+    return f"The target return of {target_return:g} was {reached}."

@@ -1,4 +1,4 @@
-"""Which version stands in a stage or behind an alias: promotion past the gate, rollback, the list of versions."""
+"""Promotes versions to a stage or alias, rolls back, and lists versions."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -15,9 +15,9 @@ from pipeline.evaluation.evaluation import Evaluation
 from pipeline.evaluation.player import Player
 from pipeline.registry import history
 from pipeline.registry.errors import NothingToRollBack, PromotionRefused
-from pipeline.registry.gate import Verdict
+from pipeline.registry.gate import Gate, Verdict
 from pipeline.registry.history import Event
-from pipeline.registry.target import STAGES, Slot, stages
+from pipeline.registry.target import STAGES, Target, stage_warnings_ignored
 from pipeline.tracking import run as tracking
 from serving.errors import ServingError
 from serving.policy.policy import Policy
@@ -27,38 +27,18 @@ from serving.registry.tracking import check_tracking_server
 
 
 @dataclass(frozen=True)
-class Gate:
-    """How a challenger is judged.
-
-    Attributes:
-        episodes: Greedy episodes that challenger and champion both play.
-        seed: Episode i is reset with `seed + i`, for both.
-        threshold: The mean return to reach; by default what the version was trained to reach (its tag `target_return`),
-            else the environment's reward threshold, else nothing.
-        tolerance: The fraction of the champion's mean return that may be lost.
-        force: Promote in spite of objections, which are recorded.
-    """
-
-    episodes: int = 100
-    seed: int = 0
-    threshold: float | None = None
-    tolerance: float = 0.02
-    force: bool = False
-
-
-@dataclass(frozen=True)
 class Promotion:
-    """A promotion that was made.
+    """A promotion or rollback that succeeded.
 
     Attributes:
-        slot: Where the version stands now.
-        version: Its number.
-        replaced: The version that stood there; None if none did, the same if nothing changed.
-        verdict: The comparison; None where none was needed or possible.
-        overridden: The objections that were overridden by force.
+        target: The stage or alias.
+        version: Its version now.
+        replaced: Its version before; None if there was none, `version` if nothing changed.
+        verdict: The comparison with the champion; None if none was needed or possible.
+        overridden: The objections that `force` overrode.
     """
 
-    slot: Slot
+    target: Target
     version: int
     replaced: int | None
     verdict: Verdict | None = None
@@ -67,13 +47,13 @@ class Promotion:
 
 @dataclass(frozen=True)
 class VersionRow:
-    """A line of the table of versions.
+    """A row of the table of versions.
 
     Attributes:
-        version: Its number.
-        stage: `None`, as MLflow writes it, if it stands in no stage.
-        aliases: Without the `@`.
-        return_mean: Of its last evaluation, if there was one.
+        version: The number of the version.
+        stage: Its stage; the string `None`, as in MLflow, if it has none.
+        aliases: Its aliases, without the `@`.
+        return_mean: The mean return of its last evaluation, or None.
         age_s: Seconds since it was registered.
     """
 
@@ -84,81 +64,81 @@ class VersionRow:
     age_s: float
 
 
-def promote(slot: Slot, version: int, gate: Gate) -> Promotion:
-    """Put a version into a slot, if it may stand there, and archive what stood there.
+def promote(target: Target, version: int, gate: Gate) -> Promotion:
+    """Assign a version to a stage or alias if it passes the gate.
 
-    Only `Production` and aliases are guarded; anything may be put into `Staging` and `Archived`.
+    The gate guards `Production` and aliases; any version may be assigned to `Staging` and `Archived`.
 
     Raises:
-        TrackingServerUnreachable: Within seconds.
+        TrackingServerUnreachable: If the tracking server does not respond within seconds.
         ModelUnknown, VersionMissing: If there is no such version.
-        BundleError: If the version is not one that could be served.
-        PromotionRefused: If the gate objects; the registry is as it was.
+        BundleError: If the version could not be served.
+        PromotionRefused: If the gate objects; the registry is unchanged.
     """
     check_tracking_server()
-    challenger = resolve(f"models:/{slot.model}/{version}")
-    # A change by hand goes on record before it is replaced.
-    replaced = _last(history.events(slot))
+    challenger = resolve(f"models:/{target.model}/{version}")
+    # Reading the history first records a change by hand before the promotion replaces it.
+    replaced = _last(history.events(target))
     if replaced == version:
-        return Promotion(slot, version, replaced)
-    if not (slot.is_alias or slot.name == "Production"):
-        _put(slot, challenger, "promotion", "not guarded")
-        return Promotion(slot, version, replaced)
-    with tracking.run(f"promote {slot.model} {version}") as run_id:
-        verdict, objections = _judge(slot, challenger, replaced, gate)
-        _log(run_id, slot, challenger, replaced, verdict, objections)
+        return Promotion(target, version, replaced)
+    if not (target.is_alias or target.name == "Production"):
+        _assign(target, challenger, "promotion", "not guarded")
+        return Promotion(target, version, replaced)
+    with tracking.run(f"promote {target.model} {version}") as run_id:
+        verdict, objections = _judge(target, challenger, replaced, gate)
+        _log(run_id, target, challenger, replaced, verdict, objections)
         if objections and not gate.force:
-            raise PromotionRefused(version, str(slot), objections)
+            raise PromotionRefused(version, str(target), objections)
         figures = verdict.figures if verdict else "not compared"
         kind, why = ("forced", "; ".join([figures, *objections])) if objections else ("promotion", figures)
-        _put(slot, challenger, kind, why)
-        return Promotion(slot, version, replaced, verdict, tuple(objections))
+        _assign(target, challenger, kind, why)
+        return Promotion(target, version, replaced, verdict, tuple(objections))
 
 
-def rollback(slot: Slot) -> Promotion:
-    """Put the version that stood in a slot before the present one back, and archive the present one.
+def rollback(target: Target) -> Promotion:
+    """Assign the previous version of a stage or alias to it again.
 
     Raises:
-        TrackingServerUnreachable: Within seconds.
-        ModelUnknown: If nothing is registered under this name.
-        NothingToRollBack: If nothing else stood there that still exists.
+        TrackingServerUnreachable: If the tracking server does not respond within seconds.
+        ModelUnknown: If there is no registered model of this name.
+        NothingToRollBack: If there is no previous version that still exists.
     """
     check_tracking_server()
-    existing = [row.version for row in versions(slot.model)]
-    events = history.events(slot)
-    present, version = _last(events), history.previous(events, existing)
+    existing = [row.version for row in versions(target.model)]
+    events = history.events(target)
+    current, version = _last(events), history.previous(events, existing)
     if version is None:
-        raise NothingToRollBack(slot.model, str(slot), present)
-    undone = f"undoes version {present}" if present else "nothing stood there"
-    _put(slot, resolve(f"models:/{slot.model}/{version}"), history.ROLLBACK, undone)
-    return Promotion(slot, version, present)
+        raise NothingToRollBack(target.model, str(target), current)
+    why = f"replaces version {current}" if current else "there was no version"
+    _assign(target, resolve(f"models:/{target.model}/{version}"), history.ROLLBACK, why)
+    return Promotion(target, version, current)
 
 
-def timeline(slot: Slot) -> list[Event]:
-    """The history of a slot, the oldest event first.
+def timeline(target: Target) -> list[Event]:
+    """Return the history of a stage or alias, the oldest event first.
 
     Raises:
-        TrackingServerUnreachable: Within seconds.
-        ModelUnknown: If nothing is registered under this name.
+        TrackingServerUnreachable: If the tracking server does not respond within seconds.
+        ModelUnknown: If there is no registered model of this name.
     """
     check_tracking_server()
-    resolve(f"models:/{slot.model}/latest")
-    return history.events(slot)
+    resolve(f"models:/{target.model}/latest")
+    return history.events(target)
 
 
 def versions(name: str) -> list[VersionRow]:
-    """All versions of a registered model, the newest first.
+    """Return all versions of a registered model, the newest first, and record changes by hand in the history.
 
     Raises:
-        TrackingServerUnreachable: Within seconds.
-        ModelUnknown: If nothing is registered under this name.
+        TrackingServerUnreachable: If the tracking server does not respond within seconds.
+        ModelUnknown: If there is no registered model of this name.
     """
     check_tracking_server()
     resolve(f"models:/{name}/latest")
-    for slot in history.slots(name):
-        history.events(slot)
+    for target in history.targets(name):
+        history.events(target)
     client = mlflow.MlflowClient()
-    with stages():
+    with stage_warnings_ignored():
         aliases = client.get_registered_model(name).aliases
         found = client.search_model_versions(f"name = '{name}'")
     return sorted((_row(version, aliases) for version in found), key=lambda row: -row.version)
@@ -179,34 +159,37 @@ def _last(events: Sequence[Event]) -> int | None:
     return events[-1].version if events else None
 
 
-def _put(slot: Slot, version: ModelVersion, kind: str, why: str) -> None:
-    slot.put(version.version)
-    history.record(slot, version.version, kind, why)
-    left = Slot(slot.model, version.stage)
-    if not slot.is_alias and version.stage in STAGES and left != slot:
-        history.record(left, left.occupant(), kind, f"version {version.version} moved to {slot}")
+def _assign(target: Target, version: ModelVersion, kind: str, why: str) -> None:
+    target.assign(version.version)
+    history.record(target, version.version, kind, why)
+    left = Target(target.model, version.stage)
+    if not target.is_alias and version.stage in STAGES and left != target:
+        history.record(left, left.current_version(), kind, f"version {version.version} moved to {target}")
 
 
-def _judge(slot: Slot, challenger: ModelVersion, champion: int | None, gate: Gate) -> tuple[Verdict | None, list[str]]:
-    """The comparison, if there can be one, and what speaks against the challenger.
+def _judge(
+    target: Target, challenger: ModelVersion, champion: int | None, gate: Gate
+) -> tuple[Verdict | None, list[str]]:
+    """Return the comparison, or None if there cannot be one, and the objections to the challenger.
 
-    A challenger that cannot be loaded is an error that no force overrides: it could not be served either.
+    Raises:
+        BundleError: If the challenger cannot be loaded. `force` does not override this, since it could not be served.
     """
     policy = Policy.load(fetch(challenger))
-    incumbent = None
+    champion_policy = None
     if champion is not None:
         try:
-            incumbent = Policy.load(fetch(resolve(f"models:/{slot.model}/{champion}")))
+            champion_policy = Policy.load(fetch(resolve(f"models:/{target.model}/{champion}")))
         except ServingError as error:
-            return None, [f"the champion, version {champion}, cannot be loaded to compare with: {error}"]
-        differences = _space_differences(policy, incumbent)
+            return None, [f"the champion, version {champion}, cannot be loaded for the comparison: {error}"]
+        differences = _space_differences(policy, champion_policy)
         if differences:
             return None, differences
     try:
         environment = environments.of_policy(policy)
     except PipelineError as error:
         return None, [f"it cannot be evaluated here: {error}"]
-    verdict = _compare(policy, incumbent, environment, _threshold(gate, challenger, environment), gate)
+    verdict = _compare(policy, champion_policy, environment, _threshold(gate, challenger, environment), gate)
     return verdict, verdict.objections
 
 
@@ -230,20 +213,20 @@ def _compare(
 def _threshold(gate: Gate, challenger: ModelVersion, environment: Environment) -> float | None:
     if gate.threshold is not None:
         return gate.threshold
-    trained_to = challenger.tags.get("target_return")
-    return environment.reward_threshold if trained_to is None else float(trained_to)
+    target_return = challenger.tags.get("target_return")
+    return environment.reward_threshold if target_return is None else float(target_return)
 
 
 def _log(
     run_id: str,
-    slot: Slot,
+    target: Target,
     challenger: ModelVersion,
     champion: int | None,
     verdict: Verdict | None,
     objections: list[str],
 ) -> None:
-    asked = {"version": challenger.version, "name": slot.model, "slot": str(slot), "champion": champion}
-    tracking.log_params(run_id, asked)
+    params = {"version": challenger.version, "name": target.model, "target": str(target), "champion": champion}
+    tracking.log_params(run_id, params)
     mlflow.set_tag("objections", "; ".join(objections) or "none")
     if verdict is None:
         return

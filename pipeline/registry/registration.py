@@ -1,4 +1,4 @@
-"""Registering the best policy of a run: its pictures, its final evaluation, its version and card."""
+"""Registers the best policy of a run: uploads its figures and creates its version with evaluation and model card."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -6,11 +6,11 @@ from pathlib import Path
 
 import mlflow
 
-from pipeline.bundle import assemble as bundle
+from pipeline.bundle import mlflow_flavor
 from pipeline.config import TrainConfig
 from pipeline.environments.make import Environment
 from pipeline.evaluation.evaluation import Evaluation
-from pipeline.registry import model_card as card
+from pipeline.registry import model_card
 from pipeline.tracking import figures, provenance
 from pipeline.tracking import run as tracking
 from pipeline.tracking.metric_queue import MetricQueue, retry_through_outages
@@ -18,15 +18,15 @@ from pipeline.tracking.metric_queue import MetricQueue, retry_through_outages
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training run registered.
+    """The version that a training run registered.
 
     Attributes:
         name: The registered model.
-        version: Its new version.
+        version: The number of the new version.
         run_id: The MLflow run.
-        evaluation: The final evaluation, of the bundle as it will be served.
-        target_return: What was to be reached; None if nothing was.
-        promote: Whether it is to be promoted.
+        evaluation: The final evaluation, of the bundle that will be served.
+        target_return: The mean return to reach, or None.
+        promote: Whether the configuration asks for its promotion.
     """
 
     name: str
@@ -44,14 +44,14 @@ class Trained:
 
 @dataclass(frozen=True)
 class Registration:
-    """What is needed to register a policy.
+    """Registers a policy of one training run.
 
     Attributes:
-        config: How it was trained.
-        environment: On what.
-        run_id: In which MLflow run.
-        target_return: What was to be reached; None if nothing was.
-        say: Is told when the tracking server goes away and when it is back.
+        config: The configuration of the training.
+        environment: The environment of the training.
+        run_id: The MLflow run.
+        target_return: The mean return to reach, or None.
+        say: Prints a message when the tracking server becomes unreachable and when it responds again.
     """
 
     config: TrainConfig
@@ -79,7 +79,7 @@ class Registration:
             step: Environment steps after which the policy was found.
             lineage: Further tags of the version that name its origin.
         """
-        logged = bundle.log(directory, self.environment, self.run_id, step)
+        logged = mlflow_flavor.log(directory, self.environment, self.run_id, step)
         retry_through_outages(lambda: tracking.log_evaluation(self.run_id, final, logged.model_id), self.say)
         made_with = provenance.tags(self.environment)
         started_from = tracking.origin_of(self.run_id)
@@ -88,7 +88,7 @@ class Registration:
             tags["target_return"] = f"{self.target_return:g}"
         if started_from is not None:
             tags["from"] = started_from
-        description = card.write(
+        description = model_card.write(
             self.config,
             self.environment,
             final,
@@ -99,5 +99,5 @@ class Registration:
             origin=started_from,
         )
         name = self.config.registered_model_name
-        version = bundle.register(logged, name, tags, description)
+        version = mlflow_flavor.register(logged, name, tags, description)
         return Trained(name, version, self.run_id, final, self.target_return, self.config.promote)

@@ -1,4 +1,4 @@
-"""Where a version can stand so that serving finds it: a stage, or an alias."""
+"""The target of a promotion: a stage or an alias of a registered model, through which servers find a version."""
 
 import warnings
 from collections.abc import Iterator
@@ -8,18 +8,18 @@ from typing import Self
 
 import mlflow
 
-#: The stages in which MLflow archives what stood there before. `Archived` and `None` hold many.
+#: The stages that hold one version: assigning another one archives it. `Archived` and `None` hold any number.
 STAGES = ("Production", "Staging")
 
 
 @dataclass(frozen=True)
-class Slot:
-    """A stage or an alias of one registered model; one version stands in it, or none.
+class Target:
+    """A stage or an alias of one registered model. It refers to one version or to none.
 
     Attributes:
-        model: The registered model.
-        name: Of the stage or the alias.
-        is_alias: Which of the two.
+        model: The name of the registered model.
+        name: The name of the stage or the alias.
+        is_alias: Whether it is an alias.
     """
 
     model: str
@@ -28,7 +28,7 @@ class Slot:
 
     @classmethod
     def of(cls, model: str, stage: str, alias: str | None) -> Self:
-        """The alias if one is given, else the stage."""
+        """Return the alias if one is given, else the stage."""
         return cls(model, stage) if alias is None else cls(model, alias, is_alias=True)
 
     def __str__(self) -> str:
@@ -36,34 +36,34 @@ class Slot:
 
     @property
     def uri(self) -> str:
-        """What serving resolves: `models:/NAME/STAGE` or `models:/NAME@ALIAS`."""
+        """The URI that serving resolves: `models:/NAME/STAGE` or `models:/NAME@ALIAS`."""
         return f"models:/{self.model}@{self.name}" if self.is_alias else f"models:/{self.model}/{self.name}"
 
-    def occupant(self) -> int | None:
-        """The version that stands here: with several in a stage the highest, as MLflow resolves it."""
+    def current_version(self) -> int | None:
+        """Return the version that the target refers to. Of several in a stage it is the highest, as in MLflow."""
         client = mlflow.MlflowClient()
         if self.is_alias:
             aliases = client.get_registered_model(self.model).aliases
             return int(aliases[self.name]) if self.name in aliases else None
-        with stages():
+        with stage_warnings_ignored():
             found = client.get_latest_versions(self.model, [self.name])
         return max((int(version.version) for version in found), default=None)
 
-    def put(self, version: int) -> None:
-        """Let this version stand here, and no other; what stood in a stage is archived."""
+    def assign(self, version: int) -> None:
+        """Make the target refer to a version. The version that was in the stage moves to `Archived`."""
         client = mlflow.MlflowClient()
         if self.is_alias:
             client.set_registered_model_alias(self.model, self.name, str(version))
             return
-        with stages():
+        with stage_warnings_ignored():
             client.transition_model_version_stage(
                 self.model, str(version), self.name, archive_existing_versions=self.name in STAGES
             )
 
 
 @contextmanager
-def stages() -> Iterator[None]:
-    """Stages work throughout MLflow 3, with a warning at each call that they will go."""
+def stage_warnings_ignored() -> Iterator[None]:
+    """Ignore the FutureWarning of each call about stages, which are deprecated but work throughout MLflow 3."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         yield

@@ -1,10 +1,10 @@
-"""The gate lets a challenger pass that is good enough and not worse, and says why when it doesn't."""
+"""A challenger passes if it reaches the threshold and is not worse than the champion; else the gate has objections."""
 
 import numpy as np
 import pytest
 
 from pipeline.evaluation.evaluation import Evaluation
-from pipeline.registry.gate import Verdict
+from pipeline.registry.gate import Gate, Verdict
 
 
 def evaluation(*returns):
@@ -19,18 +19,18 @@ def test_an_equal_challenger_passes():
     assert Verdict(SOLID, SOLID, threshold=475, tolerance=0.0).objections == []
 
 
-def test_without_a_champion_the_threshold_alone_decides():
+def test_without_a_champion_only_the_threshold_decides():
     assert Verdict(SOLID, None, threshold=475, tolerance=0.02).objections == []
     assert Verdict(SOLID, None, threshold=501, tolerance=0.02).objections == [
         "its mean return 500.0 is below the threshold 501"
     ]
 
 
-def test_without_a_threshold_the_champion_alone_decides():
+def test_without_a_threshold_only_the_champion_decides():
     assert Verdict(NOISY, NOISY, threshold=None, tolerance=0.0).objections == []
 
 
-def test_a_worse_challenger_is_refused_with_the_bound_and_what_was_allowed():
+def test_the_objection_to_a_worse_challenger_states_the_bound_and_the_allowed_loss():
     verdict = Verdict(evaluation(*[450] * 20), SOLID, threshold=400, tolerance=0.02)
     assert verdict.objections == [
         (
@@ -40,27 +40,38 @@ def test_a_worse_challenger_is_refused_with_the_bound_and_what_was_allowed():
     ]
 
 
-def test_a_challenger_that_is_worse_by_chance_alone_needs_more_episodes_or_tolerance():
+def test_a_noisy_challenger_passes_with_a_higher_tolerance():
     assert NOISY.mean > 470
     assert Verdict(NOISY, SOLID, threshold=None, tolerance=0.02).objections
     assert not Verdict(NOISY, SOLID, threshold=None, tolerance=0.1).objections
 
 
-def test_pairing_cancels_what_both_meet():
-    """Returns vary by episode, the difference does not: so the bound is the difference."""
+def test_pairing_cancels_the_variance_of_the_episodes():
     base = np.random.default_rng(1).normal(-150, 80, 50)
     verdict = Verdict(evaluation(*base + 1), evaluation(*base), threshold=None, tolerance=0.0)
     assert verdict.difference_bound == pytest.approx(1.0)
     assert verdict.objections == []
 
 
-def test_the_bound_is_students():
-    """By hand: mean 1, standard deviation 1 of three differences, t(0.95, 2) = 2.919986."""
+def test_the_bound_is_that_of_students_t_distribution():
+    # The three differences have mean 1 and standard deviation 1; t(0.95, 2) = 2.919986.
     verdict = Verdict(evaluation(0, 1, 2), evaluation(0, 0, 0), threshold=None, tolerance=0.0)
     assert verdict.difference_bound == pytest.approx(1 - 2.919986 / np.sqrt(3), abs=1e-6)
 
 
-def test_negative_returns_have_a_tolerance_too():
+def test_the_tolerance_applies_to_negative_returns():
     champion, challenger = evaluation(*[-100] * 5), evaluation(*[-101] * 5)
     assert Verdict(challenger, champion, threshold=None, tolerance=0.02).objections == []
     assert Verdict(challenger, champion, threshold=None, tolerance=0.005).objections
+
+
+def test_one_episode_is_not_enough_to_compare_with_a_champion():
+    verdict = Verdict(evaluation(500), evaluation(400), threshold=None, tolerance=0.5)
+    assert verdict.difference_bound == -np.inf
+    assert len(verdict.objections) == 1
+
+
+@pytest.mark.parametrize(("mean", "passes"), [(491, True), (489, False), (450, False)])
+def test_the_default_gate_allows_a_loss_of_2_percent(mean, passes):
+    verdict = Verdict(evaluation(*[mean] * 20), SOLID, threshold=None, tolerance=Gate().tolerance)
+    assert (verdict.objections == []) == passes

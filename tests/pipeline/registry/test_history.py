@@ -1,17 +1,17 @@
-"""What "previous" means: an undo list that changes by hand and deletions do not confuse."""
+"""The history of a target records every change once, and determines the version that a rollback restores."""
 
 import mlflow
 import pytest
 
 from pipeline.registry import history
 from pipeline.registry.history import BY_HAND, ROLLBACK, Event
-from pipeline.registry.target import Slot, stages
+from pipeline.registry.target import Target, stage_warnings_ignored
 
-PRODUCTION = Slot("cartpole-ppo", "Production")
+PRODUCTION = Target("cartpole-ppo", "Production")
 
 
 def events(*changes):
-    """A number is a promotion, `(number,)` a rollback to it."""
+    """Return events: a number stands for a promotion, `(number,)` for a rollback to that version."""
     return [
         Event("", change[0], "me", ROLLBACK, "")
         if isinstance(change, tuple)
@@ -40,7 +40,7 @@ def events(*changes):
     ],
     ids=str,
 )
-def test_a_rollback_goes_to_the_last_version_that_was_not_undone_and_still_exists(changes, existing, expected):
+def test_a_rollback_restores_the_last_existing_version_that_was_not_rolled_back(changes, existing, expected):
     assert history.previous(events(*changes), existing) == expected
 
 
@@ -53,10 +53,10 @@ def two_versions(store):
     return client
 
 
-def test_events_are_tags_of_the_registered_model_in_the_order_they_came(two_versions):
-    PRODUCTION.put(1)
+def test_events_are_tags_of_the_registered_model_in_chronological_order(two_versions):
+    PRODUCTION.assign(1)
     history.record(PRODUCTION, 1, "promotion", "return 500.0")
-    PRODUCTION.put(2)
+    PRODUCTION.assign(2)
     history.record(PRODUCTION, 2, "forced", "its mean is low", by="someone")
     first, second = history.events(PRODUCTION)
     assert (first.version, first.kind, first.why) == (1, "promotion", "return 500.0")
@@ -65,10 +65,10 @@ def test_events_are_tags_of_the_registered_model_in_the_order_they_came(two_vers
     assert sorted(tags) == [f"history.stage.Production.{first.at}", f"history.stage.Production.{second.at}"]
 
 
-def test_a_change_by_hand_is_recorded_once_by_whom_unknown(two_versions):
-    PRODUCTION.put(1)
+def test_a_change_by_hand_is_recorded_once_with_an_unknown_user(two_versions):
+    PRODUCTION.assign(1)
     history.record(PRODUCTION, 1, "promotion", "")
-    with stages():
+    with stage_warnings_ignored():
         two_versions.transition_model_version_stage("cartpole-ppo", "2", "Production", archive_existing_versions=True)
     for _ in range(2):
         last = history.events(PRODUCTION)[-1]
@@ -76,17 +76,17 @@ def test_a_change_by_hand_is_recorded_once_by_whom_unknown(two_versions):
         assert len(history.events(PRODUCTION)) == 2
 
 
-def test_an_emptied_stage_is_a_change_too(two_versions):
-    PRODUCTION.put(1)
+def test_a_version_that_leaves_its_stage_is_recorded(two_versions):
+    PRODUCTION.assign(1)
     history.record(PRODUCTION, 1, "promotion", "")
-    with stages():
+    with stage_warnings_ignored():
         two_versions.transition_model_version_stage("cartpole-ppo", "1", "Archived")
     assert history.events(PRODUCTION)[-1].version is None
 
 
-def test_an_alias_has_a_history_of_its_own(two_versions):
-    champion = Slot("cartpole-ppo", "champion", is_alias=True)
+def test_an_alias_has_its_own_history(two_versions):
+    champion = Target("cartpole-ppo", "champion", is_alias=True)
     two_versions.set_registered_model_alias("cartpole-ppo", "champion", "1")
     assert [event.version for event in history.events(champion)] == [1]
     assert history.events(PRODUCTION) == []
-    assert champion in history.slots("cartpole-ppo")
+    assert champion in history.targets("cartpole-ppo")

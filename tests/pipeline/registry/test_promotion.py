@@ -1,28 +1,30 @@
-"""One version stands in a stage; a challenger gets there past the gate, or by force, and it is written down."""
+"""A version is promoted if it passes the gate or by force; its stage then holds no other version."""
 
 import dataclasses
 
+import gymnasium
 import mlflow
 import numpy as np
 import onnx
 import pytest
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 
 from pipeline import tables
 from pipeline.registry import promotion
 from pipeline.registry.errors import NothingToRollBack, PromotionRefused
 from pipeline.registry.promotion import Gate
-from pipeline.registry.target import Slot
+from pipeline.registry.target import Target
 from serving.policy.bundle import Bundle
 from serving.registry.errors import DigestMismatch, ModelUnknown, VersionMissing
 from tests.serving.policies import CARTPOLE, CARTPOLE_BUNDLE, STEERING_BUNDLE, Store, cartpole_graph, policy_json
 
 NAME = "cartpole-ppo"
-PRODUCTION = Slot(NAME, "Production")
+PRODUCTION = Target(NAME, "Production")
 GATE = Gate(episodes=5)
 
 
 def bundle_that_falls():
-    """A policy that pushes the cart away from where the pole falls."""
+    """Return a bundle that pushes the cart away from where the pole falls, which returns about 9."""
     graph = cartpole_graph()
     weights = onnx.numpy_helper.to_array(graph.graph.initializer[0])
     graph.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(-weights), "weights"))
@@ -31,7 +33,7 @@ def bundle_that_falls():
 
 @pytest.fixture
 def registry(store, monkeypatch):
-    """Versions 1 to 4: good, good, bad, and one of other spaces."""
+    """Versions 1 to 4: two good ones, a bad one, and one with other spaces."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(store / "cache"))
     registry = Store(mlflow.get_tracking_uri(), store)
     for bundle in (CARTPOLE_BUNDLE, CARTPOLE_BUNDLE, bundle_that_falls(), STEERING_BUNDLE):
@@ -39,19 +41,19 @@ def registry(store, monkeypatch):
     return registry
 
 
-def standing():
+def stages():
     return {row.version: row.stage for row in promotion.versions(NAME) if row.stage != "None"}
 
 
 @pytest.mark.usefixtures("registry")
-def test_a_promotion_archives_what_stood_in_the_stage():
+def test_a_promotion_archives_the_version_that_was_in_the_stage():
     assert promotion.promote(PRODUCTION, 1, GATE).replaced is None
     assert promotion.promote(PRODUCTION, 2, GATE).replaced == 1
-    assert standing() == {2: "Production", 1: "Archived"}
+    assert stages() == {2: "Production", 1: "Archived"}
 
 
 @pytest.mark.usefixtures("registry")
-def test_a_worse_challenger_is_refused_and_nothing_changes():
+def test_a_worse_challenger_is_refused_and_the_registry_is_unchanged():
     promotion.promote(PRODUCTION, 1, GATE)
     with pytest.raises(PromotionRefused) as caught:
         promotion.promote(PRODUCTION, 3, GATE)
@@ -59,7 +61,7 @@ def test_a_worse_challenger_is_refused_and_nothing_changes():
     assert message.startswith("Version 3 was not promoted to stage 'Production': its mean return ")
     assert "is below the threshold 475; it may be worse than the champion" in message
     assert message.endswith("--force overrides.")
-    assert standing() == {1: "Production"}
+    assert stages() == {1: "Production"}
     (run,) = mlflow.search_runs(["0"], "attributes.run_name = 'promote cartpole-ppo 3'", output_format="list")
     assert run.info.status == "FAILED"
     assert run.data.metrics["challenger/return_mean"] < 100 < run.data.metrics["champion/return_mean"]
@@ -67,10 +69,10 @@ def test_a_worse_challenger_is_refused_and_nothing_changes():
 
 
 @pytest.mark.usefixtures("registry")
-def test_force_promotes_and_is_recorded_with_what_it_overrode():
+def test_force_promotes_and_the_history_records_the_objections():
     promotion.promote(PRODUCTION, 1, GATE)
     forced = promotion.promote(PRODUCTION, 3, dataclasses.replace(GATE, force=True))
-    assert standing() == {3: "Production", 1: "Archived"}
+    assert stages() == {3: "Production", 1: "Archived"}
     assert len(forced.overridden) == 2
     last = promotion.timeline(PRODUCTION)[-1]
     assert (last.version, last.kind) == (3, "forced")
@@ -78,7 +80,7 @@ def test_force_promotes_and_is_recorded_with_what_it_overrode():
 
 
 @pytest.mark.usefixtures("registry")
-def test_other_spaces_are_refused_with_the_difference():
+def test_a_challenger_with_other_spaces_is_refused():
     promotion.promote(PRODUCTION, 1, GATE)
     with pytest.raises(PromotionRefused) as caught:
         promotion.promote(PRODUCTION, 4, GATE)
@@ -88,70 +90,96 @@ def test_other_spaces_are_refused_with_the_difference():
     ]
 
 
-def test_a_champion_that_cannot_be_loaded_asks_for_force(registry):
+def test_a_champion_that_cannot_be_loaded_requires_force(registry):
     promotion.promote(PRODUCTION, 1, GATE)
     registry.file(NAME, 1, "model.onnx").write_bytes(b"other bytes")
     for cached in (registry.directory / "cache").rglob("model.onnx"):
         cached.unlink()
-    with pytest.raises(PromotionRefused, match="the champion, version 1, cannot be loaded to compare with"):
+    with pytest.raises(PromotionRefused, match="the champion, version 1, cannot be loaded for the comparison"):
         promotion.promote(PRODUCTION, 2, GATE)
     promotion.promote(PRODUCTION, 2, dataclasses.replace(GATE, force=True))
-    assert standing()[2] == "Production"
+    assert stages()[2] == "Production"
 
 
-def test_a_challenger_that_cannot_be_loaded_is_an_error_that_no_force_overrides(registry):
+def test_force_does_not_promote_a_challenger_that_cannot_be_loaded(registry):
     registry.file(NAME, 1, "model.onnx").write_bytes(b"other bytes")
     with pytest.raises(DigestMismatch):
         promotion.promote(PRODUCTION, 1, dataclasses.replace(GATE, force=True))
-    assert standing() == {}
+    assert stages() == {}
 
 
 @pytest.mark.usefixtures("registry")
-def test_the_threshold_is_what_the_version_was_trained_to_reach():
+def test_the_threshold_defaults_to_the_target_return_of_the_training():
     mlflow.MlflowClient().set_model_version_tag(NAME, "3", "target_return", "5")
     promotion.promote(PRODUCTION, 3, GATE)
-    assert standing() == {3: "Production"}
+    assert stages() == {3: "Production"}
 
 
 @pytest.mark.usefixtures("registry")
-def test_staging_is_not_guarded_and_a_version_that_leaves_production_is_seen_to_leave():
-    promotion.promote(Slot(NAME, "Staging"), 3, GATE)
+def test_a_given_threshold_overrides_the_tag_and_the_environment():
+    mlflow.MlflowClient().set_model_version_tag(NAME, "3", "target_return", "5")
+    with pytest.raises(PromotionRefused, match="is below the threshold 100"):
+        promotion.promote(PRODUCTION, 3, dataclasses.replace(GATE, threshold=100))
+    promotion.promote(PRODUCTION, 3, dataclasses.replace(GATE, threshold=6))
+    assert stages() == {3: "Production"}
+
+
+@pytest.mark.usefixtures("registry")
+def test_challenger_and_champion_play_the_same_seeds(monkeypatch):
+    seeds = []
+
+    class SeedRecorder(CartPoleEnv):
+        def reset(self, *, seed=None, options=None):
+            if seed is not None:
+                seeds.append(seed)
+            return super().reset(seed=seed, options=options)
+
+    monkeypatch.setattr(gymnasium.registry["CartPole-v1"], "entry_point", SeedRecorder)
     promotion.promote(PRODUCTION, 1, GATE)
-    promotion.promote(Slot(NAME, "Staging"), 1, GATE)
-    assert standing() == {1: "Staging", 3: "Archived"}
+    seeds.clear()
+    promotion.promote(PRODUCTION, 2, dataclasses.replace(GATE, seed=7))
+    assert seeds == [7, 8, 9, 10, 11] * 2
+
+
+@pytest.mark.usefixtures("registry")
+def test_staging_has_no_gate_and_a_version_that_moves_there_leaves_production():
+    promotion.promote(Target(NAME, "Staging"), 3, GATE)
+    promotion.promote(PRODUCTION, 1, GATE)
+    promotion.promote(Target(NAME, "Staging"), 1, GATE)
+    assert stages() == {1: "Staging", 3: "Archived"}
     last = promotion.timeline(PRODUCTION)[-1]
     assert (last.version, last.kind, last.why) == (None, "promotion", "version 1 moved to stage 'Staging'")
 
 
 @pytest.mark.usefixtures("registry")
 def test_an_alias_works_like_a_stage():
-    champion = Slot(NAME, "champion", is_alias=True)
+    champion = Target(NAME, "champion", is_alias=True)
     promotion.promote(champion, 1, GATE)
     with pytest.raises(PromotionRefused, match="Version 3 was not promoted to alias 'champion'"):
         promotion.promote(champion, 3, GATE)
     promotion.promote(champion, 2, GATE)
     assert promotion.rollback(champion).version == 1
-    assert champion.occupant() == 1
+    assert champion.current_version() == 1
 
 
 @pytest.mark.usefixtures("registry")
-def test_rolling_back_twice_goes_two_back_and_leaves_one_in_the_stage():
+def test_two_rollbacks_restore_the_version_before_the_previous_one():
     force = dataclasses.replace(GATE, force=True)
     for version in (1, 2, 3):
         promotion.promote(PRODUCTION, version, force)
     assert promotion.rollback(PRODUCTION).version == 2
     assert promotion.rollback(PRODUCTION).version == 1
-    assert standing() == {1: "Production", 2: "Archived", 3: "Archived"}
+    assert stages() == {1: "Production", 2: "Archived", 3: "Archived"}
     with pytest.raises(NothingToRollBack) as caught:
         promotion.rollback(PRODUCTION)
     assert str(caught.value) == (
-        "Nothing to roll back to in stage 'Production' of 'cartpole-ppo': version 1 stands there now, "
-        "and none that still exists stood before."
+        "Cannot roll back stage 'Production' of 'cartpole-ppo': it refers to version 1 now, "
+        "and no version that it referred to before still exists."
     )
 
 
 @pytest.mark.usefixtures("registry")
-def test_promoting_what_stands_there_changes_nothing():
+def test_promoting_the_current_version_changes_nothing():
     promotion.promote(PRODUCTION, 1, GATE)
     again = promotion.promote(PRODUCTION, 1, GATE)
     assert (again.replaced, again.version) == (1, 1)
@@ -159,15 +187,15 @@ def test_promoting_what_stands_there_changes_nothing():
 
 
 @pytest.mark.usefixtures("registry")
-def test_a_version_that_is_not_there_changes_nothing():
+def test_promoting_a_missing_version_changes_nothing():
     with pytest.raises(VersionMissing) as caught:
         promotion.promote(PRODUCTION, 9, GATE)
     assert str(caught.value).startswith("No version of 'cartpole-ppo' has the number 9.")
-    assert standing() == {}
+    assert stages() == {}
 
 
 @pytest.mark.usefixtures("store")
-def test_an_unknown_model_is_named():
+def test_the_error_names_an_unknown_model():
     with pytest.raises(ModelUnknown, match="No model 'nothing' is registered"):
         promotion.versions("nothing")
 
@@ -190,5 +218,5 @@ def test_the_table_shows_version_stage_aliases_return_and_age(capsys):
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.2, "0 seconds"), (1, "1 second"), (3599, "59 minutes"), (90000, "1 day"), (1e6, "11 days")]
 )
-def test_ages_are_in_their_largest_unit(seconds, text):
+def test_ages_are_shown_in_their_largest_unit(seconds, text):
     assert tables.age(seconds) == text
