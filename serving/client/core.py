@@ -123,13 +123,13 @@ def _post(body: dict[str, Json], options: dict[str, Json]) -> Request:
     return Request("POST", "/", json.dumps(body | given).encode())
 
 
-def to_json(value: Any) -> Json:
+def to_json(value: Any, max_listed: int = MAX_LISTED) -> Json:
     """Return the JSON form of an observation: arrays, numbers, and dicts, lists and tuples of them."""
     if isinstance(value, dict):
-        return {key: to_json(part) for key, part in value.items()}
+        return {key: to_json(part, max_listed) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return [to_json(part) for part in value]
-    if getattr(value, "size", 0) > MAX_LISTED:
+        return [to_json(part, max_listed) for part in value]
+    if getattr(value, "size", 0) > max_listed:
         content = value.astype(value.dtype.newbyteorder("<")).tobytes()
         return {"base64": base64.b64encode(content).decode(), "dtype": value.dtype.name, "shape": list(value.shape)}
     return value.tolist() if hasattr(value, "tolist") else value

@@ -1,1 +1,1 @@
-"""`GET /play`: a page that shows the policy acting in its environment, step by step, as it answers everyone."""
+"""`GET /play`: a web page that shows the served policy acting in its environment, step by step."""

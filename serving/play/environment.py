@@ -1,4 +1,4 @@
-"""The environment of one session, in a process of its own: a line of JSON in, a line of JSON out.
+"""The environment of one session, in its own process: it reads a request per line of stdin, and writes a response.
 
     python -m serving.play.environment
 
@@ -6,10 +6,9 @@
     {"seed": 7}      ->  {"observation": [...], "picture": {...}}
     {"action": 1}    ->  {"observation": [...], "picture": {...}, "reward": 1.0, "done": false}
 
-What fails is answered with {"error": "..."}. The process ends with its input, and with its parent.
+An exception is the response {"error": "..."} and ends the process, as do the end of stdin and the end of its parent.
 """
 
-import base64
 import contextlib
 import json
 import os
@@ -19,90 +18,79 @@ from typing import Any, TextIO
 
 import gymnasium
 
+from serving.client.core import to_json
+from serving.errors import ServingError
 from serving.play.scenes import Scene, scene_of
 from serving.policy import environments
-from serving.policy.errors import EnvironmentUnknown
 from serving.policy.spaces import Json
-from serving.processes import NICENESS, end_with_parent
+from serving.processes import NICENESS, die_with_parent
 
 MAX_STEPS_PER_S = 20.0
-"""Enough to watch; a session must not burden the replica that answers others."""
+"""Fast enough to watch, and a small load for a replica that also answers other requests."""
 
-LARGE = 64
-"""Arrays of more numbers go in base64: nobody reads them."""
+MAX_LISTED = 64
+"""Larger arrays are sent in base64; the page shows only their shape."""
 
 
-class Stage:
-    """An environment that is played step by step, and what it looks like."""
+class SteppedEnvironment:
+    """An environment that is reset and stepped by requests, and drawn after each."""
 
     def __init__(self, described: dict[str, Json]) -> None:
-        self._environment = _made(described)
-        self._environment.reset(seed=0)  # what was never reset draws nothing
+        self._environment = _make(described)
+        self._environment.reset(seed=0)  # Environments can only be rendered after a reset.
         self._scene: Scene = scene_of(self._environment)
 
     def describe(self) -> dict[str, Json]:
-        """Return what there is to draw, and how fast: grid worlds ask for a few steps per second."""
+        """Return the scene and the number of steps per second; environments that draw frames can limit it."""
         scene = self._scene.describe()
         wanted = self._environment.metadata.get("render_fps") or MAX_STEPS_PER_S
-        fast = MAX_STEPS_PER_S if scene["kind"] != "frames" else min(MAX_STEPS_PER_S, float(wanted))
-        return {"scene": scene, "steps_per_s": fast}
+        steps_per_s = MAX_STEPS_PER_S if scene["kind"] != "frames" else min(MAX_STEPS_PER_S, float(wanted))
+        return {"scene": scene, "steps_per_s": steps_per_s}
 
-    def begin(self, seed: int) -> dict[str, Json]:
-        """Begin an episode."""
+    def reset(self, seed: int) -> dict[str, Json]:
+        """Start an episode and return its first observation and picture."""
         observation, _ = self._environment.reset(seed=seed)
-        return self._shown(observation)
+        return self._drawn(observation)
 
     def step(self, action: Json) -> dict[str, Json]:
-        """Take one step with an action as the server answers it."""
+        """Take one step with an action of the server, and return the observation, the picture and the reward."""
         observation, reward, terminated, truncated, _ = self._environment.step(action)
-        return {**self._shown(observation), "reward": float(reward), "done": bool(terminated or truncated)}
+        return {**self._drawn(observation), "reward": float(reward), "done": bool(terminated or truncated)}
 
-    def _shown(self, observation: Any) -> dict[str, Json]:
-        return {"observation": plain(observation), "picture": self._scene.picture()}
-
-
-def plain(value: Any) -> Json:
-    """Return the JSON form of what an environment returns."""
-    if isinstance(value, dict):
-        return {key: plain(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(part) for part in value]
-    if getattr(value, "size", 0) > LARGE:
-        content = value.astype(value.dtype.newbyteorder("<")).tobytes()
-        return {"base64": base64.b64encode(content).decode(), "dtype": value.dtype.name, "shape": list(value.shape)}
-    return value.tolist() if hasattr(value, "tolist") else value
+    def _drawn(self, observation: Any) -> dict[str, Json]:
+        return {"observation": to_json(observation, MAX_LISTED), "picture": self._scene.picture()}
 
 
-def _made(described: dict[str, Json]) -> gymnasium.Env[Any, Any]:
-    """Make the environment so that it draws frames, if it does."""
+def _make(described: dict[str, Json]) -> gymnasium.Env[Any, Any]:
+    """Make an environment that renders frames, or does not render if it cannot."""
     env_id, kwargs, wrappers = described["id"], described["kwargs"], described.get("wrappers", ())
-    with contextlib.suppress(EnvironmentUnknown):
-        return environments.make(env_id, {**kwargs, "render_mode": "rgb_array"}, wrappers)
+    with contextlib.suppress(ServingError):
+        return environments.make(env_id, kwargs, wrappers, render_mode="rgb_array")
     return environments.make(env_id, kwargs, wrappers)
 
 
-def answers(lines: TextIO) -> Iterator[dict[str, Json]]:
-    """Answer each line with one; the first says which environment. Ends after an error."""
+def responses(lines: TextIO) -> Iterator[dict[str, Json]]:
+    """Yield the response to each line; the first line describes the environment. Stops after an error."""
     try:
-        stage = Stage(json.loads(next(lines))["environment"])
-        yield stage.describe()
+        environment = SteppedEnvironment(json.loads(next(lines))["environment"])
+        yield environment.describe()
         for line in lines:
-            asked = json.loads(line)
-            yield stage.begin(asked["seed"]) if "seed" in asked else stage.step(asked["action"])
-    except Exception as error:  # noqa: BLE001 - environments are anybody's code
-        yield {"error": str(error) if isinstance(error, EnvironmentUnknown) else f"{type(error).__name__}: {error}"}
+            request = json.loads(line)
+            yield environment.reset(request["seed"]) if "seed" in request else environment.step(request["action"])
+    except Exception as error:  # noqa: BLE001 - an environment can raise any exception
+        yield {"error": str(error) if isinstance(error, ServingError) else f"{type(error).__name__}: {error}"}
 
 
 def main() -> None:
-    """Play on stdin and stdout, until stdin ends."""
-    end_with_parent()
+    """Answer the requests of stdin on stdout until stdin ends."""
+    die_with_parent()
     os.nice(NICENESS)
-    # What an environment prints must not get between the answers.
+    # Environments may print to stdout, so the responses use a copy of it.
     with os.fdopen(os.dup(1), "w") as output:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        for answer in answers(sys.stdin):
-            print(json.dumps(answer), file=output, flush=True)
-    os._exit(0)  # an environment's windows and threads need not come down well
+        for response in responses(sys.stdin):
+            print(json.dumps(response), file=output, flush=True)
+    os._exit(0)  # An environment's windows and threads could delay a regular exit.
 
 
 if __name__ == "__main__":

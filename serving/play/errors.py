@@ -1,4 +1,4 @@
-"""Errors of the page that shows the policy playing."""
+"""Errors of the sessions of `/play`."""
 
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -9,27 +9,24 @@ from serving.replica.errors import RETRY_AFTER
 
 @dataclass(eq=False)
 class PlayBusy(HttpError):
-    """All of the replica's `limit` sessions of /play are taken."""
+    """All `limit` sessions of the replica are in use."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "play_busy"
+    template = "all {limit} sessions of this page are in use; close another page, or try again later"
 
     limit: int
 
     @property
     def headers(self) -> tuple[tuple[bytes, bytes], ...]:
-        """Ask the client to wait before its next attempt."""
+        """Retry-After."""
         return (RETRY_AFTER,)
-
-    def __str__(self) -> str:
-        return f"{self.limit} watch already, as many as may at once; close another page, or try again later"
 
 
 @dataclass(eq=False)
 class EnvironmentFailed(ServingError):
-    """An environment that is played in a process of its own went wrong; `reason` is its own."""
+    """The environment of a session raised an exception, or its process ended."""
+
+    template = "the environment failed: {reason}"
 
     reason: str
-
-    def __str__(self) -> str:
-        return f"the environment failed: {self.reason}"

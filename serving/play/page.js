@@ -1,6 +1,6 @@
 "use strict";
 
-const SILENCE_MS = 6000; // a stream that says nothing for so long is lost
+const SILENCE_MS = 6000; // a stream without data for this long is considered lost
 const MAX_EPISODES = 60, MAX_ROWS = 32, LATENCIES = 100;
 const CARTPOLE = ["Cart position", "Cart velocity", "Pole angle", "Pole velocity"];
 const CARTPOLE_ACTIONS = ["left", "right"];
@@ -9,15 +9,15 @@ const BASE = location.pathname.replace(/\/+$/, "");
 const $ = (id) => document.getElementById(id);
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
-let controller = null; // of the stream under way
-let attempt = 0; // how often it failed since it last worked
-let retry = 0; // the timer that begins it again
+let controller = null; // aborts the current stream
+let attempt = 0; // failed attempts since the last session
+let retry = 0; // the timer of the next attempt
 let session = null, version = null, before = null, now = null, arrived = 0, image = null;
 let episode = 1, latencies = [];
 const returns = []; // {value, version} of each episode
-const promotions = []; // {at, version}: when another took over, in episodes
+const promotions = []; // {at, version}: the position among the returns, in episodes
 
-/* --- what the page says ------------------------------------------------------------------------------------ */
+/* --- texts ------------------------------------------------------------------------------------------------- */
 
 function text(id, value) {
   const node = $(id), written = String(value);
@@ -48,53 +48,53 @@ function written(value) {
 
 /* --- the stream -------------------------------------------------------------------------------------------- */
 
-async function watch() {
+async function connect() {
   clearTimeout(retry);
   retry = 0;
-  const mine = controller = new AbortController();
+  const own = controller = new AbortController();
   show("", attempt ? "Reconnecting" : "Connecting");
   if (now) document.body.classList.add("stale");
   try {
     const token = sessionStorage.getItem("token");
     const headers = token ? { Authorization: "Bearer " + token } : {};
-    const answer = await fetch(BASE + "/events", { headers, signal: mine.signal, cache: "no-store" });
-    if (!answer.ok) return await refused(answer);
-    await read(answer.body.getReader(), mine);
-    if (controller === mine) again(1);
+    const answer = await fetch(BASE + "/events", { headers, signal: own.signal, cache: "no-store" });
+    if (!answer.ok) return await rejected(answer);
+    await read(answer.body.getReader(), own);
+    if (controller === own) retryAfter(1);
   } catch {
-    if (controller === mine) again(++attempt);
+    if (controller === own) retryAfter(++attempt);
   }
 }
 
-async function read(reader, mine) {
+async function read(reader, own) {
   const decoder = new TextDecoder();
   let rest = "";
   for (;;) {
     const silence = setTimeout(() => reader.cancel(), SILENCE_MS);
     const { done, value } = await reader.read().finally(() => clearTimeout(silence));
-    if (done || controller !== mine) return;
+    if (done || controller !== own) return;
     const events = (rest + decoder.decode(value, { stream: true })).split("\n\n");
     rest = events.pop();
-    for (const event of events) if (controller === mine) receive(event);
+    for (const event of events) if (controller === own) receive(event);
   }
 }
 
 function receive(event) {
   const found = /^event: (\w+)\ndata: (.*)$/s.exec(event);
-  if (found) ({ session: begin, step, episode: finish, end })[found[1]](JSON.parse(found[2]));
+  if (found) ({ session: startSession, step, episode: finishEpisode, end })[found[1]](JSON.parse(found[2]));
 }
 
-async function refused(answer) {
+async function rejected(answer) {
   const error = (await answer.json().catch(() => ({}))).error || {};
   if (answer.status === 401 || answer.status === 403) return askForToken(sessionStorage.getItem("token") !== null);
-  if (answer.status === 404) return stop("Off", "This server has no page to watch: it runs with play_sessions 0.");
-  again(3, error.code === "play_busy" ? "All places are taken. Trying again until one is free." : "");
+  if (answer.status === 404) return stop("Off", "This server shows no sessions: its argument play_sessions is 0.");
+  retryAfter(3, error.code === "play_busy" ? "All sessions are in use. Retrying until one is free." : "");
 }
 
-function again(seconds, notice = "") {
+function retryAfter(seconds, notice = "") {
   controller = null;
-  retry = setTimeout(watch, 1000 * Math.min(seconds, 5));
-  show("lost stale", notice ? "Waiting" : "Reconnecting", notice || (now ? "" : "The server does not answer. Trying again."));
+  retry = setTimeout(connect, 1000 * Math.min(seconds, 5));
+  show("lost stale", notice ? "Waiting" : "Reconnecting", notice || (now ? "" : "The server does not respond. Retrying."));
 }
 
 function stop(status, notice = "") {
@@ -108,21 +108,21 @@ function stop(status, notice = "") {
 function askForToken(wrong) {
   stop("Locked");
   document.body.className = "lost stale";
-  document.querySelector("label[for=token]").textContent = wrong ? "The server does not know this token" : "This server asks for a token";
+  document.querySelector("label[for=token]").textContent = wrong ? "The server rejected this token" : "This server requires a token";
   $("token-form").hidden = false;
   $("token").focus();
 }
 
 function end({ reason, message }) {
-  if (reason === "environment") return again(0);
-  if (reason === "lost") return again(3, message);
+  if (reason === "environment") return retryAfter(0);
+  if (reason === "lost") return retryAfter(3, message);
   const minutes = session ? Math.round(session.length_s / 60) : 0;
-  stop(reason === "time" ? "Paused" : "Stopped", reason === "time" ? `Paused after ${minutes} minutes. Play goes on.` : message);
+  stop(reason === "time" ? "Paused" : "Stopped", reason === "time" ? `Paused after ${minutes} minutes. Press Play to continue.` : message);
 }
 
-/* --- what it says ------------------------------------------------------------------------------------------ */
+/* --- events ------------------------------------------------------------------------------------------------ */
 
-function begin(described) {
+function startSession(described) {
   session = described;
   before = now = image = null;
   attempt = 0;
@@ -130,54 +130,54 @@ function begin(described) {
   document.title = `${session.name}, live`;
   text("name", session.name);
   text("environment", `plays ${session.environment} · ${session.uri} · ${session.steps_per_s} steps/s`);
-  show("live", "Live", session.scene.kind === "numbers" ? "This environment draws nothing; its observation says where it is." : "");
+  show("live", "Live", session.scene.kind === "numbers" ? "This environment renders no images. Its observation is shown as numbers." : "");
 }
 
-function step(told) {
-  if (version !== told.version) promoted(told);
-  before = now && told.step ? now : null;
-  now = told;
+function step(event) {
+  if (version !== event.version) promoted(event);
+  before = now && event.step ? now : null;
+  now = event;
   arrived = performance.now();
-  if (told.picture && told.picture.jpeg) decode(told.picture.jpeg);
-  text("action", actionOf(told.action));
-  text("return", minus(number(told.return, 1)));
-  text("value", told.value === null ? "not in the graph" : minus(number(told.value, 2)));
-  $("value").classList.toggle("muted", told.value === null);
+  if (event.picture && event.picture.jpeg) decode(event.picture.jpeg);
+  text("action", actionOf(event.action));
+  text("return", minus(number(event.return, 1)));
+  text("value", event.value === null ? "not in the graph" : minus(number(event.value, 2)));
+  $("value").classList.toggle("muted", event.value === null);
   text("episode", episode);
-  text("step", told.step);
-  timed(told.latency_ms);
-  distribution(told);
-  observation(told.observation);
+  text("step", event.step);
+  showLatency(event.latency_ms);
+  distribution(event);
+  observation(event.observation);
   chart();
   draw();
 }
 
-function finish(told) {
-  returns.push({ value: told.return, version: told.version });
+function finishEpisode(event) {
+  returns.push({ value: event.return, version: event.version });
   episode += 1;
   if (returns.length > MAX_EPISODES) {
     returns.shift();
     for (const each of promotions) each.at -= 1;
   }
-  if (now && told.picture) {
+  if (now && event.picture) {
     before = now;
-    now = { ...now, picture: told.picture };
+    now = { ...now, picture: event.picture };
     arrived = performance.now();
-    if (told.picture.jpeg) decode(told.picture.jpeg);
+    if (event.picture.jpeg) decode(event.picture.jpeg);
   }
   chart();
 }
 
-function promoted(told) {
+function promoted(event) {
   const old = version;
-  version = told.version;
+  version = event.version;
   text("version-number", version);
   if (old === null) return;
-  promotions.push({ at: returns.length + (told.step ? 0.5 : 0), version });
-  text("news", `Version ${version} took over from version ${old} at ${new Date().toLocaleTimeString()}, in episode ${episode}, step ${told.step}.`);
+  promotions.push({ at: returns.length + (event.step ? 0.5 : 0), version });
+  text("news", `Version ${version} took over from version ${old} at ${new Date().toLocaleTimeString()}, in episode ${episode}, step ${event.step}.`);
   $("news").classList.add("fresh");
   $("version").classList.remove("changed");
-  void $("version").offsetWidth; // begins the animation anew
+  void $("version").offsetWidth; // restarts the animation
   $("version").classList.add("changed");
 }
 
@@ -188,7 +188,7 @@ function actionOf(action) {
 
 const isCartPole = () => session.scene.kind === "cartpole";
 
-function timed(latency) {
+function showLatency(latency) {
   latencies = [...latencies, latency].slice(-LATENCIES);
   const sorted = [...latencies].sort((a, b) => a - b);
   text("latency", `${latency.toFixed(2)} ms`);
@@ -197,7 +197,7 @@ function timed(latency) {
 
 /* --- rows of numbers --------------------------------------------------------------------------------------- */
 
-/** Keep as many rows as there are, so that nothing moves; return them. */
+/** Add or remove rows until there are `count`, keeping the others so that the layout does not move; return them. */
 function rows(id, count, kind) {
   const list = $(id);
   while (list.childElementCount > count) list.lastChild.remove();
@@ -220,7 +220,7 @@ function rows(id, count, kind) {
 function distribution({ distribution: parts }) {
   const bars = parts.flatMap((part) => (part.mean ? gaussians(part) : choices(part))).slice(0, MAX_ROWS);
   rows("distribution", bars.length || 1, bars.length ? "bars" : "plain").forEach((row, index) => {
-    const bar = bars[index] || { name: "The graph does not tell it", value: "", from: 0, to: 0 };
+    const bar = bars[index] || { name: "not in the graph", value: "", from: 0, to: 0 };
     row.firstChild.textContent = bar.name;
     row.lastChild.textContent = bar.value;
     row.classList.toggle("chosen", Boolean(bar.chosen));
@@ -240,10 +240,10 @@ function choices({ name, start, probabilities }) {
 }
 
 function gaussians({ name, mean, std }) {
-  const place = (value) => Math.min(1, Math.max(0, (value + 2) / 4)); // the policy's own scale is about -1 to 1
+  const position = (value) => Math.min(1, Math.max(0, (value + 2) / 4)); // before scaling, actions are about -1 to 1
   return mean.map((middle, index) => ({
     name: (name || "mean") + (mean.length > 1 ? `[${index}]` : ""), chosen: true,
-    value: minus(`${middle.toFixed(2)} ± ${std[index].toFixed(2)}`), from: place(middle - std[index]), to: place(middle + std[index]),
+    value: minus(`${middle.toFixed(2)} ± ${std[index].toFixed(2)}`), from: position(middle - std[index]), to: position(middle + std[index]),
   }));
 }
 
@@ -273,8 +273,8 @@ function decode(jpeg) {
   next.decode().then(() => { image = next; draw(); }, () => {});
 }
 
-/** Make the canvas as fine as the screen, and return how large it is in CSS pixels. */
-function measured(canvas) {
+/** Set the canvas to the resolution of the screen, clear it, and return its size in CSS pixels. */
+function prepareCanvas(canvas) {
   const ratio = devicePixelRatio || 1, { clientWidth: width, clientHeight: height } = canvas;
   if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
     canvas.width = Math.round(width * ratio);
@@ -288,19 +288,19 @@ function measured(canvas) {
 
 function draw() {
   if (!session || !now) return;
-  const surface = measured($("canvas"));
+  const surface = prepareCanvas($("canvas"));
   if (isCartPole()) {
-    drawCartPole(surface, between());
+    drawCartPole(surface, interpolated());
   } else if (image) {
     const scale = Math.min(surface.width / image.width, surface.height / image.height);
     const width = image.width * scale, height = image.height * scale;
-    surface.context.imageSmoothingEnabled = image.width > 160; // small images are made of pixels
+    surface.context.imageSmoothingEnabled = image.width > 160; // small images look better with sharp pixels
     surface.context.drawImage(image, (surface.width - width) / 2, (surface.height - height) / 2, width, height);
   }
 }
 
-/** Where the cart is between two steps, so that it glides. */
-function between() {
+/** Return the position interpolated between two steps, so that the cart moves smoothly. */
+function interpolated() {
   const to = now.picture, from = before ? before.picture : to;
   const part = still.matches ? 1 : Math.min(1, (performance.now() - arrived) * session.steps_per_s / 1000);
   return { position: from.position + (to.position - from.position) * part, angle: from.angle + (to.angle - from.angle) * part };
@@ -353,7 +353,7 @@ function svg(name, attributes, content = "") {
   return node;
 }
 
-/** Return round numbers that hold all values between the first and the last. */
+/** Return round numbers for an axis; all values are between the first and the last. */
 function ticks(values) {
   const low = Math.min(0, ...values), high = Math.max(low + 1, ...values, 0);
   const raw = (high - low) / 3, power = 10 ** Math.floor(Math.log10(raw));
@@ -374,9 +374,9 @@ function chart() {
     svg("text", { x: pad.left - 8, y: y(value) + 4, "text-anchor": "end" }, minus(number(value, 1))),
   ]);
   for (const { at, version: number } of promotions.filter((each) => each.at >= 0)) {
-    const place = x(Math.max(0, at - 0.5));
-    drawn.push(svg("line", { class: "promotion", x1: place, x2: place, y1: pad.top - 2, y2: height - pad.bottom }));
-    drawn.push(svg("text", { class: "named", x: place, y: 12, "text-anchor": "middle" }, `v${number}`));
+    const left = x(Math.max(0, at - 0.5));
+    drawn.push(svg("line", { class: "promotion", x1: left, x2: left, y1: pad.top - 2, y2: height - pad.bottom }));
+    drawn.push(svg("text", { class: "named", x: left, y: 12, "text-anchor": "middle" }, `v${number}`));
   }
   const points = values.map((value, index) => `${x(index)},${y(value)}`);
   drawn.push(svg("polyline", { class: "path", points: points.join(" ") }));
@@ -387,10 +387,10 @@ function chart() {
     drawn.push(svg("text", { x: x(index), y: height - 4, "text-anchor": "middle" }, first + index));
   }
   node.replaceChildren(...drawn);
-  node.setAttribute("aria-label", spoken(values));
+  node.setAttribute("aria-label", chartLabel(values));
 }
 
-function spoken(values) {
+function chartLabel(values) {
   if (!values.length) return "No episode has ended yet";
   const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
   return `Returns of ${values.length} episodes: mean ${number(mean, 1)}, last ${number(values.at(-1), 1)}`;
@@ -400,7 +400,7 @@ function spoken(values) {
 
 function toggle() {
   if (controller || retry) stop("Paused", now ? "" : "Paused");
-  else watch();
+  else connect();
 }
 
 $("toggle").addEventListener("click", toggle);
@@ -412,22 +412,22 @@ document.addEventListener("keydown", (event) => {
 $("token-form").addEventListener("submit", (event) => {
   event.preventDefault();
   sessionStorage.setItem("token", $("token").value);
-  watch();
+  connect();
 });
 
-let hiddenWhileLive = false; // nobody looks: the place is another's
+let hiddenWhileLive = false; // a hidden page frees its session for another viewer
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) {
     hiddenWhileLive = Boolean(controller || retry);
     if (hiddenWhileLive) stop("Paused");
   } else if (hiddenWhileLive) {
-    watch();
+    connect();
   }
 });
 addEventListener("resize", () => { chart(); draw(); });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 
 chart();
-if (still.matches) stop("Paused", "It moves: press Play to watch.");
-else watch();
+if (still.matches) stop("Paused", "Press Play to start the animation.");
+else connect();
 requestAnimationFrame(animate);

@@ -1,4 +1,4 @@
-"""The page, put together from its three files, and the headers that keep it from loading anything else."""
+"""The web page, assembled from its three files, and the headers that keep it from loading anything else."""
 
 import base64
 import functools
@@ -14,25 +14,25 @@ def _file(name: str) -> str:
 
 @functools.cache
 def page() -> bytes:
-    """Return the page: HTML with style and script in it."""
+    """Return the page: HTML with its style and script inline."""
     html = _file("page.html").replace("/* style */", _file("page.css"))
     return html.replace("/* script */", _file("page.js")).encode()
 
 
-def _hash_of(file: str) -> str:
+def _digest(file: str) -> str:
     return base64.b64encode(hashlib.sha256(_file(file).encode()).digest()).decode()
 
 
 @functools.cache
 def headers() -> tuple[tuple[bytes, bytes], ...]:
-    """Return headers that allow the page its own style and script, and requests to where it came from.
+    """Return headers that allow the page only its own style and script, and requests to its own server.
 
-    The digests say which style and script those are: w3.org/TR/CSP3.
+    The digests identify the style and the script (w3.org/TR/CSP3).
     """
     policy = (
         "default-src 'none'",
-        f"style-src 'sha256-{_hash_of('page.css')}'",
-        f"script-src 'sha256-{_hash_of('page.js')}'",
+        f"style-src 'sha256-{_digest('page.css')}'",
+        f"script-src 'sha256-{_digest('page.js')}'",
         "connect-src 'self'",
         "img-src data:",
         "base-uri 'none'",

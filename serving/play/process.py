@@ -1,24 +1,24 @@
-"""The replica's end of the process that holds a session's environment."""
+"""Starts the process that holds a session's environment, and exchanges messages with it."""
 
 import asyncio
 import contextlib
 import json
-import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from serving.play.errors import EnvironmentFailed
 from serving.policy.spaces import Json
+from serving.processes import child_environment
 
 ENDED = "its process ended"
+"""The reason of EnvironmentFailed if the process ended without an error message."""
 
 
 class EnvironmentProcess:
-    """Starts with the first question, and dies with whoever holds this.
+    """A child process with one environment. It starts with the first request, and ends with this process.
 
-    A thread of its own waits for the answers: an environment that hangs holds up nothing else.
+    A thread waits for the responses, so that an environment that hangs does not block the event loop.
     """
 
     def __init__(self) -> None:
@@ -26,19 +26,19 @@ class EnvironmentProcess:
         self._process: subprocess.Popen[str] | None = None
         self._closed = False
 
-    async def ask(self, question: dict[str, Json]) -> dict[str, Json]:
-        """Send one line and return the answer to it. Raises EnvironmentFailed."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._exchange, question)
+    async def request(self, message: dict[str, Json]) -> dict[str, Json]:
+        """Send one message and return its response. Raises EnvironmentFailed."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._exchange, message)
 
     def close(self) -> None:
-        """Kill the process, whatever it is doing."""
+        """Kill the process, even during a request."""
         self._closed = True
         if self._process is not None:
             self._process.kill()
         self._thread.submit(self._reap)
         self._thread.shutdown(wait=False)
 
-    def _exchange(self, question: dict[str, Json]) -> dict[str, Json]:
+    def _exchange(self, message: dict[str, Json]) -> dict[str, Json]:
         if self._process is None:
             self._process = _start()
         if self._closed:
@@ -46,26 +46,24 @@ class EnvironmentProcess:
         assert self._process.stdin is not None  # noqa: S101 - for mypy: both are pipes
         assert self._process.stdout is not None  # noqa: S101
         try:
-            self._process.stdin.write(json.dumps(question) + "\n")
+            self._process.stdin.write(json.dumps(message) + "\n")
             self._process.stdin.flush()
-            answer: dict[str, Json] = json.loads(self._process.stdout.readline())
+            response: dict[str, Json] = json.loads(self._process.stdout.readline())
         except (OSError, ValueError) as error:
             raise EnvironmentFailed(ENDED) from error
-        if "error" in answer:
-            raise EnvironmentFailed(answer["error"])
-        return answer
+        if "error" in response:
+            raise EnvironmentFailed(response["error"])
+        return response
 
     def _reap(self) -> None:
         if self._process is not None:
             self._process.kill()
-            # The pipe may hold a line that nobody took.
+            # Closing stdin fails if it holds a message that the process has not read.
             with contextlib.suppress(OSError), self._process:
                 pass
 
 
 def _start() -> "subprocess.Popen[str]":
-    # Whatever this process can import, the environment's may: it names modules, such as `module:Id`.
-    places = [str(Path(__file__).parents[2]), *filter(None, sys.path)]
     hidden = {"SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy", "PYGAME_HIDE_SUPPORT_PROMPT": "1"}
     return subprocess.Popen(
         [sys.executable, "-m", "serving.play.environment"],
@@ -73,5 +71,5 @@ def _start() -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env={**os.environ, **hidden, "PYTHONPATH": os.pathsep.join(places), "OPENBLAS_NUM_THREADS": "1"},
+        env=child_environment(**hidden),
     )

@@ -1,4 +1,4 @@
-"""What a page is given to draw of an environment: CartPole's state, frames, or nothing but the observation."""
+"""What the page draws of an environment: CartPole's state, rendered frames, or nothing."""
 
 import base64
 import io
@@ -11,32 +11,32 @@ from numpy.typing import NDArray
 from serving.policy.spaces import Json
 
 MAX_FRAME = (480, 360)
-"""Larger frames, width and height in pixels, are made smaller."""
+"""Width and height in pixels to which larger frames are reduced."""
 
 JPEG_QUALITY = 85
 
 
 class Scene(Protocol):
-    """Draws one environment, which was reset before."""
+    """Draws one environment that has been reset."""
 
     def describe(self) -> dict[str, Json]:
-        """Return what the page needs once: the `kind`, and measures."""
+        """Return the `kind` of the scene and its measures, which do not change."""
 
     def picture(self) -> Json:
-        """Return what the environment looks like now."""
+        """Return the current appearance of the environment."""
 
 
 def scene_of(environment: gymnasium.Env[Any, Any]) -> Scene:
-    """Return the best drawing there is of an environment."""
+    """Return the scene of an environment: CartPole's, else frames, else none."""
     innermost = _innermost(environment)
     if {"x_threshold", "theta_threshold_radians", "length"} <= set(dir(innermost)):
         return CartPole(innermost)
     frame = _frame(environment)
-    return Numbers() if frame is None else Frames(environment, frame)
+    return NoPicture() if frame is None else Frames(environment, frame)
 
 
 class CartPole:
-    """A cart and a pole, from the state of the environment itself: wrappers may show the policy less."""
+    """A cart and a pole, from the state of the unwrapped environment, because wrappers can hide parts of it."""
 
     def __init__(self, environment: Any) -> None:
         self._environment = environment
@@ -48,7 +48,7 @@ class CartPole:
             "kind": "cartpole",
             "max_position": float(cartpole.x_threshold),
             "max_angle": float(cartpole.theta_threshold_radians),
-            "pole_length": 2 * float(cartpole.length),  # the environment counts from its middle
+            "pole_length": 2 * float(cartpole.length),  # The environment's `length` is half of the pole's.
         }
 
     def picture(self) -> Json:
@@ -58,42 +58,42 @@ class CartPole:
 
 
 class Frames:
-    """What `render` returns, as JPEG."""
+    """The frames that the environment renders, as JPEG."""
 
     def __init__(self, environment: gymnasium.Env[Any, Any], first: NDArray[np.uint8]) -> None:
         self._environment = environment
         self._height, self._width = first.shape[:2]
 
     def describe(self) -> dict[str, Json]:
-        """Return the size of a frame before it is made smaller, in pixels."""
+        """Return the original size of a frame, in pixels."""
         return {"kind": "frames", "width": self._width, "height": self._height}
 
     def picture(self) -> Json:
-        """Return a frame, in base64."""
+        """Return the current frame in base64."""
         frame = _frame(self._environment)
         return None if frame is None else {"jpeg": base64.b64encode(_jpeg(frame)).decode()}
 
 
-class Numbers:
-    """For environments that draw nothing: the page has the observation."""
+class NoPicture:
+    """For environments that render no frames; the page shows the numbers of the observation."""
 
     def describe(self) -> dict[str, Json]:
-        """Return the kind alone."""
+        """Return the kind."""
         return {"kind": "numbers"}
 
     def picture(self) -> Json:
-        """Return nothing."""
+        """Return None."""
         return None
 
 
 def _innermost(environment: Any) -> Any:
-    """Return the environment in all wrappers, an adapted one of the package gym included."""
+    """Return the environment inside all wrappers and shimmy's adapter for the package gym."""
     innermost = environment.unwrapped
     return innermost.gym_env.unwrapped if hasattr(innermost, "gym_env") else innermost
 
 
 def _frame(environment: gymnasium.Env[Any, Any]) -> NDArray[np.uint8] | None:
-    """Return `[height, width, 3]`, or None where the environment draws none."""
+    """Return a frame `[height, width, 3]`, or None if the environment renders none."""
     if environment.render_mode != "rgb_array":
         return None
     frame: Any = environment.render()

@@ -24,7 +24,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def open_page(browser: Any, serve_http: Callable[[Any], str]) -> Iterator[Callable[..., Any]]:
-    """Open /play of an application. Pages close before their server, which waits for them."""
+    """Open /play of an application. Pages are closed before their server, which waits for their requests."""
     pages = []
 
     def open_page(app: Any, **options: Any) -> tuple[Any, "Seen"]:
@@ -41,7 +41,7 @@ def open_page(browser: Any, serve_http: Callable[[Any], str]) -> Iterator[Callab
 
 
 class Seen:
-    """What went on in a page beside what it shows."""
+    """The console messages, errors and requests of a page."""
 
     def __init__(self, page: Any) -> None:
         self.faults: list[str] = []
@@ -61,7 +61,7 @@ def drawing(page: Any) -> str:
 
 
 @pytest.mark.parametrize(("viewport", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")])
-def test_the_policy_acts_before_ones_eyes_and_a_promotion_shows(
+def test_the_page_shows_each_step_and_a_promotion(
     open_page: Callable[..., Any], viewport: dict[str, int], scheme: str
 ) -> None:
     app = PolicyApp(served(EXPLORING_BUNDLE))
@@ -78,29 +78,29 @@ def test_the_policy_acts_before_ones_eyes_and_a_promotion_shows(
     app.served = served(CONTRARY_BUNDLE, version=4)
     page.get_by_text("Version 4 took over from version 3").wait_for()
     assert page.locator("#version-number").text_content() == "4"
-    assert page.locator(".scene").bounding_box()["y"] == top, "nothing jumps about"
+    assert page.locator(".scene").bounding_box()["y"] == top, "the layout does not move"
     page.locator("circle.ended").first.wait_for()  # the contrary policy soon fails
     assert page.locator(".promotion").count() == 1
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out"
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "no horizontal scrolling"
     page.keyboard.press("Space")
     page.get_by_role("button", name="Play").wait_for()
-    await_true(lambda: not environments(), "who pauses frees the place")
+    await_true(lambda: not environments(), "a paused page frees its session")
     assert seen.faults == []
-    assert seen.requests == [page.url, f"{page.url}/events"], "nothing else is asked for"
+    assert seen.requests == [page.url, f"{page.url}/events"], "the page requests nothing else"
 
 
-def test_who_wants_less_motion_starts_it_and_a_full_house_is_said(open_page: Callable[..., Any]) -> None:
+def test_reduced_motion_starts_paused_and_a_full_server_is_reported(open_page: Callable[..., Any]) -> None:
     app = PolicyApp(served(EXPLORING_BUNDLE), play_sessions=1)
     calm, _ = open_page(app, reduced_motion="reduce")
     calm.get_by_role("button", name="Play").click()
     calm.get_by_text("Live", exact=True).wait_for()
     other, _ = open_page(app)
-    other.get_by_text("All places are taken.").wait_for()
+    other.get_by_text("All sessions are in use.").wait_for()
     calm.get_by_role("button", name="Pause").click()
     other.get_by_text("Live", exact=True).wait_for()
 
 
-def test_a_token_is_asked_for_where_the_server_wants_one(open_page: Callable[..., Any]) -> None:
+def test_the_page_asks_for_a_token_if_the_server_requires_one(open_page: Callable[..., Any]) -> None:
     app = PolicyApp(served(EXPLORING_BUNDLE))
 
     async def guarded(scope: Any, receive: Any, send: Any) -> None:
@@ -111,14 +111,14 @@ def test_a_token_is_asked_for_where_the_server_wants_one(open_page: Callable[...
             await app(scope, receive, send)
 
     page, _ = open_page(guarded)
-    page.get_by_label("This server asks for a token").fill("wrong")
+    page.get_by_label("This server requires a token").fill("wrong")
     page.keyboard.press("Enter")
-    page.get_by_label("The server does not know this token").fill("sesame")
+    page.get_by_label("The server rejected this token").fill("sesame")
     page.keyboard.press("Enter")
     page.get_by_text("Live", exact=True).wait_for()
 
 
-def test_a_server_that_comes_back_is_found(open_page: Callable[..., Any]) -> None:
+def test_the_page_reconnects_to_a_restarted_server(open_page: Callable[..., Any]) -> None:
     app, away = PolicyApp(served(EXPLORING_BUNDLE)), [False]
 
     async def flickering(scope: Any, receive: Any, send: Any) -> None:

@@ -5,7 +5,7 @@ import re
 from serving.play.page import headers, page
 
 
-def test_the_policy_names_the_digests_of_the_style_and_script_that_are_sent() -> None:
+def test_the_security_policy_has_the_digests_of_the_style_and_script() -> None:
     policy = dict(headers())[b"content-security-policy"].decode()
     for tag, directive in (("style", "style-src"), ("script", "script-src")):
         (content,) = re.findall(rf"<{tag}>(.*?)</{tag}>", page().decode(), flags=re.DOTALL)
@@ -13,6 +13,6 @@ def test_the_policy_names_the_digests_of_the_style_and_script_that_are_sent() ->
         assert f"{directive} 'sha256-{digest}'" in policy
 
 
-def test_it_refers_to_nothing_outside_itself() -> None:
+def test_the_page_refers_to_nothing_outside_itself() -> None:
     addresses = re.findall(r"""(?:src|href|url|import|https?:)[=(:]["']?([^"')\s>]+)""", page().decode())
     assert {address for address in addresses if "w3.org/2000/svg" not in address} <= {"data:,", "//www.w3.org/2000/svg"}

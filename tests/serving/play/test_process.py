@@ -1,4 +1,4 @@
-"""Real processes: what becomes of them when a viewer, or their parent, is gone."""
+"""The environment's process ends with its session, and with its parent."""
 
 import asyncio
 import subprocess
@@ -17,46 +17,46 @@ from tests.workshop import PROJECT, await_true
 CARTPOLE = {"environment": {"id": "CartPole-v1", "kwargs": {}}}
 
 
-def alone() -> bool:
+def no_environments() -> bool:
     return not environments()
 
 
-def test_an_environment_is_played_in_a_nice_process_that_ends_when_closed() -> None:
+def test_the_environment_runs_in_a_nice_process_that_ends_when_closed() -> None:
     async def play() -> None:
         process = EnvironmentProcess()
-        stage = await process.ask(CARTPOLE)
-        assert stage["scene"]["kind"] == "cartpole"
+        description = await process.request(CARTPOLE)
+        assert description["scene"]["kind"] == "cartpole"
         (child,) = environments()
-        assert child.nice() == 10
+        assert child.nice() > psutil.Process().nice()
         with pytest.raises(EnvironmentFailed, match="invalid"):
-            await process.ask({"action": 9})
+            await process.request({"action": 9})
         process.close()
 
     asyncio.run(play())
-    await_true(alone, "the process is gone", 5)
+    await_true(no_environments, "the process is gone", 5)
     await_true(lambda: not any(thread.name.startswith("play") for thread in threading.enumerate()), "so is the thread")
 
 
-def test_a_session_that_ends_while_its_environment_starts_leaves_no_process() -> None:
+def test_closing_while_the_environment_starts_leaves_no_process() -> None:
     async def begin() -> None:
         process = EnvironmentProcess()
-        asking = asyncio.ensure_future(process.ask(CARTPOLE))
+        pending = asyncio.ensure_future(process.request(CARTPOLE))
         await asyncio.sleep(0)
         process.close()
         with pytest.raises(EnvironmentFailed):
-            await asking
+            await pending
 
     asyncio.run(begin())
-    await_true(alone, "the process is gone", 5)
+    await_true(no_environments, "the process is gone", 5)
 
 
 @pytest.mark.parametrize("kill", [psutil.Process.kill, psutil.Process.terminate])
-def test_it_dies_with_its_parent(kill: Callable[[psutil.Process], None]) -> None:
+def test_the_process_dies_with_its_parent(kill: Callable[[psutil.Process], None]) -> None:
     script = f"""if True:
         import asyncio, time
         from serving.play.process import EnvironmentProcess
         process = EnvironmentProcess()
-        asyncio.run(process.ask({CARTPOLE!r}))
+        asyncio.run(process.request({CARTPOLE!r}))
         print("up", flush=True)
         time.sleep(60)
     """

@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 
 from serving.http.app import PolicyApp
-from serving.play.protocol import kept_alive
+from serving.play.protocol import with_keep_alive
 from tests.serving.play.viewer import Viewer
 from tests.serving.policies import CONTRARY_BUNDLE, EXPLORING_BUNDLE, ask, served
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_the_page_comes_whole_and_allows_itself_nothing_else(app: PolicyApp, method: str) -> None:
+def test_the_page_is_served_with_a_strict_security_policy(app: PolicyApp, method: str) -> None:
     async def load() -> Viewer:
         viewer = Viewer(app, method, "/play")
         await viewer.request
@@ -26,17 +26,17 @@ def test_the_page_comes_whole_and_allows_itself_nothing_else(app: PolicyApp, met
 
 
 @pytest.mark.parametrize("path", ["/play", "/play/events"])
-def test_with_no_sessions_there_is_no_page(path: str) -> None:
+def test_with_zero_sessions_the_paths_do_not_exist(path: str) -> None:
     answer = ask(PolicyApp(served(), play_sessions=0), "GET", path)
     assert (answer.status, answer.json()["error"]["code"]) == (404, "path_unknown")
 
 
-def test_other_methods_are_refused(app: PolicyApp) -> None:
+def test_other_methods_are_rejected(app: PolicyApp) -> None:
     answer = ask(app, "POST", "/play/events")
     assert (answer.status, answer.headers["allow"]) == (405, "GET")
 
 
-def test_a_session_more_than_there_are_places_is_refused_until_one_goes() -> None:
+def test_sessions_beyond_the_limit_are_rejected_until_one_ends() -> None:
     app = PolicyApp(served(EXPLORING_BUNDLE), play_sessions=1)
 
     async def watch() -> None:
@@ -47,16 +47,16 @@ def test_a_session_more_than_there_are_places_is_refused_until_one_goes() -> Non
         assert second.start["status"] == 503
         assert (b"retry-after", b"1") in second.start["headers"]
         assert b'"play_busy"' in second.raw[0]
-        await first.hang_up()
+        await first.disconnect()
         third = Viewer(app)
         await third.await_events("session")
-        await third.hang_up()
+        await third.disconnect()
         assert third.start["status"] == 200
 
     asyncio.run(watch())
 
 
-def test_a_promotion_shows_in_a_session_under_way_and_no_request_is_counted_as_slow() -> None:
+def test_a_promotion_shows_in_a_running_session() -> None:
     app = PolicyApp(served(EXPLORING_BUNDLE))
 
     async def watch() -> list[int]:
@@ -65,7 +65,7 @@ def test_a_promotion_shows_in_a_session_under_way_and_no_request_is_counted_as_s
         app.served = served(CONTRARY_BUNDLE, version=4)
         count = len(viewer.named("step"))
         steps = await viewer.await_events("step", count + 2)
-        await viewer.hang_up()
+        await viewer.disconnect()
         return [step["version"] for step in steps]
 
     versions = asyncio.run(watch())
@@ -84,10 +84,10 @@ async def slow(ended: list[bool]) -> AsyncGenerator[bytes, None]:
         ended.append(True)
 
 
-def test_a_comment_goes_out_at_once_and_whenever_nothing_else_does() -> None:
+def test_a_comment_is_sent_first_and_whenever_there_is_no_event() -> None:
     async def read() -> tuple[list[bytes], list[bool]]:
         ended: list[bool] = []
-        parts = kept_alive(slow(ended), 0.04)
+        parts = with_keep_alive(slow(ended), 0.04)
         found: list[Any] = []
         while found.count(b":\n\n") < 5:
             found.append(await anext(parts))
@@ -97,4 +97,4 @@ def test_a_comment_goes_out_at_once_and_whenever_nothing_else_does() -> None:
     found, ended = asyncio.run(read())
     assert found[:3] == [b":\n\n", b"one", b":\n\n"]
     assert b"two" in found
-    assert ended == [True], "and what it keeps alive is closed"
+    assert ended == [True], "the events are closed"

@@ -21,14 +21,14 @@ def test_cartpole_is_drawn_from_its_state(env_id: str) -> None:
     assert scene.picture() == pytest.approx({"position": observation[0], "angle": observation[2]}, abs=1e-6)
 
 
-def test_what_a_wrapper_hides_from_the_policy_is_drawn_all_the_same() -> None:
+def test_cartpole_is_drawn_even_if_a_wrapper_hides_its_state() -> None:
     inner = gymnasium.make("CartPole-v1")
     blind = gymnasium.wrappers.TransformObservation(inner, lambda _: 0, gymnasium.spaces.Discrete(1))
     blind.reset(seed=0)
     assert scene_of(blind).describe()["kind"] == "cartpole"
 
 
-def test_other_environments_are_shown_as_frames_made_smaller() -> None:
+def test_other_environments_are_shown_as_reduced_frames() -> None:
     environment = environments.make("Pendulum-v1", {"render_mode": "rgb_array"})
     environment.reset(seed=0)
     scene = scene_of(environment)
@@ -37,7 +37,7 @@ def test_other_environments_are_shown_as_frames_made_smaller() -> None:
     assert (image.format, image.size) == ("JPEG", (MAX_FRAME[1], MAX_FRAME[1]))
 
 
-def test_an_environment_that_draws_nothing_has_its_numbers() -> None:
+def test_an_environment_that_renders_nothing_has_no_picture() -> None:
     environment = Counting()
     environment.reset(seed=0)
     scene = scene_of(environment)

@@ -1,4 +1,4 @@
-"""Someone who watches: reads the events of /play through the ASGI interface, and hangs up."""
+"""A client of /play/events through the ASGI interface."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ from serving.http.app import PolicyApp
 
 
 def environments(of: int | None = None) -> list[psutil.Process]:
-    """The processes that a process, by default this one, has for its sessions."""
+    """Return the environments' processes that are children of a process, by default of this one."""
     found = []
     for child in psutil.Process(of).children():
         with contextlib.suppress(psutil.Error):  # it has just ended
@@ -21,16 +21,16 @@ def environments(of: int | None = None) -> list[psutil.Process]:
 
 
 class Viewer:
-    """A request under way, for /play/events by default."""
+    """A running request, by default for /play/events."""
 
     def __init__(self, app: PolicyApp, method: str = "GET", path: str = "/play/events") -> None:
         self.start: dict[str, Any] = {}
         self.raw: list[bytes] = []
-        self._incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self._incoming.put_nowait({"type": "http.request", "body": b""})
-        self._came = asyncio.Event()
+        self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._messages.put_nowait({"type": "http.request", "body": b""})
+        self._received = asyncio.Event()
         scope = {"type": "http", "method": method, "path": path, "headers": [], "query_string": b""}
-        self.request = asyncio.ensure_future(app(scope, self._incoming.get, self._send))
+        self.request = asyncio.ensure_future(app(scope, self._messages.get, self._send))
 
     async def _send(self, message: Any) -> None:
         if message["type"] == "http.response.start":
@@ -38,7 +38,7 @@ class Viewer:
             self.start = message
         else:
             self.raw.append(message["body"])
-        self._came.set()
+        self._received.set()
 
     @property
     def events(self) -> list[tuple[str, Any]]:
@@ -50,14 +50,14 @@ class Viewer:
         return [content for found, content in self.events if found == name]
 
     async def await_events(self, name: str, count: int = 1) -> list[Any]:
-        """Return the events of a name as soon as there are so many."""
+        """Return the events of a name as soon as there are `count`."""
         async with asyncio.timeout(20):
             while len(self.named(name)) < count:
-                self._came.clear()
-                await self._came.wait()
+                self._received.clear()
+                await self._received.wait()
         return self.named(name)
 
-    async def hang_up(self) -> None:
-        self._incoming.put_nowait({"type": "http.disconnect"})
+    async def disconnect(self) -> None:
+        self._messages.put_nowait({"type": "http.disconnect"})
         async with asyncio.timeout(5):
             await self.request
