@@ -1,19 +1,20 @@
-"""What the side process does, and what is done here in its place."""
+"""The worker process runs calls beside training, and this process runs the calls that it cannot."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from pipeline.config import TrainConfig
 from pipeline.evaluation import evaluation
-from pipeline.training.worker_process import SideProcess
+from pipeline.training.worker_process import WorkerProcess
 
 
-def answer_with(value):
+def pid_and(value):
     return os.getpid(), value
 
 
@@ -23,84 +24,102 @@ def wait_for(path):
     return os.getpid()
 
 
-def fail_elsewhere(here):
-    if os.getpid() != here:
+def fail_unless_in(pid):
+    if os.getpid() != pid:
         raise ValueError
-    return "done here"
+    return "ran here"
 
 
 @pytest.fixture(scope="module")
-def side():
-    with SideProcess() as process:
-        process.begin(TrainConfig())
+def worker():
+    with WorkerProcess() as process:
+        process.start(TrainConfig())
         yield process
 
 
-def test_a_call_is_made_in_another_process(side):
-    pid, value = side.call(answer_with, "asked").result()
+def test_a_call_runs_in_the_worker(worker):
+    pid, value = worker.submit(pid_and, "value").result()
     assert pid != os.getpid()
-    assert value == "asked"
+    assert value == "value"
 
 
-def test_while_it_is_busy_calls_are_made_here(side, tmp_path):
-    first = side.call(wait_for, tmp_path / "go")
-    assert not first.is_answered
-    second = side.call(answer_with, 2)
-    assert second.is_answered
+def test_calls_run_here_while_the_worker_is_busy(worker, tmp_path):
+    first = worker.submit(wait_for, tmp_path / "go")
+    assert not first.done()
+    second = worker.submit(pid_and, 2)
+    assert second.done()
     assert second.result() == (os.getpid(), 2)
     (tmp_path / "go").touch()
     assert first.result() != os.getpid()
-    assert side.call(answer_with, 3).result()[0] != os.getpid()
+    assert worker.submit(pid_and, 3).result()[0] != os.getpid()
 
 
-def test_what_fails_there_is_done_here(side):
-    assert side.call(fail_elsewhere, os.getpid()).result() == "done here"
+def test_a_call_that_takes_longer_than_the_timeout_runs_here(worker, tmp_path):
+    stuck = worker.submit(wait_for, tmp_path / "go")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stuck, "_function", lambda: "ran here")
+        assert stuck.result(timeout=0.05) == "ran here"
+    (tmp_path / "go").touch()
+
+
+def test_a_call_that_fails_in_the_worker_runs_here(worker):
+    assert worker.submit(fail_unless_in, os.getpid()).result() == "ran here"
     with pytest.raises(ZeroDivisionError):
-        side.call(divmod, 1, 0).result()
+        worker.submit(divmod, 1, 0).result()
 
 
-def test_one_that_is_not_needed_is_not_started():
-    with SideProcess() as process:
-        process.begin(TrainConfig(num_env_runners=1))
-        assert not process.has_begun
-        assert process.call(answer_with, 1).result() == (os.getpid(), 1)
+def test_a_result_is_computed_once_and_only_when_it_is_needed(tmp_path):
+    with WorkerProcess() as unstarted:
+        pending = unstarted.submit((tmp_path / "made").mkdir)
+        assert not (tmp_path / "made").exists()
+        assert pending.result() == pending.result()
 
 
-def test_ctrl_c_does_not_reach_it_and_its_death_costs_nothing(tmp_path):
-    with SideProcess() as process:
-        process.begin(TrainConfig())
-        pid, _ = process.call(answer_with, 1).result()
+def test_distributed_training_starts_no_worker():
+    with WorkerProcess() as process:
+        process.start(TrainConfig(num_env_runners=1))
+        assert not process.is_started
+        assert process.submit(pid_and, 1).result() == (os.getpid(), 1)
+
+
+def test_the_worker_ignores_ctrl_c_and_its_death_loses_no_call(tmp_path):
+    with WorkerProcess() as process:
+        process.start(TrainConfig())
+        pid, _ = process.submit(pid_and, 1).result()
+        assert pid != os.getpid()
         os.kill(pid, signal.SIGINT)
-        assert process.call(answer_with, 2).result() == (pid, 2)
-        cut_short = process.call(wait_for, tmp_path / "never")
+        assert process.submit(pid_and, 2).result() == (pid, 2)
+        unfinished = process.submit(wait_for, tmp_path / "go")
         os.kill(pid, signal.SIGKILL)
-        (tmp_path / "never").touch()
-        assert cut_short.result() == os.getpid()
-        assert process.call(answer_with, 3).result() == (os.getpid(), 3)
+        (tmp_path / "go").touch()
+        assert unfinished.result() == os.getpid()
+        assert process.submit(pid_and, 3).result() == (os.getpid(), 3)
 
 
+@pytest.mark.parametrize("busy", [False, True])
 @pytest.mark.parametrize("end", ["", "os.kill(os.getpid(), signal.SIGKILL)", "raise SystemExit"])
-def test_it_ends_with_the_program(end):
+def test_the_worker_ends_with_the_program(end, busy):
     script = (
-        "import os, signal; from pipeline.config import TrainConfig\n"
-        "from pipeline.training.worker_process import SideProcess\n"
-        "with SideProcess() as side:\n"
-        "    side.begin(TrainConfig())\n"
-        f"    print(side.call(os.getpid).result(), flush=True)\n    {end}"
+        "import os, signal, time; from pipeline.config import TrainConfig\n"
+        "from pipeline.training.worker_process import WorkerProcess\n"
+        "with WorkerProcess() as worker:\n"
+        "    worker.start(TrainConfig())\n"
+        "    print(worker.submit(os.getpid).result(), flush=True)\n"
+        f"    {'worker.submit(time.sleep, 60)' if busy else ''}\n"
+        f"    {end}"
     )
-    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     pid = int(done.stdout)
     deadline = time.monotonic() + 10
-    while os.path.exists(f"/proc/{pid}"):  # noqa: PTH110
-        assert time.monotonic() < deadline, "it outlived the program"
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < deadline, "the worker outlived the program"
         time.sleep(0.05)
+    assert "Traceback" not in done.stderr
 
 
-def test_where_episodes_are_played_changes_nothing(side, cartpole, build_policy):
+def test_an_evaluation_is_the_same_wherever_its_halves_are_played(worker, cartpole, build_policy):
     policy = build_policy(cartpole)
-    beside = evaluation.play_beside(side, policy, cartpole, 7, first_seed=5)
-    alone = SideProcess()
-    alone._process = side._process  # one that has begun, and takes no calls
-    assert beside == evaluation.play_beside(alone, policy, cartpole, 7, first_seed=5)
-    assert beside == evaluation.play_beside(SideProcess(), policy, cartpole, 7, first_seed=5)
-    assert len(beside.returns) == 7
+    here = evaluation.play_in_halves(WorkerProcess(), policy, cartpole, 7, first_seed=5)
+    assert here == evaluation.play_in_halves(worker, policy, cartpole, 7, first_seed=5)
+    assert here == evaluation.play_in_halves(None, policy, cartpole, 7, first_seed=5)
+    assert len(here.returns) == 7
