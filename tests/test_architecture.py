@@ -16,6 +16,8 @@ ORDER = {
     "serving": [
         "errors",
         "processes",
+        "client",
+        "async_client",
         "policy",
         "registry",
         "replica",
@@ -28,8 +30,6 @@ ORDER = {
         "rollout",
         "http",
         "ray",
-        "client",
-        "async_client",
         "arguments",
         "startup",
         "app",
