@@ -1,1 +1,1 @@
-"""RLModules that accept any supported observation space, and the choice of the module that is trained."""
+"""Builds the RLModule that is trained, with preprocessing for every supported observation space."""

@@ -1,4 +1,4 @@
-"""Errors of the policy's network."""
+"""Errors of the settings of the policy's network."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -8,7 +8,7 @@ from pipeline.errors import PipelineError
 
 @dataclass(eq=False)
 class UnknownModelSetting(PipelineError):
-    """RLlib has no model setting of this name, or the policy that is trained would not read it."""
+    """A setting of `model_config` is unknown to RLlib, or has no effect on the policy."""
 
     setting: str
     reason: str

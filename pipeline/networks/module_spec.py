@@ -1,4 +1,4 @@
-"""Which RLModule is trained, and with what settings: RLlib's default, behind a preprocessor, or one of the user's."""
+"""Chooses the RLModule that is trained, and validates its settings."""
 
 import dataclasses
 import difflib
@@ -15,27 +15,27 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from pipeline.config import TrainConfig
 from pipeline.environments import supported
 from pipeline.environments.errors import NoSuchObject
-from pipeline.environments.make import Environment, imported
+from pipeline.environments.make import Environment, import_class
 from pipeline.networks.errors import UnknownModelSetting
 from pipeline.networks.modules import AnySpacePPOModule, is_image, is_plain
 from serving.policy.spaces import leaves
 
-# RLlib warns at each start that it is itself; what matters to a person raises, or we say it.
+# RLlib warns about its own defaults at each start; problems that matter raise an error.
 logging.getLogger("ray").setLevel(logging.ERROR)
 logging.getLogger("ray.rllib").setLevel(logging.CRITICAL)
 
 _DEFAULT = "default"
 
-#: Settings of RLlib's that nothing reads in its PPO.
-_NEVER_READ = ("lstm_use_prev_action", "lstm_use_prev_reward", "fusionnet_")
+#: Prefixes of the settings that RLlib's PPO ignores.
+_IGNORED_BY_PPO = ("lstm_use_prev_action", "lstm_use_prev_reward", "fusionnet_")
 
 
 def spec(config: TrainConfig, environment: Environment) -> RLModuleSpec:
-    """What RLlib builds the policy from.
+    """Return the specification from which RLlib builds the policy.
 
     Raises:
-        UnknownModelSetting: If a setting of `model_config` is unknown, or would not be read.
-        NoSuchObject: If `rl_module` names no RLModule for PPO.
+        UnknownModelSetting: If RLlib does not know a setting of `model_config`, or would ignore it.
+        NoSuchObject: If `rl_module` does not name an RLModule for PPO.
     """
     if config.rl_module != _DEFAULT:
         return RLModuleSpec(
@@ -49,11 +49,11 @@ def spec(config: TrainConfig, environment: Environment) -> RLModuleSpec:
 
 
 def untrained(config: TrainConfig, environment: Environment) -> TorchRLModule:
-    """A policy as training begins with, built without Ray.
+    """Build an untrained policy, without Ray.
 
     Raises:
-        UnsupportedSpace: If the policy is recurrent and RLlib has none for these spaces.
-        As `spec`.
+        UnsupportedSpace: If the policy is recurrent and RLlib does not support that for the action space.
+        UnknownModelSetting, NoSuchObject: As `spec`.
     """
     unbuilt = spec(config, environment)
     unbuilt.observation_space = environment.observation_space
@@ -73,9 +73,9 @@ def _common(config: TrainConfig) -> dict[str, Any]:
 
 
 def _custom(name: str) -> type[TorchRLModule]:
-    found = imported(name)
+    found = import_class(name)
     if not (isinstance(found, type) and issubclass(found, TorchRLModule) and issubclass(found, ValueFunctionAPI)):
-        raise NoSuchObject(name, "it is no TorchRLModule with ValueFunctionAPI, which PPO needs.")
+        raise NoSuchObject(name, "it is not a TorchRLModule with ValueFunctionAPI, which PPO requires.")
     return found
 
 
@@ -84,17 +84,17 @@ def _check_settings(settings: dict[str, Any], space: Space[Any]) -> None:
     for name in settings:
         if name not in known:
             nearest = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.0)[0]
-            raise UnknownModelSetting(name, f"is none of RLlib's model settings; the nearest is '{nearest}'.")
-        reason = _why_unread(name, settings, space)
+            raise UnknownModelSetting(name, f"is not a model setting of RLlib; the nearest is '{nearest}'.")
+        reason = _why_ignored(name, settings, space)
         if reason is not None:
-            raise UnknownModelSetting(name, f"would not be read: {reason}. Leave it out.")
+            raise UnknownModelSetting(name, f"has no effect: {reason}. Omit it.")
 
 
-def _why_unread(name: str, settings: dict[str, Any], space: Space[Any]) -> str | None:
-    if name.startswith(_NEVER_READ):
-        return "RLlib's PPO has no use for it"
+def _why_ignored(name: str, settings: dict[str, Any], space: Space[Any]) -> str | None:
+    if name.startswith(_IGNORED_BY_PPO):
+        return "RLlib's PPO ignores it"
     if name.startswith("conv_") and not any(is_image(leaf.space) for leaf in leaves(space)):
         return "no observation is an image (height x width x channels)"
     if (name.startswith("lstm_") or name == "max_seq_len") and not settings.get("use_lstm"):
-        return 'there is no LSTM without "use_lstm": true'
+        return 'it requires "use_lstm": true'
     return None

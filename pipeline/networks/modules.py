@@ -1,15 +1,17 @@
-"""RLModules that take any observation space: what turns observations into numbers is inside the network.
+"""An RLModule for every supported observation space, with the preprocessing inside the network.
 
-So environment runner, learner and exported graph share it. RLlib's own default takes one-dimensional Boxes of floats
-as they are, and is used for these.
+Environment runner, learner and exported graph therefore share the preprocessing. RLlib's default module is used for
+one-dimensional Boxes of floats, which it takes without preprocessing.
 """
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 import numpy as np
+import ray
 import torch
 from gymnasium import Space, spaces
 from ray.rllib.algorithms.ppo.ppo_catalog import PPOCatalog
@@ -24,32 +26,34 @@ from pipeline.environments.action_adapters import choices, is_integer
 from pipeline.environments.nested_spaces import flatten
 from serving.policy.spaces import LeafSpace, leaves
 
-#: An array of three dimensions is an image if two of them are at least this, and the third at most that.
-_SMALLEST_IMAGE = 8
-_MOST_CHANNELS = 16
+_logger = logging.getLogger(__name__)
 
-#: The widest range of integers that float32 tells apart.
+#: A three-dimensional array is an image if height and width are at least 8, and there are at most 16 channels.
+_MIN_IMAGE_SIZE = 8
+_MAX_CHANNELS = 16
+
+#: The largest number of consecutive integers that float32 represents exactly.
 _EXACT_IN_FLOAT32 = 2**24
 
-_LARGEST_MAP = 8
+_MAX_MAP_SIZE = 8
 _FIRST_FILTERS = 16
 
 
 def is_plain(space: Space[Any]) -> bool:
-    """Whether RLlib's default module takes the observations as they are."""
+    """Return whether RLlib's default module takes the observations without preprocessing."""
     return isinstance(space, spaces.Box) and len(space.shape) == 1 and bool(np.issubdtype(space.dtype, np.floating))
 
 
 def is_image(space: LeafSpace) -> TypeGuard[spaces.Box]:
-    """Whether an observation is convolved: height x width x channels, or channels first."""
+    """Return whether a leaf is an image, which is convolved: height x width x channels, or channels first."""
     if not isinstance(space, spaces.Box) or len(space.shape) != len("HWC"):
         return False
-    height, width, channels = _picture_shape(space)
-    return min(height, width) >= _SMALLEST_IMAGE and channels <= _MOST_CHANNELS
+    height, width, channels = _image_shape(space)
+    return min(height, width) >= _MIN_IMAGE_SIZE and channels <= _MAX_CHANNELS
 
 
-def _picture_shape(space: spaces.Box) -> tuple[int, int, int]:
-    """The shape with channels last."""
+def _image_shape(space: spaces.Box) -> tuple[int, int, int]:
+    """Return the shape with channels last."""
     first, second, third = space.shape
     return (second, third, first) if _has_channels_first(space) else (first, second, third)
 
@@ -59,9 +63,10 @@ def _has_channels_first(space: spaces.Box) -> bool:
 
 
 class Preprocessor(torch.nn.Module):
-    """Observations -> one vector of float32 each: Boxes flat, integers between bounds from 0 to 1, choices one-hot.
+    """Converts each observation to one float32 vector.
 
-    Images come last, height x width x channels.
+    Boxes are flattened, bounded integers scaled to [0, 1], and choices one-hot encoded. Images are at the end of the
+    vector, as height x width x channels.
     """
 
     def __init__(self, space: Space[Any]) -> None:
@@ -71,18 +76,18 @@ class Preprocessor(torch.nn.Module):
         self._leaves = torch.nn.ModuleList([_leaf_preprocessor(leaf.space) for leaf in leaves(space)])
 
     def forward(self, observations: Any) -> torch.Tensor:
-        """Nested tensors `[..., *leaf.shape]` -> `[..., size]`."""
+        """Convert nested tensors `[..., *leaf.shape]` to one of shape `[..., size]`."""
         flat = flatten(self._space, observations)
         return torch.cat([self._leaves[index](flat[index]) for index in self._order], dim=-1)
 
 
 def vectors_first(space: Space[Any]) -> list[int]:
-    """The indices of the leaves in the order of the vector: images last."""
+    """Return the indices of the leaves in the order of the vector: images last."""
     return sorted(range(len(leaves(space))), key=lambda index: is_image(leaves(space)[index].space))
 
 
 def vector_size(space: LeafSpace) -> int:
-    """How many numbers a leaf becomes."""
+    """Return the number of elements of the vector that a leaf takes."""
     if isinstance(space, spaces.Discrete):
         return int(space.n)
     if isinstance(space, spaces.MultiDiscrete):
@@ -99,7 +104,7 @@ def _leaf_preprocessor(space: LeafSpace) -> torch.nn.Module:
 
 
 class _OneHot(torch.nn.Module):
-    """Choices -> one-hot vectors, joined."""
+    """Converts integers to concatenated one-hot vectors."""
 
     _component: torch.Tensor
     _choice: torch.Tensor
@@ -118,7 +123,7 @@ class _OneHot(torch.nn.Module):
 
 
 class _Numbers(torch.nn.Module):
-    """A Box or MultiBinary -> float32, flat."""
+    """Converts an element of a Box or MultiBinary to a flat float32 vector."""
 
     _low: torch.Tensor
     _width: torch.Tensor
@@ -147,15 +152,18 @@ def _is_scaled(space: spaces.Box) -> bool:
 
 
 def _flat(values: torch.Tensor, rank: int) -> torch.Tensor:
-    """The last `rank` dimensions as one."""
+    """Flatten the last `rank` dimensions."""
     return values.unsqueeze(-1) if rank == 0 else values.flatten(-rank)
 
 
 class AnySpaceCatalog(PPOCatalog):  # type: ignore[misc]  # RLlib has no types
-    """RLlib's networks for PPO, on what the preprocessor makes of an observation space."""
+    """Builds RLlib's networks for PPO on the output of the preprocessor."""
 
     def __init__(self, observation_space: Space[Any], action_space: Space[Any], model_config_dict: Any) -> None:
-        super().__init__(_Vector(observation_space), action_space, model_config_dict)
+        vector = _Vector(observation_space)
+        if vector.images and not hasattr(PPOCatalog, "_get_encoder_config"):  # written for Ray 2.60
+            _logger.warning("RLlib %s has no Catalog._get_encoder_config: images are not convolved.", ray.__version__)
+        super().__init__(vector, action_space, model_config_dict)
 
     @classmethod
     def _get_encoder_config(
@@ -168,34 +176,34 @@ class AnySpaceCatalog(PPOCatalog):  # type: ignore[misc]  # RLlib has no types
 
 
 class _Vector(spaces.Box):
-    """The preprocessor's output, which knows the shapes of the images at its end."""
+    """The space of the preprocessor's output, with the shapes of the images at its end."""
 
     def __init__(self, observation_space: Space[Any]) -> None:
         found = [leaf.space for leaf in leaves(observation_space)]
-        self.images = [_picture_shape(leaf) for leaf in found if is_image(leaf)]
+        self.images = [_image_shape(leaf) for leaf in found if is_image(leaf)]
         super().__init__(-np.inf, np.inf, (sum(map(vector_size, found)),), np.float32)
 
 
 @dataclass
 class ConvolvingEncoderConfig(ModelConfig):  # type: ignore[misc]  # as above
-    """Of an encoder for a vector that has images at its end."""
+    """The configuration of an encoder for vectors with images at their ends."""
 
     space: Any = None
     model_config: dict[str, Any] = field(default_factory=dict)
 
     @property
     def output_dims(self) -> tuple[int]:
-        """Of the dense layers after the convolutions."""
+        """The output shape of the dense layers after the convolutions."""
         return (self.model_config["fcnet_hiddens"][-1],)
 
     def build(self, framework: str = "torch") -> "ConvolvingEncoder":
-        """The encoder; there is none but for torch."""
-        assert framework == "torch"  # noqa: S101  # PPO has no other
+        """Build the encoder; torch is the only framework."""
+        assert framework == "torch"  # noqa: S101  # RLlib's new API stack has no other
         return ConvolvingEncoder(self)
 
 
 class ConvolvingEncoder(TorchModel, Encoder):  # type: ignore[misc]  # as above
-    """Convolutions for each image, then dense layers on their outputs and on what is no image."""
+    """Convolves each image, and applies dense layers to the results and the rest of the vector."""
 
     def __init__(self, config: ConvolvingEncoderConfig) -> None:
         TorchModel.__init__(self, config)
@@ -206,7 +214,7 @@ class ConvolvingEncoder(TorchModel, Encoder):  # type: ignore[misc]  # as above
         with torch.no_grad():
             joined = self._joined(torch.zeros(1, *config.space.shape))
         dense = spaces.Box(-np.inf, np.inf, (joined.shape[-1],), np.float32)
-        self._dense = PPOCatalog._get_encoder_config(dense, config.model_config | {"use_lstm": False}).build("torch")  # noqa: SLF001  # RLlib's hook
+        self._dense = PPOCatalog._get_encoder_config(dense, config.model_config | {"use_lstm": False}).build("torch")  # noqa: SLF001  # RLlib documents it for overriding
 
     def _forward(self, inputs: dict[str, Any], **_: Any) -> dict[str, Any]:
         outputs: dict[str, Any] = self._dense({Columns.OBS: self._joined(inputs[Columns.OBS])})
@@ -232,15 +240,15 @@ def _convolutions(shape: Sequence[int], model_config: dict[str, Any]) -> torch.n
 
 
 def _filters(shape: Sequence[int]) -> list[list[int]]:
-    """Kernels of 4 with stride 2, of 16, 32, ... filters, until height and width are at most 8."""
+    """Return layers of kernel size 4 and stride 2 with 16, 32, ... filters, until height and width are at most 8."""
     filters = [[_FIRST_FILTERS, 4, 2]]
-    while max(shape[:2]) > _LARGEST_MAP * 2 ** len(filters):
+    while max(shape[:2]) > _MAX_MAP_SIZE * 2 ** len(filters):
         filters.append([2 * filters[-1][0], 4, 2])
     return filters
 
 
 class AnySpacePPOModule(DefaultPPOTorchRLModule):  # type: ignore[misc]  # as above
-    """RLlib's default module for PPO, behind a preprocessor."""
+    """RLlib's default module for PPO with a preprocessor in front."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs | {"catalog_class": AnySpaceCatalog})
@@ -259,7 +267,7 @@ class AnySpacePPOModule(DefaultPPOTorchRLModule):  # type: ignore[misc]  # as ab
         return outputs
 
     def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> torch.Tensor:
-        """The value estimates of a batch."""
+        """Return the value estimates of a batch."""
         preprocessed = batch if embeddings is not None else self._preprocessed(batch)
         values: torch.Tensor = super().compute_values(preprocessed, embeddings)
         return values
