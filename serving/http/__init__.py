@@ -1,1 +1,1 @@
-"""The HTTP API as a bare ASGI application: paths, methods and status codes."""
+"""The ASGI application that passes each HTTP request to its protocol, and sends the response."""

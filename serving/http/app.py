@@ -16,7 +16,7 @@ from serving.http.asgi import (
     Send,
     lifespan,
     read_body,
-    refuse_websocket,
+    reject_websocket,
     respond,
     respond_in_parts,
 )
@@ -97,7 +97,7 @@ class PolicyApp:
         elif scope["type"] == "lifespan":
             await lifespan(receive, send)
         else:
-            await refuse_websocket(receive, send)
+            await reject_websocket(receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         served, start = self._served, perf_counter()

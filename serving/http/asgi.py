@@ -1,4 +1,4 @@
-"""The parts of ASGI that are the same for every route (asgi.readthedocs.io/en/latest/specs/www.html)."""
+"""Reading requests and sending responses through ASGI (asgi.readthedocs.io/en/latest/specs/www.html)."""
 
 import asyncio
 import contextlib
@@ -17,16 +17,16 @@ Send = Callable[[Message], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
 
 DRAIN_FACTOR = 16
-"""A body too large is read, and dropped, up to this many times the limit: a client that is still sending does
-not see an answer before its connection breaks."""
+"""A body beyond the limit is read and dropped up to this many times the limit, because a client that is still sending
+does not read the response before its connection breaks."""
 
 
 class ClientGoneError(Exception):
-    """The client hung up before its request was complete; nobody is there to answer."""
+    """The client disconnected before the response was complete."""
 
 
 async def read_body(receive: Receive, limit: int) -> bytes:
-    """Return the whole body. Raises BodyTooLarge beyond `limit` bytes, ClientGoneError."""
+    """Return the whole body. Raises BodyTooLarge beyond `limit` bytes, and ClientGoneError."""
     message = await receive()
     body: bytes = message.get("body", b"")
     if message["type"] != "http.request":
@@ -54,7 +54,7 @@ async def _read_rest(receive: Receive, start: bytes, limit: int) -> bytes:
 
 
 async def respond(send: Send, status: int, headers: Headers, body: bytes) -> None:
-    """Send a whole answer."""
+    """Send a complete response."""
     headers = [*headers, (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
@@ -63,28 +63,28 @@ async def respond(send: Send, status: int, headers: Headers, body: bytes) -> Non
 async def respond_in_parts(
     receive: Receive, send: Send, status: int, headers: Headers, parts: AsyncGenerator[bytes, None]
 ) -> None:
-    """Send an answer while it is made, until its end or the client's; `parts` is closed in any case.
+    """Send a response part by part until it ends or the client disconnects. `parts` is closed in any case.
 
-    What fails before the first part is raised. What fails later is logged, and the answer breaks off, which the client
-    sees: its status is out.
+    An exception before the first part is raised. A later one, when the status is already sent, is logged and breaks off
+    the response.
 
     Raises:
-        ClientGoneError: the answer has no end.
+        ClientGoneError: the response broke off.
     """
     async with contextlib.aclosing(parts):
         first = await anext(parts, b"")
         sending = asyncio.ensure_future(_send_parts(send, status, headers, first, parts))
-        leaving = asyncio.ensure_future(_hang_up(receive))
+        disconnecting = asyncio.ensure_future(_disconnected(receive))
         try:
-            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({sending, disconnecting}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             sending.cancel()
-            leaving.cancel()
-            await asyncio.wait({sending, leaving})
+            disconnecting.cancel()
+            await asyncio.wait({sending, disconnecting})
     if sending.cancelled():
         raise ClientGoneError
     if error := sending.exception():
-        logger.error("an answer broke off: %r", error, exc_info=error)
+        logger.error("a response broke off: %r", error, exc_info=error)
         raise ClientGoneError from error
 
 
@@ -98,14 +98,14 @@ async def _send_parts(
     await send({"type": "http.response.body", "body": b""})
 
 
-async def _hang_up(receive: Receive) -> None:
-    """Return when the client is gone."""
+async def _disconnected(receive: Receive) -> None:
+    """Return when the client disconnects."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 async def lifespan(receive: Receive, send: Send) -> None:
-    """Agree to start and to stop."""
+    """Acknowledge startup and shutdown."""
     while True:
         message = await receive()
         await send({"type": f"{message['type']}.complete"})
@@ -113,7 +113,7 @@ async def lifespan(receive: Receive, send: Send) -> None:
             return
 
 
-async def refuse_websocket(receive: Receive, send: Send) -> None:
-    """Close it, saying why."""
+async def reject_websocket(receive: Receive, send: Send) -> None:
+    """Reject a WebSocket connection."""
     await receive()
     await send({"type": "websocket.close", "code": 1008, "reason": "this API is plain HTTP"})

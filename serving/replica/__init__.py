@@ -1,1 +1,1 @@
-"""What each request passes through, whatever its protocol: authentication, limits, batching and metrics."""
+"""The parts of a replica that all protocols share: authentication, limits, batching, metrics and the served policy."""

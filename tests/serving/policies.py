@@ -1,4 +1,4 @@
-"""Tiny real policies, the registry they stand in, and the application that serves them."""
+"""Small real policies, a registry to register them in, and requests to an application that serves them."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ ROBOT = spaces.Dict(
     goal=spaces.Tuple([spaces.Box(0, 255, (2, 2), np.uint8), spaces.MultiDiscrete([2, 3], start=[1, 0])]),
     switches=spaces.MultiBinary(2),
 )
-# Pushes the cart to where the pole falls: good for a return of 500.
+# Pushes the cart to the side to which the pole falls, which reaches the maximum return of 500.
 WEIGHTS = np.array([[0, 0.1], [0, 0.5], [0, 5], [0, 1]], np.float32)
 
 
@@ -73,7 +73,7 @@ def steering_graph() -> onnx.ModelProto:
 
 
 class Tensor(NamedTuple):
-    """An input or output of a graph: `[batch, *shape]`."""
+    """An input or output of a graph, `[batch, *shape]`."""
 
     name: str
     shape: tuple[int, ...] = ()
@@ -85,15 +85,15 @@ class Tensor(NamedTuple):
         )
 
     def zeros(self) -> onnx.TensorProto:
-        """The default of an input that need not be fed."""
+        """Return the default value of an optional input."""
         return onnx.numpy_helper.from_array(np.zeros((1, *self.shape), self.dtype), self.name)
 
 
 def model(nodes: list[str], inputs: list[Tensor], outputs: list[Tensor], **constants: Any) -> bytes:
-    """Build a graph of lines like `sum = Add(one, other)`; inputs named noise or state_in.* are optional."""
+    """Build a graph from lines like `sum = Add(one, other)`. Inputs named noise or state_in.* are optional."""
     optional = [each for each in inputs if each.name == "noise" or each.name.startswith("state_in.")]
     weights = [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
-    # The parser takes names with dots in quotes only.
+    # The parser accepts names with dots only in quotes.
     text = re.sub(r"[a-z_0-9]+(\.[a-z_0-9]+)+", r'"\g<0>"', "\n".join(nodes))
     graph = helper.make_graph(
         onnx.parser.parse_graph(f"g (float[1] x) => (float[1] y) {{{text}}}").node,
@@ -214,7 +214,7 @@ def policy_json(
 
 CARTPOLE_BUNDLE = Bundle(cartpole_graph().SerializeToString(), policy_json())
 CONTRARY_BUNDLE = Bundle(cartpole_graph(weights=-WEIGHTS).SerializeToString(), policy_json())
-"""Of the same spaces, but with the other action for every observation."""
+"""The policy that takes the other action for every observation, with the same spaces."""
 STEERING_BUNDLE = Bundle(
     steering_graph().SerializeToString(),
     policy_json(spaces.Box(-10, 10, (1,)), spaces.Box(-2, 2, (1,)), "Pendulum-v1"),
@@ -282,7 +282,7 @@ class Store(NamedTuple):
         return int(version.version)
 
     def promote(self, name: str, version: int, stage: str = "Production", *, archive: bool = True) -> None:
-        """Move a version to a stage, as a person does in MLflow's UI."""
+        """Move a version to a stage, as MLflow's UI does."""
         from mlflow import MlflowClient
 
         with pytest.warns(FutureWarning):
@@ -291,7 +291,7 @@ class Store(NamedTuple):
             )
 
     def file(self, name: str, version: int, file: str) -> Path:
-        """The artifact store's own copy of a version's file."""
+        """Return the path of a version's file in the artifact store."""
         return self.directory / "artifacts" / name / str(version) / file
 
 
@@ -353,22 +353,25 @@ def ask(
     return Answer(sent[0]["status"], answered, b"".join(message["body"] for message in sent[1:]))
 
 
+async def post(app: PolicyApp, body: bytes, path: str = "/") -> tuple[int, dict[bytes, bytes], bytes]:
+    """Send one JSON request through the ASGI interface, in the running event loop."""
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": body}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"content-type", b"application/json")]
+    await app({"type": "http", "method": "POST", "path": path, "headers": headers}, receive, send)
+    return sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"]
+
+
 def answers_together(app: PolicyApp, *bodies: bytes) -> list[tuple[int, dict[bytes, bytes], bytes]]:
     """Send the requests at the same time."""
 
-    async def one(body: bytes) -> tuple[int, dict[bytes, bytes], bytes]:
-        sent: list[Any] = []
-
-        async def receive() -> Any:
-            return {"type": "http.request", "body": body}
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        await app({"type": "http", "method": "POST", "path": "/", "headers": []}, receive, send)
-        return sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"]
-
     async def everyone() -> list[tuple[int, dict[bytes, bytes], bytes]]:
-        return await asyncio.gather(*map(one, bodies))
+        return await asyncio.gather(*(post(app, body) for body in bodies))
 
     return asyncio.run(everyone())

@@ -1,1 +1,1 @@
-"""The native protocol: JSON observations in, JSON actions out."""
+"""The native protocol: JSON observations in requests, JSON actions in responses."""

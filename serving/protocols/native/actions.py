@@ -1,6 +1,6 @@
-"""The JSON form of actions: what `env.step` takes.
+"""The JSON form of actions, as `env.step` takes them.
 
-Numbers for Discrete, lists for arrays and Tuple, objects for Dict.
+Discrete actions are numbers, arrays and Tuples are lists, Dicts are objects.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,10 +15,10 @@ from serving.policy.spaces import Json, Leaf, children, leaves
 from serving.policy.tensors import ACTION, Tensors
 
 LeafWriter = Callable[[NDArray[Any]], Sequence[Json]]
-"""Actions `[batch, ...]` of one leaf -> their JSON forms, one each."""
+"""Actions `[batch, *shape]` of one leaf -> the JSON form of each."""
 
 ActionWriter = Callable[[Tensors], Sequence[Json]]
-"""Actions `[batch, ...]` by the names of the graph's outputs -> their JSON forms, one each."""
+"""Actions `[batch, *shape]` by the names of the graph's outputs -> the JSON form of each."""
 
 
 def action_writer(space: Space[Any]) -> ActionWriter:
@@ -42,14 +42,14 @@ def _write_integers(actions: NDArray[Any]) -> Sequence[Json]:
 
 
 def _write_finite(actions: NDArray[Any]) -> Sequence[Json]:
-    # JSON has no NaN: a policy that diverged must not answer null.
+    # JSON has no NaN, and the actions of a diverged policy must not become null.
     if not np.isfinite(actions).all():
         raise PolicyFailed("the action is not finite")
     return actions.tolist()  # type: ignore[no-any-return]
 
 
 def _nest(space: Space[Any], values: Iterator[Json]) -> Json:
-    """Put values, in the order of `leaves`, where the space has them."""
+    """Return values, which come in the order of `leaves`, in the structure of the space."""
     if isinstance(space, spaces.Dict):
         return {name: _nest(child, values) for name, child in children(space)}
     if isinstance(space, spaces.Tuple):

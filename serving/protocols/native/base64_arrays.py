@@ -1,4 +1,4 @@
-"""The short JSON form of large arrays: `{"base64": "...", "dtype": "uint8", "shape": [84, 84, 4]}`.
+"""The compact JSON form of large arrays: `{"base64": "...", "dtype": "uint8", "shape": [84, 84, 4]}`.
 
 The bytes are in C order, little-endian.
 """
@@ -19,17 +19,17 @@ KEYS = frozenset({"base64", "dtype", "shape"})
 
 
 def is_encoded(value: Json) -> bool:
-    """Whether a JSON value is meant as an array in this form."""
+    """Return whether a JSON value is an array in this form, valid or not."""
     return type(value) is dict and "base64" in value
 
 
 def decode(value: dict[str, Json], path: str) -> NDArray[Any]:
-    """Return the array, read-only. Raises ObservationEncoding with the path of a value that holds none."""
+    """Return the array, which is read-only. Raises ObservationEncoding for the value at `path`."""
     if value.keys() != KEYS:
         raise ObservationEncoding(path, f"keys {', '.join(map(str, value))}, expected base64, dtype, shape")
     shape = _shape(value["shape"], path)
     if not isinstance(value["dtype"], str) or value["dtype"] not in DTYPES:
-        raise ObservationEncoding(path, f"dtype is none of {', '.join(sorted(DTYPES))}")
+        raise ObservationEncoding(path, f"dtype is unknown, expected one of {', '.join(sorted(DTYPES))}")
     dtype = np.dtype(value["dtype"]).newbyteorder("<")
     content = _bytes(value["base64"], path)
     size = math.prod(shape) * dtype.itemsize
@@ -39,13 +39,13 @@ def decode(value: dict[str, Json], path: str) -> NDArray[Any]:
         )
     try:
         return np.frombuffer(content, dtype).reshape(shape)
-    except ValueError:  # more or longer dimensions than NumPy has, one of them empty
-        raise ObservationEncoding(path, "shape has too many dimensions, or too long ones") from None
+    except ValueError:  # an empty array with more or longer dimensions than NumPy supports
+        raise ObservationEncoding(path, "shape has too many or too long dimensions") from None
 
 
 def _shape(shape: Json, path: str) -> tuple[int, ...]:
     if type(shape) is not list or not all(type(length) is int and 0 <= length <= MAX_LENGTH for length in shape):
-        raise ObservationEncoding(path, "shape is no list of lengths")
+        raise ObservationEncoding(path, "shape is not a list of lengths")
     return tuple(shape)
 
 

@@ -1,4 +1,4 @@
-"""The native protocol: `{"observation": [...]}` -> `{"action": 1}`, the same in the plural, and options beside it."""
+"""The codec of the native protocol: `{"observation": [...]}` -> `{"action": 1}`, their plurals, and options."""
 
 import json
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from serving.policy.errors import ExploreUnsupported, OptionInvalid
 from serving.policy.noise import Noise
 from serving.policy.spaces import Json, describe, leaves
 from serving.policy.state_tokens import StateCodec
-from serving.policy.tensors import NOISE, Batch, Rows, Tensors
+from serving.policy.tensors import ACTION_DIST_INPUTS, ACTION_LOGP, NOISE, VALUES, Batch, Rows, Tensors
 from serving.protocols.errors import BodyNotJson, BodyNotObject, KeyUnknown, ObservationAmbiguous, ObservationMissing
 from serving.protocols.native.actions import action_writer, leaf_writer
 from serving.protocols.native.leaf_reader import LeafReader
@@ -23,30 +23,30 @@ STATE, STATES = "state", "states"
 OPTIONS = ("explore", "seed", "details")
 KNOWN_KEYS = {ONE: (ONE, STATE, *OPTIONS), MANY: (MANY, STATES, *OPTIONS)}
 
-DETAILS = {"action_dist_inputs": "action_dist_inputs", "action_logp": "action_logp", "values": "value"}
-"""The graph's outputs that say more about an action, and what an answer calls them."""
+DETAILS = {ACTION_DIST_INPUTS: "action_dist_inputs", ACTION_LOGP: "action_logp", VALUES: "value"}
+"""The optional outputs of the graph, and their names in the member `details` of a response."""
 
 MAX_SEED = 2**64 - 1
 
 
 class Decoded(NamedTuple):
-    """The observations of a request, and whether it asked for a list of actions.
-
-    They are one array, `[batch, *shape]`, where that is all that the policy needs, and rows otherwise.
-    """
+    """The content of a request."""
 
     observations: Batch
+    """One array `[batch, *shape]` if the space is one array and there are no options or states, else rows."""
     batched: bool
+    """Whether the request holds a list of observations, so that the response holds a list of actions."""
 
 
 class JsonCodec:
-    """Decodes request bodies and encodes answers for one policy.
+    """Decodes request bodies and encodes response bodies for one policy.
 
     Args:
-        observation_space: what its clients send.
-        action_space: what they get.
-        noise: what its graph takes, if it does.
-        states: of the version, where the policy is recurrent or clients may come with the state of one that was.
+        observation_space: The space of the observations in requests.
+        action_space: The space of the actions in responses.
+        noise: The distribution of the graph's noise input; None if the graph has none.
+        states: Reads and writes states. A policy without states needs it as well, because after a promotion clients
+            may still send the states of a recurrent policy.
     """
 
     def __init__(
@@ -62,12 +62,12 @@ class JsonCodec:
         self._noise = noise
         self._states = StateCodec({}) if states is None else states
         self._reader, self._write_plain = LeafReader(leaves(observation_space)[0]), leaf_writer(leaves(action_space)[0])
-        # Requests of one key, answered with one array, take a way that costs nothing.
+        # Requests with only observations, for spaces of one array, skip the construction of rows.
         nested = any(isinstance(space, spaces.Dict | spaces.Tuple) for space in (observation_space, action_space))
         self._plain_keys = 0 if nested or self._states.recurrent else 1
 
     def decode(self, body: bytes) -> Decoded:
-        """Return the observations in a request's body. Raises RequestError, saying what doesn't fit."""
+        """Return the observations in a request body. Raises RequestError with the path of what does not fit."""
         request = parse(body)
         if type(request) is dict and len(request) == self._plain_keys:
             if ONE in request:
@@ -77,7 +77,7 @@ class JsonCodec:
         return self._decode_rows(_checked(request))
 
     def encode(self, actions: Batch, *, batched: bool) -> bytes:
-        """Return the body that answers with a policy's actions. Raises PolicyFailed if they are not finite."""
+        """Return the response body for a policy's actions. Raises PolicyFailed if they are not finite."""
         if isinstance(actions, Rows):
             return self._encode_rows(actions, batched=batched)
         written = self._write_plain(actions)
@@ -114,10 +114,9 @@ class JsonCodec:
 
 
 def parse(body: bytes) -> Json:
-    """Parse JSON, with NaN and Infinity: Python clients that send them get a better answer than "not JSON".
+    """Parse JSON. Raises BodyNotJson.
 
-    Raises:
-        BodyNotJson: it is something else.
+    NaN and Infinity, which Python clients may send, are accepted here, so that the error can say where they are.
     """
     try:
         return orjson.loads(body)
@@ -132,7 +131,7 @@ def parse(body: bytes) -> Json:
 
 
 def _checked(request: Json) -> dict[str, Json]:
-    """Return the request if it has the keys of one. Raises RequestError."""
+    """Return the request if it is an object with the keys of one. Raises RequestError."""
     if type(request) is not dict:
         raise BodyNotObject(describe(request))
     if ONE in request and MANY in request:
@@ -147,7 +146,7 @@ def _checked(request: Json) -> dict[str, Json]:
 
 
 def flag(request: dict[str, Json], name: str) -> bool:
-    """Return an option that is off unless it is given. Raises OptionInvalid."""
+    """Return a boolean option, which is false by default. Raises OptionInvalid."""
     value = request.get(name, False)
     if type(value) is not bool:
         raise OptionInvalid(name, describe(value), "true or false")
@@ -155,7 +154,7 @@ def flag(request: dict[str, Json], name: str) -> bool:
 
 
 def seed_of(request: dict[str, Json]) -> int | None:
-    """Return the option `seed`. Raises OptionInvalid."""
+    """Return the option `seed`, or None if there is none. Raises OptionInvalid."""
     seed = request.get("seed")
     if seed is None or (type(seed) is int and 0 <= seed <= MAX_SEED):
         return seed
@@ -163,7 +162,7 @@ def seed_of(request: dict[str, Json]) -> int | None:
 
 
 def _states(request: dict[str, Json], batch: int, *, batched: bool) -> tuple[list[Json], list[str]]:
-    """Return each row's state in a request, None for the initial one, and what the request calls it."""
+    """Return the state of each observation, None for the initial one, and its path in the request."""
     if not batched:
         return [request.get(STATE)], [STATE]
     states = request.get(STATES)
@@ -176,6 +175,6 @@ def _states(request: dict[str, Json], batch: int, *, batched: bool) -> tuple[lis
 
 
 def _details(tensors: Tensors) -> list[Json]:
-    given = [(key, tensors[name].tolist()) for name, key in DETAILS.items() if name in tensors]
+    columns = {key: tensors[name].tolist() for name, key in DETAILS.items() if name in tensors}
     batch = len(next(iter(tensors.values())))
-    return [{key: values[row] for key, values in given} for row in range(batch)]
+    return [{key: column[row] for key, column in columns.items()} for row in range(batch)]

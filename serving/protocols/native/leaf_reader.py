@@ -1,6 +1,6 @@
-"""The JSON form of one array of an observation: nested lists, a number, or base64.
+"""Reads one array of an observation from its JSON form: nested lists, a number, or base64.
 
-A reader is prepared once for a space, so that a request pays for neither a lookup nor a needless copy.
+A reader is built once for a space, so that no request pays for lookups or needless copies.
 """
 
 import math
@@ -20,14 +20,17 @@ from serving.protocols.native import base64_arrays
 Index = tuple[int, ...]
 
 ARRAYS_FOR = {"f": "fiu", "i": "iu", "u": "iu", "b": "iub"}
-"""Kinds of arrays that arrays of each kind may be read from, value by value."""
+"""The NumPy kinds of arrays that can be read as an array of each kind, if all their values fit."""
 
 
 class LeafReader:
-    """Turns the JSON form of a leaf's observations into arrays, and says exactly what is wrong with the rest.
+    """Reads the observations of one leaf, and raises errors that name the exact value that does not fit.
 
-    A Box's bounds are not checked: environments do step out of them, by rounding or by design. What Discrete,
-    MultiDiscrete and MultiBinary spaces count is.
+    The bounds of a Box are not checked, because environments leave them, by rounding or by design. The bounds of
+    Discrete, MultiDiscrete and MultiBinary are.
+
+    Args:
+        leaf: The space of the array and its path in the observation space.
     """
 
     def __init__(self, leaf: Leaf) -> None:
@@ -45,16 +48,17 @@ class LeafReader:
             self.expected = "an integer from {} to {}".format(*self._range)
 
     def read(self, value: Json) -> NDArray[Any]:
-        """Return one observation as a batch of one, `[1, *shape]` in the space's dtype.
+        """Return one observation, `[1, *shape]` in the space's dtype.
 
         Raises:
-            RequestError: with the path of what doesn't fit.
+            ObservationShape, ObservationType, ObservationRange, ObservationNotFinite, ObservationEncoding: with the
+                path of the value that does not fit.
         """
         array = self._read_flat(value)
         return array if array is not None else self._read_one(value, f"observation{self._suffix}")
 
     def read_batch(self, values: Json) -> NDArray[Any]:
-        """Return a list of observations, or one array of them in base64, as `[batch, *shape]`. Raises as `read`."""
+        """Return a list of observations, or one base64 array of them, as `[batch, *shape]`. Raises as `read` does."""
         if base64_arrays.is_encoded(values):
             return self.read_stack(base64_arrays.decode(values, "observations"), "observations")
         if type(values) is not list:
@@ -68,14 +72,14 @@ class LeafReader:
         return np.concatenate([self._read_one(value, path) for value, path in zip(values, paths, strict=True)])
 
     def _read_flat(self, value: Json) -> NDArray[Any] | None:
-        """Do as `_convert`, in a fifth of its time, for what most requests hold: a list of a few floats."""
+        """Read a flat list of floats, the most frequent form, in a fifth of the time that `_convert` takes."""
         if self._packed is None or type(value) is not list or not self._types.issuperset(map(type, value)):
             return None
         try:
             packed = self._packed.pack(*value)
         except (struct.error, OverflowError):
             return None
-        # The sum of finite numbers may overflow too: then `_convert` looks at each.
+        # The sum of finite numbers may overflow as well; then `_convert` checks each of them.
         return np.ndarray((1, *self.shape), self.dtype, packed) if math.isfinite(sum(value)) else None
 
     def _read_one(self, value: Json, path: str) -> NDArray[Any]:
@@ -87,7 +91,7 @@ class LeafReader:
         return array
 
     def read_stack(self, stack: NDArray[Any], path: str) -> NDArray[Any]:
-        """Return an array of observations, `[batch, *shape]`, in the space's dtype. Raises as `read`."""
+        """Return an array of observations, `[batch, *shape]`, in the space's dtype. Raises as `read` does."""
         if not stack.ndim or stack.shape[1:] != self.shape:
             raise ObservationShape(path, stack.shape, f"a list of observations of {self.expected}")
         self._check_kind(stack, path)
@@ -110,7 +114,7 @@ class LeafReader:
             raise ObservationType(path, f"an array of {array.dtype.name}", self.expected)
 
     def _cast(self, array: NDArray[Any]) -> NDArray[Any] | None:
-        """Return the array in the space's dtype, or None where its values don't allow it."""
+        """Return the array in the space's dtype, or None if its values do not fit."""
         if array.dtype == self.dtype:
             return array if self._allows(array) else None
         with np.errstate(over="ignore"):
@@ -119,9 +123,9 @@ class LeafReader:
         return cast if exact and self._allows(cast) else None
 
     def _convert(self, values: list[Json]) -> NDArray[Any] | None:
-        """Return a list of observations as an array, or None when anything about it is wrong."""
+        """Return a list of observations as an array, or None if anything about it is wrong."""
         try:
-            # NumPy would take strings, booleans and None for numbers.
+            # NumPy would convert strings, booleans and None to numbers.
             if not self._types.issuperset(map(type, _items(values, len(self.shape)))):
                 return None
             with np.errstate(over="ignore"):
@@ -131,13 +135,13 @@ class LeafReader:
         return array if array.shape[1:] == self.shape and self._allows(array) else None
 
     def _allows(self, array: NDArray[Any]) -> bool:
-        """Whether each value of an array in the space's dtype is one that the policy can take."""
+        """Return whether the policy can take all values of an array in the space's dtype."""
         if self._floating:
             return bool(np.count_nonzero(np.isfinite(array)) == array.size)  # in half the time of `all`
         return self._range is None or bool(((array >= self._range[0]) & (array <= self._range[1])).all())
 
     def _fault(self, value: Json, path: str) -> Exception:
-        """Return the error for a value that `_convert` refused: slow and exact, for bad input only."""
+        """Return the error for a value that `_convert` or `_cast` rejected. It is slow and exact."""
         for item, index in _walk(value):
             fault = self._item_fault(item, path + "".join(f"[{i}]" for i in index), whole=not index)
             if fault is not None:
@@ -160,8 +164,8 @@ class LeafReader:
             return ObservationType(path, describe(item), self.expected if whole else kind)
         if self._floating and not self._representable(item):
             return ObservationNotFinite(path, describe(item), self.dtype.name)
-        counted = self._floating or self._range is not None
-        if not counted and not np.iinfo(self.dtype).min <= item <= np.iinfo(self.dtype).max:
+        has_range = self._floating or self._range is not None
+        if not has_range and not np.iinfo(self.dtype).min <= item <= np.iinfo(self.dtype).max:
             return ObservationType(path, describe(item), f"a {self.dtype.name}")
         return None
 
@@ -174,7 +178,7 @@ class LeafReader:
 
 
 def _range(space: LeafSpace) -> tuple[NDArray[Any], NDArray[Any]] | None:
-    """Return the least and the greatest integers of what counts, None for numbers that don't."""
+    """Return the smallest and the largest valid integers, `[*shape]`, or None for a Box, which is not checked."""
     if isinstance(space, spaces.Discrete):
         return np.array(space.start, np.int64), np.array(int(space.start) + int(space.n) - 1, np.int64)
     if isinstance(space, spaces.MultiDiscrete):
@@ -186,19 +190,21 @@ def _range(space: LeafSpace) -> tuple[NDArray[Any], NDArray[Any]] | None:
 
 
 def _packer(shape: tuple[int, ...], dtype: np.dtype[Any]) -> struct.Struct | None:
-    """Return what packs one flat observation of floats, None for any other."""
+    """Return the struct of one flat observation of floats, or None for any other observation."""
     if len(shape) == 1 and dtype.char in "fd" and dtype.isnative:
         return struct.Struct(f"={shape[0]}{dtype.char}")
     return None
 
 
 def _items(value: Iterable[Json], depth: int) -> Iterable[Json]:
+    """Return the items that are `depth` levels inside a nested list."""
     for _ in range(depth):
         value = chain.from_iterable(value)
     return value
 
 
 def _walk(value: Json, index: Index = ()) -> Iterable[tuple[Json, Index]]:
+    """Yield each value in a nested list, with its index."""
     if type(value) is not list:
         yield value, index
         return
@@ -207,7 +213,7 @@ def _walk(value: Json, index: Index = ()) -> Iterable[tuple[Json, Index]]:
 
 
 def _shape(value: Json) -> tuple[int, ...] | None:
-    """Return the shape of a nested list, None where its lists differ in length."""
+    """Return the shape of a nested list, or None if its lists differ in length."""
     if type(value) is not list:
         return ()
     inner: tuple[int, ...] | None = ()

@@ -1,4 +1,4 @@
-"""The JSON form of observations: objects for Dict, lists for Tuple and arrays, numbers for Discrete."""
+"""Reads observations from their JSON form: objects for Dict, lists for Tuple and arrays, numbers for Discrete."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -14,11 +14,7 @@ NESTED = (spaces.Dict, spaces.Tuple)
 
 
 class ObservationReader:
-    """Turns the JSON form of a space's observations into one array per leaf.
-
-    Raises:
-        SpaceUnsupported: the space has no JSON form.
-    """
+    """Reads the observations of a space as one array per leaf. The constructor raises SpaceUnsupported."""
 
     def __init__(self, space: Space[Any]) -> None:
         self._plan = _plan(space)
@@ -26,12 +22,12 @@ class ObservationReader:
         self._nested = isinstance(space, NESTED)
 
     def read(self, value: Json) -> Tensors:
-        """Return one observation as a batch of one. Raises RequestError with the path of what doesn't fit."""
+        """Return one observation, `[1, *shape]` per leaf. Raises RequestError with the path of what does not fit."""
         parts = self._flatten(value, "observation")
         return {name: reader.read(part) for (name, reader), part in zip(self._readers.items(), parts, strict=True)}
 
     def read_batch(self, values: Json) -> Tensors:
-        """Return a list of observations as a batch. Raises as `read`."""
+        """Return a list of observations, `[batch, *shape]` per leaf. Raises as `read` does."""
         if not self._nested:
             return {name: reader.read_batch(values) for name, reader in self._readers.items()}
         if type(values) is not list:
@@ -48,11 +44,11 @@ class ObservationReader:
 
 
 class _Plan(ABC):
-    """How the leaves of one space are found in a value, in the order of `leaves`; made once, for walking it is slow."""
+    """Collects the leaves of one space from JSON. It is built once, because walking the space is slow."""
 
     @abstractmethod
     def collect(self, value: Json, path: str, found: list[Json]) -> None:
-        """Append the JSON forms of the leaves in a value. Raises RequestError, with the path."""
+        """Append the JSON forms of the leaves in a value, in the order of `leaves`. Raises RequestError."""
 
 
 class _LeafPlan(_Plan):

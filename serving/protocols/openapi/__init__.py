@@ -1,1 +1,1 @@
-"""The OpenAPI description of the API, generated from the served policy's spaces, and the page that shows it."""
+"""The OpenAPI description of the API, generated from the spaces of the served policy, and a page that shows it."""

@@ -1,6 +1,7 @@
 import asyncio
 import json
 import logging
+import threading
 from typing import Any
 
 import pytest
@@ -8,8 +9,11 @@ import pytest
 from serving.http.app import PolicyApp
 from serving.policy.bundle import Bundle
 from serving.replica import batching
+from serving.replica.batching import Batching
+from serving.replica.served_policy import ServedPolicy
 from tests.serving.policies import (
     CARTPOLE_BUNDLE,
+    CONTRARY_BUNDLE,
     COUNTING_BUNDLE,
     EXPLORING_BUNDLE,
     ROBOT_BUNDLE,
@@ -17,6 +21,7 @@ from tests.serving.policies import (
     STEERING_BUNDLE,
     answers_together,
     ask,
+    post,
     served,
 )
 
@@ -41,11 +46,11 @@ def test_observations_get_their_actions_in_order(app: PolicyApp) -> None:
     assert answer.json() == {"actions": [1, 0]}
 
 
-def test_a_body_may_come_in_pieces(app: PolicyApp) -> None:
+def test_a_body_can_arrive_in_pieces(app: PolicyApp) -> None:
     assert ask(app, chunks=[ONE[:10], ONE[10:20], ONE[20:], b""]).json() == {"action": 1}
 
 
-def test_the_model_is_described(app: PolicyApp) -> None:
+def test_model_describes_the_served_version(app: PolicyApp) -> None:
     answer = ask(app, "GET", "/model")
     assert answer.status == 200
     assert answer.json()["version"] == 3
@@ -179,7 +184,7 @@ BAD_KINDS: list[tuple[Bundle, str, str, str]] = [
 
 
 @pytest.mark.parametrize(("bundle", "body", "code", "message"), BAD_KINDS, ids=[case[2] for case in BAD_KINDS])
-def test_bad_requests_of_every_kind_are_told_apart(bundle: Bundle, body: str, code: str, message: str) -> None:
+def test_each_kind_of_bad_request_has_its_own_error(bundle: Bundle, body: str, code: str, message: str) -> None:
     answer = ask(PolicyApp(served(bundle)), body=body.encode())
     assert (answer.status, answer.json()["error"]["code"]) == (422, code)
     assert answer.json()["error"]["message"].startswith(message)
@@ -188,7 +193,7 @@ def test_bad_requests_of_every_kind_are_told_apart(bundle: Bundle, body: str, co
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "code", "message"), BAD, ids=[case[5][:50] for case in BAD]
 )
-def test_a_bad_request_gets_its_exact_answer(
+def test_a_bad_request_gets_its_exact_response(
     app: PolicyApp, method: str, path: str, body: bytes, status: int, code: str, message: str
 ) -> None:
     answer = ask(app, method, path, body)
@@ -197,11 +202,11 @@ def test_a_bad_request_gets_its_exact_answer(
     assert answer.headers["content-length"] == str(len(answer.body))
 
 
-def test_a_wrong_method_names_the_right_ones_in_a_header(app: PolicyApp) -> None:
+def test_the_response_to_a_wrong_method_lists_the_right_ones_in_a_header(app: PolicyApp) -> None:
     assert ask(app, "DELETE").headers["allow"] == "GET, POST"
 
 
-def test_an_oversized_body_in_pieces_is_read_to_its_end_then_refused(app: PolicyApp) -> None:
+def test_an_oversized_body_in_pieces_is_read_to_its_end_and_rejected(app: PolicyApp) -> None:
     answer = ask(app, chunks=[b" " * 600] * 5)
     assert answer.status == 413
 
@@ -224,7 +229,9 @@ def test_an_endless_body_is_cut_off(app: PolicyApp) -> None:
     assert asked < 20
 
 
-def test_a_failing_policy_is_logged_and_not_told(app: PolicyApp, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_reason_of_a_failing_policy_is_logged_and_not_sent(
+    app: PolicyApp, caplog: pytest.LogCaptureFixture
+) -> None:
     app.served.policy._session = None
     with caplog.at_level(logging.ERROR):
         answer = ask(app, body=ONE)
@@ -236,12 +243,12 @@ def test_a_failing_policy_is_logged_and_not_told(app: PolicyApp, caplog: pytest.
     assert "'NoneType' object has no attribute 'run'" in caplog.text
 
 
-def test_an_action_that_is_not_finite_is_a_failure() -> None:
+def test_an_action_that_is_not_finite_is_a_policy_failure() -> None:
     answer = ask(PolicyApp(served(STEERING_BUNDLE)), body=b'{"observation": [7]}')
     assert (answer.status, answer.json()["error"]["code"]) == (500, "policy_failed")
 
 
-def test_whatever_else_fails_is_no_traceback(app: PolicyApp, caplog: pytest.LogCaptureFixture) -> None:
+def test_any_other_exception_is_logged_and_not_sent(app: PolicyApp, caplog: pytest.LogCaptureFixture) -> None:
     app.served.batcher._act = None  # type: ignore[assignment]
     with caplog.at_level(logging.ERROR):
         answer = ask(app, body=ONE)
@@ -249,7 +256,7 @@ def test_whatever_else_fails_is_no_traceback(app: PolicyApp, caplog: pytest.LogC
     assert "TypeError" in caplog.text
 
 
-def test_a_client_that_hangs_up_gets_nothing(app: PolicyApp) -> None:
+def test_a_client_that_disconnects_gets_no_response(app: PolicyApp) -> None:
     sent: list[Any] = []
 
     async def receive() -> dict[str, Any]:
@@ -267,7 +274,70 @@ def test_a_replaced_policy_answers_from_the_next_request_on(app: PolicyApp) -> N
     assert ask(app, body=ONE).headers["x-model-version"] == "4"
 
 
-def test_lifespan_is_answered_and_websockets_are_refused(app: PolicyApp) -> None:
+class Paused:
+    """Makes a policy wait in `act`, in its thread, until it is released."""
+
+    def __init__(self, served: ServedPolicy) -> None:
+        self.entered, self.released = threading.Event(), threading.Event()
+        self._act = served.policy.act
+        served.policy.act = self  # type: ignore[method-assign]
+
+    def __call__(self, observations: Any) -> Any:
+        self.entered.set()
+        assert self.released.wait(10)
+        return self._act(observations)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "action"),
+    [
+        ("/", b'{"observation": [0, 0, 1, 0]}', b'"action":%d'),
+        ("/invocations", b'{"inputs": [[0, 0, 1, 0]]}', b'"action":[%d]'),
+        (
+            "/v2/models/cartpole-ppo/infer",
+            b'{"inputs": [{"name": "observations", "shape": [1, 4], "datatype": "FP32", "data": [0, 0, 1, 0]}]}',
+            b'"data":[%d]',
+        ),
+    ],
+)
+def test_a_version_that_is_replaced_during_a_request_computes_and_labels_its_response(
+    path: str, body: bytes, action: bytes
+) -> None:
+    old, new = served(version=3), served(CONTRARY_BUNDLE, version=4)
+    paused = Paused(old)
+    app = PolicyApp(old)
+
+    async def replace_during_a_request() -> list[tuple[int, dict[bytes, bytes], bytes]]:
+        request = asyncio.create_task(post(app, body, path))
+        await asyncio.to_thread(paused.entered.wait, 10)
+        app.served = new
+        later = await post(app, body, path)
+        paused.released.set()
+        return [await request, later]
+
+    responses = asyncio.run(replace_during_a_request())
+    assert [status for status, _, _ in responses] == [200, 200]
+    assert [headers[b"x-model-version"] for _, headers, _ in responses] == [b"3", b"4"]
+    assert all(action % expected in body for expected, (_, _, body) in zip((1, 0), responses, strict=True))
+
+
+def test_requests_for_two_versions_never_share_a_batch() -> None:
+    old, new = served(version=3), served(CONTRARY_BUNDLE, version=4)
+    app = PolicyApp(old, batching=Batching(16, 0.05))
+
+    async def requests_around_a_promotion() -> list[tuple[bytes, bytes]]:
+        tasks = [asyncio.create_task(post(app, b'{"observation": [0, 0, 1, 0]}')) for _ in range(2)]
+        await asyncio.sleep(0)
+        app.served = new
+        tasks += [asyncio.create_task(post(app, b'{"observation": [0, 0, 1, 0]}')) for _ in range(3)]
+        return [(headers[b"x-model-version"], body) for _, headers, body in await asyncio.gather(*tasks)]
+
+    expected = [(b"3", b'{"action":1}')] * 2 + [(b"4", b'{"action":0}')] * 3
+    assert asyncio.run(requests_around_a_promotion()) == expected
+    assert app.metrics.batch_size.cumulative()[:3] == [("1", 0), ("2", 1), ("4", 2)]
+
+
+def test_lifespan_is_acknowledged_and_websockets_are_rejected(app: PolicyApp) -> None:
     assert exchange(app, "lifespan", ["lifespan.startup", "lifespan.shutdown"]) == [
         "lifespan.startup.complete",
         "lifespan.shutdown.complete",
@@ -288,19 +358,19 @@ def exchange(app: PolicyApp, kind: str, types: list[str]) -> list[str]:
     return sent
 
 
-def test_every_answer_is_json(app: PolicyApp) -> None:
+def test_every_response_is_json(app: PolicyApp) -> None:
     for path in ("/", "/model", "/health", "/x"):
         json.loads(ask(app, "GET", path).body)
 
 
 @pytest.fixture
 def slow_policy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every policy counts as slow."""
+    """Makes every policy count as slow."""
     monkeypatch.setattr(batching, "QUICK_S", -1.0)
 
 
 @pytest.mark.usefixtures("slow_policy")
-def test_past_its_limit_the_server_refuses_at_once_and_says_when_to_come_back() -> None:
+def test_requests_beyond_the_limit_are_rejected_at_once_with_retry_after() -> None:
     found = answers_together(PolicyApp(served(), max_ongoing_requests=2), *[ONE] * 3)
     assert [status for status, _, _ in found] == [200, 200, 503]
     _, headers, body = found[2]
@@ -312,38 +382,38 @@ def test_past_its_limit_the_server_refuses_at_once_and_says_when_to_come_back() 
 
 
 @pytest.mark.usefixtures("slow_policy")
-def test_after_an_overload_and_after_errors_there_is_room_again() -> None:
+def test_rejected_and_failed_requests_do_not_count_as_ongoing() -> None:
     app = PolicyApp(served(), max_ongoing_requests=1)
     for _ in range(3):
         assert [status for status, _, _ in answers_together(app, ONE, ONE)] == [200, 503]
         assert [status for status, _, _ in answers_together(app, b"hello")] == [400]
 
 
-def asked_before(app: PolicyApp) -> PolicyApp:
-    """The application, when it knows how quick its policy is, however busy this machine."""
+def with_measured_policy(app: PolicyApp) -> PolicyApp:
+    """Return the application after it has measured that its policy is quick, however busy this machine is."""
     for _ in range(3):
         assert [status for status, _, _ in answers_together(app, ONE)] == [200]
     return app
 
 
-def test_a_policy_that_is_through_at_once_refuses_nobody() -> None:
-    app = asked_before(PolicyApp(served(), max_ongoing_requests=2))
+def test_a_quick_policy_rejects_no_requests() -> None:
+    app = with_measured_policy(PolicyApp(served(), max_ongoing_requests=2))
     assert [status for status, _, _ in answers_together(app, *[ONE] * 9)] == [200] * 9
 
 
-def test_nor_does_the_policy_that_replaces_it() -> None:
-    app = asked_before(PolicyApp(served(), max_ongoing_requests=2))
+def test_a_policy_that_replaces_a_quick_one_rejects_no_requests() -> None:
+    app = with_measured_policy(PolicyApp(served(), max_ongoing_requests=2))
     app.served = served()
     assert [status for status, _, _ in answers_together(app, *[ONE] * 9)] == [200] * 9
 
 
-def test_what_an_autoscaled_replica_holds_is_counted_however_fast_its_policy() -> None:
+def test_an_autoscaled_replica_limits_requests_even_with_a_quick_policy() -> None:
     app = PolicyApp(served(), max_ongoing_requests=2, autoscaled=True)
     assert [status for status, _, _ in answers_together(app, ONE)] == [200]
     assert sorted(status for status, _, _ in answers_together(app, *[ONE] * 4)) == [200, 200, 503, 503]
 
 
-def test_bad_input_gets_its_exact_answer_amid_good(app: PolicyApp) -> None:
+def test_a_bad_request_among_good_ones_gets_its_exact_response(app: PolicyApp) -> None:
     bad = [case for case in BAD if case[0] == "POST" and case[1] == "/"] * 3
     bodies = [body for case in bad for body in (ONE, case[2])]
     found = answers_together(app, *bodies)

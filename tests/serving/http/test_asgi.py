@@ -8,16 +8,16 @@ from serving.http.asgi import ClientGoneError, respond_in_parts
 
 
 class Client:
-    """Takes what is sent; hangs up after so many messages."""
+    """Receives the messages of a response, and disconnects after a number of them."""
 
-    def __init__(self, stays_for: int = 100) -> None:
+    def __init__(self, max_messages: int = 100) -> None:
         self.got: list[dict[str, Any]] = []
-        self._stays_for = stays_for
+        self._max_messages = max_messages
         self._gone = asyncio.Event()
 
     async def send(self, message: Any) -> None:
         self.got.append(message)
-        if len(self.got) == self._stays_for:
+        if len(self.got) == self._max_messages:
             self._gone.set()
 
     async def receive(self) -> dict[str, Any]:
@@ -26,7 +26,7 @@ class Client:
 
 
 class Parts:
-    """Numbers, then what is told to happen; knows whether it was closed."""
+    """Yields numbers, then raises the given error if there is one; records whether it was closed."""
 
     def __init__(self, count: int, then: Exception | None = None) -> None:
         self.closed = False
@@ -43,9 +43,9 @@ class Parts:
             self.closed = True
 
 
-def answered(parts: Parts, stays_for: int = 100) -> list[dict[str, Any]]:
+def answered(parts: Parts, max_messages: int = 100) -> list[dict[str, Any]]:
     async def answer() -> list[dict[str, Any]]:
-        client = Client(stays_for)
+        client = Client(max_messages)
         try:
             await respond_in_parts(client.receive, client.send, 200, [], parts.made())
         except ClientGoneError:
@@ -56,24 +56,24 @@ def answered(parts: Parts, stays_for: int = 100) -> list[dict[str, Any]]:
     return asyncio.run(answer())
 
 
-def test_parts_are_sent_as_they_are_made() -> None:
+def test_parts_are_sent_one_by_one() -> None:
     messages = answered(Parts(2))
     assert [message.get("body") for message in messages] == [None, b"0", b"1", b""]
     assert [message.get("more_body", False) for message in messages] == [False, True, True, False]
 
 
-def test_a_client_that_hangs_up_ends_what_is_made_for_it() -> None:
-    messages = answered(Parts(10_000), stays_for=5)
+def test_a_response_ends_when_its_client_disconnects() -> None:
+    messages = answered(Parts(10_000), max_messages=5)
     assert messages[-1] == {"type": "broken off"}
     assert len(messages) < 20
 
 
-def test_what_fails_before_the_first_part_can_still_be_refused() -> None:
+def test_an_error_before_the_first_part_is_raised() -> None:
     with pytest.raises(ValueError, match="early"):
         answered(Parts(0, ValueError("early")))
 
 
-def test_what_fails_later_breaks_the_answer_off(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_later_error_breaks_off_the_response(caplog: pytest.LogCaptureFixture) -> None:
     messages = answered(Parts(1, ValueError("late")))
     assert [message["type"] for message in messages] == ["http.response.start", "http.response.body", "broken off"]
-    assert "an answer broke off: ValueError('late')" in caplog.text
+    assert "a response broke off: ValueError('late')" in caplog.text

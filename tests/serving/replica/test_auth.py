@@ -9,7 +9,7 @@ from serving.cli import main
 from serving.client.client import PolicyClient
 from serving.client.errors import RequestRefused
 from serving.http.app import PolicyApp
-from serving.replica.auth import OPEN_PATHS, BearerToken, read_token
+from serving.replica.auth import BearerToken, read_token
 from serving.replica.errors import TokenFileInvalid
 from tests.serving.policies import ask, served
 
@@ -35,7 +35,9 @@ def closed() -> PolicyApp:
     ],
 )
 @pytest.mark.parametrize("path", ["/", "/model", "/openapi.json", "/nowhere"])
-def test_without_its_token_nothing_is_told(closed: PolicyApp, path: str, authorization: str | None, found: str) -> None:
+def test_a_request_without_the_token_gets_the_challenge(
+    closed: PolicyApp, path: str, authorization: str | None, found: str
+) -> None:
     headers = {} if authorization is None else {"authorization": authorization}
     answer = ask(closed, "POST", path, ONE, headers=headers)
     assert (answer.status, answer.headers["www-authenticate"]) == (401, "Bearer")
@@ -44,21 +46,56 @@ def test_without_its_token_nothing_is_told(closed: PolicyApp, path: str, authori
 
 
 @pytest.mark.parametrize("scheme", ["Bearer ", "bearer  "])
-def test_with_its_token_everything_is_as_ever(closed: PolicyApp, scheme: str) -> None:
+def test_a_request_with_the_token_is_answered(closed: PolicyApp, scheme: str) -> None:
     answer = ask(closed, body=ONE, headers={"authorization": scheme + TOKEN})
     assert (answer.status, answer.json()) == (200, {"action": 1})
 
 
-def test_health_asks_no_token(closed: PolicyApp) -> None:
-    assert ask(closed, "GET", "/health").status == 200
-    assert all(ask(closed, "GET", path).status != 401 for path in OPEN_PATHS)
+OPEN = ["/health", "/ping", "/v2/health/live", "/v2/health/ready", "/play", "/docs"]
+CLOSED = [
+    "/",
+    "/model",
+    "/openapi.json",
+    "/play/events",
+    "/play/anything",
+    "/docs/anything",
+    "/health/anything",
+    "/invocations",
+    "/version",
+    "/v2",
+    "/v2/health",
+    "/v2/models/cartpole-ppo",
+    "/v2/models/cartpole-ppo/ready",
+    "/v2/models/cartpole-ppo/infer",
+    "/v2/models/cartpole-ppo/versions/3/infer",
+    "/nowhere",
+]
+
+
+@pytest.mark.parametrize("path", OPEN)
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_probes_and_pages_need_no_token(closed: PolicyApp, path: str, slash: str) -> None:
+    assert ask(closed, "GET", path + slash).status == 200
+
+
+@pytest.mark.parametrize("path", CLOSED)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_every_other_path_needs_a_token(closed: PolicyApp, method: str, path: str) -> None:
+    assert ask(closed, method, path, ONE).status == 401
+
+
+def test_every_described_path_is_open_or_closed_here() -> None:
+    described = ask(PolicyApp(served()), "GET", "/openapi.json").json()["paths"]
+    assert {path.replace("{version}", "3") for path in described} - {
+        f"/v2/models/cartpole-ppo/versions/3{action}" for action in ("", "/ready")
+    } <= {*OPEN, *CLOSED}
 
 
 def test_the_token_is_in_no_representation() -> None:
     assert TOKEN not in repr(BearerToken(TOKEN))
 
 
-def test_a_token_is_read_without_the_space_around_it(tmp_path: Path) -> None:
+def test_a_token_is_read_without_surrounding_whitespace(tmp_path: Path) -> None:
     (tmp_path / "token").write_text(f"{TOKEN}\n")
     assert read_token(tmp_path / "token") == TOKEN
 
@@ -72,7 +109,7 @@ def test_a_token_is_read_without_the_space_around_it(tmp_path: Path) -> None:
         (b"\xff\xfe", "it is not ASCII text"),
     ],
 )
-def test_a_file_without_a_token_is_refused(tmp_path: Path, content: bytes | None, reason: str) -> None:
+def test_a_file_without_a_token_is_rejected(tmp_path: Path, content: bytes | None, reason: str) -> None:
     file = tmp_path / "token"
     if content is not None:
         file.write_bytes(content)
@@ -85,13 +122,13 @@ def test_a_file_without_a_token_is_refused(tmp_path: Path, content: bytes | None
 
 
 @pytest.mark.parametrize("command", ["run", "query", "status"])
-def test_a_command_says_what_is_wrong_with_the_file(command: str) -> None:
+def test_a_command_reports_what_is_wrong_with_the_file(command: str) -> None:
     result = CliRunner().invoke(main, [command, "--auth-token-file", "/nowhere/token"])
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: cannot read a bearer token from /nowhere/token: No such file or directory.")
 
 
-def test_clients_bring_the_token(closed: PolicyApp, serve_http: Any, tmp_path: Path) -> None:
+def test_clients_send_the_token(closed: PolicyApp, serve_http: Any, tmp_path: Path) -> None:
     (tmp_path / "token").write_text(TOKEN)
     url = serve_http(closed)
     with PolicyClient(url, token=TOKEN) as client:

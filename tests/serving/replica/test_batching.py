@@ -25,15 +25,16 @@ from tests.serving.policies import (
 
 
 class Doubling:
-    """A policy whose action is twice the observation; it fails where a batch holds a 7."""
+    """A policy whose action is twice the observation. It fails for a batch that contains 7, and can be paused."""
 
     def __init__(self) -> None:
         self.batches: list[int] = []
-        self.go_on = threading.Event()
-        self.go_on.set()
+        self.entered, self.resume = threading.Event(), threading.Event()
+        self.resume.set()
 
     def __call__(self, observations: Any) -> Any:
-        assert self.go_on.wait(10)
+        self.entered.set()
+        assert self.resume.wait(10)
         self.batches.append(len(observations))
         if (observations == 7).any():
             raise PolicyFailed("seven")
@@ -52,36 +53,53 @@ def outcomes(policy: Doubling, batching: Batching, *requests: Any) -> list[Any]:
     return asyncio.run(run())
 
 
-def test_requests_that_come_together_are_computed_at_once_and_each_gets_its_own() -> None:
+def test_concurrent_requests_are_computed_together_and_each_gets_its_own_actions() -> None:
     policy = Doubling()
     found = outcomes(policy, Batching(8, 0.01), batch(1), batch(2, 3), batch(4))
     assert [each.ravel().tolist() for each in found] == [[2], [4, 6], [8]]
     assert policy.batches == [4]
 
 
-def test_a_batch_is_never_larger_than_its_limit_unless_one_request_is() -> None:
+def test_a_batch_exceeds_its_limit_only_if_a_single_request_does() -> None:
     policy = Doubling()
     found = outcomes(policy, Batching(2, 0.01), batch(1), batch(2, 3, 4), batch(5), batch(6))
     assert [each.ravel().tolist() for each in found] == [[2], [4, 6, 8], [10], [12]]
     assert policy.batches == [1, 3, 2]
 
 
-def test_a_full_batch_does_not_wait() -> None:
+def test_a_batch_that_is_full_at_once_does_not_wait() -> None:
     outcomes(Doubling(), Batching(2, 1000), batch(1), batch(2))
 
 
-def test_the_failure_of_one_request_touches_no_other() -> None:
+def test_a_request_in_a_later_turn_of_the_loop_completes_a_waiting_batch() -> None:
+    policy = Doubling()
+
+    async def run() -> None:
+        batcher = Batcher(policy, Batching(2, 1000), Metrics())
+        first = asyncio.create_task(batcher.act(batch(1)))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not first.done()
+        async with asyncio.timeout(10):
+            await batcher.act(batch(2))
+            await first
+
+    asyncio.run(run())
+    assert policy.batches == [2]
+
+
+def test_a_failing_request_does_not_affect_the_others_in_its_batch() -> None:
     found = outcomes(Doubling(), Batching(8, 0.01), batch(1), batch(7), batch(3))
     assert [each.ravel().tolist() for each in (found[0], found[2])] == [[2], [6]]
     assert isinstance(found[1], PolicyFailed)
 
 
-def test_one_after_another_is_computed_at_once_and_a_crowd_together() -> None:
+def test_single_requests_are_computed_inline_and_concurrent_ones_together() -> None:
     policy = Doubling()
 
     async def run() -> list[bool]:
         batcher = Batcher(policy, Batching(8), Metrics())
-        await batcher.act(batch(1))  # how long it takes is known from here on
+        await batcher.act(batch(1))  # after this, the duration of the policy is known
         await asyncio.sleep(0)
         alone = asyncio.create_task(batcher.act(batch(2)))
         await asyncio.sleep(0)
@@ -100,7 +118,7 @@ def test_one_after_another_is_computed_at_once_and_a_crowd_together() -> None:
     assert policy.batches == [1, 1, 1, 2, 3, 1, 1, 1]
 
 
-def test_a_batcher_that_gathers_lets_nobody_go_ahead() -> None:
+def test_a_batcher_that_gathers_computes_nothing_inline() -> None:
     policy = Doubling()
 
     async def run() -> None:
@@ -112,22 +130,22 @@ def test_a_batcher_that_gathers_lets_nobody_go_ahead() -> None:
     assert policy.batches == [2, 2]
 
 
-def test_a_slow_policy_leaves_the_event_loop_free() -> None:
+def test_a_slow_policy_does_not_block_the_event_loop() -> None:
     policy = Doubling()
-    policy.go_on.clear()
+    policy.resume.clear()
 
     async def run() -> None:
         batcher = Batcher(policy, Batching(8), Metrics())
         request = asyncio.create_task(batcher.act(batch(1)))
-        await asyncio.sleep(0.01)
-        policy.go_on.set()
+        await asyncio.to_thread(policy.entered.wait, 10)
+        policy.resume.set()
         await request
         assert not batcher.quick
 
     asyncio.run(run())
 
 
-def test_a_request_given_up_leaves_the_others_alone() -> None:
+def test_a_cancelled_request_does_not_affect_the_others_in_its_batch() -> None:
     async def run() -> list[Any]:
         batcher = Batcher(Doubling(), Batching(8, 0.05), Metrics())
         requests = [asyncio.create_task(batcher.act(batch(value))) for value in (1, 2, 3)]
@@ -140,17 +158,17 @@ def test_a_request_given_up_leaves_the_others_alone() -> None:
     assert isinstance(gone, asyncio.CancelledError)
 
 
-def test_those_that_arrive_during_a_batch_make_the_next() -> None:
+def test_requests_that_arrive_during_a_batch_form_the_next() -> None:
     policy = Doubling()
-    policy.go_on.clear()
+    policy.resume.clear()
 
     async def run() -> None:
         batcher = Batcher(policy, Batching(8), Metrics())
         first = asyncio.create_task(batcher.act(batch(1)))
-        await asyncio.sleep(0.01)  # it is in the policy now, which waits for us
+        await asyncio.to_thread(policy.entered.wait, 10)
         others = [asyncio.create_task(batcher.act(batch(value))) for value in (2, 3)]
         await asyncio.sleep(0)
-        policy.go_on.set()
+        policy.resume.set()
         await asyncio.gather(first, *others)
 
     asyncio.run(run())
@@ -160,14 +178,14 @@ def test_those_that_arrive_during_a_batch_make_the_next() -> None:
 @pytest.mark.parametrize(
     "body", [b'{"observation": [0.3]}', b'{"observations": [[0.3], [-2]]}', b'{"observations": []}']
 )
-def test_answers_are_those_without_batching(body: bytes) -> None:
+def test_responses_are_the_same_with_and_without_batching(body: bytes) -> None:
     together = PolicyApp(served(STEERING_BUNDLE), batching=Batching(8, 0.001))
     singly = PolicyApp(served(STEERING_BUNDLE), batching=Batching(1))
     assert ask(together, body=body) == ask(singly, body=body)
 
 
 @pytest.mark.parametrize("body", [b'{"observation": [7]}', b'{"observation": [1, 2]}', b"hello"])
-def test_errors_are_those_without_batching(body: bytes) -> None:
+def test_errors_are_the_same_with_and_without_batching(body: bytes) -> None:
     together = PolicyApp(served(STEERING_BUNDLE), batching=Batching(8, 0.001))
     singly = PolicyApp(served(STEERING_BUNDLE), batching=Batching(1))
     assert ask(together, body=body) == ask(singly, body=body)
@@ -200,7 +218,7 @@ MIXED: dict[str, tuple[Bundle, list[dict[str, Any]]]] = {
 
 
 @pytest.mark.parametrize("kind", MIXED)
-def test_requests_of_all_kinds_are_computed_together_and_answered_as_if_alone(kind: str) -> None:
+def test_requests_of_different_kinds_share_a_batch_and_get_their_usual_responses(kind: str) -> None:
     bundle, requests = MIXED[kind]
     bodies = [json.dumps(request).encode() for request in requests]
     app = PolicyApp(served(bundle), batching=Batching(64, 0.05))

@@ -7,7 +7,7 @@ from tests.serving.policies import ask, served
 ONE = b'{"observation": [0, 0, 1, 0]}'
 
 
-def test_a_tally_counts_as_prometheus_does() -> None:
+def test_a_tally_has_the_cumulative_counts_of_a_prometheus_histogram() -> None:
     tally = Tally((1.0, 2.5))
     for number in (0.5, 1.0, 2.0, 9.0):
         tally.add(number)
@@ -19,7 +19,7 @@ def test_every_histogram_is_described() -> None:
     assert Metrics().histograms.keys() <= DESCRIPTIONS.keys()
 
 
-def test_requests_are_counted_with_their_batches_and_refusals_by_code() -> None:
+def test_requests_batches_and_errors_are_counted() -> None:
     app = PolicyApp(served(), max_body_bytes=1000)
     for body in (ONE, b'{"observations": [[0, 0, 1, 0], [0, 0, 1, 0]]}', b"hello", b"hello", b"{}"):
         ask(app, body=body)
@@ -29,7 +29,7 @@ def test_requests_are_counted_with_their_batches_and_refusals_by_code() -> None:
     assert app.metrics.requests_rejected == {"body_not_json": 2, "observation_missing": 1}
 
 
-def test_counting_costs_next_to_nothing() -> None:
+def test_counting_takes_microseconds_at_most() -> None:
     tally, times = Metrics().request_ms, 10_000
     start = time.process_time()
     for _ in range(times):
