@@ -125,10 +125,10 @@ def configure(max_body_bytes: int = MAX_BODY_BYTES, *, own_ray: bool = True) -> 
     for name, value in (serve_settings(os.cpu_count() or 1, max_body_bytes) | local_settings()).items():
         os.environ.setdefault(name, value)
     enforced = dict(LOOPBACK_ONLY) if own_ray else {}
-    disabled = os.environ["RAY_SERVE_ENABLE_HA_PROXY"] == "0"
-    haproxy = None if disabled else haproxy_binary()
+    switch = os.environ["RAY_SERVE_ENABLE_HA_PROXY"]
+    haproxy = haproxy_binary() if switch == "1" else None
     if haproxy is None:
-        why = "turned off by RAY_SERVE_ENABLE_HA_PROXY=0" if disabled else "not available here"
+        why = "not available here" if switch == "1" else f"turned off by RAY_SERVE_ENABLE_HA_PROXY={switch}"
         logger.warning("HAProxy is %s: Ray Serve's own proxy is used, which is several times slower", why)
         os.environ |= {"RAY_SERVE_ENABLE_HA_PROXY": "0", "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0"}
     else:
@@ -139,23 +139,17 @@ def configure(max_body_bytes: int = MAX_BODY_BYTES, *, own_ray: bool = True) -> 
         os.environ[name] = value
 
 
-def missing(environ: Mapping[str, str]) -> list[str]:
-    """Return the settings that `environ` lacks, as `NAME=value`."""
-    wanted = ("RAY_SERVE_THROUGHPUT_OPTIMIZED", "RAY_SERVE_ENABLE_HA_PROXY")
-    settings = serve_settings(os.cpu_count() or 1)
-    return [f"{name}={settings[name]}" for name in wanted if name not in environ]
-
-
 def tune_replica() -> None:
     """Tune this replica's process for throughput, and log a warning if its Ray was started without the settings."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     _log_to_stderr()
-    lacking = missing(os.environ)
-    if lacking:
+    needed = ("RAY_SERVE_THROUGHPUT_OPTIMIZED", "RAY_SERVE_ENABLE_HA_PROXY")
+    missing = [f"{name}=1" for name in needed if name not in os.environ]
+    if missing:
         logger.warning(
             "Ray was started without its throughput settings, so answers take several times longer. Start it "
             "with: %s ray start ...",
-            " ".join(lacking),
+            " ".join(missing),
         )
 
 

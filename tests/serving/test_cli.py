@@ -82,7 +82,7 @@ def test_a_taken_port_stops_the_start(store: Store) -> None:
     assert line == f"Error: cannot listen on 127.0.0.1:{port} (Address already in use). Choose another port with --port"
 
 
-def test_grpc_does_not_take_the_port_of_http() -> None:
+def test_the_ports_of_grpc_and_http_must_differ() -> None:
     port = str(free_port())
     line = refused("run", "--port", port, "--grpc-port", port)
     assert line == f"Error: cannot listen on 127.0.0.1:{port} (taken by HTTP). Choose another port with --grpc-port"
@@ -97,7 +97,7 @@ def test_a_tampered_graph_stops_the_start(store: Store, tmp_path: Path) -> None:
     )
 
 
-def test_a_query_without_a_server_is_one_line() -> None:
+def test_a_query_without_a_server_fails_with_one_line() -> None:
     assert refused("query", "--url", "http://127.0.0.1:1/x") == (
         "Error: no policy server answers at http://127.0.0.1:1/x (connection refused). Start one: python -m serving run"
     )

@@ -1,4 +1,4 @@
-"""`python -m serving run` and `serve run`, for real: Ray, HAProxy, HTTP, signals."""
+"""`python -m serving run` and `serve run` with a real Ray, HAProxy, HTTP and signals."""
 
 import contextlib
 import os
@@ -31,7 +31,7 @@ UP_WITHIN_S, DOWN_WITHIN_S = 90, 60
 
 
 class Server:
-    """A command that serves, in a session of its own, as from a terminal."""
+    """A command that serves, started in its own session, as in a terminal."""
 
     def __init__(self, command: list[str], environment: dict[str, str], port: int, prefix: str) -> None:
         self.port = port
@@ -53,47 +53,47 @@ class Server:
     def wait_up(self) -> "Server":
         await_true(lambda: self._answers() or self.process.poll() is not None, UP_WITHIN_S)
         assert self._answers(), self.output()
-        if "serving" in self.process.args:  # our command, which has yet to notice that it is up
+        if "serving" in self.process.args:  # `python -m serving run` polls the server before it prints its URL
             await_true(lambda: "Stop it:" in self.output(), UP_WITHIN_S, self.output)
-        self.look()
+        self.children()
         return self
 
-    def look(self) -> list[psutil.Process]:
-        """Remember which processes there are: orphans would be found no other way."""
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        self.seen.update({child.pid: child for child in children})
-        return children
+    def children(self) -> list[psutil.Process]:
+        """Return the processes below the command, and remember them: orphans cannot be found later."""
+        found = psutil.Process(self.process.pid).children(recursive=True)
+        self.seen.update({child.pid: child for child in found})
+        return found
 
     def stop(self, *signals: signal.Signals, group: bool = False) -> int:
-        """Send the signals, wait for the end, and return the exit status."""
-        self.look()
+        """Send the signals, wait until the process ends, and return its exit status."""
+        self.children()
         for signum in signals:
             os.killpg(self.process.pid, signum) if group else self.process.send_signal(signum)
-            time.sleep(0.2)  # two signals that wait for delivery together become one
+            time.sleep(0.2)  # the system merges equal signals that are pending
         return self.process.wait(DOWN_WITHIN_S)
 
     def assert_nothing_left(self, but: str = "") -> None:
-        """`but` is part of the names of processes that may take longer."""
+        """Wait until all processes have ended, except those whose name contains `but`."""
 
         def left() -> list[str]:
             return [name for name in self.alive() if not but or but not in name]
 
-        await_true(lambda: not left(), DOWN_WITHIN_S, lambda: f"still there: {left()}")
+        await_true(lambda: not left(), DOWN_WITHIN_S, lambda: f"still running: {left()}")
         assert not self._listening()
 
     def alive(self) -> list[str]:
         return [" ".join(each.cmdline())[:80] for each in self.seen.values() if running(each)]
 
     def private_directory(self) -> Path:
-        """Where the running HAProxy keeps its configuration and sockets."""
-        haproxy = next(child for child in self.look() if child.name() == "haproxy")
+        """The directory of HAProxy's configuration and sockets."""
+        haproxy = next(child for child in self.children() if child.name() == "haproxy")
         return Path(haproxy.cmdline()[haproxy.cmdline().index("-f") + 1]).parents[1]
 
     def output(self) -> str:
         return self.log.read_text()
 
     def clean(self) -> None:
-        """End whatever a failed test has left."""
+        """Kill the processes that a failed test has left."""
         for each in (self.process, *self.seen.values()):
             with contextlib.suppress(psutil.NoSuchProcess):
                 each.kill()
@@ -150,7 +150,7 @@ def server(shared_store: Store) -> Iterator[Server]:
         server.clean()
 
 
-def test_the_tutorials_client_is_answered_on_localhost(server: Server) -> None:
+def test_the_client_of_the_tutorial_is_answered_on_localhost(server: Server) -> None:
     observation = np.array([0, 0, 1, 0], np.float32)
     url = server.url.replace("127.0.0.1", "localhost")
     answer = requests.get(url, json={"observation": observation.tolist()}, timeout=5)
@@ -158,7 +158,7 @@ def test_the_tutorials_client_is_answered_on_localhost(server: Server) -> None:
     assert (answer.headers["X-Model-Name"], answer.headers["X-Model-Version"]) == ("running", "1")
 
 
-BAD_REQUESTS = [
+INVALID_REQUESTS = [
     ("POST", "/", b"hello", 400, "body_not_json"),
     ("POST", "/", b'{"observation": [1]}', 422, "observation_shape"),
     ("POST", "/", b'{"observation": "1"}', 422, "observation_type"),
@@ -170,8 +170,8 @@ BAD_REQUESTS = [
 ]
 
 
-@pytest.mark.parametrize(("method", "path", "content", "status", "code"), BAD_REQUESTS)
-def test_bad_requests_get_json_through_the_proxy(
+@pytest.mark.parametrize(("method", "path", "content", "status", "code"), INVALID_REQUESTS)
+def test_invalid_requests_are_answered_with_json_through_the_proxy(
     server: Server, method: str, path: str, content: bytes, status: int, code: str
 ) -> None:
     answer = requests.request(method, server.url + path, data=content, timeout=5)
@@ -179,28 +179,28 @@ def test_bad_requests_get_json_through_the_proxy(
     assert answer.headers["X-Model-Version"] == "1"
 
 
-def test_bad_requests_get_their_answers_under_load_and_spoil_no_good_one(server: Server) -> None:
+def test_invalid_requests_under_load_do_not_affect_valid_ones(server: Server) -> None:
     def ask(index: int) -> tuple[Any, Any]:
         if index % 2:
             good = requests.post(server.url, json={"observation": [0, 0, 1, 0]}, timeout=10)
             return good.json(), {"action": 1}
-        method, path, content, status, code = BAD_REQUESTS[index // 2 % len(BAD_REQUESTS)]
+        method, path, content, status, code = INVALID_REQUESTS[index // 2 % len(INVALID_REQUESTS)]
         bad = requests.request(method, server.url + path, data=content, timeout=10)
         return (bad.status_code, bad.json()["error"]["code"]), (status, code)
 
     with ThreadPoolExecutor(16) as pool:
-        for answer, expected in pool.map(ask, range(20 * len(BAD_REQUESTS))):
+        for answer, expected in pool.map(ask, range(20 * len(INVALID_REQUESTS))):
             assert answer == expected
 
 
-def test_the_terminal_says_where_and_what(server: Server) -> None:
+def test_the_command_prints_what_it_serves_and_where(server: Server) -> None:
     await_true(lambda: "Stop it:" in server.output(), 10)
     lines = server.output().splitlines()
     assert lines[0] == "Starting to serve running version 1 ..."
     assert lines[1] == f"gRPC:     {server.grpc_address}, the Open Inference Protocol"
     assert lines[2] == f"Serving running version 1 (models:/running/Production) at {server.url}"
     assert lines[3] == f"""Try it:   curl -s {server.url} -d '{{"observation": [0, 0, 0, 0]}}'"""
-    assert len(lines) == 7, "and nothing else: no notices of Ray's or MLflow's"
+    assert len(lines) == 7, "Ray and MLflow print nothing"
 
 
 def test_the_printed_curl_line_works(server: Server) -> None:
@@ -210,7 +210,7 @@ def test_the_printed_curl_line_works(server: Server) -> None:
     assert subprocess.run(command, shell=True, capture_output=True, check=True).stdout == b'{"action":0}'
 
 
-# In a process of its own, for its messages have the names of ours.
+# It runs in its own process, because its protobuf messages have the same names as those of this package.
 TRITON = """if True:
     import sys
     import numpy as np
@@ -241,7 +241,7 @@ TRITON = """if True:
     refused(client.get_inference_statistics)
 """
 
-TRITON_SAYS = """True True True
+TRITON_OUTPUT = """True True True
 ['binary_tensor_data'] ['1']
 [1 0] [[0.0, 5.0], [0.0, -5.0]] 7
 StatusCode.INVALID_ARGUMENT observations has shape (1, 3), expected (batch, 4) float32
@@ -256,18 +256,18 @@ StatusCode.UNIMPLEMENTED Method not found!
 def test_tritonclient_is_answered_over_grpc(server: Server) -> None:
     command = [sys.executable, "-c", TRITON, server.grpc_address]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
-    said = re.sub(r"\(64\d{5} vs", "(6400000 vs", done.stdout)  # and its header
-    assert said == TRITON_SAYS, done.stderr
+    output = re.sub(r"\(64\d{5} vs", "(6400000 vs", done.stdout)  # the size includes a header
+    assert output == TRITON_OUTPUT, done.stderr
 
 
-def test_a_hundred_episodes_are_played_through_http(server: Server) -> None:
+def test_a_hundred_episodes_are_played_over_http(server: Server) -> None:
     command = [sys.executable, "-m", "serving", "query", "--url", server.url, "--episodes", "100", "--quiet"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.splitlines()[-1].startswith("100 episodes: mean return ")
 
 
-def test_a_replica_holds_neither_torch_nor_rllib(server: Server) -> None:
-    replicas = [child for child in server.look() if "ServeReplica" in " ".join(child.cmdline())]
+def test_a_replica_loads_neither_torch_nor_rllib(server: Server) -> None:
+    replicas = [child for child in server.children() if "ServeReplica" in " ".join(child.cmdline())]
     assert len(replicas) == 2
     for replica in replicas:
         maps = Path(f"/proc/{replica.pid}/maps").read_text()
@@ -275,10 +275,10 @@ def test_a_replica_holds_neither_torch_nor_rllib(server: Server) -> None:
         assert "libtorch" not in maps
 
 
-def test_nothing_listens_beyond_loopback_but_a_port_of_rays_in_each_replica(server: Server) -> None:
-    """Serve binds a replica's gRPC port, by which deployments call each other, to all interfaces, without a setting."""
+def test_only_one_port_of_ray_per_replica_listens_beyond_loopback(server: Server) -> None:
+    """Serve binds the gRPC port for calls between deployments to all interfaces and has no setting for it."""
     beyond = []
-    for process in server.look():
+    for process in server.children():
         with contextlib.suppress(psutil.NoSuchProcess):
             for connection in process.net_connections("inet"):
                 address = ip_address(connection.laddr.ip)
@@ -288,7 +288,7 @@ def test_nothing_listens_beyond_loopback_but_a_port_of_rays_in_each_replica(serv
     assert beyond == ["ServeReplica"] * 2
 
 
-def test_metrics_are_there_in_prometheus_form(server: Server, store: Store) -> None:
+def test_metrics_are_exported_in_the_format_of_prometheus(server: Server, store: Store) -> None:
     store.promote("running", store.register("running", tags={}))
     requests.post(server.url, json={"observation": [0, 0, 1, 0]}, timeout=5)
     requests.post(server.url, data=b"hello", timeout=5)
@@ -308,8 +308,8 @@ def test_metrics_are_there_in_prometheus_form(server: Server, store: Store) -> N
     assert {float(line.rsplit(" ", 1)[1]) for line in versions} == {1.0}
 
 
-def test_ctrl_c_twice_leaves_nothing(server: Server) -> None:
-    """Last of the module: it takes the server down."""
+def test_ctrl_c_twice_leaves_no_process(server: Server) -> None:
+    """The last test with the server of this module, because it stops it."""
     private = server.private_directory()
     assert private.stat().st_mode & 0o077 == 0
     assert server.stop(signal.SIGINT, signal.SIGINT, group=True) == 0
@@ -319,7 +319,7 @@ def test_ctrl_c_twice_leaves_nothing(server: Server) -> None:
 
 
 def answers_under_load(url: str, body: bytes, connections: int, each: int) -> list[tuple[requests.Response, float]]:
-    """Ask over so many connections at once; return the answers, and how long each took."""
+    """Send requests over parallel connections. Return each answer and its time in seconds."""
 
     def ask(_: int) -> list[tuple[requests.Response, float]]:
         answers = []
@@ -333,9 +333,9 @@ def answers_under_load(url: str, body: bytes, connections: int, each: int) -> li
         return [answer for answers in threads.map(ask, range(connections)) for answer in answers]
 
 
-def test_past_the_limit_requests_are_refused_at_once_and_bad_input_gets_its_answer(store: Store) -> None:
+def test_requests_above_the_limit_are_rejected_at_once_and_invalid_ones_are_answered(store: Store) -> None:
     version = store.register("pressed")
-    # A batch that waits holds its requests, as a slow policy would.
+    # A waiting batch keeps its requests in progress, as a slow policy would.
     slow = ("--max-ongoing-requests", "4", "--max-batch-size", "64", "--batch-wait-timeout", "0.5")
     server = start_run(store, f"models:/pressed/{version}", *slow)
     try:
@@ -346,8 +346,8 @@ def test_past_the_limit_requests_are_refused_at_once_and_bad_input_gets_its_answ
         assert {answer.status_code for answer, _ in found} == {200, 503}
         assert {answer.json()["error"]["code"] for answer, _ in refused} == {"overloaded"}
         assert {answer.headers["Retry-After"] for answer, _ in refused} == {"1"}
-        assert sorted(took for _, took in refused)[len(refused) // 2] < 0.4, "at once, not when the batch is done"
-        assert requests.post(server.url, good, timeout=5).json() == {"action": 1}, "there is room again"
+        assert sorted(took for _, took in refused)[len(refused) // 2] < 0.4, "rejections do not wait for the batch"
+        assert requests.post(server.url, good, timeout=5).json() == {"action": 1}, "requests are accepted again"
         bad = answers_under_load(server.url, b'{"observation": [1]}', 3, 5)
         assert {answer.json()["error"]["message"] for answer, _ in bad} == {
             "observation has shape (1,), expected (4,) float32"
@@ -358,7 +358,7 @@ def test_past_the_limit_requests_are_refused_at_once_and_bad_input_gets_its_answ
         server.clean()
 
 
-def test_where_haproxy_is_not_available_serves_own_proxy_answers(store: Store) -> None:
+def test_without_haproxy_the_proxy_of_serve_answers(store: Store) -> None:
     store.register("proxied", stage="Production")
     port = free_port()
     command = [
@@ -371,14 +371,14 @@ def test_where_haproxy_is_not_available_serves_own_proxy_answers(store: Store) -
         server.wait_up()
         assert requests.post(server.url, json={"observation": [0, 0, 1, 0]}, timeout=5).json() == {"action": 1}
         assert "Ray Serve's own proxy is used" in server.output()
-        assert not [child for child in server.look() if child.name() == "haproxy"]
+        assert not [child for child in server.children() if child.name() == "haproxy"]
         assert server.stop(signal.SIGTERM) == 0
         server.assert_nothing_left()
     finally:
         server.clean()
 
 
-def test_a_replica_that_serve_restarts_keeps_to_the_spaces_and_the_token(store: Store, tmp_path: Path) -> None:
+def test_a_restarted_replica_keeps_the_spaces_and_the_token(store: Store, tmp_path: Path) -> None:
     store.register("kept", stage="Production")
     token_file = tmp_path / "token"
     token_file.write_text("secret\n")
@@ -413,7 +413,7 @@ def test_a_replica_that_serve_restarts_keeps_to_the_spaces_and_the_token(store: 
         server.clean()
 
 
-def test_sigterm_leaves_nothing(store: Store) -> None:
+def test_sigterm_leaves_no_process(store: Store) -> None:
     version = store.register("terminated")
     server = start_run(store, f"models:/terminated/{version}")
     try:
@@ -424,25 +424,25 @@ def test_sigterm_leaves_nothing(store: Store) -> None:
         server.clean()
 
 
-def test_an_interrupted_start_leaves_nothing(store: Store) -> None:
+def test_an_interrupted_start_leaves_no_process(store: Store) -> None:
     version = store.register("hasty")
     server = start_run(store, f"models:/hasty/{version}")
     try:
-        await_true(lambda: any("raylet" in child.name() for child in server.look()), 60)
-        assert server.stop(signal.SIGTERM) in (128 + signal.SIGTERM, signal.SIGTERM)  # ours, or that of a Ray half up
+        await_true(lambda: any("raylet" in child.name() for child in server.children()), 60)
+        assert server.stop(signal.SIGTERM) in (128 + signal.SIGTERM, signal.SIGTERM)  # the command's status, or that of a Ray that is starting
         server.assert_nothing_left()
     finally:
         server.clean()
 
 
-def test_a_server_that_is_killed_outright_takes_its_proxy_and_replicas_along(store: Store) -> None:
+def test_a_killed_server_leaves_no_proxy_and_no_replica(store: Store) -> None:
     version = store.register("killed")
     server = start_run(store, f"models:/killed/{version}")
     try:
         private = server.wait_up().private_directory()
         server.stop(signal.SIGKILL)
-        server.assert_nothing_left(but="Agent")  # Ray's two agents notice minutes later
-        shutil.rmtree(private)  # all that it could not do itself
+        server.assert_nothing_left(but="Agent")  # Ray's two agents end minutes later
+        shutil.rmtree(private)  # a killed process cannot remove it
     finally:
         server.clean()
 
@@ -459,12 +459,12 @@ def test_serve_run_deploys_the_same_application(store: Store, tmp_path: Path) ->
         answer = requests.post(server.url, json={"observation": [0, 0, 1, 0]}, timeout=5)
         assert (answer.json(), answer.headers["X-Model-Name"]) == ({"action": 1}, "served")
         assert "without its throughput settings" not in server.output()
-    finally:  # how `serve run` ends is Ray's business
+    finally:  # how `serve run` ends is up to Ray
         server.clean()
 
 
-def test_a_replica_that_cannot_start_says_why(store: Store) -> None:
-    """The checks before Ray starts find this sooner; here it is left to the replica."""
+def test_the_error_of_a_replica_that_cannot_start_is_reported(store: Store) -> None:
+    """`serving run` finds this error before Ray starts; here only the replica finds it."""
     code = f"""if True:
         from serving.ray import settings
         settings.configure()

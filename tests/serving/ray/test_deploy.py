@@ -1,4 +1,4 @@
-"""`ray start` and `serve deploy serving/config.yaml`, for real: a cluster that asks for a token."""
+"""`serve deploy serving/config.yaml` on a real Ray cluster that requires a token."""
 
 import shutil
 import sys
@@ -25,7 +25,7 @@ SCRIPTS = Path(sys.executable).parent
 
 @pytest.fixture
 def shop(store: Store) -> Iterator[Workshop]:
-    directory = Path(tempfile.mkdtemp(prefix="r-", dir="/tmp"))  # short, for Ray's sockets
+    directory = Path(tempfile.mkdtemp(prefix="r-", dir="/tmp"))  # Ray's socket paths are limited in length
     private = {f"RAY_SERVE_HAPROXY_{name}": str(directory / name) for name in ("SOCKET_PATH", "METRICS_SOCKET_PATH")}
     private |= {"RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(directory / "haproxy.cfg")}
     private |= {"RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port())}
@@ -39,7 +39,7 @@ def shop(store: Store) -> Iterator[Workshop]:
     shutil.rmtree(directory, ignore_errors=True)
 
 
-def test_serve_deploy_brings_up_the_application_of_the_config_file(shop: Workshop, store: Store) -> None:
+def test_serve_deploy_starts_the_application_of_the_config_file(shop: Workshop, store: Store) -> None:
     store.register("cartpole-ppo", stage="Production")
     dashboard, port, grpc_port = free_port(), free_port(), free_port()
     shop.start(

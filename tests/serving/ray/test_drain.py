@@ -23,7 +23,7 @@ frontend f
 
 @pytest.fixture
 def haproxy(tmp_path: Path) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
-    """A HAProxy that answers, as a child of this process, and its URL."""
+    """A running HAProxy that is a child of this process, and its URL."""
     binary, port = settings.haproxy_binary(), free_port()
     if binary is None:
         pytest.skip("no HAProxy for this system")
@@ -31,20 +31,20 @@ def haproxy(tmp_path: Path) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
     configuration.write_text(CONFIGURATION.format(port=port))
     process = subprocess.Popen([binary, "-db", "-f", str(configuration)])
     try:
-        await_true(lambda: answers(f"http://127.0.0.1:{port}"), "it answers")
+        await_true(lambda: answers(f"http://127.0.0.1:{port}"), "HAProxy answers")
         yield process, f"http://127.0.0.1:{port}"
     finally:
         process.kill()
         process.wait()
 
 
-def test_a_closed_proxy_ends(haproxy: tuple["subprocess.Popen[bytes]", str]) -> None:
+def test_a_drained_proxy_ends(haproxy: tuple["subprocess.Popen[bytes]", str]) -> None:
     process, _ = haproxy
     drain.drain_proxies()
     assert process.wait(1) == 0
 
 
-def test_a_kept_connection_gets_its_next_answer_and_a_new_one_is_refused(
+def test_an_open_connection_gets_its_next_answer_and_a_new_one_is_refused(
     haproxy: tuple["subprocess.Popen[bytes]", str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process, url = haproxy

@@ -1,4 +1,4 @@
-"""The HAProxy configuration of the documents ends TLS before the server, and the token passes it."""
+"""The documented HAProxy configuration terminates TLS in front of the server and forwards the token."""
 
 import subprocess
 import time
@@ -22,7 +22,7 @@ CERTIFICATE = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -no
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    """A certificate of our own for localhost; `site.pem` beside it has the key, too."""
+    """A self-signed certificate for localhost; `site.pem` beside it contains the key as well."""
     files = ["-addext", "subjectAltName=DNS:localhost", "-keyout", "key.pem", "-out", "certificate.pem"]
     subprocess.run([*CERTIFICATE.split(), *files], cwd=tmp_path, check=True, capture_output=True)
     whole = (tmp_path / "certificate.pem").read_text() + (tmp_path / "key.pem").read_text()
@@ -48,7 +48,7 @@ def secure_url(certificate: Path, serve_http: Any) -> Iterator[str]:
 
 
 @pytest.mark.skipif(haproxy_binary() is None, reason="no HAProxy is installed: it comes with ray[serve] on Linux")
-def test_a_proxy_ends_tls_before_the_server(secure_url: str, certificate: Path) -> None:
+def test_a_proxy_terminates_tls_in_front_of_the_server(secure_url: str, certificate: Path) -> None:
     with requests.Session() as session:
         session.verify = str(certificate)
         session.trust_env = False
@@ -60,7 +60,7 @@ def test_a_proxy_ends_tls_before_the_server(secure_url: str, certificate: Path) 
 
 
 def health(session: requests.Session, url: str) -> requests.Response:
-    """Ask until the proxy listens."""
+    """Send requests until the proxy listens."""
     deadline = time.monotonic() + 10
     while True:
         try:
