@@ -1,0 +1,61 @@
+"""The model card states how the version was trained, how good it is, and how to query it."""
+
+import numpy as np
+import pytest
+
+from pipeline.config import TrainConfig
+from pipeline.environments import make as environments
+from pipeline.evaluation.evaluation import Evaluation
+from pipeline.registry import model_card
+
+
+def card(environment, target_return=475.0, **settings):
+    return model_card.write(
+        TrainConfig.of({"env_id": environment.id, **settings}),
+        environment,
+        Evaluation((400.0, 500.0), first_seed=0),
+        {"git_commit": "abc123"},
+        run_id="run-1",
+        best_step=40_000,
+        target_return=target_return,
+        origin="models:/cartpole-ppo/3",
+    )
+
+
+def test_the_card_states_training_settings_and_evaluation(cartpole):
+    text = card(cartpole, seed=7, fcnet_hiddens="32,16")
+    for expected in (
+        "`CartPole-v1`, 40,000 environment steps, seed 7, starting from `models:/cartpole-ppo/3`. Run `run-1`",
+        "code `abc123`",
+        "32-16 tanh network",
+        "mean greedy return **450.0** over 2 episodes",
+        "standard deviation 50.0, median 450.0, from 400.0 to 500.0",
+    ):
+        assert expected in text
+
+
+@pytest.mark.parametrize(
+    ("target_return", "verdict"),
+    [
+        (450.0, "The target return of 450 was reached."),
+        (475.0, "The target return of 475 was **not reached**."),
+        (None, "Training had no target return."),
+    ],
+)
+def test_the_card_states_whether_the_target_return_was_reached(cartpole, target_return, verdict):
+    assert verdict in card(cartpole, target_return)
+
+
+def test_the_card_names_a_custom_module_and_its_settings(cartpole):
+    text = card(cartpole, rl_module="tests.pipeline.zoo:TwoLayers", model_config='{"units": 16}')
+    assert '`tests.pipeline.zoo:TwoLayers` (`{"units": 16}`) network' in text
+
+
+def test_the_example_request_is_the_first_observation_of_an_episode(cartpole):
+    observation = np.round(cartpole.make().reset(seed=0)[0].astype(float), 3).tolist()
+    assert f"""-d '{{"observation": {observation}}}'""" in card(cartpole)
+
+
+def test_the_card_of_an_image_environment_fits_mlflows_limit():
+    environment = environments.describe("tests.pipeline.zoo:Images-v0")
+    assert len(card(environment)) < 5000
