@@ -2,7 +2,7 @@
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,10 +78,24 @@ def space_to_json(space: Space[Any]) -> dict[str, Json]:
         SpaceUnsupported: the space, or one in it, has no JSON form.
     """
     leaves(space)
-    for kind, (write, _) in FORMS.items():
-        if isinstance(space, kind):
-            return {"type": kind.__name__, **write(space)}
-    raise AssertionError("every space with leaves has a form")  # pragma: no cover
+    dtype = {} if space.dtype is None else {"dtype": np.dtype(space.dtype).name}
+    match space:
+        case spaces.Box():
+            low = _bound_to_json(space.low, space.bounded_below, "-inf")
+            high = _bound_to_json(space.high, space.bounded_above, "inf")
+            return {"type": "Box", "shape": list(space.shape), **dtype, "low": low, "high": high}
+        case spaces.Discrete():
+            optional = {} if space.dtype == np.int64 else dtype
+            return {"type": "Discrete", "n": int(space.n), "start": int(space.start), **optional}
+        case spaces.MultiDiscrete():
+            return {"type": "MultiDiscrete", "nvec": space.nvec.tolist(), "start": space.start.tolist(), **dtype}
+        case spaces.MultiBinary():
+            return {"type": "MultiBinary", "n": space.n if isinstance(space.n, int) else list(space.n)}
+        case spaces.Dict():
+            return {"type": "Dict", "spaces": {key: space_to_json(child) for key, child in space.spaces.items()}}
+        case spaces.Tuple():
+            return {"type": "Tuple", "spaces": [space_to_json(child) for child in space.spaces]}
+    raise SpaceUnsupported(str(space))  # pragma: no cover - `leaves` has raised it
 
 
 def space_from_json(description: Json) -> Space[Any]:
@@ -91,18 +105,31 @@ def space_from_json(description: Json) -> Space[Any]:
         SpaceUnsupported: the description is not the JSON form of a space.
     """
     try:
-        read = next(read for kind, (_, read) in FORMS.items() if kind.__name__ == description["type"])
-        return read(description)
-    except StopIteration:
-        raise SpaceUnsupported(str(description)[:200]) from None
+        return _read_space(description["type"], description)
     except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
         raise SpaceUnsupported(f"{str(description)[:200]} ({error!r})") from error
 
 
-def _write_box(space: spaces.Box) -> dict[str, Json]:
-    low = _bound_to_json(space.low, space.bounded_below, "-inf")
-    high = _bound_to_json(space.high, space.bounded_above, "inf")
-    return {"shape": list(space.shape), "dtype": np.dtype(space.dtype).name, "low": low, "high": high}
+def _read_space(kind: str, description: dict[str, Json]) -> Space[Any]:
+    match kind:
+        case "Box":
+            return _read_box(description)
+        case "Discrete":
+            dtype = description.get("dtype", "int64")
+            return spaces.Discrete(n=int(description["n"]), start=int(description.get("start", 0)), dtype=dtype)
+        case "MultiDiscrete":
+            nvec, start = (np.array(description[key], np.int64) for key in ("nvec", "start"))
+            return spaces.MultiDiscrete(nvec, dtype=description["dtype"], start=start)
+        case "MultiBinary":
+            return spaces.MultiBinary(description["n"])
+        case "Dict":
+            # Gymnasium sorts the keys of a plain dict.
+            read = OrderedDict((key, space_from_json(child)) for key, child in description["spaces"].items())
+            _checked_keys(space := spaces.Dict(read))
+            return space
+        case "Tuple":
+            return spaces.Tuple([space_from_json(child) for child in description["spaces"]])
+    raise SpaceUnsupported(str(description)[:200])
 
 
 def _read_box(description: dict[str, Json]) -> spaces.Box:
@@ -130,66 +157,6 @@ def _bound_from_json(value: Json, shape: tuple[int, ...], dtype: np.dtype[Any]) 
         limits = np.iinfo(dtype)
         numbers = np.where(numbers == "-inf", limits.min, np.where(numbers == "inf", limits.max, numbers))
     return numbers.astype(dtype), ~unbounded
-
-
-def _write_discrete(space: spaces.Discrete[Any]) -> dict[str, Json]:
-    dtype = np.dtype(space.dtype).name
-    return {"n": int(space.n), "start": int(space.start)} | ({} if dtype == "int64" else {"dtype": dtype})
-
-
-def _read_discrete(description: dict[str, Json]) -> spaces.Discrete[Any]:
-    dtype = description.get("dtype", "int64")
-    return spaces.Discrete(n=int(description["n"]), start=int(description.get("start", 0)), dtype=dtype)
-
-
-def _write_multi_discrete(space: spaces.MultiDiscrete) -> dict[str, Json]:
-    return {"nvec": space.nvec.tolist(), "start": space.start.tolist(), "dtype": np.dtype(space.dtype).name}
-
-
-def _read_multi_discrete(description: dict[str, Json]) -> spaces.MultiDiscrete:
-    nvec, start = (np.array(description[key], np.int64) for key in ("nvec", "start"))
-    return spaces.MultiDiscrete(nvec, dtype=description["dtype"], start=start)
-
-
-def _write_multi_binary(space: spaces.MultiBinary) -> dict[str, Json]:
-    return {"n": space.n if isinstance(space.n, int) else list(space.n)}
-
-
-def _read_multi_binary(description: dict[str, Json]) -> spaces.MultiBinary:
-    return spaces.MultiBinary(description["n"])
-
-
-def _write_dict(space: spaces.Dict) -> dict[str, Json]:
-    return {"spaces": {key: space_to_json(child) for key, child in space.spaces.items()}}
-
-
-def _read_dict(description: dict[str, Json]) -> spaces.Dict:
-    # Gymnasium sorts the keys of a plain dict.
-    read = OrderedDict((key, space_from_json(child)) for key, child in description["spaces"].items())
-    _checked_keys(space := spaces.Dict(read))
-    return space
-
-
-def _write_tuple(space: spaces.Tuple) -> dict[str, Json]:
-    return {"spaces": [space_to_json(child) for child in space.spaces]}
-
-
-def _read_tuple(description: dict[str, Json]) -> spaces.Tuple:
-    return spaces.Tuple([space_from_json(child) for child in description["spaces"]])
-
-
-Write = Callable[[Any], dict[str, Json]]
-Read = Callable[[dict[str, Json]], Space[Any]]
-
-FORMS: dict[type[Space[Any]], tuple[Write, Read]] = {
-    spaces.Box: (_write_box, _read_box),
-    spaces.Discrete: (_write_discrete, _read_discrete),
-    spaces.MultiDiscrete: (_write_multi_discrete, _read_multi_discrete),
-    spaces.MultiBinary: (_write_multi_binary, _read_multi_binary),
-    spaces.Dict: (_write_dict, _read_dict),
-    spaces.Tuple: (_write_tuple, _read_tuple),
-}
-"""The functions that write and read the JSON form of each type of space."""
 
 
 def describe(value: Json) -> str:
