@@ -56,23 +56,29 @@ def test_quiet_prints_only_the_summary(url: str, capsys: pytest.CaptureFixture[s
     assert found.groups() == (str(steps), "3", "2", f"{min(returns):g}", f"{max(returns):g}")
 
 
-def test_the_summary_names_every_version_that_answered(
-    app: PolicyApp, url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ignore = query_command._ignore_step
+@pytest.fixture
+def counting() -> PolicyApp:
+    """An application whose policy plays episodes of four steps."""
+    return PolicyApp(served(COUNTING_BUNDLE))
 
-    def promote(step: Step) -> None:
-        ignore(step)
-        app.served = served(version=4)
+
+def test_the_summary_names_every_version_that_answered(
+    counting: PolicyApp,
+    serve_http: Callable[[Any], str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def promote(_: Step) -> None:
+        counting.served = served(COUNTING_BUNDLE, version=4)
 
     monkeypatch.setattr(query_command, "_ignore_step", promote)
-    play(url, quiet=True)
+    play(serve_http(counting), quiet=True)
     assert "answered by version 3 and 4\n" in capsys.readouterr().out
 
 
-def test_quiet_shows_a_progress_bar_on_a_terminal(url: str) -> None:
+def test_quiet_shows_a_progress_bar_on_a_terminal(counting: PolicyApp, serve_http: Callable[[Any], str]) -> None:
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "serving", "query", "--url", url, "--episodes", "2", "--quiet"]
+    command = [sys.executable, "-m", "serving", "query", "--url", serve_http(counting), "--episodes", "2", "--quiet"]
     with subprocess.Popen(command, cwd=PROJECT, stdout=theirs, env={**os.environ, "TERM": "xterm"}) as process:
         os.close(theirs)
         shown = ""
@@ -81,7 +87,7 @@ def test_quiet_shows_a_progress_bar_on_a_terminal(url: str) -> None:
                 shown += part.decode()
     os.close(ours)
     assert process.returncode == 0
-    assert "2/2 episodes" in re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", shown)
+    assert "2/2 episodes 8 requests" in re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", shown)
 
 
 def test_lockstep_plays_the_same_episodes_as_one_by_one(url: str) -> None:
@@ -96,9 +102,12 @@ def test_many_episodes_are_played_in_lockstep_by_default(app: PolicyApp, url: st
 
 
 @pytest.mark.parametrize("together", [False, True])
-def test_the_state_of_a_recurrent_policy_lasts_one_episode(serve_http: Callable[[Any], str], together: bool) -> None:  # noqa: FBT001
-    url = serve_http(PolicyApp(served(COUNTING_BUNDLE)))
-    episodes = play(url, episodes=10, together=together)
+def test_the_state_of_a_recurrent_policy_lasts_one_episode(
+    counting: PolicyApp,
+    serve_http: Callable[[Any], str],
+    together: bool,  # noqa: FBT001
+) -> None:
+    episodes = play(serve_http(counting), episodes=10, together=together)
     assert {episode.episode_return for episode in episodes} == {4.0}
 
 
