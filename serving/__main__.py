@@ -1,4 +1,4 @@
-"""`python -m serving`."""
+"""Runs the command line: `python -m serving`."""
 
 from serving.cli import main
 
