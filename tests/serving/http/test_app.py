@@ -202,6 +202,12 @@ def test_a_bad_request_gets_its_exact_response(
     assert answer.headers["content-length"] == str(len(answer.body))
 
 
+def test_an_error_message_repeats_only_part_of_a_long_request() -> None:
+    answer = ask(PolicyApp(served()), body=b'{"observation": [0, 0, 0, 0], "%b": 1}' % (b"x" * 100_000))
+    assert answer.status == 422
+    assert len(answer.json()["error"]["message"]) == 2000
+
+
 def test_the_response_to_a_wrong_method_lists_the_right_ones_in_a_header(app: PolicyApp) -> None:
     assert ask(app, "DELETE").headers["allow"] == "GET, POST"
 
@@ -319,6 +325,21 @@ def test_a_version_that_is_replaced_during_a_request_computes_and_labels_its_res
     assert [status for status, _, _ in responses] == [200, 200]
     assert [headers[b"x-model-version"] for _, headers, _ in responses] == [b"3", b"4"]
     assert all(action % expected in body for expected, (_, _, body) in zip((1, 0), responses, strict=True))
+
+
+def test_an_overloaded_replica_rejects_a_request_before_it_decodes_the_body() -> None:
+    policy = served()
+    paused = Paused(policy)
+    app = PolicyApp(policy, max_ongoing_requests=1)
+
+    async def overload() -> tuple[int, int]:
+        request = asyncio.create_task(post(app, ONE))
+        await asyncio.to_thread(paused.entered.wait, 10)
+        rejected, _, _ = await post(app, b"this is not JSON")
+        paused.released.set()
+        return (await request)[0], rejected
+
+    assert asyncio.run(overload()) == (200, 503)
 
 
 def test_requests_for_two_versions_never_share_a_batch() -> None:

@@ -9,7 +9,7 @@ import pytest
 from serving.http.app import PolicyApp
 from serving.policy.bundle import Bundle
 from serving.policy.errors import PolicyFailed
-from serving.replica.batching import Batcher, Batching
+from serving.replica.batching import QUICK_S, Batcher, Batching
 from serving.replica.metrics import Metrics
 from tests.serving.policies import (
     COUNTING_BUNDLE,
@@ -88,6 +88,22 @@ def test_a_request_in_a_later_turn_of_the_loop_completes_a_waiting_batch() -> No
     assert policy.batches == [2]
 
 
+def test_after_a_full_batch_the_next_one_waits_again() -> None:
+    policy = Doubling()
+
+    async def run() -> None:
+        batcher = Batcher(policy, Batching(2, 1000), Metrics())
+        await asyncio.gather(*(batcher.act(batch(value)) for value in (1, 2)))
+        third = asyncio.create_task(batcher.act(batch(3)))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert policy.batches == [2]
+        await asyncio.gather(third, batcher.act(batch(4)))
+
+    asyncio.run(run())
+    assert policy.batches == [2, 2]
+
+
 def test_a_failing_request_does_not_affect_the_others_in_its_batch() -> None:
     found = outcomes(Doubling(), Batching(8, 0.01), batch(1), batch(7), batch(3))
     assert [each.ravel().tolist() for each in (found[0], found[2])] == [[2], [6]]
@@ -138,6 +154,7 @@ def test_a_slow_policy_does_not_block_the_event_loop() -> None:
         batcher = Batcher(policy, Batching(8), Metrics())
         request = asyncio.create_task(batcher.act(batch(1)))
         await asyncio.to_thread(policy.entered.wait, 10)
+        await asyncio.sleep(5 * QUICK_S)  # the policy's duration, in which this event loop runs
         policy.resume.set()
         await request
         assert not batcher.quick
