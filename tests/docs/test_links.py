@@ -9,6 +9,9 @@ import yaml
 from tests.docs.pages import DOCS, PAGES, name
 from tests.workshop import PROJECT
 
+#: What commands write, and a checkout does not have.
+WRITTEN = ["benchmarks/results/"]
+
 
 def prose(page: Path) -> str:
     """Return a page's text without code blocks and code spans."""
@@ -36,6 +39,14 @@ def test_every_relative_link_leads_somewhere(page, link):
     target = (page.parent / path).resolve() if path else page
     assert target.exists()
     assert not anchor or anchor in anchors(target)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_file_that_a_page_names_exists(page):
+    text = re.sub(r"^( *)```.*?^\1```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    named = re.findall(r"`((?:pipeline|serving|tests|docs|benchmarks)/[\w./-]*)`", text)
+    missing = [path for path in named if not (PROJECT / path).exists() and path not in WRITTEN]
+    assert not missing
 
 
 def test_every_page_is_in_the_sites_navigation():
