@@ -17,13 +17,13 @@ from pipeline.registry import history
 from pipeline.registry.errors import NothingToRollBack, PromotionRefused
 from pipeline.registry.gate import Gate, Verdict
 from pipeline.registry.history import Event
-from pipeline.registry.target import STAGES, Target, stage_warnings_ignored
+from pipeline.registry.target import STAGES, Target
 from pipeline.tracking import run as tracking
 from serving.errors import ServingError
 from serving.policy.policy import Policy
 from serving.registry.model_version import ModelVersion
 from serving.registry.registry import fetch, resolve
-from serving.registry.tracking import check_tracking_server
+from serving.registry.tracking import check_tracking_server, stage_warnings_ignored
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,11 @@
 """The target of a promotion: a stage or an alias of a registered model, through which servers find a version."""
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
 
 import mlflow
+
+from serving.registry.tracking import stage_warnings_ignored
 
 #: The stages that hold one version: assigning another one archives it. `Archived` and `None` hold any number.
 STAGES = ("Production", "Staging")
@@ -59,11 +58,3 @@ class Target:
             client.transition_model_version_stage(
                 self.model, str(version), self.name, archive_existing_versions=self.name in STAGES
             )
-
-
-@contextmanager
-def stage_warnings_ignored() -> Iterator[None]:
-    """Ignore the FutureWarning of each call about stages, which are deprecated but work throughout MLflow 3."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        yield

@@ -106,14 +106,14 @@ class ModelUnknown(RegistryError):
 class VersionMissing(RegistryError):
     """The requested version does not exist.
 
-    `asked` completes the sentence "No version of 'x' ...". `versions` lists the existing ones, None if unknown.
+    `criterion` completes the sentence "No version of 'x' ...". `versions` lists the existing ones, None if unknown.
     """
 
     name: str
-    asked: str
+    criterion: str
     remedy: str
     versions: Sequence[str] | None
 
     def __str__(self) -> str:
         known = f" Versions: {', '.join(self.versions) or 'none'}." if self.versions is not None else ""
-        return f"No version of '{self.name}' {self.asked}. {self.remedy}{known}"
+        return f"No version of '{self.name}' {self.criterion}. {self.remedy}{known}"

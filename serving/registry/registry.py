@@ -9,7 +9,6 @@ The functions import MLflow themselves, because the import takes two seconds.
 import errno
 import logging
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ from serving.registry.cache import BundleCache
 from serving.registry.errors import ModelUnknown, RegistryFailed, VersionMissing
 from serving.registry.model_uri import ModelUri
 from serving.registry.model_version import ModelVersion
-from serving.registry.tracking import absolute_uri
+from serving.registry.tracking import absolute_uri, stage_warnings_ignored
 
 logger = logging.getLogger(__name__)
 
@@ -37,13 +36,13 @@ def resolve(model_uri: str) -> ModelVersion:
         VersionMissing: there is no such version, none in the stage, or none with the alias.
         RegistryFailed: MLflow failed.
     """
-    reference = ModelUri.parse(model_uri)
+    uri = ModelUri.parse(model_uri)
     with _registry_errors():
-        found = _find(reference)
+        found = _find(uri)
         if found is None:
-            raise _missing(reference)
-    if reference.stage is not None:
-        _warn_if_several(reference, int(found.version))
+            raise _missing(uri)
+    if uri.stage is not None:
+        _warn_if_several(uri, int(found.version))
     return _pinned(model_uri, found)
 
 
@@ -53,11 +52,11 @@ def poll(model_uri: str) -> ModelVersion:
     There is no warning, and the message of VersionMissing does not list the existing versions. Otherwise it raises
     the errors of `resolve`.
     """
-    reference = ModelUri.parse(model_uri)
+    uri = ModelUri.parse(model_uri)
     with _registry_errors():
-        found = _find(reference)
+        found = _find(uri)
     if found is None:
-        raise VersionMissing(reference.name, *_describe_request(reference), None)
+        raise VersionMissing(uri.name, *_describe_request(uri), None)
     return _pinned(model_uri, found)
 
 
@@ -98,7 +97,7 @@ def _download(version: ModelVersion, directory: Path) -> None:
 
     for file in BUNDLE_FILES:
         try:
-            with _quiet():
+            with stage_warnings_ignored():
                 # Without dst_path, a local store returns its own folder and writes into it.
                 download_artifacts(artifact_uri=f"{version.pinned_uri}/{file}", dst_path=str(directory))
         except Exception as error:  # each artifact store raises exceptions of its own
@@ -125,27 +124,27 @@ def _registry_uri() -> str:
     return absolute_uri(mlflow.get_registry_uri())
 
 
-def _find(reference: ModelUri) -> Any | None:
-    """Return MLflow's model version for the reference, None if it does not exist. Raises MlflowException."""
+def _find(uri: ModelUri) -> Any | None:
+    """Return MLflow's model version for the URI, None if it does not exist. Raises MlflowException."""
     from mlflow.exceptions import MlflowException
 
     try:
-        return _query(_client(), reference)
+        return _query(_client(), uri)
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise
 
 
-def _query(client: Any, reference: ModelUri) -> Any | None:
-    if reference.alias is not None:
-        return client.get_model_version_by_alias(reference.name, reference.alias)
-    if reference.number is not None:
-        return client.get_model_version(reference.name, str(reference.number))
-    if reference.stage is None:
-        return next(iter(_versions(reference.name)), None)
-    with _quiet():
-        return next(iter(client.get_latest_versions(reference.name, [reference.stage])), None)
+def _query(client: Any, uri: ModelUri) -> Any | None:
+    if uri.alias is not None:
+        return client.get_model_version_by_alias(uri.name, uri.alias)
+    if uri.number is not None:
+        return client.get_model_version(uri.name, str(uri.number))
+    if uri.stage is None:
+        return next(iter(_versions(uri.name)), None)
+    with stage_warnings_ignored():
+        return next(iter(client.get_latest_versions(uri.name, [uri.stage])), None)
 
 
 def _versions(name: str) -> list[Any]:
@@ -155,43 +154,41 @@ def _versions(name: str) -> list[Any]:
     return sorted(found, key=lambda version: -int(version.version))
 
 
-def _warn_if_several(reference: ModelUri, chosen: int) -> None:
-    numbers = [
-        int(version.version) for version in _versions(reference.name) if version.current_stage == reference.stage
-    ]
+def _warn_if_several(uri: ModelUri, chosen: int) -> None:
+    numbers = [int(version.version) for version in _versions(uri.name) if version.current_stage == uri.stage]
     if len(numbers) > 1:
         logger.warning(
             "versions %s of '%s' are all in stage '%s'; MLflow resolves the stage to the highest, %d. Keep only one: "
             "python -m pipeline promote VERSION",
             ", ".join(map(str, sorted(numbers))),
-            reference.name,
-            reference.stage,
+            uri.name,
+            uri.stage,
             chosen,
         )
 
 
-def _missing(reference: ModelUri) -> Exception:
+def _missing(uri: ModelUri) -> Exception:
     """Return the error for a version that does not exist, with what to do about it."""
-    versions = _versions(reference.name)
+    versions = _versions(uri.name)
     if not versions:
         names = [model.name for model in _client().search_registered_models(max_results=100)]
-        if reference.name not in names:
-            return ModelUnknown(reference.name, _registry_uri(), names)
+        if uri.name not in names:
+            return ModelUnknown(uri.name, _registry_uri(), names)
     described = [f"{version.version} ({version.current_stage})" for version in versions[:20]]
-    asked, remedy = _describe_request(reference)
-    return VersionMissing(reference.name, asked, remedy, described)
+    criterion, remedy = _describe_request(uri)
+    return VersionMissing(uri.name, criterion, remedy, described)
 
 
-def _describe_request(reference: ModelUri) -> tuple[str, str]:
-    """Return the fields `asked` and `remedy` of VersionMissing."""
-    if reference.stage is not None:
-        option = "" if reference.stage == "Production" else f" --stage {reference.stage}"
+def _describe_request(uri: ModelUri) -> tuple[str, str]:
+    """Return the fields `criterion` and `remedy` of VersionMissing."""
+    if uri.stage is not None:
+        option = "" if uri.stage == "Production" else f" --stage {uri.stage}"
         promote = f"Promote one: python -m pipeline promote VERSION{option}, or in the MLflow UI."
-        return f"is in stage '{reference.stage}'", promote
-    if reference.alias is not None:
-        return f"has the alias '{reference.alias}'", "Set it on a version in the MLflow UI."
-    if reference.number is not None:
-        return f"has the number {reference.number}", "Choose an existing one."
+        return f"is in stage '{uri.stage}'", promote
+    if uri.alias is not None:
+        return f"has the alias '{uri.alias}'", "Set it on a version in the MLflow UI."
+    if uri.number is not None:
+        return f"has the number {uri.number}", "Choose an existing one."
     return "is registered", "Train one: python -m pipeline train."
 
 
@@ -213,11 +210,3 @@ def _last_line(error: Exception) -> str:
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), "") or type(error).__name__
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Suppress MLflow's warning that stages are deprecated: this project supports them on purpose."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        yield

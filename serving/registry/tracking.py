@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,6 +50,14 @@ def bounded_retries() -> Iterator[None]:
         yield
     finally:
         os.environ.pop(MAX_RETRIES, None)
+
+
+@contextmanager
+def stage_warnings_ignored() -> Iterator[None]:
+    """Ignore the FutureWarning of each call about stages, which are deprecated but work throughout MLflow 3."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
 
 
 def is_remote(uri: str) -> bool:

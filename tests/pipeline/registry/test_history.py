@@ -5,7 +5,8 @@ import pytest
 
 from pipeline.registry import history
 from pipeline.registry.history import BY_HAND, ROLLBACK, Event
-from pipeline.registry.target import Target, stage_warnings_ignored
+from pipeline.registry.target import Target
+from serving.registry.tracking import stage_warnings_ignored
 
 PRODUCTION = Target("cartpole-ppo", "Production")
 
