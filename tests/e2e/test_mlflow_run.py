@@ -1,6 +1,6 @@
 """`mlflow run .`: one run, tracked while it goes on, ending in a registered version.
 
-It trains a little; `test_journey.py` runs the commands of the README, which train until the pole stands.
+It trains a little; `test_journey.py` runs the commands of the documents, which train until the environment is solved.
 """
 
 import itertools
