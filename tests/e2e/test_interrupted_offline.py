@@ -1,4 +1,4 @@
-"""A training that is interrupted while the tracking server is away says that its last checkpoint is lost."""
+"""A training that is interrupted while the tracking server is unreachable reports that its last checkpoint is lost."""
 
 import signal
 import sys
@@ -10,7 +10,7 @@ from tests.workshop import Workshop, answers, await_true, free_port
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(600)]
 
 
-def test_an_interruption_without_the_server_says_that_the_checkpoint_did_not_arrive(tmp_path, workshop):
+def test_an_interruption_without_the_server_reports_that_the_checkpoint_was_not_uploaded(tmp_path, workshop):
     (tmp_path / "server").mkdir()
     server = Workshop(tmp_path / "server", {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
     url = f"http://127.0.0.1:{free_port()}"
@@ -24,10 +24,10 @@ def test_an_interruption_without_the_server_says_that_the_checkpoint_did_not_arr
         await_true(lambda: list(tmp_path.glob("server/artifacts/**/*.json")), "a checkpoint arrived", 180)
     finally:
         server.end()
-    await_true(lambda: "The tracking server is away" in workshop.output(), "the outage is noticed")
+    await_true(lambda: "The tracking server is unreachable" in workshop.output(), "the outage is noticed")
     process.send_signal(signal.SIGTERM)
     await_true(lambda: process.poll() is not None, "the command ends", 100)
     *_, arrived, how, ended = workshop.output().splitlines()
-    assert "The checkpoint did not arrive; this goes on from the newest that did, if one did" in arrived
-    assert "To go on: python -m pipeline train --resume " in how
+    assert "The checkpoint was not uploaded; resuming continues from an earlier one, if any" in arrived
+    assert "To resume: python -m pipeline train --resume " in how
     assert ended == "Error: Interrupted by SIGTERM."

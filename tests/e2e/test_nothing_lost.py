@@ -1,4 +1,4 @@
-"""Training that is killed, interrupted and gone on with is one run; a registered policy can be trained on."""
+"""Training that is killed, interrupted and resumed is one run; training can start from a registered policy."""
 
 import itertools
 import re
@@ -11,7 +11,8 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from serving.policy.policy import Bundle, Policy
+from serving.policy.bundle import Bundle
+from serving.policy.policy import Policy
 from tests.workshop import Workshop, await_true
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -43,7 +44,7 @@ def client(shop):
 
 @pytest.fixture(scope="module")
 def run_id(shop, client):
-    """Killed outright after two evaluations, interrupted after another, and gone on with to the end."""
+    """A run that was killed after two evaluations, interrupted after another, and resumed to the end."""
     process = start(shop, "--checkpoint-interval-s", "0.5")
     await_evaluations(shop, 2)
     process.kill()
@@ -57,7 +58,7 @@ def run_id(shop, client):
     await_evaluations(shop, 1)
     process.send_signal(signal.SIGTERM)
     await_end(shop)
-    assert f"To go on: python -m pipeline train --resume {run_id}" in shop.output()
+    assert f"To resume: python -m pipeline train --resume {run_id}" in shop.output()
     assert shop.output().splitlines()[-1] == "Error: Interrupted by SIGTERM."
     assert client.get_run(run_id).info.status == "KILLED"
     done = shop.python("pipeline", "train", "--resume", run_id)
@@ -78,8 +79,8 @@ def test_a_resumed_run_is_the_same_run_and_registers_once(client, run_id):
     assert float(version.tags["evaluation.return_min"]) == 500
 
 
-def test_counters_optimizer_and_schedule_go_on(client, run_id):
-    """The learning rate falls with the environment steps: it never jumps back to where it began."""
+def test_counters_optimizer_and_schedule_continue(client, run_id):
+    """The learning rate falls with the environment steps, and never returns to its initial value."""
     rates = sorted((metric.step, metric.value) for metric in history(client, run_id, "train/learning_rate"))
     for (step, rate), (later_step, later_rate) in itertools.pairwise(rates):
         assert later_step - step < 1100
@@ -96,7 +97,7 @@ def test_a_run_that_finished_is_not_resumed(shop, run_id):
     assert f"Run {run_id} cannot be resumed: it finished." in done.stderr
 
 
-def test_the_version_says_what_it_is(client, run_id):
+def test_the_version_has_its_provenance(client, run_id):
     version = client.get_model_version("cartpole-ppo", "1")
     for tag in ("git_commit", "env_id", "env_kwargs", "package.ray", "package.torch"):
         assert version.tags[tag] == client.get_run(run_id).data.tags[tag]
@@ -126,14 +127,14 @@ def test_training_starts_from_a_registered_policy(shop, client, run_id):
 
 
 @pytest.mark.usefixtures("run_id")
-def test_a_policy_of_other_spaces_is_refused_with_the_difference(shop):
+def test_a_policy_of_other_spaces_is_rejected_with_the_difference(shop):
     done = shop.python("pipeline", "train", "--from", "models:/cartpole-ppo/1", "--env-id", "Acrobot-v1")
     assert done.returncode == 1
     assert re.search(r"its observation space is Box\(.*\(4,\).*\), that of Acrobot-v1 is Box\(.*\(6,\)", done.stderr)
 
 
 @pytest.mark.usefixtures("run_id")
-def test_a_policy_of_another_network_is_refused(shop):
+def test_a_policy_of_another_network_is_rejected(shop):
     done = shop.python("pipeline", "train", "--from", "models:/cartpole-ppo/1", "--fcnet-hiddens", "32")
     assert done.returncode == 1
     assert "Training cannot start from models:/cartpole-ppo/1: its network has another shape." in done.stderr
@@ -148,7 +149,7 @@ def test_the_same_seed_gives_the_same_metrics_and_the_same_actions(shop, client)
         assert done.returncode == 0, done.stdout + done.stderr
         versions.append(client.get_model_version(name, "1"))
     first, second = (client.get_run(version.run_id) for version in versions)
-    # What the clock and the machine decide is not repeatable.
+    # These depend on the clock and the machine.
     varying = {"train/env_steps_per_second"} | {name for name in first.data.metrics if name.startswith("system/")}
     for name in set(first.data.metrics) - varying:
         values = [

@@ -1,4 +1,4 @@
-"""A search over settings: one run with a child for each trial, resumable, the best trial registered."""
+"""A search is one run with a child run per trial; it can be resumed, and registers the policy of the best trial."""
 
 import json
 import signal
@@ -55,7 +55,7 @@ def client(shop):
 
 @pytest.fixture(scope="module")
 def resumed(shop, client):
-    """The parent run and its first ended trials: killed outright, then gone on with to the end."""
+    """The parent run and its first ended trials: killed outright, then resumed to the end."""
     process = shop.start(*tune("--search", "space.yaml", "--num-trials", "3", "--max-concurrent", "2"))
     await_true(lambda: ended(shop) >= 1, "a trial has ended", 180)
     process.kill()
@@ -113,7 +113,7 @@ def test_a_search_that_finished_is_not_resumed(shop, resumed):
 
 
 @pytest.mark.long
-def test_an_interrupted_search_says_how_to_go_on(workshop):
+def test_an_interrupted_search_shows_how_to_resume(workshop):
     (workshop.directory / "space.yaml").write_text(SPACE)
     process = workshop.start(*tune("--search", "space.yaml", "--num-trials", "3"))
     await_true(lambda: ", running\n" in workshop.output(), "a trial goes on", 180)
@@ -121,14 +121,14 @@ def test_an_interrupted_search_says_how_to_go_on(workshop):
     await_end(workshop)
     client = MlflowClient(f"sqlite:///{workshop.directory}/mlflow.db")
     (parent,) = [run for run in client.search_runs(["0"]) if run.info.run_name == "tune"]
-    assert f"To go on: python -m pipeline tune --resume {parent.info.run_id}" in workshop.output(), workshop.output()
+    assert f"To resume: python -m pipeline tune --resume {parent.info.run_id}" in workshop.output(), workshop.output()
     assert workshop.output().splitlines()[-1] == "Error: Interrupted by SIGTERM."
     assert parent.info.status == "KILLED"
     assert {run.info.status for run in children(client, parent.info.run_id).values()} <= {"FINISHED", "KILLED"}
 
 
 @pytest.mark.long
-def test_a_trial_that_fails_is_said_and_ends_nothing(shop, client):
+def test_a_trial_that_fails_is_reported_and_does_not_end_the_search(shop, client):
     space = "settings: {max_env_steps: 4000, evaluation_interval: 2000, evaluation_episodes: 5}\nsearch:\n"
     (shop.directory / "failing.yaml").write_text(space + "  fcnet_activation: [nonsense]\n")
     done = shop.run(*tune("--search", "failing.yaml", "--num-trials", "2", "--registered-model-name", "failing"))

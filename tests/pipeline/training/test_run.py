@@ -1,0 +1,88 @@
+"""A training run is tracked, interrupted, resumed and registered in one MLflow run."""
+
+import signal
+
+import mlflow
+import pytest
+
+from pipeline.config import TrainConfig
+from pipeline.errors import Interrupted
+from pipeline.rllib.ray_session import RaySession
+from pipeline.signals import interruptible
+from pipeline.tracking.errors import NoCheckpoint
+from pipeline.training import run as training_run
+from pipeline.training.worker_process import WorkerProcess
+
+#: A training of two iterations.
+CONFIG = TrainConfig(
+    max_env_steps=256,
+    train_batch_size_per_learner=128,
+    minibatch_size=64,
+    num_epochs=1,
+    evaluation_interval=128,
+    evaluation_episodes=2,
+    num_envs_per_env_runner=2,
+)
+
+
+class Progress:
+    """Keeps the messages of a run; a signal arrives with the first iteration if it `interrupts`."""
+
+    def __init__(self, *, interrupts=False):
+        self.messages, self._interrupts = [], interrupts
+
+    def budget(self, max_env_steps, env_steps):
+        self.messages.append(f"{env_steps} of {max_env_steps}")
+
+    def stage(self, message):
+        self.messages.append(message)
+
+    note = stage
+
+    def iteration(self, iteration):  # noqa: ARG002
+        if self._interrupts:
+            signal.raise_signal(signal.SIGINT)
+
+    def evaluated(self, env_steps, result):
+        pass
+
+
+def train(progress):
+    with interruptible(), RaySession(None) as ray, WorkerProcess() as worker:
+        return training_run.train(CONFIG, progress, ray, worker)
+
+
+def resume(run_id, progress):
+    with interruptible(), RaySession(None) as ray, WorkerProcess() as worker:
+        return training_run.resume(run_id, progress, ray, worker)
+
+
+@pytest.mark.e2e
+@pytest.mark.usefixtures("store")
+def test_an_interrupted_run_is_killed_and_registers_nothing_and_resuming_finishes_it():
+    progress = Progress(interrupts=True)
+    with pytest.raises(Interrupted, match="SIGINT"):
+        train(progress)
+    (run,) = mlflow.search_runs(["0"], output_format="list")
+    run_id = run.info.run_id
+    assert run.info.status == "KILLED"
+    assert progress.messages[-1] == f"To resume: python -m pipeline train --resume {run_id}"
+    assert not mlflow.search_registered_models()
+
+    progress = Progress()
+    trained = resume(run_id, progress)
+    assert trained.run_id == run_id
+    assert "129 of 256" in progress.messages, "one iteration was done"
+    assert mlflow.get_run(run_id).info.status == "FINISHED"
+    (version,) = mlflow.search_model_versions(filter_string="name='cartpole-ppo'")
+    assert (int(version.version), version.run_id) == (trained.version, run_id)
+    assert not trained.solved
+
+
+@pytest.mark.usefixtures("store")
+def test_a_run_without_a_checkpoint_is_not_resumed():
+    with mlflow.start_run() as run:
+        mlflow.log_dict(dict(CONFIG.as_params()), "config.yaml")
+        mlflow.end_run("FAILED")
+    with pytest.raises(NoCheckpoint):
+        resume(run.info.run_id, Progress())
