@@ -210,9 +210,12 @@ def algorithm_config(config: TrainConfig, environment: Environment) -> PPOConfig
             env_runner_cls=_env_runner_class(config),
             env_to_module_connector=env_runner.mean_std_filter if is_filtered else None,
         )
-        .learners(num_learners=config.num_learners, num_gpus_per_learner=config.num_gpus_per_learner)
-        .training(
+        .learners(
             learner_class=learner.OneCheckLearner,
+            num_learners=config.num_learners,
+            num_gpus_per_learner=config.num_gpus_per_learner,
+        )
+        .training(
             lr=schedule if config.lr_final != config.lr else config.lr,
             **{name: getattr(config, name) for name in _PPO_SETTINGS},
         )

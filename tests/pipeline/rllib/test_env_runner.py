@@ -1,4 +1,4 @@
-"""Sampling by arrays gives what RLlib's own environment runner gives."""
+"""Sampling in arrays gives the same episodes as RLlib's own environment runner."""
 
 import numpy as np
 import pytest
@@ -12,13 +12,13 @@ from pipeline.rllib.env_runner import ArrayEnvRunner
 from pipeline.rllib.trainer import algorithm_config
 from tests.pipeline.zoo import SPACES
 
-REFUSED = {"Text", "Sequence", "Graph", "DottedKey", "WideIntegers"}
-ENV_IDS = ["CartPole-v1", *(f"tests.pipeline.zoo:{name}-v0" for name in sorted(SPACES.keys() - REFUSED))]
+UNSUPPORTED = {"Text", "Sequence", "Graph", "DottedKey", "WideIntegers"}
+ENV_IDS = ["CartPole-v1", *(f"tests.pipeline.zoo:{name}-v0" for name in sorted(SPACES.keys() - UNSUPPORTED))]
 NUM_ENVS = 3
 
 
 def sampled(runner_class, env_id, model_config="{}"):
-    """The episodes of four calls, in which several end."""
+    """The episodes of four calls, several of which end."""
     config = TrainConfig(
         env_id=env_id,
         model_config=model_config,
@@ -34,8 +34,8 @@ def sampled(runner_class, env_id, model_config="{}"):
     return calls
 
 
-def told(episode):
-    """All that a learner reads of an episode."""
+def content(episode):
+    """Everything that a learner reads of an episode."""
     return {
         "part": (episode.t_started, episode.t, bool(episode.is_terminated), bool(episode.is_truncated)),
         "observations": episode.get_observations(),
@@ -48,9 +48,9 @@ def told(episode):
 @pytest.mark.parametrize(
     ("env_id", "model_config"), [*((each, "{}") for each in ENV_IDS), ("CartPole-v1", '{"use_lstm": true}')]
 )
-def test_episodes_are_those_of_rllib_number_for_number(env_id, model_config):
+def test_episodes_equal_those_of_rllibs_runner(env_id, model_config):
     ours, theirs = (
-        [[told(episode) for episode in call] for call in sampled(each, env_id, model_config)]
+        [[content(episode) for episode in call] for call in sampled(each, env_id, model_config)]
         for each in (ArrayEnvRunner, SingleAgentEnvRunner)
     )
     tree.assert_same_structure(ours, theirs)
@@ -60,7 +60,7 @@ def test_episodes_are_those_of_rllib_number_for_number(env_id, model_config):
     assert any(terminated for call in ours for *_, terminated, _ in (episode["part"] for episode in call))
 
 
-def test_the_parts_of_an_episode_join():
+def test_an_episode_continues_in_the_next_call():
     """Pendulum's episodes last 200 steps, a call 20."""
     ends = {}
     for episode in (episode for call in sampled(ArrayEnvRunner, "Pendulum-v1") for episode in call):

@@ -1,11 +1,13 @@
-"""What a cluster is given of this machine's code."""
+"""A session starts Ray only if it is needed, and sends a cluster the code that it lacks."""
 
 from pathlib import Path
 
 import pytest
 
 from pipeline.config import TrainConfig
-from pipeline.rllib.ray_session import _code, _modules
+from pipeline.rllib.errors import ClusterUnreachable
+from pipeline.rllib.ray_session import RaySession, _code, _modules
+from tests.workshop import free_port
 
 PACKAGES = ["pipeline", "serving"]
 
@@ -15,11 +17,11 @@ def code(**settings):
 
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "shimmy:GymV26Environment-v0", "nowhere:Corridor-v0"])
-def test_it_is_given_the_packages_and_nothing_that_is_installed(env_id):
+def test_a_cluster_receives_the_packages_but_no_installed_module(env_id):
     assert [Path(each).name for each in code(env_id=env_id)] == PACKAGES
 
 
-def test_the_module_of_an_environment_comes_along(tmp_path, monkeypatch):
+def test_a_cluster_receives_the_module_of_an_environment(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "corridor.py").touch()
     (tmp_path / "mazes").mkdir()
@@ -28,9 +30,24 @@ def test_the_module_of_an_environment_comes_along(tmp_path, monkeypatch):
     assert code(env_id="mazes.small:Maze-v0")[2:] == [str(tmp_path / "mazes")]
 
 
-def test_the_modules_of_wrappers_and_rlmodules_come_along(tmp_path, monkeypatch):
+def test_a_cluster_receives_the_modules_of_wrappers_and_rlmodules(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     for name in ("views.py", "networks.py"):
         (tmp_path / name).touch()
     files = code(wrapper="views:Top,views:Small,gymnasium.wrappers:FlattenObservation", rl_module="networks:Deep")[2:]
     assert files == [str(tmp_path / "views.py"), str(tmp_path / "networks.py")]
+
+
+def test_training_in_this_process_starts_no_thread():
+    with RaySession(None) as session:
+        session.start(TrainConfig())
+        session.wait_until_ready()
+        assert not session._thread.is_alive()
+
+
+def test_an_address_where_nothing_listens_raises_at_once():
+    address = f"127.0.0.1:{free_port()}"
+    with RaySession(address) as session:
+        session.start(TrainConfig())
+        with pytest.raises(ClusterUnreachable, match=f"Cannot join the Ray cluster at {address}: .*refused"):
+            session.wait_until_ready()
