@@ -89,15 +89,7 @@ class JsonCodec:
         batch = len(next(iter(tensors.values())))
         states, reset = self._states.read(*_states(request, batch, batched=batched))
         details = np.full(batch, flag(request, "details"))
-        return Decoded(Rows(tensors | self._noise_for(request, batch) | states, details, reset), batched)
-
-    def _noise_for(self, request: dict[str, Json], batch: int) -> Tensors:
-        seed = seed_of(request)
-        if not flag(request, "explore"):
-            return {}
-        if self._noise is None:
-            raise ExploreUnsupported
-        return {NOISE: self._noise.draw(batch, seed)}
+        return Decoded(Rows(tensors | noise_for(request, self._noise, batch) | states, details, reset), batched)
 
     def _encode_rows(self, rows: Rows, *, batched: bool) -> bytes:
         written: dict[str, Sequence[Json]] = {"action": self._write(rows.tensors) if len(rows) else []}
@@ -153,12 +145,16 @@ def flag(request: dict[str, Json], name: str) -> bool:
     return value
 
 
-def seed_of(request: dict[str, Json]) -> int | None:
-    """Return the option `seed`, or None if there is none. Raises OptionInvalid."""
+def noise_for(request: dict[str, Json], noise: Noise | None, batch: int) -> Tensors:
+    """Return the graph's noise input by the options `explore` and `seed`. Raises OptionInvalid, ExploreUnsupported."""
     seed = request.get("seed")
-    if seed is None or (type(seed) is int and 0 <= seed <= MAX_SEED):
-        return seed
-    raise OptionInvalid("seed", describe(seed), "an integer from 0 to 2**64 - 1")
+    if seed is not None and not (type(seed) is int and 0 <= seed <= MAX_SEED):
+        raise OptionInvalid("seed", describe(seed), "an integer from 0 to 2**64 - 1")
+    if not flag(request, "explore"):
+        return {}
+    if noise is None:
+        raise ExploreUnsupported
+    return {NOISE: noise.draw(batch, seed)}
 
 
 def _states(request: dict[str, Json], batch: int, *, batched: bool) -> tuple[list[Json], list[str]]:

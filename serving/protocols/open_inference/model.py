@@ -11,12 +11,12 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from serving.policy.errors import ExploreUnsupported, OptionInvalid, PolicyFailed
+from serving.policy.errors import OptionInvalid, PolicyFailed
 from serving.policy.policy import Policy
 from serving.policy.spaces import Json, Leaf, describe, leaves
-from serving.policy.tensors import ACTION, NOISE, OBSERVATIONS, STATE_IN, Batch, Rows, Tensors
+from serving.policy.tensors import ACTION, OBSERVATIONS, STATE_IN, Batch, Rows, Tensors
 from serving.protocols.errors import ObservationShape
-from serving.protocols.native.json_codec import flag, seed_of
+from serving.protocols.native.json_codec import noise_for
 from serving.protocols.native.leaf_reader import LeafReader
 from serving.protocols.open_inference.datatypes import DATATYPES, InputTensor, OutputTensor, TensorInfo, array_of
 from serving.protocols.open_inference.errors import InferenceInvalid, ModelNotServed, VersionNotServed
@@ -88,7 +88,7 @@ class InferenceModel:
         inputs, state_reset = self._without_foreign_states(request)
         tensors = self._read(inputs)
         rows = len(tensors[next(iter(self._observations))])
-        noise = self._noise_for(request.parameters, rows)
+        noise = noise_for(request.parameters, self._noise, rows) if request.parameters else {}
         details = not self._details.isdisjoint(outputs)
         if self._plain and not noise and not details:
             return DecodedRequest(tensors[OBSERVATIONS], outputs, state_reset)
@@ -142,16 +142,6 @@ class InferenceModel:
             expected = f"({', '.join(map(str, ('batch', *reader.shape)))}) {reader.dtype.name}"
             raise ObservationShape(tensor.name, tensor.shape, expected)
         return reader.read_stack(array_of(tensor), tensor.name)
-
-    def _noise_for(self, parameters: dict[str, Json], rows: int) -> Tensors:
-        if not parameters:
-            return {}
-        seed = seed_of(parameters)
-        if not flag(parameters, "explore"):
-            return {}
-        if self._noise is None:
-            raise ExploreUnsupported
-        return {NOISE: self._noise.draw(rows, seed)}
 
     def _initial_states(self, tensors: Tensors, rows: int) -> Tensors:
         missing = [(name, reader) for name, reader in self._states.items() if name not in tensors]
