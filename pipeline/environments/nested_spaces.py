@@ -77,5 +77,6 @@ def to_json(space: Space[Any], value: Any, digits: int | None = None) -> Any:
     if isinstance(space, spaces.Tuple):
         return [to_json(child, value[int(name)], digits) for name, child in children(space)]
     array = np.asarray(value, space.dtype)
-    is_rounded = digits is not None and array.dtype.kind == "f"
-    return (array.astype(np.float64).round(digits) if is_rounded else array).tolist()
+    if digits is not None and array.dtype.kind == "f":
+        array = array.astype(np.float64).round(digits)
+    return array.tolist()

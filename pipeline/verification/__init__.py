@@ -1,1 +1,1 @@
-"""The conformance suite: a registered version acts as RLlib would act with its checkpoint."""
+"""The conformance suite: verifies that a registered version acts as RLlib does with the version's checkpoint."""

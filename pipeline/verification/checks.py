@@ -1,18 +1,18 @@
-"""What a policy was asked, and what came of it."""
+"""The result of one check of the conformance suite."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Check:
-    """One way of asking, and what came of it.
+    """The result of one check.
 
     Attributes:
-        name: How the policy was asked.
-        asked: How many observations, or samples.
-        failure: What differs; None if nothing does.
+        name: How the policy was queried.
+        count: The number of observations or samples.
+        failure: How the policy differs from RLlib; None if it does not.
     """
 
     name: str
-    asked: int
+    count: int
     failure: str | None

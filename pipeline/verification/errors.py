@@ -9,7 +9,7 @@ from pipeline.errors import PipelineError
 
 @dataclass(eq=False)
 class ServerAnswered(PipelineError):
-    """A server answered with an error, where an action was expected."""
+    """The server responded with an error to a valid request."""
 
     url: str
     status: int
@@ -20,18 +20,20 @@ class ServerAnswered(PipelineError):
 
 @dataclass(eq=False)
 class ServesAnother(PipelineError):
-    """A server that is verified serves something else."""
+    """The server serves another version than the one that is verified."""
 
     url: str
     found: str
     expected: str
 
-    template: ClassVar[str] = "{url} serves {found}, not {expected}: verify what it serves, or promote what you verify"
+    template: ClassVar[str] = (
+        "{url} serves {found}, not {expected}: verify the version that it serves, or promote the one to verify"
+    )
 
 
 @dataclass(eq=False)
 class VerificationFailed(PipelineError):
-    """A registered version does not act as RLlib would with its checkpoint."""
+    """A registered version does not act as RLlib does with its checkpoint."""
 
     model_uri: str
     failures: Sequence[str]

@@ -1,4 +1,4 @@
-"""What RLlib itself would do with a checkpoint: its module and its connectors, as its environment runner calls them."""
+"""Acts with a checkpoint as RLlib's environment runner does: with RLlib's own module and connectors."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,10 +23,10 @@ from serving.policy.tensors import ACTION, ACTION_DIST_INPUTS
 
 
 class Reference:
-    """A policy, restored by RLlib from a checkpoint.
+    """A policy that RLlib restored from a checkpoint.
 
     Args:
-        checkpoint: RLlib's.
+        checkpoint: The directory of the RLlib checkpoint.
         observation_space: The environment's.
         action_space: The environment's.
     """
@@ -41,39 +41,38 @@ class Reference:
         self._module_to_env = ModuleToEnvPipeline.from_checkpoint(directory / "module_to_env_connector")
         for connector in self._env_to_module.connectors:
             if isinstance(connector, MeanStdFilter):
-                connector._update_stats = False  # noqa: SLF001  # a filter that exists has no other switch
+                connector._update_stats = False  # noqa: SLF001  # an existing filter has no public switch
 
     def act(self, observations: Sequence[Any], states: Sequence[State]) -> dict[str, NDArray[Any]]:
-        """One step of several episodes.
+        """Compute the greedy actions of one step, one for each episode.
 
         Args:
-            observations: As the environment gives them.
-            states: Of the episodes before the step.
+            observations: Elements of the observation space.
+            states: The state of each episode before the step.
 
         Returns:
-            The most probable actions, as the environment takes them, and `action_dist_inputs`, by the names of the
-            graph's outputs.
+            The actions, in the environment's space, and `action_dist_inputs`, by the names of the graph's outputs.
         """
         episodes = [self._episode(*each) for each in zip(observations, states, strict=True)]
         return self._step(episodes, explore=False)
 
     def sample(self, observation: Any, state: State, count: int) -> dict[str, NDArray[Any]]:
-        """As many samples of the action for one observation; as `act` otherwise."""
+        """Draw `count` samples of the action for one observation. Returns as `act`."""
         return self._step([self._episode(observation, state)], explore=True, count=count)
 
     def _step(self, episodes: list[SingleAgentEpisode], *, explore: bool, count: int = 1) -> dict[str, NDArray[Any]]:
-        """So many times an action for each episode, of one forward pass."""
+        """Compute `count` actions for each episode from one forward pass."""
         shared: dict[str, Any] = {}
         common = {"explore": explore, "rl_module": self._module, "shared_data": shared, "episodes": episodes}
         with torch.inference_mode():
             to_module = self._env_to_module(batch={}, **common)
             forward = self._module.forward_exploration if explore else self._module.forward_inference
             inputs = forward(to_module)[Columns.ACTION_DIST_INPUTS].repeat_interleave(count, dim=0)
-            # To which episode each row belongs, as the one pipeline tells the other.
+            # The first pipeline passes the episode of each row to the second through this entry.
             shared["memorized_map_structure"] = [
                 each for each in shared["memorized_map_structure"] for _ in range(count)
             ]
-            # RLlib fails to compute the log-probability of greedy Dict and Tuple actions; nobody needs it here.
+            # RLlib fails to compute the log-probability of greedy Dict and Tuple actions; this one is not used.
             batch = {Columns.ACTION_DIST_INPUTS: inputs, Columns.ACTION_LOGP: torch.zeros(len(inputs))}
             to_env = self._module_to_env(batch=batch, **common)
         actions = unbatch(to_env.get(Columns.ACTIONS_FOR_ENV, to_env[Columns.ACTIONS]))

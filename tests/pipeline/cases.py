@@ -1,8 +1,8 @@
-"""Policies that the conformance suite is run on: what is trained, in a few words, and with what settings."""
+"""The policies that the conformance suite is run on: their training settings, and what each of them covers."""
 
 _LSTM = '{"use_lstm": true, "lstm_cell_size": 8}'
 
-#: Those that `make test` runs, one of each kind; `make test-conformance` runs all.
+#: The cases of `make test`, one of each kind; `make test-conformance` runs all.
 IN_SHORT = (
     "CartPole-v1",
     "Pendulum-v1, filtered",
@@ -12,10 +12,10 @@ IN_SHORT = (
     "zoo:NestedActions-v0",
 )
 
-#: By environment, as the README lists them; the settings beyond it, and what the case is there for.
+#: Name, which is the environment's id by default -> further settings, and what the case covers.
 CASES: dict[str, tuple[dict[str, str], str]] = {
     "CartPole-v1": ({}, "plain observations, Discrete actions"),
-    "CartPole-v0": ({}, "the same, of an environment that is out of date"),
+    "CartPole-v0": ({}, "the same, in an outdated environment"),
     "Acrobot-v1": ({}, "the same"),
     "MountainCar-v0": ({}, "the same"),
     "Pendulum-v1": ({}, "a Box of actions, bounded"),
@@ -34,7 +34,7 @@ CASES: dict[str, tuple[dict[str, str], str]] = {
     "zoo:DiscreteStart-v0": ({}, "Discrete observations and actions with `start`"),
     "zoo:SquareBox-v0": ({}, "Box observations and actions of two dimensions"),
     "zoo:ScalarBox-v0": ({}, "a Box of actions without dimensions"),
-    "zoo:HalfBoundedBox-v0": ({}, "a Box of actions with one bound, or two"),
+    "zoo:HalfBoundedBox-v0": ({}, "a Box of actions with one or two bounds"),
     "zoo:UnboundedBox-v0": ({}, "a Box of actions without bounds"),
     "zoo:IntegerBox-v0": ({}, "Boxes of integers"),
     "zoo:DoubleBox-v0": ({}, "Boxes of float64"),
@@ -51,10 +51,10 @@ CASES: dict[str, tuple[dict[str, str], str]] = {
     "Pendulum-v1, filtered": ({"env_id": "Pendulum-v1", "observation_filter": "mean-std"}, "the mean/std filter"),
     "Pendulum-v1, free deviations": (
         {"env_id": "Pendulum-v1", "model_config": '{"free_log_std": true}', "vf_share_layers": "true"},
-        "standard deviations beside the network, shared layers",
+        "standard deviations that do not depend on the observation, shared layers",
     ),
-    "CartPole-v1, RLModule of one's own": (
+    "CartPole-v1, custom RLModule": (
         {"env_id": "CartPole-v1", "rl_module": "tests.pipeline.zoo:TwoLayers", "model_config": '{"units": 16}'},
-        "a custom RLModule with a setting of its own",
+        "a custom RLModule with its own setting",
     ),
 }

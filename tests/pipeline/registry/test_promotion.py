@@ -12,7 +12,7 @@ from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 from pipeline import tables
 from pipeline.registry import promotion
 from pipeline.registry.errors import NothingToRollBack, PromotionRefused
-from pipeline.registry.promotion import Gate
+from pipeline.registry.gate import Gate
 from pipeline.registry.target import Target
 from serving.policy.bundle import Bundle
 from serving.registry.errors import DigestMismatch, ModelUnknown, VersionMissing

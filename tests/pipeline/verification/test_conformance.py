@@ -1,4 +1,4 @@
-"""Whatever is trained is served as RLlib would act: the conformance suite, on one policy of each kind."""
+"""Trained policies of every kind pass the conformance suite: the served graph acts as RLlib does."""
 
 import contextlib
 import threading
@@ -13,10 +13,10 @@ from pipeline.bundle import assemble as bundle
 from pipeline.config import TrainConfig
 from pipeline.environments import make as environments
 from pipeline.rllib.trainer import Trainer
-from pipeline.verification import suite as verification
 from pipeline.verification.errors import ServerAnswered, ServesAnother
-from pipeline.verification.over_http import Server, through_http
-from pipeline.verification.suite import Subject
+from pipeline.verification.over_http import VerifiedServer, check_over_http
+from pipeline.verification.subject import Subject
+from pipeline.verification.suite import check_in_process
 from serving.http.app import PolicyApp
 from serving.policy.bundle import Bundle
 from serving.policy.policy import Policy
@@ -40,7 +40,7 @@ _SMALL = {
 
 @contextlib.contextmanager
 def answering(policy_bundle):
-    """A server of a bundle as version 3 that asks for a token, without Ray Serve around it; its URL."""
+    """Serve a bundle as version 3, without Ray Serve and with a token required, and yield the URL."""
     app = PolicyApp(served(policy_bundle), max_body_bytes=64 << 20, token=BearerToken(_TOKEN))
     port = free_port()
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", lifespan="off"))
@@ -56,7 +56,7 @@ def answering(policy_bundle):
 
 
 def trained(case, directory):
-    """The bundle of a policy after one iteration, in a directory; and its environment."""
+    """Train a case for one iteration into a directory, and return its bundle and environment."""
     settings = {"env_id": case, **CASES[case][0]}
     settings["env_id"] = settings["env_id"].replace("zoo:", "tests.pipeline.zoo:")
     settings |= {name: setting == "true" for name, setting in settings.items() if setting in ("true", "false")}
@@ -78,14 +78,14 @@ def test_the_graph_acts_as_rllib_does(case, tmp_path):
     policy_bundle, environment = trained(case, tmp_path)
     checkpoint = tmp_path / bundle.CHECKPOINT_DIRECTORY
     subject = Subject(Policy.load(policy_bundle), checkpoint, environment, count=1000, seed=0)
-    checks = list(verification.in_process(subject))
+    checks = list(check_in_process(subject))
     with answering(policy_bundle) as url:
-        checks += through_http(subject, Server(url, ("cartpole-ppo", 3), _TOKEN))
+        checks += check_over_http(subject, VerifiedServer(url, "cartpole-ppo", 3, _TOKEN))
         if case == "CartPole-v1":
             with pytest.raises(ServesAnother, match="serves cartpole-ppo version 3, not cartpole-ppo version 4"):
-                list(through_http(subject, Server(url, ("cartpole-ppo", 4), _TOKEN)))
+                list(check_over_http(subject, VerifiedServer(url, "cartpole-ppo", 4, _TOKEN)))
             with pytest.raises(ServerAnswered, match="answered 401"):
-                list(through_http(subject, Server(url, ("cartpole-ppo", 3))))
+                list(check_over_http(subject, VerifiedServer(url, "cartpole-ppo", 3)))
     assert [check for check in checks if check.failure is not None] == []
 
 
@@ -96,7 +96,7 @@ def test_the_graph_acts_as_rllib_does(case, tmp_path):
         ("Tanh", "Softsign", ["distribution inputs differ by"] * 3),
     ],
 )
-def test_a_graph_that_acts_otherwise_is_caught(operator, instead, failures, tmp_path):
+def test_a_graph_with_other_operators_fails_the_suite(operator, instead, failures, tmp_path):
     policy_bundle, environment = trained("CartPole-v1", tmp_path)
     graph = onnx.load_from_string(policy_bundle.graph)
     for node in graph.graph.node:
@@ -104,6 +104,6 @@ def test_a_graph_that_acts_otherwise_is_caught(operator, instead, failures, tmp_
             node.op_type = instead
     other = Policy.load(Bundle(graph.SerializeToString(), policy_bundle.policy))
     subject = Subject(other, tmp_path / bundle.CHECKPOINT_DIRECTORY, environment, count=200, seed=0)
-    found = [check.failure for check in verification.in_process(subject) if check.failure is not None]
+    found = [check.failure for check in check_in_process(subject) if check.failure is not None]
     assert all(expected in failure for expected, failure in zip(failures, found, strict=False))
     assert len(found) >= len(failures)
