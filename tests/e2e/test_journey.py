@@ -5,6 +5,7 @@ import signal
 import sys
 
 import numpy as np
+import psutil
 import pytest
 import requests
 from mlflow import MlflowClient
@@ -39,6 +40,8 @@ class Journey:
         text = text.replace("127.0.0.1:8000/cartpole-ppo", self.policy_url.removeprefix("http://"))
         text = re.sub(r"serving (query|status)", rf"serving \1 --url {self.policy_url}", text)
         text = text.replace("train --seed 2", "train --seed 2 --target-return 20 --max-env-steps 5000")
+        # Without -f, curl succeeds whatever the status of the response.
+        text = re.sub(r"\bcurl -s ", "curl -sf ", text)
         return text.replace("mlflow run .", f"mlflow run {PROJECT}")
 
     def stop(self) -> None:
@@ -56,6 +59,16 @@ def journey(tmp_path_factory):
         yield under_way
     finally:
         shop.end()
+
+
+def test_the_waiting_process_loads_neither_mlflow_nor_rllib(journey):
+    assert psutil.Process(journey.process.pid).memory_info().rss < 100e6
+
+
+def test_its_commands_and_those_typed_later_share_one_experiment(journey):
+    client = MlflowClient(journey.mlflow_url)
+    assert [each.name for each in client.search_experiments()] == ["Default"]
+    assert client.search_runs(["0"])
 
 
 def test_it_trains_promotes_and_serves_a_policy_that_balances_the_pole(journey):
@@ -127,11 +140,11 @@ def test_a_port_that_is_taken_is_named(journey):
     assert done.stderr == f"Error: Port {port} is taken. Choose another: make run MLFLOW_PORT=PORT\n"
 
 
-def test_it_ends_with_every_process_and_serves_what_is_there_the_second_time(journey):
+def test_it_leaves_no_process_and_the_second_time_serves_the_promoted_version(journey):
     """The last test of this file: it stops what the others use."""
     journey.stop()
     del journey.shop.environment["MLFLOW_TRACKING_URI"]
     journey.start()
-    assert "A version of 'cartpole-ppo' is in Production already." in journey.shop.output()
+    assert "A version of 'cartpole-ppo' is already in Production." in journey.shop.output()
     assert "pipeline train" not in journey.shop.output()
     journey.stop()
