@@ -7,9 +7,10 @@ import click
 from pipeline.config import TrainConfig
 
 if TYPE_CHECKING:
-    from pipeline.registry.promotion import Gate, Promotion
+    from pipeline.registry.gate import Gate
+    from pipeline.registry.promotion import Promotion
     from pipeline.registry.registration import Trained
-    from pipeline.registry.target import Slot
+    from pipeline.registry.target import Target
 
 
 def print_trained(trained: "Trained") -> None:
@@ -25,18 +26,18 @@ def print_trained(trained: "Trained") -> None:
 def promote_if_requested(trained: "Trained") -> None:
     """Promote a trained version to Production if its configuration says so."""
     if trained.promote:
-        from pipeline.registry.promotion import Gate
-        from pipeline.registry.target import Slot
+        from pipeline.registry.gate import Gate
+        from pipeline.registry.target import Target
 
-        promote_and_print(Slot(trained.name, "Production"), trained.version, Gate())
+        promote_and_print(Target(trained.name, "Production"), trained.version, Gate())
 
 
-def promote_and_print(slot: "Slot", version: int, gate: "Gate") -> None:
+def promote_and_print(target: "Target", version: int, gate: "Gate") -> None:
     """Promote a version, and print the verdict of the gate and the result."""
     from pipeline.registry.promotion import promote
     from pipeline.tables import verdict_table
 
-    promotion = promote(slot, version, gate)
+    promotion = promote(target, version, gate)
     if promotion.verdict is not None:
         verdict_table(promotion.verdict)
     for objection in promotion.overridden:
@@ -46,12 +47,11 @@ def promote_and_print(slot: "Slot", version: int, gate: "Gate") -> None:
 
 def print_promotion(promotion: "Promotion") -> None:
     """Print which version a stage or an alias has now."""
-    where = f"{promotion.slot} of '{promotion.slot.model}'"
+    where = f"{promotion.target} of '{promotion.target.model}'"
     if promotion.replaced == promotion.version:
         click.echo(f"Version {promotion.version} is already in {where}.")
         return
     replaced = "" if promotion.replaced is None else f", replacing version {promotion.replaced}"
     click.echo(f"Version {promotion.version} is now in {where}{replaced}.")
-    click.echo(
-        f"Servers of {promotion.slot.uri} load it; start one: python -m serving run --model-uri {promotion.slot.uri}"
-    )
+    uri = promotion.target.uri
+    click.echo(f"Servers of {uri} load it; start one: python -m serving run --model-uri {uri}")

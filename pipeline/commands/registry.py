@@ -39,10 +39,10 @@ def promote(version: int, stage: str, alias: str | None, name: str, **gate: Any)
     from pipeline.signals import interruptible
 
     with interruptible():
-        from pipeline.registry.promotion import Gate
-        from pipeline.registry.target import Slot
+        from pipeline.registry.gate import Gate
+        from pipeline.registry.target import Target
 
-        promote_and_print(Slot.of(name, stage, alias), version, Gate(**gate))
+        promote_and_print(Target.of(name, stage, alias), version, Gate(**gate))
 
 
 @click.command()
@@ -52,9 +52,9 @@ def promote(version: int, stage: str, alias: str | None, name: str, **gate: Any)
 def rollback(stage: str, alias: str | None, name: str) -> None:
     """Put the previous version back into a stage or behind an alias; each further rollback goes one back."""
     from pipeline.registry.promotion import rollback
-    from pipeline.registry.target import Slot
+    from pipeline.registry.target import Target
 
-    print_promotion(rollback(Slot.of(name, stage, alias)))
+    print_promotion(rollback(Target.of(name, stage, alias)))
 
 
 @click.command()
@@ -64,10 +64,10 @@ def rollback(stage: str, alias: str | None, name: str) -> None:
 def history(stage: str, alias: str | None, name: str) -> None:
     """List the changes of a stage or an alias: when, by whom and why."""
     from pipeline.registry.promotion import timeline
-    from pipeline.registry.target import Slot
+    from pipeline.registry.target import Target
     from pipeline.tables import timeline_table
 
-    timeline_table(timeline(Slot.of(name, stage, alias)))
+    timeline_table(timeline(Target.of(name, stage, alias)))
 
 
 @click.command()
