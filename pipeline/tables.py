@@ -55,7 +55,7 @@ def checks_table(checks: Sequence[Check]) -> None:
     """Print the result of each check of a verification."""
     table = Table("check", "compared", "difference", box=None, header_style="bold", pad_edge=False)
     for check in checks:
-        table.add_row(check.name, f"{check.asked:,}", check.failure or "-")
+        table.add_row(check.name, f"{check.count:,}", check.failure or "-")
     Console().print(table)
 
 
