@@ -1,4 +1,4 @@
-"""Training beside stable-baselines3, interleaved.
+"""Compares training with stable-baselines3, in interleaved runs.
 
 `make bench-training` writes training.json, training.md and training.png.
 """
@@ -31,11 +31,13 @@ Record = dict[str, Any]
 
 
 @click.command()
-@click.option("--seeds", default=5, show_default=True, help="Seeds 0 to this, exclusive.")
-@click.option("--lock", type=click.Path(path_type=Path), help="A file to lock while measuring, if others measure too.")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=RESULTS, help="Where the results go.")
+@click.option("--seeds", default=5, show_default=True, help="Number of seeds, from 0.")
+@click.option("--lock", type=click.Path(path_type=Path), help="File to lock during each measurement.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), default=RESULTS, help="Directory of the results."
+)
 def main(seeds: int, lock: Path | None, out: Path) -> None:
-    """Measure both, seed by seed, and write the table, the figures and the plot."""
+    """Measure both for each seed, and write the measurements, the table and the plot."""
     yardstick: list[Record] = []
     whole: list[Record] = []
     for seed in range(seeds):
@@ -50,7 +52,7 @@ def main(seeds: int, lock: Path | None, out: Path) -> None:
 
 
 def _write(results: Record, out: Path) -> None:
-    """After each seed, so that what was measured is not lost."""
+    """Write the results; called after each seed, so that an abort loses only one."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "training.json").write_text(json.dumps(results, indent=1))
     (out / "training.md").write_text(table(results))
@@ -70,7 +72,7 @@ def _locked(file: Path | None) -> Iterator[None]:
 
 
 def _whole_process(peer: str, seed: int) -> Record:
-    """Seconds of the whole process, and of it until the first environment step and until training ended."""
+    """Return the seconds of the whole process, until the first environment step, and until training ended."""
     begun = time.time()
     if peer == "ours":
         lines = _run("pipeline", "train", "--seed", str(seed))
@@ -91,7 +93,7 @@ def _whole_process(peer: str, seed: int) -> Record:
 
 
 def _run(module: str, *arguments: str) -> list[tuple[float, str]]:
-    """Run a module to its end in a directory of its own; its lines of output, with the time at which each came."""
+    """Run a module in a temporary directory, and return its lines of output with their times."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "RAY_"))}
     environment |= {"PYTHONPATH": str(HERE.parent), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", module, *arguments]
@@ -108,7 +110,7 @@ def _run(module: str, *arguments: str) -> list[tuple[float, str]]:
 
 
 def table(results: Record) -> str:
-    """The results as Markdown."""
+    """Return the results as a Markdown table."""
     rows = ["| figure | ours, per seed | stable-baselines3, per seed | medians | ratio | target |"]
     rows += ["| --- | --- | --- | --- | --- | --- |"]
     for label, kind, key in (
@@ -130,7 +132,7 @@ def table(results: Record) -> str:
 
 
 def _median(values: list[float | None]) -> float:
-    """A seed that never arrived counts as infinitely late."""
+    """Return the median, with infinity for a seed that did not reach the target."""
     return statistics.median(float("inf") if value is None else value for value in values)
 
 

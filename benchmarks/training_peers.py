@@ -1,4 +1,4 @@
-"""The two that are compared: each yields after every rollout and update, and hands out its greedy policy."""
+"""The two implementations of PPO that are compared, behind one interface."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from pipeline.evaluation.player import Player
 
 ENV_ID = "CartPole-v1"
 
-#: stable-baselines3's settings in rl-baselines3-zoo, hyperparams/ppo.yml, CartPole-v1.
+#: The settings for CartPole-v1 in hyperparams/ppo.yml of rl-baselines3-zoo.
 ZOO_STEPS = 100_000
 ZOO_ENVIRONMENTS = 8
 ZOO_SETTINGS: dict[str, Any] = {
@@ -21,33 +21,33 @@ ZOO_SETTINGS: dict[str, Any] = {
     "gamma": 0.98,
     "n_epochs": 20,
     "ent_coef": 0.0,
-    "learning_rate": lambda left: left * 1e-3,
-    "clip_range": lambda left: left * 0.2,
+    "learning_rate": lambda remaining: remaining * 1e-3,
+    "clip_range": lambda remaining: remaining * 0.2,
 }
 
 
-class Moment(NamedTuple):
-    """Environment steps so far, and the mean of the last 100 training returns (NaN with fewer)."""
+class Update(NamedTuple):
+    """The environment steps before an update, and the mean of the last 100 training returns (NaN if fewer)."""
 
     env_steps: int
     return_mean_100: float
 
 
 class Peer(Protocol):
-    """PPO, built and ready to train."""
+    """An untrained PPO."""
 
     def act(self, observations: np.ndarray) -> np.ndarray:
-        """Greedy actions for a batch of observations, with the weights as they are now."""
+        """Return greedy actions for a batch of observations, with the current weights."""
 
-    def moments(self) -> Iterator[Moment]:
-        """One after each update."""
+    def updates(self) -> Iterator[Update]:
+        """Train, and yield after each update."""
 
     def close(self) -> None:
-        """End what was started."""
+        """Release all resources."""
 
 
 class OurPpo:
-    """The pipeline's trainer, with its defaults."""
+    """The trainer of this project with its default settings."""
 
     def __init__(self, seed: int) -> None:
         from pipeline.config import TrainConfig
@@ -63,22 +63,22 @@ class OurPpo:
         self._trainer = Trainer(config, environment).__enter__()
 
     def act(self, observations: np.ndarray) -> np.ndarray:
-        """As Peer."""
+        """Return greedy actions for a batch of observations, with the current weights."""
         return self._trainer.policy.run({"observations": observations})["action"]
 
-    def moments(self) -> Iterator[Moment]:
-        """As Peer."""
+    def updates(self) -> Iterator[Update]:
+        """Train, and yield after each iteration."""
         for iteration in self._trainer.iterations():
-            yield Moment(iteration.env_steps, _mean_of_100(self._trainer.returns))
+            yield Update(iteration.env_steps, _mean_of_100(self._trainer.returns))
 
     def close(self) -> None:
-        """As Peer."""
+        """Release all resources."""
         self._trainer.__exit__()
         self._ray.__exit__(None, None, None)
 
 
 class StableBaselines:
-    """stable-baselines3's PPO with the zoo's settings."""
+    """PPO of stable-baselines3 with the settings of the zoo."""
 
     def __init__(self, seed: int) -> None:
         from stable_baselines3 import PPO
@@ -86,25 +86,25 @@ class StableBaselines:
 
         environments = make_vec_env(ENV_ID, n_envs=ZOO_ENVIRONMENTS, seed=seed)
         self.model = PPO("MlpPolicy", environments, seed=seed, device="cpu", **ZOO_SETTINGS)
-        # What `learn` does before its loop, so that the loop can be walked through from here.
+        # The part of `learn` before its loop, so that `updates` can run the loop step by step.
         self._total, self._callback = self.model._setup_learn(ZOO_STEPS)  # noqa: SLF001
 
     def act(self, observations: np.ndarray) -> np.ndarray:
-        """As Peer."""
+        """Return greedy actions for a batch of observations, with the current weights."""
         actions, _ = self.model.predict(observations, deterministic=True)
         return np.asarray(actions)
 
-    def moments(self) -> Iterator[Moment]:
-        """As Peer; the loop of `OnPolicyAlgorithm.learn`."""
+    def updates(self) -> Iterator[Update]:
+        """Train like `OnPolicyAlgorithm.learn`, and yield after each update."""
         model: Any = self.model
         while model.num_timesteps < self._total:
             model.collect_rollouts(model.env, self._callback, model.rollout_buffer, n_rollout_steps=model.n_steps)
             model._update_current_progress_remaining(model.num_timesteps, self._total)  # noqa: SLF001
             model.train()
-            yield Moment(model.num_timesteps, _mean_of_100([each["r"] for each in model.ep_info_buffer]))
+            yield Update(model.num_timesteps, _mean_of_100([each["r"] for each in model.ep_info_buffer]))
 
     def close(self) -> None:
-        """As Peer."""
+        """Release all resources."""
         self.model.env.close()
 
 
@@ -117,6 +117,6 @@ PEERS: dict[str, Callable[[int], Peer]] = {"ours": OurPpo, "stable-baselines3": 
 
 
 def greedy(peer: Peer, environment: Environment) -> Player:
-    """The policy of a peer as evaluation takes it."""
+    """Return the policy of a peer as a player for evaluations."""
     spaces = environment.observation_space, environment.action_space
     return Player(*spaces, lambda feeds: {"action": peer.act(feeds["observations"])})

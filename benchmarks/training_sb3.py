@@ -1,7 +1,7 @@
-"""stable-baselines3 doing the work of `python -m pipeline train`, as its user would write it.
+"""Does the work of `python -m pipeline train` with stable-baselines3, as its user would write it.
 
-One MLflow run with parameters, metrics per rollout, the same greedy evaluations by the same rule of when to stop, 100
-fresh episodes at the end, and a registered model.
+It logs one MLflow run with parameters and metrics per rollout, evaluates and stops by the same rules, plays 100 final
+episodes, and registers the model.
 """
 
 import sys
@@ -24,34 +24,34 @@ PATIENCE = 10
 
 
 def main(seed: int) -> None:
-    """Train, evaluate, register."""
+    """Train, evaluate and register a policy."""
     environment = environments.describe(ENV_ID)
     with mlflow.start_run(), TemporaryDirectory() as directory:
         mlflow.log_params({"seed": seed} | {name: str(value) for name, value in ZOO_SETTINGS.items()})
         peer = StableBaselines(seed)
-        say("first step")
+        report("first step")
         best, stale, next_evaluation = -1.0, 0, EVALUATION_EVERY
         file = Path(directory, "model.zip")
-        for moment in peer.moments():
-            if moment.return_mean_100 == moment.return_mean_100:  # not NaN
-                mlflow.log_metric("return_mean_100", moment.return_mean_100, step=moment.env_steps)
-            if moment.env_steps < next_evaluation:
+        for update in peer.updates():
+            if update.return_mean_100 == update.return_mean_100:  # not NaN
+                mlflow.log_metric("return_mean_100", update.return_mean_100, step=update.env_steps)
+            if update.env_steps < next_evaluation:
                 continue
             next_evaluation += EVALUATION_EVERY
             judged = evaluation.play(greedy(peer, environment), environment, EPISODES, 1_000_000)
             if judged.mean >= TARGET:
                 fresh = evaluation.play(
-                    greedy(peer, environment), environment, EPISODES, 1_000_000_000 + moment.env_steps
+                    greedy(peer, environment), environment, EPISODES, 1_000_000_000 + update.env_steps
                 )
                 judged = min(judged, fresh, key=lambda each: each.mean)
-            mlflow.log_metric("greedy_return_mean", judged.mean, step=moment.env_steps)
+            mlflow.log_metric("greedy_return_mean", judged.mean, step=update.env_steps)
             stale += 1
             if judged.mean > best:
                 best, stale = judged.mean, 0
                 peer.model.save(file)
             if best >= TARGET and (judged.minimum == judged.maximum or stale >= PATIENCE):
                 break
-        say("trained")
+        report("trained")
         peer.model.set_parameters(str(file))
         final = evaluation.play(greedy(peer, environment), environment, EPISODES, 2_000_000)
         mlflow.log_metrics({"return_mean": final.mean, "return_std": final.std})
@@ -62,7 +62,7 @@ def main(seed: int) -> None:
             pip_requirements=["stable-baselines3"],
             registered_model_name="sb3",
         )
-    say(f"final {final.mean} {final.minimum}")
+    report(f"final {final.mean} {final.minimum}")
 
 
 class _Policy(PythonModel):
@@ -75,8 +75,8 @@ class _Policy(PythonModel):
         return self._model.predict(model_input, deterministic=True)[0]
 
 
-def say(what: str) -> None:
-    """For the clock of the one who started this."""
+def report(what: str) -> None:
+    """Print a line with the time, which the benchmark reads."""
     sys.stdout.write(f"{time.time()} {what}\n")
     sys.stdout.flush()
 

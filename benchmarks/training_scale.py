@@ -1,6 +1,6 @@
-"""Environment steps per second while training, by the number of remote environment runners.
+"""Measures environment steps per second of training, by the number of remote environment runners.
 
-`make bench-scale` prints a table. CartPole-v1 steps a vector of environments at once; Acrobot-v1 steps each in Python.
+`make bench-scale` prints a table. CartPole-v1 steps all environments in one vector, Acrobot-v1 one by one in Python.
 """
 
 import json
@@ -21,10 +21,10 @@ ITERATIONS = 30
 
 
 @click.command()
-@click.option("--repeats", default=3, show_default=True, help="Measurements of each, interleaved; medians are shown.")
-@click.option("--one", nargs=2, type=(str, int), metavar="ENV_ID NUMBER", help="Measure one, once.")
+@click.option("--repeats", default=3, show_default=True, help="Interleaved measurements; the table shows medians.")
+@click.option("--one", nargs=2, type=(str, int), metavar="ENV_ID NUMBER", help="Measure one number of runners once.")
 def main(repeats: int, one: tuple[str, int] | None) -> None:
-    """Measure each in a process of its own, and print a table."""
+    """Measure each number of runners in a new process, and print a table."""
     if one is not None:
         sys.stdout.write(json.dumps(steps_per_second(*one)))
         return
@@ -42,7 +42,7 @@ def main(repeats: int, one: tuple[str, int] | None) -> None:
 
 
 def steps_per_second(env_id: str, num_env_runners: int) -> float:
-    """Train a few iterations with the default settings, after some that are not counted."""
+    """Return the speed of training with the default settings, after a few warm-up iterations."""
     from pipeline.config import TrainConfig
     from pipeline.environments import make as environments
     from pipeline.rllib.ray_session import RaySession

@@ -1,4 +1,4 @@
-"""The yardstick: seconds after the build until a greedy mean of 475, and until the last 100 episodes have that mean.
+"""Measures the seconds of training until greedy episodes, and the last 100 training episodes, reach a mean of 475.
 
 `python -m benchmarks.training_yardstick PEER SEED` prints one line of JSON.
 """
@@ -22,7 +22,7 @@ MAX_STEPS = 150_000
 
 @dataclass
 class Measured:
-    """What one peer did with one seed; seconds are wall seconds of sampling and learning, None where it never did."""
+    """The measurements of one peer and seed, in wall seconds of sampling and learning; None if it missed the target."""
 
     peer: str
     seed: int
@@ -35,24 +35,24 @@ class Measured:
 
 
 def measure(name: str, seed: int) -> Measured:
-    """Train until both means are reached, or for MAX_STEPS."""
+    """Train until both means reach the target, or for MAX_STEPS."""
     environment = environments.describe(ENV_ID)
     peer = PEERS[name](seed)
     measured = Measured(name, seed)
     trained_s, next_evaluation = 0.0, EVALUATION_EVERY
     begun = time.perf_counter()
-    for moment in peer.moments():
+    for update in peer.updates():
         trained_s += time.perf_counter() - begun
-        measured.last_100_curve.append((trained_s, moment.env_steps, moment.return_mean_100))
-        if measured.last_100_s is None and moment.return_mean_100 >= TARGET:
-            measured.last_100_s, measured.last_100_steps = trained_s, moment.env_steps
-        if moment.env_steps >= next_evaluation and measured.greedy_s is None:
+        measured.last_100_curve.append((trained_s, update.env_steps, update.return_mean_100))
+        if measured.last_100_s is None and update.return_mean_100 >= TARGET:
+            measured.last_100_s, measured.last_100_steps = trained_s, update.env_steps
+        if update.env_steps >= next_evaluation and measured.greedy_s is None:
             next_evaluation += EVALUATION_EVERY
             mean = evaluation.play(greedy(peer, environment), environment, EPISODES, FIRST_SEED).mean
-            measured.greedy_curve.append((trained_s, moment.env_steps, mean))
+            measured.greedy_curve.append((trained_s, update.env_steps, mean))
             if mean >= TARGET:
-                measured.greedy_s, measured.greedy_steps = trained_s, moment.env_steps
-        if (measured.greedy_s and measured.last_100_s) or moment.env_steps >= MAX_STEPS:
+                measured.greedy_s, measured.greedy_steps = trained_s, update.env_steps
+        if (measured.greedy_s and measured.last_100_s) or update.env_steps >= MAX_STEPS:
             break
         begun = time.perf_counter()
     peer.close()

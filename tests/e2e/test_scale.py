@@ -1,4 +1,4 @@
-"""Training on several processes: they may die, be more than the cores, or belong to a cluster."""
+"""Training on several processes, which may die, outnumber the cores, or belong to a cluster."""
 
 import math
 import shutil
@@ -28,12 +28,12 @@ def env_runners(shop: Workshop) -> list[psutil.Process]:
 
 
 def await_evaluations(shop: Workshop, count: int) -> None:
-    await_true(lambda: shop.output().count("greedy return ") > count, "training is under way", 120)
+    await_true(lambda: shop.output().count("greedy return ") > count, "training has evaluated", 120)
 
 
 def trained_run(shop: Workshop, client: MlflowClient):
-    """The run, once the command that was started has ended well."""
-    await_true(lambda: not shop.processes(), "every process has ended", 240)
+    """Return the MLflow run after the started command has registered a version."""
+    await_true(lambda: not shop.processes(), "every process ends", 240)
     assert "Registered models:/cartpole-ppo/1" in shop.output(), shop.output()
     (run,) = client.search_runs(["0"])
     assert run.info.status == "FINISHED"
@@ -41,20 +41,20 @@ def trained_run(shop: Workshop, client: MlflowClient):
 
 
 @pytest.mark.parametrize(
-    ("number", "said"),
+    ("number", "message"),
     [
-        pytest.param(2, "1 of 2 environment runners lost; starting anew\n", marks=pytest.mark.long),
-        (1, "1 of 1 environment runners lost; starting anew; until then iterations have no samples\n"),
+        pytest.param(2, "1 of 2 environment runners lost; restarting them\n", marks=pytest.mark.long),
+        (1, "1 of 1 environment runners lost; restarting them; until then iterations have no samples\n"),
     ],
 )
-def test_training_goes_on_when_an_environment_runner_is_killed(workshop, client, number, said):
+def test_training_continues_when_an_environment_runner_is_killed(workshop, client, number, message):
     workshop.start(*TRAIN, "--num-env-runners", str(number), "--target-return", "501", "--max-env-steps", "25000")
     await_evaluations(workshop, 1)
     found = env_runners(workshop)
     assert len(found) == number
     found[0].kill()
     run = trained_run(workshop, client)
-    assert said in workshop.output()
+    assert message in workshop.output()
     assert "All environment runners are back" in workshop.output()
     metrics = {name: client.get_metric_history(run.info.run_id, name) for name in run.data.metrics}
     assert all(math.isfinite(point.value) for points in metrics.values() for point in points)
@@ -65,26 +65,26 @@ def test_training_goes_on_when_an_environment_runner_is_killed(workshop, client,
 
 
 @pytest.mark.long
-def test_a_run_with_more_processes_than_cores_is_resumed(workshop, client):
+def test_a_run_with_more_processes_than_cores_resumes(workshop, client):
     number = str(psutil.cpu_count())
     process = workshop.start(*TRAIN, "--num-env-runners", number, "--num-learners", "1", "--target-return", "501")
     await_evaluations(workshop, 0)
     process.send_signal(signal.SIGTERM)
-    await_true(lambda: not workshop.processes(), "every process has ended", 120)
+    await_true(lambda: not workshop.processes(), "every process ends", 120)
     (run,) = client.search_runs(["0"])
     workshop.start(*TRAIN, "--resume", run.info.run_id)
     await_evaluations(workshop, 0)
 
 
-def test_gpus_that_are_not_there_are_refused(workshop):
+def test_too_few_gpus_end_the_command_with_one_line(workshop):
     done = workshop.run(*TRAIN, "--num-learners", "2", "--num-gpus-per-learner", "64")
     assert done.returncode == 1
-    assert "Error: Training needs 128 GPU (num_learners x num_gpus_per_learner), and" in done.stderr
+    assert "Error: Training needs 128 GPU (num_learners x num_gpus_per_learner), and Ray has " in done.stderr
 
 
 @pytest.fixture
 def cluster(workshop):
-    """A Ray with two CPUs that runs already; what joins the workshop's commands to it."""
+    """A running Ray with two CPUs, and its address; the workshop's commands have its token."""
     directory = Path(tempfile.mkdtemp(prefix="r-", dir="/tmp"))  # short, for Ray's sockets
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 3}
     workshop.environment.update(token)
@@ -100,7 +100,7 @@ def cluster(workshop):
     shutil.rmtree(directory, ignore_errors=True)
 
 
-def test_a_cluster_is_joined_given_the_code_and_left_running(workshop, client, cluster):
+def test_training_joins_a_cluster_sends_it_the_code_and_leaves_it_running(workshop, client, cluster):
     other, address = cluster
     (workshop.directory / "corridor.py").write_text(
         "import gymnasium\n"
@@ -115,10 +115,10 @@ def test_a_cluster_is_joined_given_the_code_and_left_running(workshop, client, c
     assert any("gcs_server" in each.name() for each in other.processes())
     done = workshop.run(*TRAIN, "--address", address, "--num-env-runners", "9")
     assert done.returncode == 1
-    assert "Error: Training needs 9 CPU (num_env_runners + num_learners), and there are 2." in done.stderr
+    assert "Error: Training needs 9 CPU (num_env_runners + num_learners), and Ray has 2." in done.stderr
 
 
-def test_a_cluster_that_is_not_there_is_said(workshop):
+def test_an_unreachable_cluster_ends_the_command_with_one_line(workshop):
     done = workshop.run(*TRAIN, "--address", f"127.0.0.1:{free_port()}")
     assert done.returncode == 1
-    assert "cannot join the Ray cluster at 127.0.0.1:" in done.stderr
+    assert "Error: Cannot join the Ray cluster at 127.0.0.1:" in done.stderr
