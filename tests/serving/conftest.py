@@ -1,4 +1,4 @@
-"""Fixtures around tiny real policies: a registry that holds them, a server that answers with them."""
+"""Fixtures with tiny real policies: a registry that holds them, and a server that serves them."""
 
 import os
 import socket
@@ -16,14 +16,14 @@ from tests.serving.policies import CARTPOLE_BUNDLE, Store, served
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # MLflow's and Ray's own debts.
+    # Deprecations inside of MLflow and Ray.
     config.addinivalue_line("filterwarnings", "ignore::sqlalchemy.exc.SADeprecationWarning")
     config.addinivalue_line("filterwarnings", "ignore::pydantic.warnings.PydanticDeprecatedSince20")
 
 
 @pytest.fixture(autouse=True)
 def _environment() -> Iterator[None]:
-    """What a test puts into this process's environment, as `build` does for the Ray that it starts, goes with it."""
+    """Restore this process's environment variables, which `build` sets for the Ray that it starts, after each test."""
     with mock.patch.dict(os.environ):
         yield
 
@@ -36,7 +36,7 @@ def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture
 def store(shared_store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    """The registry that MLFLOW_TRACKING_URI names. Tests share it: each takes model names of its own."""
+    """The registry at MLFLOW_TRACKING_URI. Tests share it, so each uses its own model names."""
     import mlflow
 
     mlflow.set_tracking_uri(None)
@@ -58,7 +58,7 @@ def app() -> PolicyApp:
 
 @pytest.fixture
 def serve_http() -> Iterator[Callable[[Any], str]]:
-    """Serve an ASGI application over real HTTP, in this process; returns its URL."""
+    """Return a function that serves an ASGI application over HTTP in this process and returns its URL."""
     stops: list[Callable[[], None]] = []
 
     def start(app: Any) -> str:

@@ -1,4 +1,4 @@
-"""An environment that only a policy with a memory can play: `tests.serving.counting:Counting-v0`."""
+"""An environment that only a recurrent policy can solve: `tests.serving.counting:Counting-v0`."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from gymnasium import spaces
 
 
 class Counting(gymnasium.Env[Any, Any]):
-    """Shows numbers, and rewards 1 for telling whether those so far sum up to more than 0; four steps, or `steps`."""
+    """Shows one number per step, and rewards 1 if the action tells whether their sum so far is above 0."""
 
     observation_space = spaces.Box(-10, 10, (1,))
     action_space = spaces.Discrete(2)
@@ -31,7 +31,7 @@ class Counting(gymnasium.Env[Any, Any]):
 
 
 class Negated(gymnasium.RewardWrapper[Any, Any]):
-    """Counts losses."""
+    """Returns the negative reward."""
 
     def reward(self, reward: Any) -> float:
         return -float(reward)

@@ -1,6 +1,6 @@
-"""Malformed requests without end, for every route; `make fuzz` sends them to a real server.
+"""An endless stream of malformed requests for every route. `make fuzz` sends them to a real server.
 
-What to mutate comes from `/openapi.json`, so that a route that is described is fuzzed, and from EXTRA.
+It mutates the examples in `/openapi.json`, so that every described route is fuzzed, and the requests in EXTRA.
 """
 
 import argparse
@@ -20,8 +20,8 @@ import psutil
 Headers = tuple[tuple[str, str], ...]
 
 
-class Shot(NamedTuple):
-    """A request."""
+class Request(NamedTuple):
+    """An HTTP request."""
 
     method: str
     path: str
@@ -36,30 +36,34 @@ BINARY_TENSOR = {"name": "observations", "shape": [1, 4], "datatype": "FP32", "p
 BINARY_OUTPUT = {"name": "action", "parameters": {"binary_data": True}}
 OPTIONS = {"explore": True, "seed": 3}
 EXTRA = [
-    Shot("POST", "/invocations", b'{"inputs": [[0, 0, 0, 0]]}', JSON),
-    Shot("POST", "/invocations", b'{"instances": [{"observations": [0, 0, 0, 0]}], "params": {"explore": true}}', JSON),
-    Shot("POST", "/invocations", b'{"dataframe_records": [{"0": 0, "1": 0, "2": 0, "3": 0}]}', JSON),
-    Shot("POST", "/invocations", b'{"dataframe_split": {"columns": ["a"], "data": [[1]]}, "params": {"a": 1}}', JSON),
-    Shot("POST", "/invocations", b"a,b,c,d\n0,0,0,0\n", (("content-type", "text/csv"),)),
-    Shot("GET", "/ping"),
-    Shot("GET", "/version"),
-    Shot("GET", "/v2"),
-    Shot("GET", "/v2/health/live"),
-    Shot("GET", "/v2/models/fuzzed"),
-    Shot("GET", "/v2/models/fuzzed/versions/1/ready"),
-    Shot("POST", "/v2/models/fuzzed/infer", json.dumps({"id": "1", "inputs": [TENSOR]}).encode()),
-    Shot("POST", "/v2/models/fuzzed/infer", json.dumps({"inputs": [TENSOR], "parameters": OPTIONS}).encode()),
-    Shot("POST", "/v2/models/fuzzed/infer", json.dumps({"inputs": [TENSOR], "outputs": [BINARY_OUTPUT]}).encode()),
-    Shot(
+    Request("POST", "/invocations", b'{"inputs": [[0, 0, 0, 0]]}', JSON),
+    Request(
+        "POST", "/invocations", b'{"instances": [{"observations": [0, 0, 0, 0]}], "params": {"explore": true}}', JSON
+    ),
+    Request("POST", "/invocations", b'{"dataframe_records": [{"0": 0, "1": 0, "2": 0, "3": 0}]}', JSON),
+    Request(
+        "POST", "/invocations", b'{"dataframe_split": {"columns": ["a"], "data": [[1]]}, "params": {"a": 1}}', JSON
+    ),
+    Request("POST", "/invocations", b"a,b,c,d\n0,0,0,0\n", (("content-type", "text/csv"),)),
+    Request("GET", "/ping"),
+    Request("GET", "/version"),
+    Request("GET", "/v2"),
+    Request("GET", "/v2/health/live"),
+    Request("GET", "/v2/models/fuzzed"),
+    Request("GET", "/v2/models/fuzzed/versions/1/ready"),
+    Request("POST", "/v2/models/fuzzed/infer", json.dumps({"id": "1", "inputs": [TENSOR]}).encode()),
+    Request("POST", "/v2/models/fuzzed/infer", json.dumps({"inputs": [TENSOR], "parameters": OPTIONS}).encode()),
+    Request("POST", "/v2/models/fuzzed/infer", json.dumps({"inputs": [TENSOR], "outputs": [BINARY_OUTPUT]}).encode()),
+    Request(
         "POST",
         "/v2/models/fuzzed/infer",
         json.dumps({"inputs": [BINARY_TENSOR]}).ljust(100).encode() + bytes(16),
         BINARY,
     ),
-    Shot("GET", "/play"),
+    Request("GET", "/play"),
 ]
 MAX_GROWTH_MB = 16
-"""What a replica may still grow by once it has seen half of the requests: allocators and counters settle late."""
+"""How much the memory of a replica can grow after half of the requests, while allocators and counters settle."""
 
 METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "BREW")
 VALUES: list[Any] = [
@@ -128,35 +132,35 @@ TEXTS = (
 )
 
 
-def corpus(document: dict[str, Any]) -> list[Shot]:
-    """Return the valid requests of an API, by its own description, and those of protocols that may be there."""
+def corpus(document: dict[str, Any]) -> list[Request]:
+    """Return the valid requests that an API describes, and EXTRA."""
     return [*_described(document), *EXTRA]
 
 
-def _described(document: dict[str, Any]) -> Iterator[Shot]:
+def _described(document: dict[str, Any]) -> Iterator[Request]:
     for path, item in document["paths"].items():
         for method, operation in item.items():
             content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
             bodies = [json.dumps(each["value"]).encode() for each in content.get("examples", {}).values()]
-            yield from (Shot(method.upper(), path, body) for body in bodies or [b""])
+            yield from (Request(method.upper(), path, body) for body in bodies or [b""])
 
 
-def shots(valid: list[Shot], seed: int) -> Iterator[Shot]:
-    """Yield mutations of valid requests, the same for the same seed."""
+def mutated_requests(valid: list[Request], seed: int) -> Iterator[Request]:
+    """Yield mutations of valid requests; a seed determines them all."""
     chance = random.Random(seed)
     while True:
-        shot = chance.choice(valid)
+        request = chance.choice(valid)
         for _ in range(chance.choice((1, 1, 2, 3))):
-            shot = chance.choice(MUTATIONS)(shot, chance)
-        yield shot
+            request = chance.choice(MUTATIONS)(request, chance)
+        yield request
 
 
-def _mutate_json(shot: Shot, chance: random.Random) -> Shot:
-    """Replace, remove, add or rename something in the body's JSON."""
+def _mutate_json(request: Request, chance: random.Random) -> Request:
+    """Replace, remove, add or rename a value in the JSON of the body."""
     try:
-        root = [json.loads(shot.body)]
+        root = [json.loads(request.body)]
     except (ValueError, RecursionError):
-        return _mutate_bytes(shot, chance)
+        return _mutate_bytes(request, chance)
     at: Any = root
     while True:
         keys = list(at) if isinstance(at, dict) else list(range(len(at)))
@@ -167,7 +171,7 @@ def _mutate_json(shot: Shot, chance: random.Random) -> Shot:
             _change(at, key, chance)
             break
         at = at[key]
-    return shot._replace(body=json.dumps(root[0] if root else None).encode())
+    return request._replace(body=json.dumps(root[0] if root else None).encode())
 
 
 def _change(at: Any, key: Any, chance: random.Random) -> None:
@@ -182,33 +186,33 @@ def _change(at: Any, key: Any, chance: random.Random) -> None:
         at[key] = chance.choice(VALUES)
 
 
-def _mutate_bytes(shot: Shot, chance: random.Random) -> Shot:
+def _mutate_bytes(request: Request, chance: random.Random) -> Request:
     """Cut, overwrite or insert bytes."""
-    body, place = shot.body, chance.randrange(len(shot.body) + 1)
+    body, place = request.body, chance.randrange(len(request.body) + 1)
     junk = chance.choice((chance.choice(BYTES), chance.randbytes(chance.randrange(8))))
-    return shot._replace(body=body[:place] + junk + body[place + chance.choice((0, 1, len(body))) :])
+    return request._replace(body=body[:place] + junk + body[place + chance.choice((0, 1, len(body))) :])
 
 
-def _mutate_depth(shot: Shot, chance: random.Random) -> Shot:
-    """Put the body, or a number, into lists or objects, near to where limits and parsers give up."""
-    levels, body = chance.choice((1, 62, 63, 64, 65, 300, 990, 1030)), chance.choice((shot.body, b"0"))
+def _mutate_depth(request: Request, chance: random.Random) -> Request:
+    """Nest the body or a number in lists or objects, near the depths at which parsers fail."""
+    levels, body = chance.choice((1, 62, 63, 64, 65, 300, 990, 1030)), chance.choice((request.body, b"0"))
     opening, closing = chance.choice(((b"[", b"]"), (b'{"observation":', b"}"), (b'{"inputs":[', b"]}")))
-    return shot._replace(body=opening * levels + body + closing * levels)
+    return request._replace(body=opening * levels + body + closing * levels)
 
 
-def _mutate_path(shot: Shot, chance: random.Random) -> Shot:
-    parts = shot.path.split("/")
+def _mutate_path(request: Request, chance: random.Random) -> Request:
+    parts = request.path.split("/")
     place = chance.randrange(len(parts))
     parts[place : place + chance.randrange(2)] = [chance.choice(FRAGMENTS)]
-    return shot._replace(path="/" + "/".join(parts).lstrip("/"))
+    return request._replace(path="/" + "/".join(parts).lstrip("/"))
 
 
-def _mutate_method(shot: Shot, chance: random.Random) -> Shot:
-    return shot._replace(method=chance.choice(METHODS))
+def _mutate_method(request: Request, chance: random.Random) -> Request:
+    return request._replace(method=chance.choice(METHODS))
 
 
-def _mutate_headers(shot: Shot, chance: random.Random) -> Shot:
-    return shot._replace(headers=(*shot.headers, (chance.choice(HEADERS), chance.choice(TEXTS))))
+def _mutate_headers(request: Request, chance: random.Random) -> Request:
+    return request._replace(headers=(*request.headers, (chance.choice(HEADERS), chance.choice(TEXTS))))
 
 
 MUTATIONS = (
@@ -221,46 +225,46 @@ MUTATIONS = (
 )
 
 
-def fault_of(shot: Shot, status: int, body: bytes) -> str | None:
-    """Return what is wrong with an answer; a refusal, or 503, is right."""
+def fault_of(request: Request, status: int, body: bytes) -> str | None:
+    """Return what is wrong with a response, or None. A 4xx status and 503 are correct."""
     if status >= 500 and status != 503:
-        return f"{status} to {shot!r:.300}: {body[:200]!r}"
+        return f"{status} to {request!r:.300}: {body[:200]!r}"
     if b"Traceback" in body or b'File "' in body:
-        return f"a traceback to {shot!r:.300}: {body[:500]!r}"
+        return f"a traceback to {request!r:.300}: {body[:500]!r}"
     return None
 
 
-async def ask_app(app: Any, shot: Shot) -> tuple[int, bytes]:
+async def ask_app(app: Any, request: Request) -> tuple[int, bytes]:
     """Send a request through the ASGI interface."""
     sent: list[Any] = []
 
     async def receive() -> Any:
-        return {"type": "http.request", "body": shot.body}
+        return {"type": "http.request", "body": request.body}
 
     async def send(message: Any) -> None:
         sent.append(message)
 
-    path, _, query = shot.path.partition("?")
-    headers = [(name.encode(), value.encode()) for name, value in shot.headers]
-    scope = {"type": "http", "method": shot.method, "path": f"/p{path}", "root_path": "/p", "headers": headers}
+    path, _, query = request.path.partition("?")
+    headers = [(name.encode(), value.encode()) for name, value in request.headers]
+    scope = {"type": "http", "method": request.method, "path": f"/p{path}", "root_path": "/p", "headers": headers}
     await app({**scope, "query_string": query.encode()}, receive, send)
     return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
 
 
-class Wire:
-    """A connection to a real server."""
+class Connection:
+    """A connection to a real server that reconnects once per request."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         self._prefix, self._host, self._port = parts.path, parts.hostname or "", parts.port
         self._connection = self._connect()
 
-    def ask(self, shot: Shot) -> tuple[int, bytes]:
-        """Send a request. Raises OSError and HTTPException where the server broke the connection twice."""
-        path = self._prefix + quote(shot.path, safe="/?=%{}")
+    def ask(self, request: Request) -> tuple[int, bytes]:
+        """Send a request. Raises OSError or HTTPException if the server breaks the connection twice."""
+        path = self._prefix + quote(request.path, safe="/?=%{}")
         for last in (False, True):
             try:
-                self._connection.request(shot.method, path, shot.body, dict(shot.headers))
+                self._connection.request(request.method, path, request.body, dict(request.headers))
                 answer = self._connection.getresponse()
                 return answer.status, answer.read()
             except (OSError, http.client.HTTPException):
@@ -280,24 +284,24 @@ def memory(pid: int) -> float:
 
 
 def run(url: str, requests: int, seed: int) -> int:
-    """Send malformed requests to a server, print what came back, and return how many answers were wrong."""
-    wire = Wire(url)
-    model = json.loads(wire.ask(Shot("GET", "/model"))[1])
+    """Send malformed requests to a server, print a summary, and return the number of faults."""
+    connection = Connection(url)
+    model = json.loads(connection.ask(Request("GET", "/model"))[1])
     pid = model["replica"]["pid"]
-    source = shots(corpus(json.loads(wire.ask(Shot("GET", "/openapi.json"))[1])), seed)
+    source = mutated_requests(corpus(json.loads(connection.ask(Request("GET", "/openapi.json"))[1])), seed)
     counts: collections.Counter[int] = collections.Counter()
     faults: list[str] = []
     grown = []
     for number in range(requests):
         if number % max(1, requests // 10) == 0:
             grown.append(memory(pid))
-        shot = next(source)
-        status, body = wire.ask(shot)
+        request = next(source)
+        status, body = connection.ask(request)
         counts[status] += 1
-        if fault := fault_of(shot, status, body):
+        if fault := fault_of(request, status, body):
             faults.append(fault)
     grown.append(memory(pid))
-    same = json.loads(wire.ask(Shot("GET", "/model"))[1])["replica"]["pid"] == pid
+    same = json.loads(connection.ask(Request("GET", "/model"))[1])["replica"]["pid"] == pid
     growth = grown[-1] - grown[len(grown) // 2]
     lines = [
         f"{requests} requests, seed {seed}; answers: {dict(sorted(counts.items()))}",
@@ -310,7 +314,7 @@ def run(url: str, requests: int, seed: int) -> int:
 
 
 def main() -> int:
-    """Fuzz the server at --url, or one of our own."""
+    """Fuzz the server at --url, or a new one."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", help="a server to fuzz; by default one is started")
     parser.add_argument("--requests", type=int, default=100_000)
@@ -318,8 +322,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.url:
         return min(run(options.url, options.requests, options.seed), 1)
-    from tests.serving.test_run import Server
-
+    from tests.serving.commands.test_run import Server
     from tests.serving.policies import EXPLORING_BUNDLE, Store
     from tests.workshop import free_port
 

@@ -24,7 +24,7 @@ SPACES: list[Any] = [
 
 
 def tensors(space: Any, samples: list[Any]) -> dict[str, Any]:
-    """What the graph returns for actions that the space sampled."""
+    """Return the outputs of a graph for actions that the space sampled."""
 
     def part(sample: Any, path: str) -> Any:
         for key in filter(None, path.split(".")):
@@ -36,7 +36,7 @@ def tensors(space: Any, samples: list[Any]) -> dict[str, Any]:
 
 @pytest.mark.filterwarnings("ignore:.*Casting input x to numpy array")
 @pytest.mark.parametrize("space", SPACES, ids=str)
-def test_an_action_is_in_its_space_as_it_comes_out_of_json_and_keeps_every_bit(space: Any) -> None:
+def test_an_action_keeps_every_bit_through_json_and_stays_in_its_space(space: Any) -> None:
     space.seed(0)
     samples = [space.sample() for _ in range(10)]
     written = json.loads(json.dumps(action_writer(space)(tensors(space, samples))))
@@ -66,6 +66,6 @@ def test_an_action_that_is_not_finite_is_never_written(value: float) -> None:
         leaf_writer(leaf)(np.array([[value]]))
 
 
-def test_spaces_without_a_writer_are_refused() -> None:
+def test_spaces_without_a_writer_are_rejected() -> None:
     with pytest.raises(SpaceUnsupported):
         action_writer(spaces.Text(3))

@@ -86,13 +86,13 @@ BAD: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("body", "message"), BAD, ids=[str(body[:30]) for body, _ in BAD])
-def test_a_bad_body_is_named_exactly(codec: JsonCodec, body: bytes, message: str) -> None:
+def test_a_bad_body_raises_its_exact_error(codec: JsonCodec, body: bytes, message: str) -> None:
     with pytest.raises(RequestError) as caught:
         codec.decode(body)
     assert str(caught.value) == message
 
 
-def test_options_that_ask_for_nothing_change_nothing(codec: JsonCodec) -> None:
+def test_options_with_their_default_values_change_nothing(codec: JsonCodec) -> None:
     body = b'{"observation": [1, 2, 3, 4], "explore": false, "details": false, "seed": 3, "state": null}'
     decoded = codec.decode(body)
     assert isinstance(decoded.observations, Rows)

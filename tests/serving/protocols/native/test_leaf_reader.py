@@ -31,7 +31,7 @@ def reader(space: Any) -> LeafReader:
 
 
 def base64_of(array: Any) -> dict[str, Any]:
-    """The short JSON form of an array."""
+    """Return the compact JSON form of an array."""
     text = base64.b64encode(array.tobytes()).decode()
     return {"base64": text, "dtype": array.dtype.name, "shape": list(array.shape)}
 
@@ -56,7 +56,7 @@ def test_a_scalar_space_takes_a_number() -> None:
     assert reader(SCALAR).read(0.5).shape == (1,)
 
 
-def test_values_beyond_the_bounds_are_the_environments_business() -> None:
+def test_values_beyond_the_bounds_of_a_box_are_accepted() -> None:
     assert reader(CARTPOLE).read([99, 0, 0, 0])[0, 0] == 99
 
 
@@ -93,7 +93,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("space", "value", "error", "message"), BAD, ids=[case[3][:60] for case in BAD])
-def test_a_bad_observation_is_named_exactly(space: Any, value: Any, error: type[Exception], message: str) -> None:
+def test_a_bad_observation_raises_its_exact_error(space: Any, value: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error) as caught:
         reader(space).read(value)
     assert str(caught.value) == message
@@ -109,13 +109,13 @@ def test_a_bad_observation_is_named_exactly(space: Any, value: Any, error: type[
         ({"0": []}, "observations is an object, expected a list of observations of (4,) float32"),
     ],
 )
-def test_a_bad_observation_in_a_batch_is_named_with_its_index(values: Any, message: str) -> None:
+def test_the_error_of_a_bad_observation_in_a_batch_contains_its_index(values: Any, message: str) -> None:
     with pytest.raises((ObservationShape, ObservationType)) as caught:
         reader(CARTPOLE).read_batch(values)
     assert str(caught.value) == message
 
 
-def test_endless_nesting_is_refused_like_any_other_shape() -> None:
+def test_deep_nesting_is_rejected_as_a_wrong_shape() -> None:
     value: Any = []
     for _ in range(900):
         value = [value]
@@ -145,7 +145,7 @@ def test_every_kind_of_leaf_is_read_exactly_in_its_own_dtype(space: Any, value: 
         np.testing.assert_array_equal(array, expected)
 
 
-def test_what_a_space_samples_is_read_back_from_json() -> None:
+def test_samples_of_a_space_are_read_back_from_json() -> None:
     for space in (CARTPOLE, IMAGE, SCALAR, CARDS, DICE, SWITCHES):
         space.seed(0)
         for _ in range(20):
@@ -162,7 +162,7 @@ def test_arrays_are_read_from_base64_one_by_one_and_as_a_whole() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.int32, np.uint8])
-def test_numbers_in_base64_are_read_as_those_in_lists(dtype: Any) -> None:
+def test_numbers_in_base64_are_read_like_those_in_lists(dtype: Any) -> None:
     array = np.array([0, 1, 2, 3], dtype)
     found = reader(CARTPOLE).read(base64_of(array))
     assert found.dtype == np.float32
@@ -183,7 +183,10 @@ BAD_COUNTS = [
 ]
 BAD_BASE64 = [
     ({"base64": ""}, "observation: keys base64, expected base64, dtype, shape"),
-    ({"base64": "", "dtype": "object", "shape": []}, "observation: dtype is unknown, expected one of bool, float16, float32, "),
+    (
+        {"base64": "", "dtype": "object", "shape": []},
+        "observation: dtype is unknown, expected one of bool, float16, float32, ",
+    ),
     ({"base64": "", "dtype": ["a"], "shape": []}, "observation: dtype is unknown, expected one of "),
     ({"base64": "", "dtype": "uint8", "shape": 3}, "observation: shape is not a list of lengths"),
     ({"base64": "", "dtype": "uint8", "shape": [-1]}, "observation: shape is not a list of lengths"),
@@ -201,14 +204,14 @@ BAD_BASE64 = [
 
 
 @pytest.mark.parametrize(("space", "value", "error", "message"), BAD_COUNTS, ids=[case[3][:60] for case in BAD_COUNTS])
-def test_what_a_space_does_not_count_is_refused(space: Any, value: Any, error: type[Exception], message: str) -> None:
+def test_integers_outside_of_a_space_are_rejected(space: Any, value: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error) as caught:
         reader(space).read(value)
     assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(("value", "message"), BAD_BASE64, ids=[case[1] for case in BAD_BASE64])
-def test_bad_base64_is_named_exactly(value: Any, message: str) -> None:
+def test_bad_base64_raises_its_exact_error(value: Any, message: str) -> None:
     with pytest.raises(ObservationEncoding) as caught:
         reader(CARTPOLE).read(value)
     assert str(caught.value).startswith(message)
@@ -227,7 +230,7 @@ def test_bad_base64_is_named_exactly(value: Any, message: str) -> None:
     ],
     ids=str,
 )
-def test_what_base64_holds_is_validated_as_lists_are(space: Any, array: Any, message: str) -> None:
+def test_numbers_in_base64_are_validated_like_those_in_lists(space: Any, array: Any, message: str) -> None:
     separator = "" if message.startswith("[") else " "
     with pytest.raises(RequestError) as caught:
         reader(space).read(base64_of(array))
@@ -237,7 +240,7 @@ def test_what_base64_holds_is_validated_as_lists_are(space: Any, array: Any, mes
     assert str(caught.value) == f"observations[1]{separator}{message}"
 
 
-def test_a_bad_number_in_a_batch_in_base64_is_named_with_its_index() -> None:
+def test_the_error_of_a_bad_number_in_a_base64_batch_contains_its_index() -> None:
     with pytest.raises(ObservationNotFinite, match=r"observations\[1\]\[2\] is NaN"):
         reader(CARTPOLE).read_batch(base64_of(np.array([[0, 0, 0, 0], [0, 0, np.nan, 0]])))
 
@@ -251,7 +254,7 @@ def test_a_bad_number_in_a_batch_in_base64_is_named_with_its_index() -> None:
     ],
     ids=str,
 )
-def test_a_batch_in_base64_that_is_none_of_the_space_is_refused(space: Any, array: Any, message: str) -> None:
+def test_a_base64_batch_of_another_shape_or_type_is_rejected(space: Any, array: Any, message: str) -> None:
     with pytest.raises(RequestError) as caught:
         reader(space).read_batch(base64_of(array))
     assert str(caught.value).startswith(message)

@@ -44,7 +44,7 @@ def test_a_batch_is_a_list_of_observations() -> None:
     assert found["observations.goal.0"].shape == (2, 2, 2)
 
 
-def test_what_an_environment_returns_is_read_back_as_it_is() -> None:
+def test_observations_of_an_environment_are_read_back_exactly() -> None:
     ROBOT.seed(0)
     samples = [ROBOT.sample() for _ in range(20)]
     found = ObservationReader(ROBOT).read_batch(json.loads(json.dumps(to_json(samples))))
@@ -60,7 +60,7 @@ def test_a_space_of_one_leaf_is_one_array() -> None:
 
 
 def changed(path: str, value: Any) -> Any:
-    """ROBOT_OBSERVATION with another value at a dotted path."""
+    """Return ROBOT_OBSERVATION with another value at a dotted path."""
     observation = copy.deepcopy(ROBOT_OBSERVATION)
     *way, last = path.split(".")
     inner: Any = observation
@@ -98,7 +98,7 @@ BAD: list[tuple[Any, type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("value", "error", "message"), BAD, ids=[case[2] for case in BAD])
-def test_a_bad_observation_is_named_by_its_path(value: Any, error: type[Exception], message: str) -> None:
+def test_the_error_of_a_bad_observation_contains_its_path(value: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error) as caught:
         ObservationReader(ROBOT).read(value)
     assert str(caught.value) == f"observation{message}"
@@ -107,6 +107,6 @@ def test_a_bad_observation_is_named_by_its_path(value: Any, error: type[Exceptio
     assert str(caught.value) == f"observations[1]{message}"
 
 
-def test_a_batch_that_is_no_list_is_refused() -> None:
+def test_a_batch_that_is_not_a_list_is_rejected() -> None:
     with pytest.raises(ObservationType, match="observations is an object, expected a list of observations"):
         ObservationReader(ROBOT).read_batch(ROBOT_OBSERVATION)

@@ -34,7 +34,7 @@ class Servicer(InferenceServicer):
 
 
 class Server:
-    """A gRPC server in a thread of its own."""
+    """A gRPC server in its own thread."""
 
     def __init__(self, app: PolicyApp) -> None:
         self._servicer = Servicer(app)
@@ -124,7 +124,7 @@ def test_parameters_have_their_types(serve_grpc: Callable[[PolicyApp], Any]) -> 
     assert set(one) == {0, 1}
 
 
-def test_a_state_that_was_reset_is_told(serve_grpc: Callable[[PolicyApp], Any]) -> None:
+def test_a_response_reports_a_state_that_was_reset(serve_grpc: Callable[[PolicyApp], Any]) -> None:
     stub = serve_grpc(PolicyApp(served(COUNTING_BUNDLE)))
     asked = request(1, 1, floats=[2], parameters={"state_version": pb.InferParameter(string_param="2")})
     asked.inputs.add(name="state_in.sum", datatype="FP32", shape=[1, 1]).contents.fp32_contents.append(5)
@@ -206,7 +206,7 @@ FP16 = pb.ModelInferRequest.InferInputTensor(name="observations", datatype="FP16
         ),
     ],
 )
-def test_errors_have_a_status_and_say_what_is_wrong(
+def test_an_error_has_its_status_and_message(
     serve_grpc: Callable[[PolicyApp], Any], bundle: Bundle, asked: Any, code: object, message: str
 ) -> None:
     app = PolicyApp(served(bundle), max_body_bytes=1000)
@@ -227,15 +227,15 @@ def test_other_models_are_not_ready(serve_grpc: Callable[[PolicyApp], Any]) -> N
         assert refused.value.code() == CODE.NOT_FOUND
 
 
-def test_past_the_limit_requests_are_refused(serve_grpc: Callable[[PolicyApp], Any]) -> None:
+def test_requests_beyond_the_limit_are_rejected(serve_grpc: Callable[[PolicyApp], Any]) -> None:
     app = PolicyApp(served(), max_ongoing_requests=1)
-    app._ongoing_requests = 1  # before the policy is known to be quick
+    app._ongoing_requests = 1  # before the policy is measured as quick
     with pytest.raises(grpc.RpcError) as refused:
         serve_grpc(app).ModelInfer(request(1, 4, floats=[0] * 4))
     assert refused.value.code() == CODE.UNAVAILABLE
 
 
-def test_requests_are_counted_as_those_of_the_native_route_are(serve_grpc: Callable[[PolicyApp], Any]) -> None:
+def test_requests_are_counted_like_those_of_the_native_route(serve_grpc: Callable[[PolicyApp], Any]) -> None:
     app = PolicyApp(served())
     serve_grpc(app).ModelInfer(request(1, 4, floats=[0] * 4))
     assert app.counts.answered == 1
@@ -243,7 +243,7 @@ def test_requests_are_counted_as_those_of_the_native_route_are(serve_grpc: Calla
 
 
 @pytest.mark.parametrize("metadata", [(), (("authorization", "Bearer wrong"),)])
-def test_where_a_token_is_asked_for_nothing_but_health_is_told_without_it(
+def test_with_a_token_only_health_is_open(
     serve_grpc: Callable[[PolicyApp], Any], metadata: tuple[tuple[str, str], ...]
 ) -> None:
     stub = serve_grpc(PolicyApp(served(), token=BearerToken("s3cret-0123")))
