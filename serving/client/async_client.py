@@ -40,7 +40,7 @@ class AsyncPolicyClient(BaseClient):
         """Return the server's whole answer for one observation, as `PolicyClient.answer`."""
         request = self._request(observation, episode, explore=explore, seed=seed, details=details)
         answer: dict[str, Json] = await self._send(request)
-        self._keep_state(answer, episode)
+        self._keep_states(answer, [episode])
         return answer
 
     async def act_batch(
@@ -54,7 +54,7 @@ class AsyncPolicyClient(BaseClient):
         """Return the actions for a batch of observations, as `PolicyClient.act_batch`."""
         episodes = range(len(observations)) if episodes is None else episodes
         answer = await self._send(self._batch_request(observations, episodes, explore=explore, seed=seed))
-        self._keep_batch_states(answer, episodes)
+        self._keep_states(answer, episodes)
         actions: list[Json] = answer["actions"]
         return actions
 

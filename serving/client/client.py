@@ -57,7 +57,7 @@ class PolicyClient(BaseClient):
         """
         request = self._request(observation, episode, explore=explore, seed=seed, details=details)
         answer: dict[str, Json] = self._send(request)
-        self._keep_state(answer, episode)
+        self._keep_states(answer, [episode])
         return answer
 
     def act_batch(
@@ -80,7 +80,7 @@ class PolicyClient(BaseClient):
         """
         episodes = range(len(observations)) if episodes is None else episodes
         answer = self._send(self._batch_request(observations, episodes, explore=explore, seed=seed))
-        self._keep_batch_states(answer, episodes)
+        self._keep_states(answer, episodes)
         actions: list[Json] = answer["actions"]
         return actions
 

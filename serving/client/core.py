@@ -101,15 +101,11 @@ class BaseClient:
             raise RequestRefused(outcome.status, content["error"]["code"], content["error"]["message"])
         return content
 
-    def _keep_state(self, answer: dict[str, Json], episode: Hashable) -> None:
-        self._keep_states([episode], [answer.get("state")], reset=answer.get("state_reset", False))
-
-    def _keep_batch_states(self, answer: dict[str, Json], episodes: Sequence[Hashable]) -> None:
-        states = answer.get("states") or [None] * len(episodes)
-        self._keep_states(episodes, states, reset=any(answer.get("state_reset", ())))
-
-    def _keep_states(self, episodes: Sequence[Hashable], states: Sequence[str | None], *, reset: bool) -> None:
-        self.state_reset = reset
+    def _keep_states(self, answer: dict[str, Json], episodes: Sequence[Hashable]) -> None:
+        """Keep the states of an answer to one observation, or to a batch of them, for the next request."""
+        reset = answer.get("state_reset", False)
+        self.state_reset = any(reset) if isinstance(reset, list) else reset
+        states = answer.get("states") or [answer.get("state")] * len(episodes)
         for episode, state in zip(episodes, states, strict=True):
             if state is None:  # The policy is not recurrent, or not any more after a promotion.
                 self._states.pop(episode, None)

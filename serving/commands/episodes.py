@@ -72,7 +72,7 @@ class _Running:
 
 
 def play_sequentially(
-    client: PolicyClient, make: MakeEnvironment, seeds: range, on_step: OnStep, *, explore: bool = False
+    client: PolicyClient, make: MakeEnvironment, seeds: range, on_step: OnStep | None, *, explore: bool = False
 ) -> Iterator[Episode]:
     """Play one episode after the other with a request per step, and yield each when it ends.
 
@@ -92,7 +92,9 @@ def play_sequentially(
             client.reset()
             sampling, episode = _sampling(seed, explore=explore), _Running(environment, seed)
             while not episode.done:
-                on_step(episode.step(client.act(episode.observation, **next(sampling))))
+                step = episode.step(client.act(episode.observation, **next(sampling)))
+                if on_step is not None:
+                    on_step(step)
             yield episode.finished()
     finally:
         environment.close()  # type: ignore[no-untyped-call]

@@ -32,17 +32,9 @@ def query(
     token_file: str | None = None,
     explore: bool = False,
 ) -> list[Episode]:
-    """Play episodes with the policy at `url`, and print their steps, returns and a summary.
+    """Play episodes with the policy at `url`, and print their steps and returns, and a summary.
 
-    Args:
-        url: the policy server.
-        episodes: the number of episodes.
-        env_id: the environment, by default the one that the policy was trained in.
-        seed: the seed of the first episode; each next one is larger by one.
-        quiet: print a progress bar and the summary only.
-        together: play in lockstep, by default from `LOCKSTEP_FROM` episodes on.
-        token_file: the file with the bearer token.
-        explore: sample the actions.
+    The arguments are the options of the command; `quiet` leaves the summary and, on a terminal, a progress bar.
 
     Raises:
         ServerUnreachable, RequestRefused: as `PolicyClient`.
@@ -58,8 +50,7 @@ def query(
         if episodes >= LOCKSTEP_FROM if together is None else together:
             playing = play_in_lockstep(client, make, seeds, explore=explore)
         else:
-            on_step = _ignore_step if quiet else _print_step
-            playing = play_sequentially(client, make, seeds, on_step, explore=explore)
+            playing = play_sequentially(client, make, seeds, None if quiet else _print_step, explore=explore)
         played = list(_with_progress(playing, client, episodes) if quiet else _print_each(playing))
         _print_requests(client, time.perf_counter() - start)
     _print_returns(played)
@@ -115,10 +106,6 @@ def _shortened(observation: Any) -> str:
     if isinstance(observation, tuple):
         return "(" + ", ".join(map(_shortened, observation)) + ")"
     return np.array2string(np.asarray(observation), precision=3, suppress_small=True, threshold=8, floatmode="fixed")
-
-
-def _ignore_step(step: Step) -> None:
-    pass
 
 
 def _print_requests(client: TimedClient, seconds: float) -> None:

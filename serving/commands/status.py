@@ -103,18 +103,14 @@ def _report(url: str, sample: Sample, before: Sample, width: int) -> Group:
 
 
 def _table(sample: Sample, before: Sample, *, wide: bool) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for identity, model in sorted(sample.models.items()):
-        rate = sample.rate(identity, before)
-        cells = _cells(model, "-" if rate is None else f"{rate:.0f}", wide=wide)
-        if not table.columns:
-            for header in cells:
-                table.add_column(header)
-        table.add_row(*map(str, cells.values()))
+    rows = [_cells(model, sample.rate(each, before), wide=wide) for each, model in sorted(sample.models.items())]
+    table = Table(*rows[0], box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        table.add_row(*map(str, row.values()))
     return table
 
 
-def _cells(model: Model, rate: str, *, wide: bool) -> dict[str, Json]:
+def _cells(model: Model, rate: float | None, *, wide: bool) -> dict[str, Json]:
     """Return the cells of a replica by their column."""
     replica, refreshed = model["replica"], model["last_refresh"]
     return {
@@ -124,7 +120,7 @@ def _cells(model: Model, rate: str, *, wide: bool) -> dict[str, Json]:
         "status": _status(model),
         # Of "2026-11-22T20:00:00+00:00", a narrow console shows "20:00:00Z".
         "refreshed": "never" if refreshed is None else refreshed if wide else f"{refreshed[11:19]}Z",
-        "requests/s": rate,
+        "requests/s": "-" if rate is None else round(rate),
         "answered": replica["answered"],
         "errors": replica["errors"],
         **({"swaps": model["swaps"]} if wide else {}),

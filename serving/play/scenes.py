@@ -2,7 +2,7 @@
 
 import base64
 import io
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -14,25 +14,6 @@ MAX_FRAME = (480, 360)
 """Width and height in pixels to which larger frames are reduced."""
 
 JPEG_QUALITY = 85
-
-
-class Scene(Protocol):
-    """Draws one environment that has been reset."""
-
-    def describe(self) -> dict[str, Json]:
-        """Return the `kind` of the scene and its measures, which do not change."""
-
-    def picture(self) -> Json:
-        """Return the current appearance of the environment."""
-
-
-def scene_of(environment: gymnasium.Env[Any, Any]) -> Scene:
-    """Return the scene of an environment: CartPole's, else frames, else none."""
-    innermost = _innermost(environment)
-    if {"x_threshold", "theta_threshold_radians", "length"} <= set(dir(innermost)):
-        return CartPole(innermost)
-    frame = _frame(environment)
-    return NoPicture() if frame is None else Frames(environment, frame)
 
 
 class CartPole:
@@ -84,6 +65,18 @@ class NoPicture:
     def picture(self) -> Json:
         """Return None."""
         return None
+
+
+Scene = CartPole | Frames | NoPicture
+
+
+def scene_of(environment: gymnasium.Env[Any, Any]) -> Scene:
+    """Return the scene of an environment: CartPole's, else frames, else none."""
+    innermost = _innermost(environment)
+    if {"x_threshold", "theta_threshold_radians", "length"} <= set(dir(innermost)):
+        return CartPole(innermost)
+    frame = _frame(environment)
+    return NoPicture() if frame is None else Frames(environment, frame)
 
 
 def _innermost(environment: Any) -> Any:

@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 
 from serving.client.errors import ServerUnreachable
-from serving.commands import query as query_command
-from serving.commands.episodes import Step
 from serving.commands.query import _shortened, query
 from serving.http.app import PolicyApp
 from serving.policy.errors import EnvironmentUnknown
+from tests.serving.commands.test_status import Proxy
 from tests.serving.policies import COUNTING_BUNDLE, EXPLORING_BUNDLE, served
 from tests.workshop import PROJECT
 
@@ -63,16 +62,9 @@ def counting() -> PolicyApp:
 
 
 def test_the_summary_names_every_version_that_answered(
-    counting: PolicyApp,
-    serve_http: Callable[[Any], str],
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    counting: PolicyApp, serve_http: Callable[[Any], str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def promote(_: Step) -> None:
-        counting.served = served(COUNTING_BUNDLE, version=4)
-
-    monkeypatch.setattr(query_command, "_ignore_step", promote)
-    play(serve_http(counting), quiet=True)
+    play(serve_http(Proxy(counting, PolicyApp(served(COUNTING_BUNDLE, version=4)))), quiet=True)
     assert "answered by version 3 and 4\n" in capsys.readouterr().out
 
 
