@@ -11,8 +11,7 @@ from serving.registry.errors import ModelUriInvalid
 from serving.registry.last_known_good import LastKnownGood
 from serving.replica.refresh_state import Refresh, now
 from serving.replica.served_policy import ServedPolicy
-from serving.rollout.admission import Admission, RolloutSettings
-from serving.rollout.trial import TrialLimits
+from serving.rollout.admission import Admission
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +38,11 @@ def load_initial_policy(arguments: Arguments, deployment: str | None = None) -> 
     Raises:
         ServingError: neither can be served; the error is that of the version in the registry.
     """
-    settings = _settings(arguments)
     uri = arguments.tracking_uri or tracking.tracking_uri()
-    known = LastKnownGood(settings.cache_dir, uri, settings.model_uri, deployment)
-    admission = Admission(open_registry(uri), settings, known)
+    known = LastKnownGood(arguments.cache_directory, uri, arguments.model_uri, deployment)
+    admission = Admission(open_registry(uri), arguments, known)
     try:
-        version = admission.registry.resolve(settings.model_uri)
+        version = admission.registry.resolve(arguments.model_uri)
         return InitialPolicy(admission.admit(version, admission.served_by_deployment()), Refresh(last=now()), admission)
     except ServingError as error:
         served = None if isinstance(error, ModelUriInvalid) else admission.last_known_good()
@@ -52,15 +50,3 @@ def load_initial_policy(arguments: Arguments, deployment: str | None = None) -> 
             raise
         logger.warning("serving the last known good version, %d: %s", served.version.version, error)
         return InitialPolicy(served, Refresh(error=str(error), degraded=True), admission)
-
-
-def _settings(arguments: Arguments) -> RolloutSettings:
-    return RolloutSettings(
-        model_uri=arguments.model_uri,
-        cache_dir=arguments.cache_directory,
-        refresh_interval_s=arguments.refresh_interval_s,
-        allow_space_change=arguments.allow_space_change,
-        cache_bytes=arguments.cache_bytes,
-        num_threads=arguments.num_threads,
-        limits=TrialLimits(arguments.candidate_memory_bytes, arguments.candidate_timeout_s),
-    )

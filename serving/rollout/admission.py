@@ -1,9 +1,8 @@
 """Decides whether a version is served, both when a replica starts and after a promotion."""
 
 import logging
-from dataclasses import dataclass, field
-from pathlib import Path
 
+from serving.arguments import Arguments
 from serving.errors import ServingError
 from serving.policy.policy import Policy
 from serving.policy.spaces import space_to_json
@@ -18,24 +17,11 @@ from serving.rollout.trial import TrialLimits, run_trial
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class RolloutSettings:
-    """Where a replica finds its policy, and how it brings a new version into service."""
-
-    model_uri: str
-    cache_dir: Path
-    refresh_interval_s: float = 2.0
-    allow_space_change: bool = False
-    cache_bytes: int = 1 << 30
-    num_threads: int = 1
-    limits: TrialLimits = field(default_factory=TrialLimits)
-
-
 class Admission:
     """Fetches, tests and loads versions."""
 
-    def __init__(self, registry: Registry, settings: RolloutSettings, known: LastKnownGood) -> None:
-        self.registry, self.settings, self._known = registry, settings, known
+    def __init__(self, registry: Registry, arguments: Arguments, known: LastKnownGood) -> None:
+        self.registry, self.arguments, self._known = registry, arguments, known
 
     def admit(self, version: ModelVersion, serving: ServedPolicy | None = None) -> ServedPolicy:
         """Return the version's policy, ready to serve, and record it as the last known good one.
@@ -47,11 +33,12 @@ class Admission:
             BundleError, CacheUnwritable: the version cannot be served, or not now.
             SpacesDiffer: its spaces differ from those of `serving`, and `allow_space_change` is off.
         """
-        bundle = self.registry.fetch(version, self.settings.cache_dir)
+        bundle = self.registry.fetch(version, self.arguments.cache_directory)
         if not self._known.has_files_of(version):
-            run_trial(bundle, self.settings.limits)
-        served = ServedPolicy(Policy.load(bundle, num_threads=self.settings.num_threads), version)
-        if serving is not None and not self.settings.allow_space_change:
+            limits = TrialLimits(self.arguments.candidate_memory_bytes, self.arguments.candidate_timeout_s)
+            run_trial(bundle, limits)
+        served = ServedPolicy(Policy.load(bundle, num_threads=self.arguments.num_threads), version)
+        if serving is not None and not self.arguments.allow_space_change:
             check_spaces(serving.policy, served.policy)
         self._record(version)
         return served
@@ -66,8 +53,8 @@ class Admission:
         if version is None:
             return None
         try:
-            bundle = self.registry.fetch(version, self.settings.cache_dir)
-            return ServedPolicy(Policy.load(bundle, num_threads=self.settings.num_threads), version)
+            bundle = self.registry.fetch(version, self.arguments.cache_directory)
+            return ServedPolicy(Policy.load(bundle, num_threads=self.arguments.num_threads), version)
         except ServingError as error:
             logger.warning("the last known good version, %d, cannot be served either: %s", version.version, error)
             return None
@@ -77,7 +64,7 @@ class Admission:
             self._known.save(version)
         except CacheUnwritable as error:
             logger.warning("version %d cannot be recorded as the last known good one: %s", version.version, error)
-        self._known.prune_cache(self.settings.cache_bytes)
+        self._known.prune_cache(self.arguments.cache_bytes)
 
 
 def check_spaces(served: Policy, candidate: Policy) -> None:

@@ -39,7 +39,7 @@ class Watcher:
     """Keeps a replica's policy at the version that its model URI refers to."""
 
     def __init__(self, replica: Replica, admission: Admission) -> None:
-        self._replica, self._admission, self._settings = replica, admission, admission.settings
+        self._replica, self._admission, self._arguments = replica, admission, admission.arguments
         self._stopped = threading.Event()
         self._failed_polls = 0
         self._rejected: _Rejected | None = None
@@ -55,7 +55,7 @@ class Watcher:
     def poll(self) -> None:
         """Poll the registry once, and serve the version that it returns."""
         try:
-            version = self._admission.registry.poll(self._settings.model_uri)
+            version = self._admission.registry.poll(self._arguments.model_uri)
         except ServingError as error:
             self._failed_polls += 1
             self._report_failed_poll(error)
@@ -71,17 +71,17 @@ class Watcher:
 
     def pause_s(self) -> float:
         """Return the seconds until the next poll: jittered, and doubled with each failed poll."""
-        pause = min(self._settings.refresh_interval_s * 2.0**self._failed_polls, MAX_PAUSE_S)
-        return random.uniform(0.5 if self._failed_polls else 0.9, 1.0) * max(pause, self._settings.refresh_interval_s)  # noqa: S311
+        pause = min(self._arguments.refresh_interval_s * 2.0**self._failed_polls, MAX_PAUSE_S)
+        return random.uniform(0.5 if self._failed_polls else 0.9, 1.0) * max(pause, self._arguments.refresh_interval_s)  # noqa: S311
 
     def _run(self) -> None:
-        pinned = ModelUri.parse(self._settings.model_uri).number is not None
+        pinned = ModelUri.parse(self._arguments.model_uri).number is not None
         while not (pinned and not self._replica.refresh.degraded) and not self._stopped.wait(self.pause_s()):
             try:
                 self.poll()
             except Exception:
                 # Without this thread the replica would serve an old version and report nothing.
-                logger.exception("polling %s failed", self._settings.model_uri)
+                logger.exception("polling %s failed", self._arguments.model_uri)
 
     def _confirm(self, served: ServedPolicy, version: ModelVersion) -> None:
         self._rejected = None
@@ -102,7 +102,7 @@ class Watcher:
         logger.warning("%s: version %d replaces version %d", version.uri, version.version, served.version.version)
 
     def _reject(self, version: ModelVersion, error: ServingError) -> None:
-        self._rejected = _Rejected.after(self._rejected, version, error, self._settings.refresh_interval_s)
+        self._rejected = _Rejected.after(self._rejected, version, error, self._arguments.refresh_interval_s)
         before, rejected = self._replica.refresh, RejectedVersion.of(version, error)
         self._update(
             last=now(),
@@ -119,7 +119,7 @@ class Watcher:
         if self._replica.refresh.error != str(error):
             served = self._replica.served.version.version
             message = "polling %s failed, version %d stays in service: %s"
-            logger.warning(message, self._settings.model_uri, served, error)
+            logger.warning(message, self._arguments.model_uri, served, error)
         self._update(error=str(error))
 
     def _update(self, **changes: Any) -> None:

@@ -1,20 +1,21 @@
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from serving.arguments import Arguments
 from serving.registry import registry
 from serving.registry.access import DirectRegistry
 from serving.registry.last_known_good import LastKnownGood
 from serving.rollout import admission
-from serving.rollout.admission import Admission, RolloutSettings
+from serving.rollout.admission import Admission
 from serving.rollout.errors import SpacesDiffer
 from tests.serving.policies import CONTRARY_BUNDLE, STEERING_BUNDLE, Store, served
 
 
 def admission_of(store: Store, cache: Path, name: str) -> Admission:
     uri = f"models:/{name}/latest"
-    return Admission(DirectRegistry(store.uri), RolloutSettings(uri, cache), LastKnownGood(cache, store.uri, uri))
+    arguments = Arguments(model_uri=uri, cache_dir=str(cache))
+    return Admission(DirectRegistry(store.uri), arguments, LastKnownGood(cache, store.uri, uri))
 
 
 def test_only_files_that_passed_their_trial_here_skip_it(
@@ -47,5 +48,5 @@ def test_a_version_with_other_spaces_is_rejected_and_not_recorded(store: Store, 
         admitting.admit(version, served())
     assert str(caught.value).endswith("Clients would break: restart the server to serve it, or set allow_space_change")
     assert admitting.last_known_good() is None
-    admitting.settings = replace(admitting.settings, allow_space_change=True)
+    admitting.arguments = admitting.arguments.model_copy(update={"allow_space_change": True})
     assert admitting.admit(version, served()).version == version

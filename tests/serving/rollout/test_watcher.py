@@ -3,12 +3,12 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from serving.arguments import Arguments
 from serving.http.app import PolicyApp
 from serving.policy.bundle import Bundle
 from serving.registry import registry
@@ -18,8 +18,7 @@ from serving.registry.last_known_good import LastKnownGood
 from serving.registry.model_version import ModelVersion
 from serving.replica.refresh_state import Refresh
 from serving.rollout import watcher
-from serving.rollout.admission import Admission, RolloutSettings
-from serving.rollout.trial import TrialLimits
+from serving.rollout.admission import Admission
 from serving.rollout.watcher import MAX_PAUSE_S, Watcher
 from tests.serving.policies import CARTPOLE_BUNDLE, CONTRARY_BUNDLE, STEERING_BUNDLE, Store, ask, digest_tags
 from tests.workshop import await_true
@@ -48,10 +47,11 @@ class Bench:
 
     def __init__(self, store: Store, name: str, cache: Path, *, allow_space_change: bool = False) -> None:
         self.uri = f"models:/{name}/Production"
-        limits = TrialLimits(timeout_s=60)
-        settings = RolloutSettings(self.uri, cache, allow_space_change=allow_space_change, limits=limits)
+        arguments = Arguments(
+            model_uri=self.uri, cache_dir=str(cache), allow_space_change=allow_space_change, candidate_timeout_s=60
+        )
         self.registry = CountingRegistry(store.uri)
-        self.admission = Admission(self.registry, settings, LastKnownGood(cache, store.uri, self.uri))
+        self.admission = Admission(self.registry, arguments, LastKnownGood(cache, store.uri, self.uri))
         self.app = PolicyApp(self.admission.admit(registry.resolve(self.uri)))
         self.watcher = Watcher(self.app, self.admission)
         self.registry.fetched = 0
@@ -72,7 +72,7 @@ class Bench:
     @contextmanager
     def polling(self) -> Iterator[None]:
         """Let the watcher's thread poll every 10 ms."""
-        self.watcher._settings = replace(self.admission.settings, refresh_interval_s=0.01)
+        self.watcher._arguments = self.admission.arguments.model_copy(update={"refresh_interval_s": 0.01})
         self.watcher.start()
         try:
             yield
@@ -141,7 +141,7 @@ def test_a_version_with_other_spaces_is_rejected(store: Store, bench: Bench, cap
     assert [record.levelname for record in caplog.records if "is rejected" in record.message] == ["ERROR"]
 
 
-def test_a_version_with_other_spaces_is_served_if_the_settings_allow_it(store: Store, tmp_path: Path) -> None:
+def test_a_version_with_other_spaces_is_served_if_the_arguments_allow_it(store: Store, tmp_path: Path) -> None:
     store.register("widening", stage="Production")
     bench = Bench(store, "widening", tmp_path, allow_space_change=True)
     promote(store, bench, STEERING_BUNDLE)
