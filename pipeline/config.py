@@ -50,58 +50,42 @@ class TrainConfig:
     registered_model_name: str = _setting("cartpole-ppo", "Name of the registered model.", searchable=False)
     env_id: str = _setting(
         "CartPole-v1",
-        "Gymnasium environment id; module:Id imports the module first; gym:Id names one of the legacy package gym.",
+        "Gymnasium id; module:Id imports a module, gym:Id is of the legacy package gym.",
         searchable=False,
     )
     env_kwargs: str = _setting("{}", "Keyword arguments of the environment, as a JSON object.", searchable=False)
     promote: bool = _setting(
-        default=False, about="Promote the version to Production at the end, if it passes the gate.", searchable=False
+        default=False, about="Promote the version at the end, if it passes the gate.", searchable=False
     )
     seed: int = _setting(0, "Seed of training; evaluations have their own seeds.", minimum=0, searchable=False)
-    max_env_steps: int = _setting(
-        300_000,
-        "Budget: environment steps after which training ends, whether or not the target is reached.",
-        minimum=1,
-        searchable=False,
-    )
+    max_env_steps: int = _setting(300_000, "Budget of environment steps.", minimum=1, searchable=False)
     target_return: float | None = _setting(
-        None,
-        "Mean greedy return at which training may end; by default the environment's reward threshold.",
-        searchable=False,
+        None, "Mean greedy return to reach; by default the environment's reward threshold.", searchable=False
     )
     evaluation_interval: int = _setting(
         4096, "Environment steps between greedy evaluations.", minimum=1, searchable=False
     )
     patience: int = _setting(
-        10,
-        "Evaluations without improvement after which training ends, once the target is reached.",
-        minimum=1,
-        searchable=False,
+        10, "Evaluations without improvement after which training ends, at the target.", minimum=1, searchable=False
     )
     evaluation_episodes: int = _setting(100, "Episodes of each greedy evaluation.", minimum=1, searchable=False)
     checkpoint_interval_s: float = _setting(
-        30.0, "Seconds between uploads of checkpoints to MLflow while training.", minimum=0, searchable=False
+        30.0, "Seconds between uploads of checkpoints.", minimum=0, searchable=False
     )
     num_env_runners: int = _setting(
-        0, "Remote processes that step environments; 0 steps them in the main process.", minimum=0, searchable=False
+        0, "Remote processes that step environments; 0 uses the main process.", minimum=0, searchable=False
     )
-    num_envs_per_env_runner: int = _setting(
-        16, "Environments that each of these processes steps as one vector.", minimum=1
-    )
+    num_envs_per_env_runner: int = _setting(16, "Environments that each process steps at once.", minimum=1)
     num_learners: int = _setting(
-        0, "Remote processes that compute gradients; 0 computes them in the main process.", minimum=0, searchable=False
+        0, "Remote processes that compute gradients; 0 uses the main process.", minimum=0, searchable=False
     )
     num_gpus_per_learner: float = _setting(0.0, "GPUs of each learner.", minimum=0, searchable=False)
     train_batch_size_per_learner: int = _setting(1024, "Environment steps per PPO iteration and learner.", minimum=1)
     minibatch_size: int = _setting(512, "Environment steps per gradient step.", minimum=1)
     num_epochs: int = _setting(8, "Passes over each batch.", minimum=1)
     lr: float = _setting(5e-3, "Adam's learning rate at the start.", positive=True)
-    lr_final: float = _setting(
-        3e-4, "Learning rate at the end of a linear schedule over lr_decay_steps.", positive=True
-    )
-    lr_decay_steps: int = _setting(
-        100_000, "Environment steps over which the learning rate falls from lr to lr_final.", minimum=1
-    )
+    lr_final: float = _setting(3e-4, "Learning rate at the end of the linear schedule.", positive=True)
+    lr_decay_steps: int = _setting(100_000, "Environment steps until the learning rate reaches lr_final.", minimum=1)
     gamma: float = _setting(0.98, "Discount of future rewards.", minimum=0, maximum=1)
     lambda_: float = _setting(0.9, "Lambda of generalized advantage estimation.", minimum=0, maximum=1)
     clip_param: float = _setting(0.2, "PPO's clipping range of the probability ratio.", minimum=0)
@@ -113,33 +97,28 @@ class TrainConfig:
     kl_target: float = _setting(0.01, "KL divergence that the weight of the penalty is adapted to.", minimum=0)
     grad_clip: float = _setting(0.5, "Largest global norm of a gradient.", positive=True)
     torch_num_threads: int = _setting(
-        1, "Threads of torch; only large networks profit from more than one.", minimum=1, searchable=False
+        1, "Threads of torch; only large networks profit from more.", minimum=1, searchable=False
     )
     fcnet_hiddens: str = _setting("64,64", "Units of each hidden layer, separated by commas.")
     fcnet_activation: str = _setting("tanh", "Activation of the hidden layers, as torch names it.")
     vf_share_layers: bool = _setting(default=False, about="Let policy and value function share their hidden layers.")
     model_config: str = _setting(
-        "{}",
-        "RLlib's other model settings, as a JSON object (convolutions, LSTM); with rl_module, that module's.",
+        "{}", "RLlib's other model settings (convolutions, LSTM) or those of rl_module, as JSON."
     )
-    rl_module: str = _setting(
-        "default", "RLModule to train, as module:Class; the default supports every observation space."
-    )
+    rl_module: str = _setting("default", "RLModule, as module:Class; the default supports every space.")
     wrapper: str = _setting(
-        "none",
-        "Wrapper of the environment, as module:Class; several are separated by commas, the innermost first.",
-        repeatable=True,
+        "none", "Wrapper, as module:Class; several separated by commas, the innermost first.", repeatable=True
     )
     observation_filter: str = _setting(
-        "none", "Filter of observations: none, or mean-std, whose statistics are frozen in the served policy."
+        "none", "Filter of observations: none, or mean-std, frozen in the served policy."
     )
     sampling: str = _setting(
         "arrays",
-        "How environments are stepped: arrays, all at once, or rllib, one by one with RLlib's own loop, which is slower.",
+        "How environments are stepped: arrays (all at once), or rllib (its own loop, slower).",
         searchable=False,
     )
     value_estimates: bool = _setting(
-        default=False, about="Let the served policy return value estimates too, which makes every response slower."
+        default=False, about="Let the served policy return value estimates; responses are slower."
     )
 
     def __post_init__(self) -> None:
@@ -153,11 +132,11 @@ class TrainConfig:
     def _check_texts(self) -> None:
         for name, example in (("env_kwargs", '{"gravity": 9.8}'), ("model_config", '{"use_lstm": true}')):
             if not isinstance(_parsed(getattr(self, name)), dict):
-                raise InvalidConfig(name, getattr(self, name), f"a JSON object, as {example}")
+                raise InvalidConfig(name, getattr(self, name), f"a JSON object, such as {example}")
         if not self.registered_model_name or set(self.registered_model_name) & set("/:@'"):
             raise InvalidConfig("registered_model_name", self.registered_model_name, "a name without / : @ and '")
         if not all(units.strip().isdecimal() and int(units) > 0 for units in self.fcnet_hiddens.split(",")):
-            raise InvalidConfig("fcnet_hiddens", self.fcnet_hiddens, "whole numbers separated by commas, as 64,64")
+            raise InvalidConfig("fcnet_hiddens", self.fcnet_hiddens, "whole numbers separated by commas, such as 64,64")
         if self.observation_filter not in ("none", "mean-std"):
             raise InvalidConfig("observation_filter", self.observation_filter, "none or mean-std")
         if self.sampling not in ("arrays", "rllib"):
