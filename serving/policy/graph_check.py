@@ -12,7 +12,7 @@ from serving.policy.errors import BundleInvalid, GraphRefused
 
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 MAX_DEPTH = 64
-"""The maximum nesting of messages. Exported graphs reach about 10, three subgraphs deep."""
+"""The maximum nesting of messages. A subgraph is three levels below the graph that contains it."""
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 MAX_VARINT_BITS = 70
