@@ -39,7 +39,7 @@ def query(
     Raises:
         ServerUnreachable, RequestRefused: as `PolicyClient`.
         TokenFileInvalid: the file contains no token.
-        EnvironmentUnknown: the environment cannot be made.
+        EnvironmentUnknown, EnvironmentNotMade, ObjectUnknown: the environment cannot be made.
     """
     with TimedClient(url, token=token_file and read_token(token_file)) as client:
         model = client.model()

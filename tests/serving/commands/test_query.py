@@ -83,8 +83,8 @@ def test_quiet_shows_a_progress_bar_on_a_terminal(counting: PolicyApp, serve_htt
 
 
 def test_lockstep_plays_the_same_episodes_as_one_by_one(url: str) -> None:
-    one_by_one = play(url, episodes=5, together=False, quiet=True)
-    together = play(url, episodes=5, together=True)
+    one_by_one = play(url, episodes=2, together=False, quiet=True)
+    together = play(url, episodes=2, together=True)
     assert sorted(together, key=lambda episode: episode.seed) == one_by_one
 
 
