@@ -19,7 +19,11 @@ def test_the_default_configuration_passes():
         ({"fcnet_activation": "nonsense"}, ExportFailed, "Unknown activation"),
         ({"env_id": "Nowhere-v0"}, EnvironmentNotFound, "Nowhere-v0"),
         ({"model_config": '{"use_lstn": true}'}, UnknownModelSetting, "the nearest is 'use_lstm'"),
-        ({"env_id": "Taxi-v3", "observation_filter": "mean-std"}, UnsupportedSpace, "mean/std filter does not support it"),
+        (
+            {"env_id": "Taxi-v3", "observation_filter": "mean-std"},
+            UnsupportedSpace,
+            "mean/std filter does not support it",
+        ),
     ],
 )
 def test_an_invalid_configuration_fails_with_the_reason(settings, error, message):

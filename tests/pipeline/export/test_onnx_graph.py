@@ -1,4 +1,4 @@
-"""The graph computes what RLlib computes, and a graph that computes something else is rejected."""
+"""The exported graph computes what RLlib computes, for any batch size, with optional noise and state."""
 
 import numpy as np
 import onnx
@@ -8,7 +8,6 @@ import torch
 from ray.rllib.utils.spaces.space_utils import unsquash_action
 
 from pipeline.bundle.equivalence import check_equal
-from pipeline.bundle.errors import ExportDiffers
 from pipeline.export.errors import ExportFailed
 from pipeline.export.exportable_policy import ExportablePolicy
 from pipeline.export.onnx_graph import to_onnx, without_optional_inputs
@@ -49,22 +48,6 @@ def test_the_graph_contains_only_standard_operators_and_no_stack_traces(cartpole
     onnx.checker.check_model(model)
     assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
     assert b".py" not in cartpole_graph
-
-
-def test_a_graph_with_other_weights_is_rejected(cartpole_policy, cartpole_graph, observations):
-    model = onnx.load_from_string(cartpole_graph)
-    weight = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 2)
-    weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * 1.001, weight.name))
-    with pytest.raises(ExportDiffers, match="distribution inputs differ by"):
-        check_equal(cartpole_policy, model.SerializeToString(), observations)
-
-
-def test_a_graph_with_other_actions_is_rejected(cartpole_policy, cartpole_graph, observations):
-    model = onnx.load_from_string(cartpole_graph)
-    argmax = next(node for node in model.graph.node if node.op_type == "ArgMax")
-    argmax.op_type = "ArgMin"
-    with pytest.raises(ExportDiffers, match="actions differ by 1"):
-        check_equal(cartpole_policy, model.SerializeToString(), observations)
 
 
 def test_continuous_actions_equal_those_of_rllibs_connector(build_policy, pendulum):
