@@ -22,7 +22,7 @@ def test_the_default_configuration_passes():
         (
             {"env_id": "Taxi-v3", "observation_filter": "mean-std"},
             UnsupportedSpace,
-            "mean/std filter does not support it",
+            "mean/std filter does not",
         ),
     ],
 )
