@@ -113,10 +113,10 @@ def error_codes() -> str:
 
     importlib.import_module("serving.app")  # imports every room, and so every module that defines errors
     rows = (
-        (str(int(error.status)), f"`{error.code}`", _cause(error), str(error(**ERROR_EXAMPLES[error.code])))
+        (str(int(error.status)), f"`{error.code}`", str(error(**ERROR_EXAMPLES[error.code])))
         for error in sorted(http_errors(), key=lambda error: (error.status, error.code))
     )
-    return table(("status", "code", "when", "example of the message"), rows)
+    return table(("status", "code", "example of the message"), rows)
 
 
 def serving_metrics() -> str:
@@ -183,11 +183,6 @@ def _responsibility(file: Path) -> str:
 
 def _first_paragraph(text: str) -> str:
     return " ".join(text.split("\n\n", maxsplit=1)[0].split())
-
-
-def _cause(error: type) -> str:
-    """Return the first clause of an error's docstring; the next ones describe its fields."""
-    return _first_paragraph(inspect.getdoc(error) or "").split(";")[0].rstrip(".")
 
 
 PARTS: dict[str, Callable[[], str]] = {
