@@ -429,7 +429,8 @@ def test_an_interrupted_start_leaves_no_process(store: Store) -> None:
     server = start_run(store, f"models:/hasty/{version}")
     try:
         await_true(lambda: any("raylet" in child.name() for child in server.children()), 60)
-        assert server.stop(signal.SIGTERM) in (128 + signal.SIGTERM, signal.SIGTERM)  # the command's status, or that of a Ray that is starting
+        # The second is the status of a Ray that is still starting.
+        assert server.stop(signal.SIGTERM) in (128 + signal.SIGTERM, signal.SIGTERM)
         server.assert_nothing_left()
     finally:
         server.clean()
