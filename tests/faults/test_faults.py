@@ -137,7 +137,7 @@ def test_a_promotion_to_a_bad_version(registry: Registry, pair: Server, tell, fa
     assert (row.failed, row.wrong) == (0, 0)
     assert {record.version for record in load.records} == {1}
     assert all(reason in model["refused"]["reason"] for model in models), models
-    assert pair.shop.output().count(f"version {bad} is refused") == 2, "one line in each replica's log"
+    assert pair.shop.output().count(f"version {bad} is rejected") == 2, "one line in each replica's log"
 
 
 @pytest.mark.parametrize("client", ["requests", "aiohttp"])
