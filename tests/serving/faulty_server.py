@@ -24,7 +24,7 @@ ANSWERS = {
     "busy for an hour": http("503 Service Unavailable", ERROR, MODEL + b"Retry-After: 3600\r\n"),
     "bad gateway": http("502 Bad Gateway", b"<html>", b""),
     "gateway timeout": http("504 Gateway Timeout", b"<html>", b""),
-    "refuse": http("422 Unprocessable Entity", ERROR.replace(b"overloaded", b"observation_shape")),
+    "reject": http("422 Unprocessable Entity", ERROR.replace(b"overloaded", b"observation_shape")),
     "fail": http("500 Internal Server Error", ERROR.replace(b"overloaded", b"policy_failed")),
     "garble": http("200 OK", b"<html>"),
 }

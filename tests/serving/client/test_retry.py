@@ -45,7 +45,7 @@ def test_a_response_that_takes_too_long_is_retried(act: Act) -> None:
         assert act(server.url, timeout_s=0.2) == [1]
 
 
-@pytest.mark.parametrize(("fault", "status"), [("refuse", 422), ("fail", 500)])
+@pytest.mark.parametrize(("fault", "status"), [("reject", 422), ("fail", 500)])
 def test_other_errors_are_not_retried(act: Act, fault: str, status: int) -> None:
     with faulty_server(fault) as server:
         with pytest.raises(RequestRefused) as caught:

@@ -27,20 +27,20 @@ def open_page(browser: Any, serve_http: Callable[[Any], str]) -> Iterator[Callab
     """Open /play of an application. Pages are closed before their server, which waits for their requests."""
     pages = []
 
-    def open_page(app: Any, **options: Any) -> tuple[Any, "Seen"]:
+    def open_page(app: Any, **options: Any) -> tuple[Any, "PageLog"]:
         page = browser.new_page(**options)
         pages.append(page)
         page.set_default_timeout(15_000)
-        seen = Seen(page)
+        log = PageLog(page)
         page.goto(f"{serve_http(app)}/play")
-        return page, seen
+        return page, log
 
     yield open_page
     for page in pages:
         page.close()
 
 
-class Seen:
+class PageLog:
     """The console messages, errors and requests of a page."""
 
     def __init__(self, page: Any) -> None:
@@ -65,7 +65,7 @@ def test_the_page_shows_each_step_and_a_promotion(
     open_page: Callable[..., Any], viewport: dict[str, int], scheme: str
 ) -> None:
     app = PolicyApp(served(EXPLORING_BUNDLE))
-    page, seen = open_page(app, viewport=viewport, color_scheme=scheme)
+    page, log = open_page(app, viewport=viewport, color_scheme=scheme)
     page.get_by_text("Live", exact=True).wait_for()
     await_true(lambda: step(page) >= 3, "steps are taken", 10)
     first = drawing(page)
@@ -85,8 +85,8 @@ def test_the_page_shows_each_step_and_a_promotion(
     page.keyboard.press("Space")
     page.get_by_role("button", name="Play").wait_for()
     await_true(lambda: not environments(), "a paused page frees its session")
-    assert seen.faults == []
-    assert seen.requests == [page.url, f"{page.url}/events"], "the page requests nothing else"
+    assert log.faults == []
+    assert log.requests == [page.url, f"{page.url}/events"], "the page requests nothing else"
 
 
 def test_reduced_motion_starts_paused_and_a_full_server_is_reported(open_page: Callable[..., Any]) -> None:
