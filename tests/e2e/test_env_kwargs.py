@@ -1,4 +1,4 @@
-"""The keyword arguments of an environment go with a policy wherever the environment is made."""
+"""Every environment of a policy is made with the keyword arguments of its training."""
 
 import json
 import sys
@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
-#: Ends an episode at once if it is not the one that was asked for.
+#: An environment whose rewards are its keyword argument.
 CORRIDOR = """
 import gymnasium
 from gymnasium.envs.classic_control import CartPoleEnv
@@ -28,7 +28,7 @@ gymnasium.register("Corridor-v0", Corridor, max_episode_steps=10)
 """
 
 
-def test_they_go_with_the_policy(workshop):
+def test_training_evaluation_and_the_bundle_have_the_same_env_kwargs(workshop):
     (workshop.directory / "corridor.py").write_text(CORRIDOR)
     workshop.environment["PYTHONPATH"] = f"{workshop.directory}:{workshop.variables()['PYTHONPATH']}"
     options = ("--env-id", "corridor:Corridor-v0", "--env-kwargs", '{"size": 8}', "--max-env-steps", "3000")

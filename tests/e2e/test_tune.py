@@ -116,7 +116,7 @@ def test_a_search_that_finished_is_not_resumed(shop, resumed):
 def test_an_interrupted_search_shows_how_to_resume(workshop):
     (workshop.directory / "space.yaml").write_text(SPACE)
     process = workshop.start(*tune("--search", "space.yaml", "--num-trials", "3"))
-    await_true(lambda: ", running\n" in workshop.output(), "a trial goes on", 180)
+    await_true(lambda: ", running\n" in workshop.output(), "a trial runs", 180)
     process.send_signal(signal.SIGTERM)
     await_end(workshop)
     client = MlflowClient(f"sqlite:///{workshop.directory}/mlflow.db")

@@ -1,6 +1,7 @@
 """Fixtures: untrained policies, built by RLlib as training builds them, and an MLflow store of the test."""
 
 import shutil
+import sqlite3
 
 import mlflow
 import pytest
@@ -80,6 +81,8 @@ def empty_database(tmp_path_factory):
 def store(tmp_path, monkeypatch, empty_database):
     """A new MLflow store in the working directory, which is a temporary one."""
     shutil.copyfile(empty_database, tmp_path / "mlflow.db")
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        database.execute("UPDATE experiments SET artifact_location = ?", (f"{tmp_path}/mlruns/0",))
     monkeypatch.chdir(tmp_path)
     for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
         monkeypatch.delenv(variable, raising=False)
