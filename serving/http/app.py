@@ -32,7 +32,7 @@ from serving.protocols.protocol import ErrorResponse, Protocol, Request, Respons
 from serving.replica.auth import BearerToken
 from serving.replica.batching import Batcher, Batching
 from serving.replica.errors import ObservationsTooMany, Overloaded
-from serving.replica.identity import Counts, Replica
+from serving.replica.identity import Counts, ReplicaIdentity
 from serving.replica.limits import MAX_BODY_BYTES, MAX_OBSERVATIONS
 from serving.replica.metrics import Metrics
 from serving.replica.refresh_state import Refresh
@@ -61,7 +61,7 @@ class PolicyApp:
         autoscaled: bool = False,
         play_sessions: int = PLAY_SESSIONS,
         refresh: Refresh = Refresh(),  # noqa: B008 - immutable
-        replica: Replica = Replica(),  # noqa: B008 - immutable
+        replica: ReplicaIdentity = ReplicaIdentity(),  # noqa: B008 - immutable
     ) -> None:
         self.metrics = Metrics()
         self.counts = Counts()

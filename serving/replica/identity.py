@@ -18,8 +18,8 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Replica:
-    """One process that answers requests."""
+class ReplicaIdentity:
+    """Identifies one process that answers requests."""
 
     id: str = "0"
     num_replicas: int = 1
@@ -33,8 +33,8 @@ class Replica:
         return {**identity, "answered": counts.answered, "errors": counts.errors}
 
 
-def current_replica(num_replicas: int) -> Replica:
+def current_replica(num_replicas: int) -> ReplicaIdentity:
     """Return the Serve replica that this process runs. Raises RayServeException outside of one."""
     from ray import serve
 
-    return Replica(serve.get_replica_context().replica_id.unique_id, num_replicas)
+    return ReplicaIdentity(serve.get_replica_context().replica_id.unique_id, num_replicas)

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from serving.cli import main
 from serving.commands import status
 from serving.http.app import PolicyApp
-from serving.replica.identity import Replica
+from serving.replica.identity import ReplicaIdentity
 from serving.replica.refresh_state import Refresh, RejectedVersion
 from tests.serving.policies import served
 from tests.workshop import PROJECT
@@ -42,8 +42,10 @@ def url(serve_http: Callable[[Any], str]) -> str:
     """A deployment of two replicas; one rejected a version, the other has promoted one."""
     rejected = RejectedVersion(5, "graph_refused", "it is bad")
     refresh = Refresh("2026-11-22T20:00:00+00:00", "version 5: it is bad", rejected)
-    one = PolicyApp(served(version=3), replica=Replica("aaa", 2), refresh=refresh)
-    two = PolicyApp(served(version=4), replica=Replica("bbb", 2), refresh=Refresh("2026-11-22T20:00:01+00:00", swaps=1))
+    one = PolicyApp(served(version=3), replica=ReplicaIdentity("aaa", 2), refresh=refresh)
+    two = PolicyApp(
+        served(version=4), replica=ReplicaIdentity("bbb", 2), refresh=Refresh("2026-11-22T20:00:01+00:00", swaps=1)
+    )
     two.counts.answered = 7
     return serve_http(Proxy(one, two))
 
@@ -77,7 +79,7 @@ def test_eighty_columns_show_the_most_important_columns_in_full(url: str, monkey
 
 
 def test_a_replica_that_does_not_answer_is_missing_and_degradation_is_shown(serve_http: Callable[[Any], str]) -> None:
-    app = PolicyApp(served(), replica=Replica("aaa", 2), refresh=Refresh(error="it is down", degraded=True))
+    app = PolicyApp(served(), replica=ReplicaIdentity("aaa", 2), refresh=Refresh(error="it is down", degraded=True))
     shown = CliRunner().invoke(main, ["status", "--url", serve_http(app)]).output
     assert "1 of 2 replicas answer" in shown
     assert "Serving the last known good version: it is down" in shown
@@ -92,7 +94,7 @@ def test_the_rate_is_measured_between_two_samples() -> None:
 
 
 def test_watch_updates_the_table_until_ctrl_c(serve_http: Callable[[Any], str]) -> None:
-    app = PolicyApp(served(version=3), replica=Replica("aaa", 1), refresh=Refresh("2026-11-22T20:00:00+00:00"))
+    app = PolicyApp(served(version=3), replica=ReplicaIdentity("aaa", 1), refresh=Refresh("2026-11-22T20:00:00+00:00"))
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "serving", "status", "--watch", "--url", serve_http(app)]
     process = subprocess.Popen(command, cwd=PROJECT, stdout=theirs, stderr=theirs)
@@ -120,7 +122,7 @@ def test_an_unreachable_server_is_an_error_of_one_line() -> None:
 def test_model_describes_the_replica_and_its_counters() -> None:
     from tests.serving.policies import ask
 
-    app = PolicyApp(served(), replica=Replica("aaa", 2, pid=7, started_at="now"))
+    app = PolicyApp(served(), replica=ReplicaIdentity("aaa", 2, pid=7, started_at="now"))
     ask(app, body=b'{"observation": [0, 0, 1, 0]}')
     ask(app, body=b"nonsense")
     replica = json.loads(ask(app, "GET", "/model").body)["replica"]
