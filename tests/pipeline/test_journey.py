@@ -1,0 +1,93 @@
+"""The journey trains and promotes only what is missing, and reports a port that is taken or a command that fails."""
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from pipeline import journey
+from pipeline.journey import CommandFailed, PortTaken
+
+
+@pytest.fixture
+def registry():
+    """An HTTP server that answers MLflow's search for versions with the stages in its list."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            versions = [{"version": str(n), "current_stage": stage} for n, stage in enumerate(server.stages, 1)]
+            body = json.dumps({"model_versions": versions} if versions else {}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.stages = []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def commands(monkeypatch, registry):
+    """The commands that the journey would run; training registers a version."""
+    ran = []
+
+    def run(command):
+        ran.append(command[3:])
+        if command[3] == "train":
+            registry.stages.append("None")
+
+    monkeypatch.setattr(journey, "_run", run)
+    return ran
+
+
+def ensure_production(registry):
+    journey._ensure_production(f"http://127.0.0.1:{registry.server_port}")
+
+
+def test_without_a_version_one_is_trained_evaluated_and_promoted(registry, commands):
+    ensure_production(registry)
+    assert commands == [["train"], ["evaluate", "models:/cartpole-ppo/1"], ["promote", "1"]]
+
+
+def test_the_newest_version_is_promoted_if_none_is_in_production(registry, commands):
+    registry.stages = ["Archived", "None"]
+    ensure_production(registry)
+    assert commands == [["evaluate", "models:/cartpole-ppo/2"], ["promote", "2"]]
+
+
+def test_a_version_in_production_is_served_as_it_is(registry, commands):
+    registry.stages = ["Production", "None"]
+    ensure_production(registry)
+    assert not commands
+
+
+def test_a_port_that_is_taken_is_reported_before_anything_starts():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(PortTaken, match=f"Port {port} is taken. Choose another: make run MLFLOW_PORT=PORT"):
+            journey.journey(port, port, episodes=1)
+
+
+def test_a_command_that_fails_is_reported_with_its_exit_status():
+    with pytest.raises(CommandFailed) as caught:
+        journey._run([sys.executable, "-c", "raise SystemExit(3)"])
+    assert str(caught.value) == "`python -c 'raise SystemExit(3)'` ended with exit status 3."
+
+
+def test_the_waiting_process_imports_neither_mlflow_nor_torch_nor_ray():
+    script = "import sys, pipeline.journey; print({'ray', 'torch', 'mlflow', 'numpy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -1,0 +1,41 @@
+"""The evaluator raises a failed preflight export once it is known, and before the export of the best policy."""
+
+from concurrent.futures import Future
+
+import pytest
+
+from pipeline.config import TrainConfig
+from pipeline.export.errors import ExportFailed
+from pipeline.training.evaluator import Evaluator
+from pipeline.training.worker_process import WorkerProcess
+from pipeline.training.workspace import Workspace
+
+
+@pytest.fixture
+def evaluator(cartpole, tmp_path):
+    def evaluator(preflight=None, **settings):
+        return Evaluator(TrainConfig(**settings), cartpole, Workspace.create(tmp_path), WorkerProcess(), preflight)
+
+    return evaluator
+
+
+def test_the_target_is_the_configured_return_or_the_threshold_of_the_environment(evaluator, cartpole, tmp_path):
+    assert evaluator().target_return == cartpole.reward_threshold == 475
+    workspace = Workspace(tmp_path)
+    assert Evaluator(TrainConfig(target_return=20.0), cartpole, workspace, WorkerProcess()).target_return == 20
+
+
+def test_a_failed_preflight_is_raised_once_it_has_ended(evaluator):
+    preflight = Future()
+    evaluator = evaluator(preflight)
+    evaluator.check_preflight()
+    preflight.set_exception(ExportFailed("no"))
+    with pytest.raises(ExportFailed):
+        evaluator.check_preflight()
+
+
+def test_the_export_raises_a_failed_preflight_first(evaluator):
+    preflight = Future()
+    preflight.set_exception(ExportFailed("no"))
+    with pytest.raises(ExportFailed, match="so it could not be served: no"):
+        evaluator(preflight).export()
