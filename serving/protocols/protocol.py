@@ -91,7 +91,7 @@ class Protocol(ABC):
         `Response` costs 0.5 microseconds.
         """
 
-    def prepare(self, served: ServedPolicy) -> None:  # noqa: B027 - most protocols prepare nothing
+    def prepare(self, served: ServedPolicy) -> None:  # noqa: B027 - some protocols prepare nothing
         """Compute what this protocol needs for a version, before the version receives requests."""
 
     def error_body(self, error: ErrorResponse) -> bytes:

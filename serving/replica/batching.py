@@ -9,7 +9,7 @@ from typing import NamedTuple
 from serving.policy.tensors import Batch, joined
 from serving.replica.metrics import Metrics
 
-Act = Callable[[Batch], Batch]
+Compute = Callable[[Batch], Batch]
 """A policy: observations `[batch, *shape]` -> actions `[batch, *shape]`."""
 
 QUICK_S = 1e-3
@@ -52,7 +52,7 @@ class Batcher:
     """
 
     def __init__(
-        self, act: Act, batching: Batching, metrics: Metrics, *, gathers: bool = False, quick: bool = False
+        self, act: Compute, batching: Batching, metrics: Metrics, *, gathers: bool = False, quick: bool = False
     ) -> None:
         self._act = act
         self._batching = batching
