@@ -47,11 +47,11 @@ def promote_and_print(target: "Target", version: int, gate: "Gate") -> None:
 
 def print_promotion(promotion: "Promotion") -> None:
     """Print which version a stage or an alias has now."""
-    where = f"{promotion.target} of '{promotion.target.model}'"
+    target = f"The {promotion.target} of '{promotion.target.model}'"
     if promotion.replaced == promotion.version:
-        click.echo(f"Version {promotion.version} is already in {where}.")
+        click.echo(f"{target} already has version {promotion.version}.")
         return
     replaced = "" if promotion.replaced is None else f", replacing version {promotion.replaced}"
-    click.echo(f"Version {promotion.version} is now in {where}{replaced}.")
+    click.echo(f"{target} now has version {promotion.version}{replaced}.")
     uri = promotion.target.uri
     click.echo(f"Servers of {uri} load it; start one: python -m serving run --model-uri {uri}")
