@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.load import Load, load
+from serving.arguments import Arguments
 from serving.http.app import PolicyApp
 from serving.policy.bundle import Bundle
 from serving.policy.policy import Policy
@@ -111,7 +112,8 @@ def served(name: str) -> ServedPolicy:
 
 def serve(name: str, batching: Batching, port: int) -> None:
     """Serve until terminated."""
-    app = PolicyApp(served(name), batching=batching)
+    arguments = Arguments(max_batch_size=batching.max_batch_size, batch_wait_timeout_s=batching.wait_timeout_s)
+    app = PolicyApp(served(name), arguments)
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="error", access_log=False, lifespan="off")
 
 

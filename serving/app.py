@@ -15,7 +15,6 @@ from serving.protocols.open_inference.grpc import InferenceServicer
 from serving.ray import settings
 from serving.registry import tracking
 from serving.replica.auth import BearerToken, read_token
-from serving.replica.batching import Batching
 from serving.replica.identity import current_replica
 from serving.replica.metrics import Exporter
 from serving.rollout.watcher import Watcher
@@ -40,13 +39,8 @@ class PolicyReplica(InferenceServicer):
         start = await asyncio.to_thread(load_initial_policy, arguments, deployment)
         self._app = app = PolicyApp(
             start.served,
-            max_body_bytes=arguments.max_body_bytes,
-            max_observations=arguments.max_observations,
+            arguments,
             token=token,
-            max_ongoing_requests=arguments.max_ongoing_requests,
-            batching=Batching(arguments.max_batch_size, arguments.batch_wait_timeout_s),
-            autoscaled=arguments.autoscaling is not None,
-            play_sessions=arguments.play_sessions,
             refresh=start.refresh,
             replica=current_replica(arguments.num_replicas),
         )

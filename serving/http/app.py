@@ -8,6 +8,7 @@ import logging
 from http import HTTPStatus
 from time import perf_counter
 
+from serving.arguments import Arguments
 from serving.errors import RequestError
 from serving.http.asgi import (
     ClientGoneError,
@@ -20,7 +21,7 @@ from serving.http.asgi import (
     respond,
     respond_in_parts,
 )
-from serving.play.protocol import PLAY_SESSIONS, Play
+from serving.play.protocol import Play
 from serving.policy.errors import PolicyFailed
 from serving.policy.tensors import Batch
 from serving.protocols.errors import MethodNotAllowed, PathUnknown
@@ -33,14 +34,11 @@ from serving.replica.auth import BearerToken
 from serving.replica.batching import Batcher, Batching
 from serving.replica.errors import ObservationsTooMany, Overloaded
 from serving.replica.identity import Counts, ReplicaIdentity
-from serving.replica.limits import MAX_BODY_BYTES, MAX_OBSERVATIONS
 from serving.replica.metrics import Metrics
 from serving.replica.refresh_state import Refresh
 from serving.replica.served_policy import ServedPolicy
 
 logger = logging.getLogger(__name__)
-
-MAX_ONGOING_REQUESTS = 256
 
 
 class PolicyApp:
@@ -52,29 +50,26 @@ class PolicyApp:
     def __init__(
         self,
         served: ServedPolicy,
+        arguments: Arguments = Arguments(),  # noqa: B008 - immutable
         *,
-        max_body_bytes: int = MAX_BODY_BYTES,
-        max_observations: int = MAX_OBSERVATIONS,
         token: BearerToken | None = None,
-        max_ongoing_requests: int = MAX_ONGOING_REQUESTS,
-        batching: Batching = Batching(),  # noqa: B008 - immutable
-        autoscaled: bool = False,
-        play_sessions: int = PLAY_SESSIONS,
         refresh: Refresh = Refresh(),  # noqa: B008 - immutable
         replica: ReplicaIdentity = ReplicaIdentity(),  # noqa: B008 - immutable
     ) -> None:
         self.metrics = Metrics()
         self.counts = Counts()
         self.refresh = refresh
-        self.max_body_bytes = max_body_bytes
+        self.max_body_bytes = arguments.max_body_bytes
         self.token = token
-        self._max_observations = max_observations
-        self._max_ongoing_requests = max_ongoing_requests
+        self._max_observations = arguments.max_observations
+        self._max_ongoing_requests = arguments.max_ongoing_requests
         self._ongoing_requests = 0
-        self._batching = batching
-        self._autoscaled = autoscaled
-        self._native = NativeProtocol(max_observations, lambda: replica.describe(self.counts), lambda: self.refresh)
-        play = Play(play_sessions, lambda: self.served)
+        self._batching = Batching(arguments.max_batch_size, arguments.batch_wait_timeout_s)
+        self._autoscaled = arguments.autoscaling is not None
+        self._native = NativeProtocol(
+            arguments.max_observations, lambda: replica.describe(self.counts), lambda: self.refresh
+        )
+        play = Play(arguments.play_sessions, lambda: self.served)
         protocols = (self._native, ScoringProtocol(), InferenceProtocol(), play)
         self._protocols: tuple[Protocol, ...] = (*protocols, Documentation(protocols, closed=token is not None))
         self._route = functools.lru_cache(maxsize=64)(self._find_protocol)

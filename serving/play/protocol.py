@@ -10,9 +10,6 @@ from serving.protocols.openapi.parts import TEXT, Paths, error_responses, html, 
 from serving.protocols.protocol import Protocol, Request, Response
 from serving.replica.served_policy import Act, ServedPolicy
 
-PLAY_SESSIONS = 2
-"""The default number of concurrent sessions per replica."""
-
 PAGE, EVENTS = "/play", "/play/events"
 METHODS = {PAGE: ("GET", "HEAD"), EVENTS: ("GET",)}
 

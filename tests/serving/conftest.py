@@ -10,6 +10,7 @@ from unittest import mock
 import pytest
 import uvicorn
 
+from serving.arguments import Arguments
 from serving.http.app import PolicyApp
 from serving.policy.policy import Policy
 from tests.serving.policies import CARTPOLE_BUNDLE, Store, served
@@ -53,7 +54,7 @@ def policy() -> Policy:
 
 @pytest.fixture
 def app() -> PolicyApp:
-    return PolicyApp(served(), max_body_bytes=1000)
+    return PolicyApp(served(), Arguments(max_body_bytes=1000))
 
 
 @pytest.fixture

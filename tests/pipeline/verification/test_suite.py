@@ -17,6 +17,7 @@ from pipeline.verification.errors import ServerAnswered, ServesAnother
 from pipeline.verification.over_http import VerifiedServer, check_over_http
 from pipeline.verification.subject import Subject
 from pipeline.verification.suite import check_in_process
+from serving.arguments import Arguments
 from serving.http.app import PolicyApp
 from serving.policy.bundle import Bundle
 from serving.policy.policy import Policy
@@ -41,7 +42,7 @@ _SMALL = {
 @contextlib.contextmanager
 def answering(policy_bundle):
     """Serve a bundle as version 3, without Ray Serve and with a token required, and yield the URL."""
-    app = PolicyApp(served(policy_bundle), max_body_bytes=64 << 20, token=BearerToken(_TOKEN))
+    app = PolicyApp(served(policy_bundle), Arguments(max_body_bytes=64 << 20), token=BearerToken(_TOKEN))
     port = free_port()
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error", lifespan="off"))
     thread = threading.Thread(target=server.run)

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from serving.arguments import Arguments, Autoscaling
 from serving.http.app import PolicyApp
 from serving.policy.bundle import Bundle
 from serving.replica import batching
-from serving.replica.batching import Batching
 from serving.replica.served_policy import ServedPolicy
 from tests.serving.policies import (
     CARTPOLE_BUNDLE,
@@ -330,7 +330,7 @@ def test_a_version_that_is_replaced_during_a_request_computes_and_labels_its_res
 def test_an_overloaded_replica_rejects_a_request_before_it_decodes_the_body() -> None:
     policy = served()
     paused = Paused(policy)
-    app = PolicyApp(policy, max_ongoing_requests=1)
+    app = PolicyApp(policy, Arguments(max_ongoing_requests=1))
 
     async def overload() -> tuple[int, int]:
         request = asyncio.create_task(post(app, ONE))
@@ -344,7 +344,7 @@ def test_an_overloaded_replica_rejects_a_request_before_it_decodes_the_body() ->
 
 def test_requests_for_two_versions_never_share_a_batch() -> None:
     old, new = served(version=3), served(CONTRARY_BUNDLE, version=4)
-    app = PolicyApp(old, batching=Batching(16, 0.05))
+    app = PolicyApp(old, Arguments(max_batch_size=16, batch_wait_timeout_s=0.05))
 
     async def requests_around_a_promotion() -> list[tuple[bytes, bytes]]:
         tasks = [asyncio.create_task(post(app, b'{"observation": [0, 0, 1, 0]}')) for _ in range(2)]
@@ -392,7 +392,7 @@ def slow_policy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("slow_policy")
 def test_requests_beyond_the_limit_are_rejected_at_once_with_retry_after() -> None:
-    found = answers_together(PolicyApp(served(), max_ongoing_requests=2), *[ONE] * 3)
+    found = answers_together(PolicyApp(served(), Arguments(max_ongoing_requests=2)), *[ONE] * 3)
     assert [status for status, _, _ in found] == [200, 200, 503]
     _, headers, body = found[2]
     assert headers[b"retry-after"] == b"1"
@@ -404,7 +404,7 @@ def test_requests_beyond_the_limit_are_rejected_at_once_with_retry_after() -> No
 
 @pytest.mark.usefixtures("slow_policy")
 def test_rejected_and_failed_requests_do_not_count_as_ongoing() -> None:
-    app = PolicyApp(served(), max_ongoing_requests=1)
+    app = PolicyApp(served(), Arguments(max_ongoing_requests=1))
     for _ in range(3):
         assert [status for status, _, _ in answers_together(app, ONE, ONE)] == [200, 503]
         assert [status for status, _, _ in answers_together(app, b"hello")] == [400]
@@ -418,18 +418,18 @@ def with_measured_policy(app: PolicyApp) -> PolicyApp:
 
 
 def test_a_quick_policy_rejects_no_requests() -> None:
-    app = with_measured_policy(PolicyApp(served(), max_ongoing_requests=2))
+    app = with_measured_policy(PolicyApp(served(), Arguments(max_ongoing_requests=2)))
     assert [status for status, _, _ in answers_together(app, *[ONE] * 9)] == [200] * 9
 
 
 def test_a_policy_that_replaces_a_quick_one_rejects_no_requests() -> None:
-    app = with_measured_policy(PolicyApp(served(), max_ongoing_requests=2))
+    app = with_measured_policy(PolicyApp(served(), Arguments(max_ongoing_requests=2)))
     app.served = served()
     assert [status for status, _, _ in answers_together(app, *[ONE] * 9)] == [200] * 9
 
 
 def test_an_autoscaled_replica_limits_requests_even_with_a_quick_policy() -> None:
-    app = PolicyApp(served(), max_ongoing_requests=2, autoscaled=True)
+    app = PolicyApp(served(), Arguments(max_ongoing_requests=2, autoscaling=Autoscaling(target_ongoing_requests=1)))
     assert [status for status, _, _ in answers_together(app, ONE)] == [200]
     assert sorted(status for status, _, _ in answers_together(app, *[ONE] * 4)) == [200, 200, 503, 503]
 

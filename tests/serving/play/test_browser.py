@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from serving.arguments import Arguments
 from serving.http.app import PolicyApp
 from tests.browser import chromium
 from tests.serving.play.viewer import environments
@@ -90,7 +91,7 @@ def test_the_page_shows_each_step_and_a_promotion(
 
 
 def test_reduced_motion_starts_paused_and_a_full_server_is_reported(open_page: Callable[..., Any]) -> None:
-    app = PolicyApp(served(EXPLORING_BUNDLE), play_sessions=1)
+    app = PolicyApp(served(EXPLORING_BUNDLE), Arguments(play_sessions=1))
     calm, _ = open_page(app, reduced_motion="reduce")
     calm.get_by_role("button", name="Play").click()
     calm.get_by_text("Live", exact=True).wait_for()

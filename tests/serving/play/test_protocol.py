@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from serving.arguments import Arguments
 from serving.http.app import PolicyApp
 from serving.play.protocol import with_keep_alive
 from tests.serving.play.viewer import Viewer
@@ -27,7 +28,7 @@ def test_the_page_is_served_with_a_strict_security_policy(app: PolicyApp, method
 
 @pytest.mark.parametrize("path", ["/play", "/play/events"])
 def test_with_zero_sessions_the_paths_do_not_exist(path: str) -> None:
-    answer = ask(PolicyApp(served(), play_sessions=0), "GET", path)
+    answer = ask(PolicyApp(served(), Arguments(play_sessions=0)), "GET", path)
     assert (answer.status, answer.json()["error"]["code"]) == (404, "path_unknown")
 
 
@@ -37,7 +38,7 @@ def test_other_methods_are_rejected(app: PolicyApp) -> None:
 
 
 def test_sessions_beyond_the_limit_are_rejected_until_one_ends() -> None:
-    app = PolicyApp(served(EXPLORING_BUNDLE), play_sessions=1)
+    app = PolicyApp(served(EXPLORING_BUNDLE), Arguments(play_sessions=1))
 
     async def watch() -> None:
         first = Viewer(app)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from serving.arguments import Arguments
 from serving.http.app import PolicyApp
 from serving.policy.bundle import Bundle
 from serving.policy.errors import PolicyFailed
@@ -196,15 +197,15 @@ def test_requests_that_arrive_during_a_batch_form_the_next() -> None:
     "body", [b'{"observation": [0.3]}', b'{"observations": [[0.3], [-2]]}', b'{"observations": []}']
 )
 def test_responses_are_the_same_with_and_without_batching(body: bytes) -> None:
-    together = PolicyApp(served(STEERING_BUNDLE), batching=Batching(8, 0.001))
-    singly = PolicyApp(served(STEERING_BUNDLE), batching=Batching(1))
+    together = PolicyApp(served(STEERING_BUNDLE), Arguments(max_batch_size=8, batch_wait_timeout_s=0.001))
+    singly = PolicyApp(served(STEERING_BUNDLE), Arguments(max_batch_size=1))
     assert ask(together, body=body) == ask(singly, body=body)
 
 
 @pytest.mark.parametrize("body", [b'{"observation": [7]}', b'{"observation": [1, 2]}', b"hello"])
 def test_errors_are_the_same_with_and_without_batching(body: bytes) -> None:
-    together = PolicyApp(served(STEERING_BUNDLE), batching=Batching(8, 0.001))
-    singly = PolicyApp(served(STEERING_BUNDLE), batching=Batching(1))
+    together = PolicyApp(served(STEERING_BUNDLE), Arguments(max_batch_size=8, batch_wait_timeout_s=0.001))
+    singly = PolicyApp(served(STEERING_BUNDLE), Arguments(max_batch_size=1))
     assert ask(together, body=body) == ask(singly, body=body)
 
 
@@ -238,7 +239,7 @@ MIXED: dict[str, tuple[Bundle, list[dict[str, Any]]]] = {
 def test_requests_of_different_kinds_share_a_batch_and_get_their_usual_responses(kind: str) -> None:
     bundle, requests = MIXED[kind]
     bodies = [json.dumps(request).encode() for request in requests]
-    app = PolicyApp(served(bundle), batching=Batching(64, 0.05))
+    app = PolicyApp(served(bundle), Arguments(max_batch_size=64, batch_wait_timeout_s=0.05))
     found = [json.loads(body) for _, _, body in answers_together(app, *bodies)]
     expected = [json.loads(answer(served(bundle), body)) for body in bodies]
     assert found == expected

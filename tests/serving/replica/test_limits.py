@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from serving.arguments import Arguments
 from serving.http.app import PolicyApp
 from serving.policy.bundle import Bundle
 from serving.protocols.native.protocol import json_codec
@@ -13,7 +14,7 @@ ZERO = [0.0] * 4
 
 
 def test_a_request_holds_at_most_the_allowed_number_of_observations() -> None:
-    app = PolicyApp(served(), max_observations=3)
+    app = PolicyApp(served(), Arguments(max_observations=3))
     assert ask(app, body=json.dumps({"observations": [ZERO] * 3}).encode()).json() == {"actions": [0, 0, 0]}
     answer = ask(app, body=json.dumps({"observations": [ZERO] * 4}).encode())
     assert (answer.status, answer.json()["error"]) == (
@@ -41,7 +42,7 @@ class ListProtocol(Protocol):
 
 @pytest.mark.parametrize(("count", "answer"), [(3, (200, b"3")), (4, (413, b"observations_too_many"))])
 def test_the_limit_applies_to_every_protocol(count: int, answer: tuple[int, bytes]) -> None:
-    app = PolicyApp(served(), max_observations=3)
+    app = PolicyApp(served(), Arguments(max_observations=3))
     app._protocols = (ListProtocol(),)
     found = ask(app, "POST", "/list", json.dumps([ZERO] * count).encode())
     assert (found.status, found.body) == answer

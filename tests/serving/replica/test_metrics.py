@@ -1,5 +1,6 @@
 import time
 
+from serving.arguments import Arguments
 from serving.http.app import PolicyApp
 from serving.replica.metrics import DESCRIPTIONS, Metrics, Tally
 from tests.serving.policies import ask, served
@@ -20,7 +21,7 @@ def test_every_histogram_is_described() -> None:
 
 
 def test_requests_batches_and_errors_are_counted() -> None:
-    app = PolicyApp(served(), max_body_bytes=1000)
+    app = PolicyApp(served(), Arguments(max_body_bytes=1000))
     for body in (ONE, b'{"observations": [[0, 0, 1, 0], [0, 0, 1, 0]]}', b"hello", b"hello", b"{}"):
         ask(app, body=body)
     assert app.metrics.request_ms.cumulative()[-1] == ("+Inf", 2)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from serving.arguments import Arguments
 from serving.http.app import PolicyApp
 from tests.serving.invocations import (
     BODY,
@@ -161,7 +162,7 @@ def test_a_policy_that_fails_is_an_internal_error() -> None:
 
 
 def test_an_overloaded_server_is_temporarily_unavailable() -> None:
-    answer = invoke(PolicyApp(served(), max_ongoing_requests=0), BODY)
+    answer = invoke(PolicyApp(served(), Arguments.model_construct(max_ongoing_requests=0)), BODY)
     assert (answer.status, answer.json()["error_code"]) == (503, "TEMPORARILY_UNAVAILABLE")
     assert answer.headers["retry-after"] == "1"
 

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
+from serving.arguments import Arguments
 from serving.errors import http_errors
 from serving.http.app import PolicyApp
 from serving.policy.bundle import Bundle
@@ -89,7 +90,7 @@ def test_the_csv_example_works_unchanged(app: PolicyApp) -> None:
 
 
 def test_play_is_not_described_where_it_is_turned_off() -> None:
-    assert "/play" not in document_of(PolicyApp(served(), play_sessions=0))["paths"]
+    assert "/play" not in document_of(PolicyApp(served(), Arguments(play_sessions=0)))["paths"]
 
 
 def test_the_native_errors_are_those_that_no_other_protocol_defines(app: PolicyApp) -> None:
