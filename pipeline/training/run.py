@@ -5,6 +5,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline import signals
 from pipeline.bundle import preflight
 from pipeline.config import TrainConfig
 from pipeline.environments import make as environments
@@ -126,6 +127,7 @@ class _Run:
             self.ray.stop()
             recording = self.workspace.recording if best.recording.result() else None
             registration.upload_figures(queue, best.evaluation, recording)
+        signals.check()
         return registration.register(self.workspace.bundle, best.evaluation, best.step)
 
     def _timed(self, loop: Loop, queue: MetricQueue) -> BestPolicy:

@@ -233,5 +233,6 @@ class _TuningRun:
             trial_runs.NUMBER_TAG: str(best_trial.number),
             trial_runs.SETTINGS_TAG: json.dumps(dict(best_trial.settings)),
         }
+        signals.check()
         trained = registration.register(workspace.bundle, policy.evaluation, policy.step, lineage)
         return Tuned(trained, best_trial, settings)
