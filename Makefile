@@ -89,9 +89,9 @@ bench-scale: setup ## Environment steps per second with 0, 1 and 2 environment r
 bench-protocols: setup ## What each protocol costs: native, Open Inference Protocol over HTTP and gRPC.
 	@$(BIN)/python -m benchmarks.protocols
 
-protos: setup ## Generate the modules of serving/protocols/open_inference/protos anew.
+protos: setup ## Generate the module of serving/protocols/open_inference/protos anew.
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group protos
-	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. serving/protocols/open_inference/protos/*.proto
+	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. serving/protocols/open_inference/protos/*.proto
 
 bench-batching: setup ## From which policy on dynamic batching pays.
 	@$(BIN)/python -m benchmarks.batching

@@ -19,9 +19,7 @@ from serving.ray.drain import drain_proxies
 from serving.ray.errors import ClusterUnreachable, DeploymentFailed, GrpcNotStarted, PortTaken
 from serving.ray.stopping import restore_handlers
 
-SERVICER_FUNCTION = (
-    "serving.protocols.open_inference.protos.inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server"
-)
+SERVICER_FUNCTION = "serving.protocols.open_inference.grpc_service.add_GRPCInferenceServiceServicer_to_server"
 """The function that registers the gRPC service with Serve."""
 
 POLL_S = 0.05

@@ -12,9 +12,9 @@ import requests
 import yaml
 
 from serving.protocols.open_inference.protos import inference_pb2 as pb
-from serving.protocols.open_inference.protos.inference_pb2_grpc import GRPCInferenceServiceStub
 from serving.ray.cluster import SERVICER_FUNCTION
 from serving.ray.settings import serve_settings
+from tests.serving.grpc_stub import Stub
 from tests.serving.policies import Store
 from tests.workshop import PROJECT, Workshop, answers, await_true, free_port
 
@@ -61,6 +61,6 @@ def test_serve_deploy_starts_the_application_of_the_config_file(shop: Workshop, 
     await_true(lambda: answers(f"{url}/model"), "the application answers", 90)
     assert requests.post(url, json={"observation": [0, 0, 1, 0]}, timeout=5).json() == {"action": 1}
     with grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
-        stub = GRPCInferenceServiceStub(channel)  # type: ignore[no-untyped-call]
+        stub = Stub(channel)
         assert stub.ModelReady(pb.ModelReadyRequest(name="cartpole-ppo"), timeout=5, wait_for_ready=True).ready
     assert "target_ongoing_requests: 8" in shop.run(str(SCRIPTS / "serve"), "config").stdout

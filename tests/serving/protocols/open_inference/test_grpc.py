@@ -9,15 +9,14 @@ from typing import Any
 import grpc
 import pytest
 
+from serving.arguments import Arguments
 from serving.http.app import PolicyApp
 from serving.policy.bundle import Bundle
 from serving.protocols.open_inference.grpc import InferenceServicer
+from serving.protocols.open_inference.grpc_service import add_GRPCInferenceServiceServicer_to_server
 from serving.protocols.open_inference.protos import inference_pb2 as pb
-from serving.protocols.open_inference.protos.inference_pb2_grpc import (
-    GRPCInferenceServiceStub,
-    add_GRPCInferenceServiceServicer_to_server,
-)
 from serving.replica.auth import BearerToken
+from tests.serving.grpc_stub import Stub
 from tests.serving.policies import (
     CARTPOLE_BUNDLE,
     COUNTING_BUNDLE,
@@ -67,7 +66,7 @@ def serve_grpc() -> Iterator[Callable[[PolicyApp], Any]]:
 
     def start(app: PolicyApp) -> Any:
         servers.append(Server(app))
-        return GRPCInferenceServiceStub(servers[-1].channel)  # type: ignore[no-untyped-call]
+        return Stub(servers[-1].channel)
 
     yield start
     for server in servers:
@@ -209,7 +208,7 @@ FP16 = pb.ModelInferRequest.InferInputTensor(name="observations", datatype="FP16
 def test_an_error_has_its_status_and_message(
     serve_grpc: Callable[[PolicyApp], Any], bundle: Bundle, asked: Any, code: object, message: str
 ) -> None:
-    app = PolicyApp(served(bundle), max_body_bytes=1000)
+    app = PolicyApp(served(bundle), Arguments(max_body_bytes=1000))
     with pytest.raises(grpc.RpcError) as refused:
         serve_grpc(app).ModelInfer(asked)
     assert (refused.value.code(), refused.value.details()) == (code, message)
@@ -228,7 +227,7 @@ def test_other_models_are_not_ready(serve_grpc: Callable[[PolicyApp], Any]) -> N
 
 
 def test_requests_beyond_the_limit_are_rejected(serve_grpc: Callable[[PolicyApp], Any]) -> None:
-    app = PolicyApp(served(), max_ongoing_requests=1)
+    app = PolicyApp(served(), Arguments(max_ongoing_requests=1))
     app._ongoing_requests = 1  # before the policy is measured as quick
     with pytest.raises(grpc.RpcError) as refused:
         serve_grpc(app).ModelInfer(request(1, 4, floats=[0] * 4))

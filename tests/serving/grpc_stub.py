@@ -1,0 +1,19 @@
+"""A gRPC client of the Open Inference Protocol."""
+
+import grpc
+from google.protobuf.message_factory import GetMessageClass
+
+from serving.protocols.open_inference.grpc_service import SERVICE
+
+
+class Stub:
+    """Has a method per RPC, which takes the request, and options of the call such as `timeout` and `metadata`."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        for rpc in SERVICE.methods:
+            call = channel.unary_unary(
+                f"/{SERVICE.full_name}/{rpc.name}",
+                request_serializer=GetMessageClass(rpc.input_type).SerializeToString,
+                response_deserializer=GetMessageClass(rpc.output_type).FromString,
+            )
+            setattr(self, rpc.name, call)
