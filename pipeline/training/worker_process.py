@@ -57,7 +57,7 @@ class WorkerProcess(Executor):
 
     def __init__(self) -> None:
         self._pool: ProcessPoolExecutor | None = None
-        self._lifeline: Connection | None = None
+        self._parent_end: Connection | None = None
         self._latest: Future[Any] | None = None
 
     @property
@@ -70,15 +70,17 @@ class WorkerProcess(Executor):
         if not config.is_one_process or os.cpu_count() == 1:
             return
         context = multiprocessing.get_context("spawn")
-        theirs, self._lifeline = context.Pipe(duplex=False)
-        self._pool = ProcessPoolExecutor(1, context, _initialize, (theirs, config.torch_num_threads))
+        worker_end, self._parent_end = context.Pipe(duplex=False)
+        # If this process is killed, multiprocessing's resource tracker warns about the pool's semaphores.
+        os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
+        self._pool = ProcessPoolExecutor(1, context, _initialize, (worker_end, config.torch_num_threads))
         # A terminal sends Ctrl-C to every process of its group. The worker inherits the mask, so it ignores SIGINT.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self._pool.submit(os.getpid)  # the first call starts the process
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        theirs.close()
+        worker_end.close()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run a function in the worker if it is idle, or else in this process when the result is needed."""
@@ -94,15 +96,15 @@ class WorkerProcess(Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002  # the base class's signature
         """End the worker at once, whatever it is computing."""
-        if self._pool is not None and self._lifeline is not None:
-            self._lifeline.close()
+        if self._pool is not None and self._parent_end is not None:
+            self._parent_end.close()
             self._pool.shutdown(wait, cancel_futures=cancel_futures)
 
 
-def _initialize(lifeline: Connection, num_threads: int) -> None:
-    """Prepare the worker: it exits when the other end of `lifeline` closes, and imports what its calls will need."""
+def _initialize(worker_end: Connection, num_threads: int) -> None:
+    """Prepare the worker: it exits when the parent's end of the pipe closes, and imports what its calls will need."""
     gc.set_threshold(100_000, 50, 100)  # as in pipeline/__main__.py
-    threading.Thread(target=_exit_at_end_of, args=(lifeline,), daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(worker_end,), daemon=True).start()
     import torch
 
     from pipeline.bundle import assemble, preflight  # noqa: F401  # the calls need them
@@ -110,9 +112,9 @@ def _initialize(lifeline: Connection, num_threads: int) -> None:
     torch.set_num_threads(num_threads)
 
 
-def _exit_at_end_of(lifeline: Connection) -> None:
+def _exit_with_parent(worker_end: Connection) -> None:
     with suppress(EOFError, OSError):
-        lifeline.recv_bytes()
+        worker_end.recv_bytes()
     os._exit(0)
 
 

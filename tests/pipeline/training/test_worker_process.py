@@ -87,6 +87,7 @@ def test_the_worker_ignores_ctrl_c_and_its_death_loses_no_call(tmp_path):
         process.start(TrainConfig())
         pid, _ = process.submit(pid_and, 1).result()
         assert pid != os.getpid()
+        assert signal.SIGINT in process.submit(signal.pthread_sigmask, signal.SIG_BLOCK, ()).result()
         os.kill(pid, signal.SIGINT)
         assert process.submit(pid_and, 2).result() == (pid, 2)
         unfinished = process.submit(wait_for, tmp_path / "go")
@@ -114,7 +115,7 @@ def test_the_worker_ends_with_the_program(end, busy):
     while Path(f"/proc/{pid}").exists():
         assert time.monotonic() < deadline, "the worker outlived the program"
         time.sleep(0.05)
-    assert "Traceback" not in done.stderr
+    assert not done.stderr
 
 
 def test_an_evaluation_is_the_same_wherever_its_halves_are_played(worker, cartpole, build_policy):
