@@ -10,13 +10,13 @@ from http import HTTPStatus
 from typing import Any, Protocol, TypeVar
 
 import grpc
-from ray.serve.grpc_util import RayServegRPCContext
+from ray.serve.grpc_util import RayServegRPCContext as Context
 
 from serving.policy.spaces import Json
-from serving.protocols.open_inference.datatypes import DTYPES, InputTensor, OutputTensor, TensorInfo
+from serving.protocols.open_inference.datatypes import DTYPES, InputTensor, OutputTensor
 from serving.protocols.open_inference.errors import InferenceInvalid
-from serving.protocols.open_inference.http import EXTENSIONS, SERVER_NAME, server_version
-from serving.protocols.open_inference.model import PLATFORM, InferenceModel, InferenceRequest
+from serving.protocols.open_inference.http import server_metadata
+from serving.protocols.open_inference.model import InferenceModel, InferenceRequest
 from serving.protocols.open_inference.protos import inference_pb2 as pb
 from serving.protocols.protocol import ErrorResponse
 from serving.replica.auth import BearerToken
@@ -68,37 +68,25 @@ class InferenceServicer:
 
     _app: Application
 
-    async def ServerLive(
-        self,
-        request: pb.ServerLiveRequest,  # noqa: ARG002
-        grpc_context: RayServegRPCContext,  # noqa: ARG002
-    ) -> pb.ServerLiveResponse:
+    async def ServerLive(self, request: pb.ServerLiveRequest, grpc_context: Context) -> pb.ServerLiveResponse:
         """Return that the server is alive."""
         return pb.ServerLiveResponse(live=True)
 
-    async def ServerReady(
-        self,
-        request: pb.ServerReadyRequest,  # noqa: ARG002
-        grpc_context: RayServegRPCContext,  # noqa: ARG002
-    ) -> pb.ServerReadyResponse:
+    async def ServerReady(self, request: pb.ServerReadyRequest, grpc_context: Context) -> pb.ServerReadyResponse:
         """Return that the server is ready: a replica without a policy receives no requests."""
         return pb.ServerReadyResponse(ready=True)
 
     async def ServerMetadata(
-        self,
-        request: pb.ServerMetadataRequest,  # noqa: ARG002
-        grpc_context: RayServegRPCContext,
+        self, request: pb.ServerMetadataRequest, grpc_context: Context
     ) -> pb.ServerMetadataResponse:
         """Return the name, version and extensions of the server."""
 
         async def described(_: InferenceModel, __: Act) -> pb.ServerMetadataResponse:
-            return pb.ServerMetadataResponse(name=SERVER_NAME, version=server_version(), extensions=EXTENSIONS)
+            return pb.ServerMetadataResponse(**server_metadata())
 
         return await self._answer(described, pb.ServerMetadataResponse, grpc_context)
 
-    async def ModelReady(
-        self, request: pb.ModelReadyRequest, grpc_context: RayServegRPCContext
-    ) -> pb.ModelReadyResponse:
+    async def ModelReady(self, request: pb.ModelReadyRequest, grpc_context: Context) -> pb.ModelReadyResponse:
         """Return that a model is ready, if it is the served one; otherwise the status is NOT_FOUND."""
 
         async def ready(model: InferenceModel, _: Act) -> pb.ModelReadyResponse:
@@ -107,20 +95,16 @@ class InferenceServicer:
 
         return await self._answer(ready, pb.ModelReadyResponse, grpc_context)
 
-    async def ModelMetadata(
-        self, request: pb.ModelMetadataRequest, grpc_context: RayServegRPCContext
-    ) -> pb.ModelMetadataResponse:
+    async def ModelMetadata(self, request: pb.ModelMetadataRequest, grpc_context: Context) -> pb.ModelMetadataResponse:
         """Return the tensors of a model, if it is the served one; otherwise the status is NOT_FOUND."""
 
         async def described(model: InferenceModel, _: Act) -> pb.ModelMetadataResponse:
             model.check(request.name, request.version)
-            return _describe(model)
+            return pb.ModelMetadataResponse(**model.metadata())
 
         return await self._answer(described, pb.ModelMetadataResponse, grpc_context)
 
-    async def ModelInfer(
-        self, request: pb.ModelInferRequest, grpc_context: RayServegRPCContext
-    ) -> pb.ModelInferResponse:
+    async def ModelInfer(self, request: pb.ModelInferRequest, grpc_context: Context) -> pb.ModelInferResponse:
         """Return the output tensors for input tensors."""
 
         async def inferred(model: InferenceModel, act: Act) -> pb.ModelInferResponse:
@@ -139,7 +123,7 @@ class InferenceServicer:
         self,
         answer: Callable[[InferenceModel, Act], Awaitable[Message]],
         empty: Callable[[], Message],
-        context: RayServegRPCContext,
+        context: Context,
     ) -> Message:
         """Return the response of one policy, or an empty one and set the status of the error.
 
@@ -148,18 +132,14 @@ class InferenceServicer:
         served, token = self._app.served, self._app.token
         try:
             if token is not None:
-                token.check("", _headers(context))
+                metadata = context.invocation_metadata()
+                token.check("", [(key.encode(), value.encode()) for key, value in metadata if isinstance(value, str)])
             return await answer(served.prepared(InferenceModel), served.act)
         except Exception as exception:  # noqa: BLE001 - the client receives a status, the log the traceback
             error = self._app.error_response(exception)
             context.set_code(CODES.get(error.status, grpc.StatusCode.INVALID_ARGUMENT))
             context.set_details(error.message)
             return empty()
-
-
-def _headers(context: RayServegRPCContext) -> list[tuple[bytes, bytes]]:
-    """Return the metadata of the call as HTTP headers."""
-    return [(key.encode(), value.encode()) for key, value in context.invocation_metadata() if isinstance(value, str)]
 
 
 async def _infer(request: pb.ModelInferRequest, model: InferenceModel, act: Act) -> pb.ModelInferResponse:
@@ -170,21 +150,17 @@ async def _infer(request: pb.ModelInferRequest, model: InferenceModel, act: Act)
     response = pb.ModelInferResponse(model_name=model.name, model_version=model.version, id=request.id)
     if prepared.state_reset:
         response.parameters["state_reset"].bool_param = True
-    _write(outputs, response, raw=bool(request.raw_input_contents) or any(_only_raw(each) for each in outputs))
+    only_raw = any(tensor.datatype not in CONTENTS for tensor in outputs)
+    _write(outputs, response, raw=only_raw or bool(request.raw_input_contents))
     return response
 
 
 def _inputs(request: pb.ModelInferRequest) -> list[InputTensor]:
-    raw = request.raw_input_contents
-    if not raw:
-        return [_input(each, _elements(each)) for each in request.inputs]
-    if len(raw) != len(request.inputs):
-        raise InferenceInvalid("raw_input_contents", f"{len(raw)} tensors", f"{len(request.inputs)}, one per input")
-    return [_input(each, content) for each, content in zip(request.inputs, raw, strict=True)]
-
-
-def _input(tensor: Any, elements: bytes | list[Json]) -> InputTensor:
-    return InputTensor(tensor.name, tensor.datatype, tuple(tensor.shape), elements)
+    raw, inputs = request.raw_input_contents, request.inputs
+    if raw and len(raw) != len(inputs):
+        raise InferenceInvalid("raw_input_contents", f"{len(raw)} tensors", f"{len(inputs)}, one per input")
+    contents = zip(inputs, raw or map(_elements, inputs), strict=True)
+    return [InputTensor(each.name, each.datatype, tuple(each.shape), elements) for each, elements in contents]
 
 
 def _elements(tensor: Any) -> list[Json]:
@@ -199,10 +175,6 @@ def _parameter(parameter: pb.InferParameter) -> Json:
     return getattr(parameter, choice) if choice else None
 
 
-def _only_raw(tensor: OutputTensor) -> bool:
-    return tensor.datatype not in CONTENTS
-
-
 def _write(outputs: Iterable[OutputTensor], response: pb.ModelInferResponse, *, raw: bool) -> None:
     """Add tensors to a response, either raw or in the typed fields."""
     for tensor in outputs:
@@ -211,17 +183,3 @@ def _write(outputs: Iterable[OutputTensor], response: pb.ModelInferResponse, *, 
             response.raw_output_contents.append(tensor.array.tobytes())
         else:
             getattr(added.contents, CONTENTS[tensor.datatype]).extend(tensor.array.ravel().tolist())
-
-
-def _describe(model: InferenceModel) -> pb.ModelMetadataResponse:
-    return pb.ModelMetadataResponse(
-        name=model.name,
-        versions=[model.version],
-        platform=PLATFORM,
-        inputs=map(_metadata, model.inputs),
-        outputs=map(_metadata, model.outputs),
-    )
-
-
-def _metadata(tensor: TensorInfo) -> pb.ModelMetadataResponse.TensorMetadata:
-    return pb.ModelMetadataResponse.TensorMetadata(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)

@@ -10,7 +10,7 @@ from serving.protocols.open_inference.protos import inference_pb2 as pb
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
 
-def add_GRPCInferenceServiceServicer_to_server(servicer: Any, server: Any) -> None:  # noqa: N802 - as protoc names it
+def add_GRPCInferenceServiceServicer_to_server(servicer: Any, server: Any) -> None:
     """Add the service to a server; each RPC calls the method of `servicer` with its name.
 
     Ray Serve imports this function by its path, which `grpc_servicer_functions` of Serve's gRPC options holds.

@@ -5,14 +5,13 @@ Specification: github.com/kserve/open-inference-protocol, inference_rest.md. The
 
 import functools
 import importlib.metadata
-from typing import NamedTuple
 
 import orjson
 
 from serving.policy.spaces import Json
 from serving.protocols.errors import PathUnknown
 from serving.protocols.open_inference.json_form import JSON_LENGTH, read_request, write_response
-from serving.protocols.open_inference.model import PLATFORM, InferenceModel
+from serving.protocols.open_inference.model import InferenceModel
 from serving.protocols.open_inference.paths import inference_paths
 from serving.protocols.openapi.parts import Paths
 from serving.protocols.protocol import ErrorResponse, Protocol, Request, Response
@@ -22,17 +21,6 @@ ROOT = "/v2"
 MODELS = f"{ROOT}/models/"
 READ, INFER = ("GET", "HEAD"), ("POST",)
 PATHS = ("/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/NAME[/versions/VERSION][/ready or /infer]")
-SERVER_NAME = "ray-serve-policies"
-EXTENSIONS = ("binary_tensor_data",)
-
-
-class ModelPath(NamedTuple):
-    """The parts of a path below `/v2/models/`."""
-
-    name: str
-    version: str | None
-    action: str
-    """`infer`, `ready`, or empty for the metadata."""
 
 
 class InferenceProtocol(Protocol):
@@ -51,12 +39,12 @@ class InferenceProtocol(Protocol):
     async def answer(self, request: Request, served: ServedPolicy, act: Act) -> Response:
         """Answer a request. Raises ServingError."""
         if not request.path.startswith(MODELS):
-            return _json(_server_information(request.path))
-        model, requested = served.prepared(InferenceModel), _parse(request.path)
-        model.check(requested.name, requested.version)
-        if requested.action == "infer":
+            return Response(orjson.dumps(_server_information(request.path)))
+        model, (name, version, action) = served.prepared(InferenceModel), _parse(request.path)
+        model.check(name, version)
+        if action == "infer":
             return await _infer(request, model, act)
-        return _json({"name": model.name, "ready": True} if requested.action == "ready" else _metadata(model))
+        return Response(orjson.dumps({"name": name, "ready": True} if action == "ready" else model.metadata()))
 
     def error_body(self, error: ErrorResponse) -> bytes:
         """Return the JSON body of an error in the protocol's form."""
@@ -67,19 +55,10 @@ class InferenceProtocol(Protocol):
         return inference_paths(served)
 
 
-def server_version() -> str:
-    """Return the version in the server's metadata, which is the version of Ray."""
-    return importlib.metadata.version("ray")
-
-
-def _metadata(model: InferenceModel) -> dict[str, Json]:
-    return {
-        "name": model.name,
-        "versions": [model.version],
-        "platform": PLATFORM,
-        "inputs": [tensor._asdict() for tensor in model.inputs],
-        "outputs": [tensor._asdict() for tensor in model.outputs],
-    }
+def server_metadata() -> dict[str, Json]:
+    """Return the members of the protocol's server metadata response; the version is that of Ray."""
+    version = importlib.metadata.version("ray")
+    return {"name": "ray-serve-policies", "version": version, "extensions": ["binary_tensor_data"]}
 
 
 async def _infer(request: Request, model: InferenceModel, act: Act) -> Response:
@@ -99,7 +78,7 @@ async def _infer(request: Request, model: InferenceModel, act: Act) -> Response:
 
 def _server_information(path: str) -> dict[str, Json]:
     if path == ROOT:
-        return {"name": SERVER_NAME, "version": server_version(), "extensions": EXTENSIONS}
+        return server_metadata()
     if path == f"{ROOT}/health/live":
         return {"live": True}
     if path == f"{ROOT}/health/ready":
@@ -108,15 +87,12 @@ def _server_information(path: str) -> dict[str, Json]:
 
 
 @functools.lru_cache(maxsize=64)
-def _parse(path: str) -> ModelPath:
+def _parse(path: str) -> tuple[str, str | None, str]:
+    """Return the model's name, its version if given, and the action: `infer`, `ready`, or "" for the metadata."""
     name, *rest = path.removeprefix(MODELS).split("/")
     version = None
     if rest[:1] == ["versions"] and len(rest) > 1:
         version, rest = rest[1], rest[2:]
     if rest not in ([], ["ready"], ["infer"]):
         raise PathUnknown(path, PATHS)
-    return ModelPath(name, version, "".join(rest))
-
-
-def _json(content: dict[str, Json]) -> Response:
-    return Response(orjson.dumps(content))
+    return name, version, "".join(rest)

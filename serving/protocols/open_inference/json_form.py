@@ -51,13 +51,6 @@ class Layout(NamedTuple):
     all_binary: bool
 
 
-class EncodedResponse(NamedTuple):
-    """The body of a response; `json_length` is None if it is JSON only."""
-
-    body: bytes
-    json_length: int | None
-
-
 def read_request(body: bytes, headers: Mapping[bytes, bytes]) -> JsonRequest:
     """Return the content of a request. Raises InferenceInvalid with the path of the invalid part."""
     length = headers.get(JSON_LENGTH)
@@ -73,8 +66,13 @@ def read_request(body: bytes, headers: Mapping[bytes, bytes]) -> JsonRequest:
     return JsonRequest(request, layout.binary, layout.all_binary)
 
 
-def write_response(response: dict[str, Json], outputs: Iterable[OutputTensor], request: JsonRequest) -> EncodedResponse:
-    """Return the body of a response with its outputs. In JSON, infinite numbers and NaN become null."""
+def write_response(
+    response: dict[str, Json], outputs: Iterable[OutputTensor], request: JsonRequest
+) -> tuple[bytes, int | None]:
+    """Return the body of a response with its outputs, and the length of its JSON, which is None if no bytes follow.
+
+    In JSON, infinite numbers and NaN become null.
+    """
     described, contents = [], []
     for name, datatype, array in outputs:
         one: dict[str, Json] = {"name": name, "datatype": datatype, "shape": array.shape}
@@ -85,7 +83,7 @@ def write_response(response: dict[str, Json], outputs: Iterable[OutputTensor], r
             one["data"] = array.ravel().tolist()
         described.append(one)
     header = orjson.dumps({**response, "outputs": described})
-    return EncodedResponse(b"".join((header, *contents)), len(header) if contents else None)
+    return b"".join((header, *contents)), len(header) if contents else None
 
 
 def _json_size(length: bytes, available: int) -> int:
@@ -99,7 +97,8 @@ def _layout(header: bytes, available: int) -> Layout:
     """Return the content of a body's JSON that is followed by `available` bytes."""
     request = _parsed(header)
     parameters = dict(_optional(request, "", "parameters", dict, {}))
-    all_binary = _flag(parameters.pop(ALL_BINARY, False), f"parameters.{ALL_BINARY}")
+    all_binary = ALL_BINARY in parameters and _required(parameters, "parameters", ALL_BINARY, bool)
+    parameters.pop(ALL_BINARY, None)
     inputs, position = [], 0
     for index, each in enumerate(_required(request, "", "inputs", list)):
         tensor, position = _input(each, f"inputs[{index}]", position, available)
@@ -166,8 +165,7 @@ def _output(value: Json, path: str) -> tuple[str, bool | None]:
     for key in parameters:
         if key != BINARY:
             raise InferenceInvalid(f"{path}.parameters", f"an object with {describe(key)}", f"only {BINARY}")
-    flag = parameters.get(BINARY)
-    return _required(value, path, "name", str), None if flag is None else _flag(flag, f"{path}.parameters.{BINARY}")
+    return _required(value, path, "name", str), _optional(parameters, f"{path}.parameters", BINARY, bool, None)
 
 
 def _id(request: dict[str, Json]) -> str:
@@ -179,7 +177,7 @@ def _id(request: dict[str, Json]) -> str:
     return identifier
 
 
-NAMES: dict[type, str] = {dict: "an object", list: "a list", str: "a string"}
+NAMES: dict[type, str] = {dict: "an object", list: "a list", str: "a string", bool: "true or false"}
 
 
 def _optional(value: dict[str, Json], path: str, key: str, kind: type, default: Any) -> Any:
@@ -192,9 +190,3 @@ def _required(value: dict[str, Json], path: str, key: str, kind: type) -> Any:
         return found
     where = f"{path}.{key}" if path else key
     raise InferenceInvalid(where, describe(found) if key in value else "missing", NAMES[kind])
-
-
-def _flag(value: Json, path: str) -> bool:
-    if type(value) is not bool:
-        raise InferenceInvalid(path, describe(value), "true or false")
-    return value

@@ -63,7 +63,8 @@ class InferenceModel:
         self._readers = self._observations | self._states
         self._actions = tuple(leaf.tensor(ACTION) for leaf in leaves(policy.action_space))
         self._details = frozenset(policy.details)
-        self._empty = {name: each[:0] for name, each in _outputs(policy).items()}
+        example = policy.run(interface.example(1), (*interface.required_outputs, *policy.details))
+        self._empty = {name: each[:0] for name, each in example.items()}
         self._datatypes = {name: DATATYPES[each.dtype.name] for name, each in self._empty.items()}
         self._all = tuple(self._empty)
         self._floats = tuple(name for name in self._actions if self._empty[name].dtype.kind == "f")
@@ -78,6 +79,14 @@ class InferenceModel:
             raise ModelNotServed(name, self.name)
         if version and version != self.version:
             raise VersionNotServed(self.name, version, self.version)
+
+    def metadata(self) -> dict[str, Json]:
+        """Return the members of the protocol's metadata response."""
+        tensors = {
+            "inputs": [each._asdict() for each in self.inputs],
+            "outputs": [each._asdict() for each in self.outputs],
+        }
+        return {"name": self.name, "versions": [self.version], "platform": PLATFORM, **tensors}
 
     def decode(self, request: InferenceRequest) -> DecodedRequest:
         """Return the batch of a request. Raises RequestError with the name of the invalid part."""
@@ -159,10 +168,6 @@ def _check_parameters(parameters: dict[str, Json]) -> None:
 
 def _state(shape: tuple[int, ...]) -> Leaf:
     return Leaf("", spaces.Box(-np.inf, np.inf, shape, np.float32))
-
-
-def _outputs(policy: Policy) -> Tensors:
-    return policy.run(policy.interface.example(1), (*policy.interface.required_outputs, *policy.details))
 
 
 def _info(name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> TensorInfo:

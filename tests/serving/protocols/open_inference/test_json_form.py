@@ -51,10 +51,10 @@ def test_each_output_is_written_in_the_requested_form() -> None:
         OutputTensor("a", "FP32", np.array([[1.5, np.inf]], np.float32)),
         OutputTensor("b", "INT64", np.array([1, 2])),
     ]
-    written = write_response({"model_name": "m"}, outputs, request)
-    assert written.json_length is not None
-    assert written.body[written.json_length :] == np.array([1, 2], "<i8").tobytes()
-    assert json.loads(written.body[: written.json_length]) == {
+    written, json_length = write_response({"model_name": "m"}, outputs, request)
+    assert json_length is not None
+    assert written[json_length:] == np.array([1, 2], "<i8").tobytes()
+    assert json.loads(written[:json_length]) == {
         "model_name": "m",
         "outputs": [
             {"name": "a", "datatype": "FP32", "shape": [1, 2], "data": [1.5, None]},
