@@ -21,6 +21,7 @@ from pipeline.registry.target import STAGES, Target
 from pipeline.tracking import run as tracking
 from serving.errors import ServingError
 from serving.policy.policy import Policy
+from serving.policy.spaces import space_differences
 from serving.registry.model_version import ModelVersion
 from serving.registry.registry import fetch, resolve
 from serving.registry.tracking import check_tracking_server, stage_warnings_ignored
@@ -182,23 +183,14 @@ def _judge(
             champion_policy = Policy.load(fetch(resolve(f"models:/{target.model}/{champion}")))
         except ServingError as error:
             return None, [f"the champion, version {champion}, cannot be loaded for the comparison: {error}"]
-        differences = _space_differences(policy, champion_policy)
-        if differences:
-            return None, differences
+        if differences := space_differences(policy, champion_policy):
+            return None, [f"its {role} space is {new}, the champion's is {old}" for role, new, old in differences]
     try:
         environment = environments.of_policy(policy)
     except PipelineError as error:
         return None, [f"it cannot be evaluated here: {error}"]
     verdict = _compare(policy, champion_policy, environment, _threshold(gate, challenger, environment), gate)
     return verdict, verdict.objections
-
-
-def _space_differences(challenger: Policy, champion: Policy) -> list[str]:
-    pairs = (
-        ("observation", challenger.observation_space, champion.observation_space),
-        ("action", challenger.action_space, champion.action_space),
-    )
-    return [f"its {role} space is {new}, the champion's is {old}" for role, new, old in pairs if new != old]
 
 
 def _compare(

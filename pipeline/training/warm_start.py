@@ -12,6 +12,7 @@ from pipeline.rllib.trainer import Trainer
 from pipeline.tracking import run as tracking
 from pipeline.training.errors import CannotContinueFrom
 from serving.policy.policy import Policy
+from serving.policy.spaces import space_differences
 from serving.registry.registry import fetch, resolve
 
 
@@ -59,16 +60,10 @@ def download(model_uri: str, environment: Environment, directory: Path) -> Initi
     """
     version = resolve(model_uri)
     policy = Policy.load(fetch(version))
-    _require_same_spaces(version.pinned_uri, policy, environment)
+    for role, found, expected in space_differences(policy, environment):
+        reason = f"its {role} space is {found}, that of {environment.id} is {expected}."
+        raise CannotContinueFrom(version.pinned_uri, " ".join(reason.split()))
     checkpoint = mlflow.artifacts.download_artifacts(
         f"{version.pinned_uri}/{bundle.CHECKPOINT_DIRECTORY}", dst_path=str(directory)
     )
     return InitialPolicy(version.pinned_uri, tracking.model_id_of(version.name, version.version), Path(checkpoint))
-
-
-def _require_same_spaces(uri: str, policy: Policy, environment: Environment) -> None:
-    for role in ("observation", "action"):
-        found, expected = (getattr(each, f"{role}_space") for each in (policy, environment))
-        if found != expected:
-            reason = f"its {role} space is {found}, that of {environment.id} is {expected}."
-            raise CannotContinueFrom(uri, " ".join(reason.split()))

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import ClassVar
 
 from serving.errors import HttpError, RequestError, ServingError
 
@@ -54,11 +55,15 @@ class PolicyFailed(HttpError):
 class BundleError(ServingError):
     """Base of the reasons not to serve a bundle."""
 
+    code: ClassVar[str]
+    """The label of `policy_versions_rejected` and of the rejected version in `/model`."""
+
 
 @dataclass(eq=False)
 class BundleFileMissing(BundleError):
     """A file of the bundle cannot be read."""
 
+    code = "bundle_file_missing"
     template = "cannot read {file} of {where}: {reason}"
 
     file: str
@@ -70,6 +75,7 @@ class BundleFileMissing(BundleError):
 class BundleInvalid(BundleError):
     """A file of the bundle has invalid content."""
 
+    code = "bundle_invalid"
     template = "{file} is not valid: {reason}"
 
     file: str
@@ -80,15 +86,17 @@ class BundleInvalid(BundleError):
 class SpaceUnsupported(BundleError):
     """A space, or the JSON form of one, is of an unsupported type."""
 
+    code = "space_unsupported"
     template = "unsupported space: {space}; supported are Box, Discrete, MultiDiscrete, MultiBinary, Dict and Tuple"
 
     space: str
 
 
 @dataclass(eq=False)
-class GraphRefused(BundleError):
+class GraphRejected(BundleError):
     """The graph refers to something besides itself and the standard operators."""
 
+    code = "graph_refused"
     template = "model.onnx is rejected: {reason}"
 
     reason: str
@@ -105,20 +113,14 @@ class ObjectUnknown(ServingError):
 
 
 @dataclass(eq=False)
-class EnvironmentUnknown(ServingError):
-    """Gymnasium has no such environment, or a package that it needs is not installed."""
-
-    template = "cannot make the environment '{env_id}': {reason}"
-
-    env_id: str
-    reason: str
-
-
-@dataclass(eq=False)
 class EnvironmentNotMade(ServingError):
-    """The environment exists, but it or one of its wrappers raised an exception when it was created."""
+    """The environment or one of its wrappers raised an exception when it was created."""
 
     template = "cannot make the environment '{env_id}': {reason}"
 
     env_id: str
     reason: str
+
+
+class EnvironmentUnknown(EnvironmentNotMade):
+    """Gymnasium has no such environment, or a package that it needs is not installed."""

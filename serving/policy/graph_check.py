@@ -8,7 +8,7 @@ graph from the registry may do neither. The check decodes the protobuf messages 
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from serving.policy.errors import BundleInvalid, GraphRefused
+from serving.policy.errors import BundleInvalid, GraphRejected
 
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 MAX_DEPTH = 64
@@ -30,14 +30,7 @@ MESSAGES: dict[str, dict[int, str]] = {
     "model": {7: "graph", 8: "operator_set", 20: "training graph", 25: "local function"},
     "graph": {1: "node", 5: "tensor", 15: "sparse_tensor"},
     "node": {5: "attribute"},
-    "attribute": {
-        5: "tensor",
-        6: "graph",
-        10: "tensor",
-        11: "graph",
-        22: "sparse_tensor",
-        23: "sparse_tensor",
-    },
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse_tensor", 23: "sparse_tensor"},
     "sparse_tensor": {1: "tensor", 2: "tensor"},
     "operator_set": {},
     "tensor": {},
@@ -51,7 +44,7 @@ def check_graph(model: bytes) -> None:
     """Check that a serialized ONNX model is self-contained.
 
     Raises:
-        GraphRefused: it has external data, operators of other domains, local functions or training graphs.
+        GraphRejected: it has external data, operators of other domains, local functions or training graphs.
         BundleInvalid: the bytes are not a protobuf message with a graph.
     """
     if not _check(memoryview(model), "model", depth=0):
@@ -61,14 +54,14 @@ def check_graph(model: bytes) -> None:
 def _check(message: memoryview, kind: str, depth: int) -> bool:
     """Check a message and all messages in it. Return whether it directly contains a graph."""
     if depth > MAX_DEPTH:
-        raise GraphRefused("its subgraphs are nested too deeply")
+        raise GraphRejected("its subgraphs are nested too deeply")
     found = False
     for field in _fields(message):
         _check_field(field, kind)
         child = MESSAGES[kind].get(field.number)
         if child is not None and isinstance(field.value, memoryview):
             if child not in MESSAGES:
-                raise GraphRefused(f"it contains a {child}, only one plain graph is served")
+                raise GraphRejected(f"it contains a {child}, only one plain graph is served")
             _check(field.value, child, depth + 1)
             found = found or child == "graph"
     return found
@@ -76,11 +69,11 @@ def _check(message: memoryview, kind: str, depth: int) -> bool:
 
 def _check_field(field: Field, kind: str) -> None:
     if kind == "tensor" and field.number in EXTERNAL_DATA_FIELDS and field.value != 0:
-        raise GraphRefused("it refers to external data; export it with its weights in the file")
+        raise GraphRejected("it refers to external data; export it with its weights in the file")
     if DOMAIN_FIELD.get(kind) == field.number and isinstance(field.value, memoryview):
         domain = bytes(field.value).decode(errors="replace")
         if domain not in STANDARD_DOMAINS:
-            raise GraphRefused(f"it uses operators of the domain '{domain}', only standard ONNX operators are served")
+            raise GraphRejected(f"it uses operators of the domain '{domain}', only standard ONNX operators are served")
 
 
 def _fields(message: memoryview) -> Iterator[Field]:

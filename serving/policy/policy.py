@@ -48,7 +48,7 @@ class Policy:
 
         Raises:
             BundleInvalid: the files do not hold a policy, or do not match each other.
-            GraphRefused: the graph is not self-contained.
+            GraphRejected: the graph is not self-contained.
             SpaceUnsupported: a space of policy.json is of an unsupported type.
         """
         description = parse_policy_file(bundle.policy)

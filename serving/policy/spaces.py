@@ -105,31 +105,37 @@ def space_from_json(description: Json) -> Space[Any]:
         SpaceUnsupported: the description is not the JSON form of a space.
     """
     try:
-        return _read_space(description["type"], description)
+        match description["type"]:
+            case "Box":
+                return _read_box(description)
+            case "Discrete":
+                dtype = description.get("dtype", "int64")
+                return spaces.Discrete(n=int(description["n"]), start=int(description.get("start", 0)), dtype=dtype)
+            case "MultiDiscrete":
+                nvec, start = (np.array(description[key], np.int64) for key in ("nvec", "start"))
+                return spaces.MultiDiscrete(nvec, dtype=description["dtype"], start=start)
+            case "MultiBinary":
+                return spaces.MultiBinary(description["n"])
+            case "Dict":
+                # Gymnasium sorts the keys of a plain dict.
+                read = OrderedDict((key, space_from_json(child)) for key, child in description["spaces"].items())
+                _checked_keys(space := spaces.Dict(read))
+                return space
+            case "Tuple":
+                return spaces.Tuple([space_from_json(child) for child in description["spaces"]])
     except (KeyError, TypeError, ValueError, AttributeError, AssertionError) as error:
         raise SpaceUnsupported(f"{str(description)[:200]} ({error!r})") from error
-
-
-def _read_space(kind: str, description: dict[str, Json]) -> Space[Any]:
-    match kind:
-        case "Box":
-            return _read_box(description)
-        case "Discrete":
-            dtype = description.get("dtype", "int64")
-            return spaces.Discrete(n=int(description["n"]), start=int(description.get("start", 0)), dtype=dtype)
-        case "MultiDiscrete":
-            nvec, start = (np.array(description[key], np.int64) for key in ("nvec", "start"))
-            return spaces.MultiDiscrete(nvec, dtype=description["dtype"], start=start)
-        case "MultiBinary":
-            return spaces.MultiBinary(description["n"])
-        case "Dict":
-            # Gymnasium sorts the keys of a plain dict.
-            read = OrderedDict((key, space_from_json(child)) for key, child in description["spaces"].items())
-            _checked_keys(space := spaces.Dict(read))
-            return space
-        case "Tuple":
-            return spaces.Tuple([space_from_json(child) for child in description["spaces"]])
     raise SpaceUnsupported(str(description)[:200])
+
+
+def space_differences(one: Any, other: Any) -> list[tuple[str, Space[Any], Space[Any]]]:
+    """Compare the spaces of two policies or environments.
+
+    Returns:
+        `("observation" or "action", space of one, space of the other)` for each pair that differs; empty if none does.
+    """
+    pairs = [(role, *(getattr(each, f"{role}_space") for each in (one, other))) for role in ("observation", "action")]
+    return [(role, first, second) for role, first, second in pairs if space_to_json(first) != space_to_json(second)]
 
 
 def _read_box(description: dict[str, Json]) -> spaces.Box:

@@ -12,6 +12,7 @@ from serving.registry.model_version import DIGEST_TAG
 class DigestMissing(BundleError):
     """The version has no tag with the digest of the file, so it was not registered by this project."""
 
+    code = "digest_missing"
     template = (
         f"version {{version}} of '{{name}}' has no tag '{DIGEST_TAG}{{file}}', so its files cannot be verified. "
         "Register it with: python -m pipeline train"
@@ -26,6 +27,7 @@ class DigestMissing(BundleError):
 class DigestMismatch(BundleError):
     """The file is not the one that was registered."""
 
+    code = "digest_mismatch"
     template = (
         "{file} of version {version} of '{name}' was changed after it was registered: its sha256 is {found:.12}..., "
         "the registered one is {expected:.12}..."
@@ -39,9 +41,10 @@ class DigestMismatch(BundleError):
 
 
 @dataclass(eq=False)
-class CacheUnwritable(ServingError):
+class CacheUnwritable(BundleError):
     """The bundle cache cannot be written."""
 
+    code = "cache_unwritable"
     template = "cannot write the bundle cache {directory}: {reason}. Choose another directory with --cache-dir"
 
     directory: str
@@ -50,6 +53,9 @@ class CacheUnwritable(ServingError):
 
 class RegistryError(ServingError):
     """Base of the reasons why the registry does not return a version."""
+
+    code = "registry_failed"
+    """The label of `policy_versions_rejected` if the registry fails while a version is fetched."""
 
 
 @dataclass(eq=False)

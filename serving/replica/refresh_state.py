@@ -1,13 +1,13 @@
 """The state of a replica's poll of the registry, for `/model`, `/health`, `serving status` and metrics."""
 
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from serving.errors import ServingError
+from serving.policy.errors import BundleError
 from serving.policy.spaces import Json
+from serving.registry.errors import RegistryError
 from serving.registry.model_version import ModelVersion
 
 
@@ -22,15 +22,14 @@ class RejectedVersion:
 
     version: int
     code: str
-    """The kind of error in snake case, such as `digest_mismatch`: the label of the metric."""
+    """The code of the error, such as `digest_mismatch`."""
     reason: str
     at: str = field(default_factory=now)
 
     @classmethod
-    def of(cls, version: ModelVersion, error: ServingError) -> "RejectedVersion":
+    def of(cls, version: ModelVersion, error: BundleError | RegistryError) -> "RejectedVersion":
         """Describe the error for which `version` is not served."""
-        code = re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
-        return cls(version.version, code, str(error))
+        return cls(version.version, error.code, str(error))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import logging
 from serving.arguments import Arguments
 from serving.errors import ServingError
 from serving.policy.policy import Policy
-from serving.policy.spaces import space_to_json
+from serving.policy.spaces import space_differences
 from serving.registry.access import Registry
 from serving.registry.errors import CacheUnwritable
 from serving.registry.last_known_good import LastKnownGood
@@ -39,7 +39,8 @@ class Admission:
             run_trial(bundle, limits)
         served = ServedPolicy(Policy.load(bundle, num_threads=self.arguments.num_threads), version)
         if serving is not None and not self.arguments.allow_space_change:
-            check_spaces(serving.policy, served.policy)
+            for role, before, after in space_differences(serving.policy, served.policy):
+                raise SpacesDiffer(role, str(before), str(after))
         self._record(version)
         return served
 
@@ -65,14 +66,3 @@ class Admission:
         except CacheUnwritable as error:
             logger.warning("version %d cannot be recorded as the last known good one: %s", version.version, error)
         self._known.prune_cache(self.arguments.cache_bytes)
-
-
-def check_spaces(served: Policy, candidate: Policy) -> None:
-    """Raise SpacesDiffer unless both policies have the same observation and action spaces."""
-    pairs = (
-        ("observation", served.observation_space, candidate.observation_space),
-        ("action", served.action_space, candidate.action_space),
-    )
-    for kind, one, other in pairs:
-        if space_to_json(one) != space_to_json(other):
-            raise SpacesDiffer(kind, str(one), str(other))

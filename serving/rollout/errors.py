@@ -6,9 +6,10 @@ from serving.policy.errors import BundleError
 
 
 @dataclass(eq=False)
-class CandidateRefused(BundleError):
+class CandidateRejected(BundleError):
     """The bundle failed its trial in a child process."""
 
+    code = "candidate_refused"
     template = "{reason}"
 
     reason: str
@@ -18,6 +19,7 @@ class CandidateRefused(BundleError):
 class SpacesDiffer(BundleError):
     """The new version has another observation or action space than the served one."""
 
+    code = "spaces_differ"
     template = (
         "its {kind} space is {found}, that of the served version is {served}. Clients would break: restart the server "
         "to serve it, or set allow_space_change"

@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from serving.policy.bundle import Bundle
 from serving.processes import NICENESS, child_environment, die_with_parent
-from serving.rollout.errors import CandidateRefused
+from serving.rollout.errors import CandidateRejected
 
 MIB = 1 << 20
 
@@ -37,7 +37,7 @@ def run_trial(bundle: Bundle, limits: TrialLimits) -> None:
     """Load the bundle and run its policy once, in a child process.
 
     Raises:
-        CandidateRefused: the bundle does not load or run, or exceeds the limits.
+        CandidateRejected: the bundle does not load or run, or exceeds the limits.
     """
     header = json.dumps({"graph": len(bundle.graph), "memory_bytes": limits.memory_bytes}).encode()
     try:
@@ -51,10 +51,10 @@ def run_trial(bundle: Bundle, limits: TrialLimits) -> None:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise CandidateRefused(f"its trial did not end within {limits.timeout_s:g} s") from None
+        raise CandidateRejected(f"its trial did not end within {limits.timeout_s:g} s") from None
     error = _error_of(child, limits)
     if error is not None:
-        raise CandidateRefused(error)
+        raise CandidateRejected(error)
 
 
 def _error_of(child: "subprocess.CompletedProcess[bytes]", limits: TrialLimits) -> str | None:

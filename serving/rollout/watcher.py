@@ -12,8 +12,8 @@ from time import monotonic
 from typing import Any, Protocol
 
 from serving.errors import ServingError
-from serving.policy.errors import BundleFileMissing
-from serving.registry.errors import CacheUnwritable
+from serving.policy.errors import BundleError, BundleFileMissing
+from serving.registry.errors import CacheUnwritable, RegistryError
 from serving.registry.model_uri import ModelUri
 from serving.registry.model_version import ModelVersion
 from serving.replica.refresh_state import Refresh, RejectedVersion, now
@@ -93,7 +93,7 @@ class Watcher:
         try:
             # Requests in progress keep a reference to the old policy.
             self._replica.served = self._admission.admit(version, served)
-        except ServingError as error:
+        except (BundleError, RegistryError) as error:
             self._reject(version, error)
             return
         self._rejected = None
@@ -101,7 +101,7 @@ class Watcher:
         self._update(last=now(), error=None, rejected=None, degraded=False, swaps=swaps)
         logger.warning("%s: version %d replaces version %d", version.uri, version.version, served.version.version)
 
-    def _reject(self, version: ModelVersion, error: ServingError) -> None:
+    def _reject(self, version: ModelVersion, error: BundleError | RegistryError) -> None:
         self._rejected = _Rejected.after(self._rejected, version, error, self._arguments.refresh_interval_s)
         before, rejected = self._replica.refresh, RejectedVersion.of(version, error)
         self._update(

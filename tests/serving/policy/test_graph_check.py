@@ -4,7 +4,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from serving.policy.errors import BundleInvalid, GraphRefused
+from serving.policy.errors import BundleInvalid, GraphRejected
 from serving.policy.graph_check import check_graph
 from tests.serving.policies import cartpole_graph, steering_graph
 
@@ -75,7 +75,7 @@ def with_training_graph() -> onnx.ModelProto:
     ],
 )
 def test_a_graph_that_is_not_self_contained_is_rejected(make: Callable[[], onnx.ModelProto], message: str) -> None:
-    with pytest.raises(GraphRefused) as caught:
+    with pytest.raises(GraphRejected) as caught:
         check_graph(make().SerializeToString())
     assert str(caught.value) == f"model.onnx is rejected: {message}"
 
@@ -97,7 +97,7 @@ def test_too_deeply_nested_subgraphs_are_rejected() -> None:
     for _ in range(200):  # graph > node (1) > attribute (5) > graph (6)
         for field in (6, 5, 1):
             graph = bytes([field << 3 | 2]) + varint(len(graph)) + graph
-    with pytest.raises(GraphRefused, match="nested too deeply"):
+    with pytest.raises(GraphRejected, match="nested too deeply"):
         check_graph(bytes([7 << 3 | 2]) + varint(len(graph)) + graph)
 
 
