@@ -60,10 +60,14 @@ def download(model_uri: str, environment: Environment, directory: Path) -> Initi
     """
     version = resolve(model_uri)
     policy = Policy.load(fetch(version))
-    for role, found, expected in space_differences(policy, environment):
-        reason = f"its {role} space is {found}, that of {environment.id} is {expected}."
-        raise CannotContinueFrom(version.pinned_uri, " ".join(reason.split()))
+    _require_same_spaces(version.pinned_uri, policy, environment)
     checkpoint = mlflow.artifacts.download_artifacts(
         f"{version.pinned_uri}/{bundle.CHECKPOINT_DIRECTORY}", dst_path=str(directory)
     )
     return InitialPolicy(version.pinned_uri, tracking.model_id_of(version.name, version.version), Path(checkpoint))
+
+
+def _require_same_spaces(uri: str, policy: Policy, environment: Environment) -> None:
+    for role, found, expected in space_differences(policy, environment):
+        reason = f"its {role} space is {found}, that of {environment.id} is {expected}."
+        raise CannotContinueFrom(uri, " ".join(reason.split()))
