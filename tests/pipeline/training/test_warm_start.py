@@ -49,8 +49,10 @@ def test_a_filtered_training_is_rejected(initial):
         initial.load_into(Trainer(is_filtered=True))
 
 
-def test_other_spaces_are_rejected_with_the_difference(cartpole, pendulum):
+def test_other_spaces_are_rejected_with_the_difference(cartpole, pendulum, monkeypatch, tmp_path):
     policy = SimpleNamespace(observation_space=cartpole.observation_space, action_space=cartpole.action_space)
-    warm_start._require_same_spaces(URI, policy, cartpole)
+    monkeypatch.setattr(warm_start, "resolve", lambda uri: SimpleNamespace(pinned_uri=uri))
+    monkeypatch.setattr(warm_start, "fetch", lambda _: None)
+    monkeypatch.setattr(warm_start, "Policy", SimpleNamespace(load=lambda _: policy))
     with pytest.raises(CannotContinueFrom, match=r"its observation space is Box.*, that of Pendulum-v1 is Box.*"):
-        warm_start._require_same_spaces(URI, policy, pendulum)
+        warm_start.download(URI, pendulum, tmp_path)
