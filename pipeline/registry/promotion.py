@@ -187,7 +187,7 @@ def _judge(
             return None, [f"its {role} space is {new}, the champion's is {old}" for role, new, old in differences]
     try:
         environment = environments.of_policy(policy)
-    except PipelineError as error:
+    except (PipelineError, ServingError) as error:
         return None, [f"it cannot be evaluated here: {error}"]
     verdict = _compare(policy, champion_policy, environment, _threshold(gate, challenger, environment), gate)
     return verdict, verdict.objections

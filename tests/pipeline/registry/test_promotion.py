@@ -125,6 +125,17 @@ def test_a_given_threshold_overrides_the_tag_and_the_environment():
 
 
 @pytest.mark.usefixtures("registry")
+def test_a_challenger_whose_environment_cannot_be_made_is_refused(monkeypatch):
+    def fail(**_):
+        raise RuntimeError("no display")
+
+    monkeypatch.setattr(gymnasium.registry["CartPole-v1"], "entry_point", fail)
+    with pytest.raises(PromotionRefused, match="it cannot be evaluated here: .*no display"):
+        promotion.promote(PRODUCTION, 1, GATE)
+    assert stages() == {}
+
+
+@pytest.mark.usefixtures("registry")
 def test_challenger_and_champion_play_the_same_seeds(monkeypatch):
     seeds = []
 
