@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Hashable, Sequence
-from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
@@ -38,10 +37,7 @@ class AsyncPolicyClient(BaseClient):
         episode: Hashable = None,
     ) -> dict[str, Json]:
         """Return the server's whole answer for one observation, as `PolicyClient.answer`."""
-        request = self._request(observation, episode, explore=explore, seed=seed, details=details)
-        answer: dict[str, Json] = await self._send(request)
-        self._keep_states(answer, [episode])
-        return answer
+        return await self._send(self._request(observation, episode, explore=explore, seed=seed, details=details))
 
     async def act_batch(
         self,
@@ -52,16 +48,13 @@ class AsyncPolicyClient(BaseClient):
         episodes: Sequence[Hashable] | None = None,
     ) -> list[Json]:
         """Return the actions for a batch of observations, as `PolicyClient.act_batch`."""
-        episodes = range(len(observations)) if episodes is None else episodes
         answer = await self._send(self._batch_request(observations, episodes, explore=explore, seed=seed))
-        self._keep_states(answer, episodes)
         actions: list[Json] = answer["actions"]
         return actions
 
     async def model(self) -> dict[str, Json]:
         """Return the description of the served model, as `PolicyClient.model`."""
-        description: dict[str, Json] = await self._send(Request("GET", "/model"))
-        return description
+        return await self._send(Request("GET", "/model"))
 
     async def close(self) -> None:
         """Close the connections; a later request opens new ones."""
@@ -72,16 +65,14 @@ class AsyncPolicyClient(BaseClient):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _send(self, request: Request) -> Any:
+    async def _send(self, request: Request) -> dict[str, Json]:
         attempts = Attempts(self._retry_policy)
         while (delay := attempts.delay_after(outcome := await self._attempt(request, attempts))) is not None:  # noqa: ASYNC110 - the delay of a retry
             await asyncio.sleep(delay)
-        return self._content(outcome)
+        return self._content(request, outcome)
 
     async def _attempt(self, request: Request, attempts: Attempts) -> Response | NoResponse:
         if self._session is None:  # A session belongs to the running event loop, so the constructor cannot create it.

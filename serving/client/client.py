@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Hashable, Sequence
-from types import TracebackType
 from typing import Any, Self
 
 import requests
@@ -55,10 +54,7 @@ class PolicyClient(BaseClient):
         With `details`, it contains the distribution of the action and, if the graph has them, its log-probability and
         the value of the observation. Raises as `act`.
         """
-        request = self._request(observation, episode, explore=explore, seed=seed, details=details)
-        answer: dict[str, Json] = self._send(request)
-        self._keep_states(answer, [episode])
-        return answer
+        return self._send(self._request(observation, episode, explore=explore, seed=seed, details=details))
 
     def act_batch(
         self,
@@ -78,16 +74,13 @@ class PolicyClient(BaseClient):
 
         Raises as `act`.
         """
-        episodes = range(len(observations)) if episodes is None else episodes
         answer = self._send(self._batch_request(observations, episodes, explore=explore, seed=seed))
-        self._keep_states(answer, episodes)
         actions: list[Json] = answer["actions"]
         return actions
 
     def model(self) -> dict[str, Json]:
         """Return the served model's name, version, spaces, environment and evaluation. Raises as `act`."""
-        description: dict[str, Json] = self._send(Request("GET", "/model"))
-        return description
+        return self._send(Request("GET", "/model"))
 
     def close(self) -> None:
         """Close the connection; a later request opens a new one."""
@@ -96,16 +89,14 @@ class PolicyClient(BaseClient):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _send(self, request: Request) -> Any:
+    def _send(self, request: Request) -> dict[str, Json]:
         attempts = Attempts(self._retry_policy)
         while (delay := attempts.delay_after(outcome := self._attempt(request, attempts))) is not None:
             time.sleep(delay)
-        return self._content(outcome)
+        return self._content(request, outcome)
 
     def _attempt(self, request: Request, attempts: Attempts) -> Response | NoResponse:
         url = self.url + request.path

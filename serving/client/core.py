@@ -26,6 +26,8 @@ class Request(NamedTuple):
     method: str
     path: str
     body: bytes | None = None
+    episodes: Sequence[Hashable] = ()
+    """The episode of each observation; its state in the response is kept for the next request."""
 
 
 class BaseClient:
@@ -73,14 +75,17 @@ class BaseClient:
             self._states.pop(episode, None)
 
     def _request(self, observation: Any, episode: Hashable, **options: Json) -> Request:
-        return _post({"observation": to_json(observation)}, options | {"state": self._states.get(episode)})
+        options["state"] = self._states.get(episode)
+        return _post({"observation": to_json(observation)}, options, [episode])
 
-    def _batch_request(self, observations: Any, episodes: Sequence[Hashable], **options: Json) -> Request:
+    def _batch_request(self, observations: Any, episodes: Sequence[Hashable] | None, **options: Json) -> Request:
+        episodes = range(len(observations)) if episodes is None else episodes
         states = [self._states.get(episode) for episode in episodes]
-        return _post({"observations": to_json(observations)}, options | {"states": states if any(states) else None})
+        options["states"] = states if any(states) else None
+        return _post({"observations": to_json(observations)}, options, episodes)
 
-    def _content(self, outcome: Response | NoResponse) -> Any:
-        """Return the JSON content of a successful response.
+    def _content(self, request: Request, outcome: Response | NoResponse) -> dict[str, Json]:
+        """Return the JSON content of a successful response, and keep the states in it.
 
         Raises:
             RequestRefused: the server responded with an error.
@@ -94,15 +99,16 @@ class BaseClient:
             raise ServerUnreachable(self.url, f"HTTP status {outcome.status} from another server")
         self.model_version = int(version)
         try:
-            content = json.loads(outcome.body)
+            content: dict[str, Json] = json.loads(outcome.body)
         except ValueError as error:
             raise ServerUnreachable(self.url, f"HTTP status {outcome.status} with a body that is not JSON") from error
         if outcome.status >= MIN_ERROR_STATUS:
             raise RequestRefused(outcome.status, content["error"]["code"], content["error"]["message"])
+        if request.episodes:
+            self._keep_states(content, request.episodes)
         return content
 
     def _keep_states(self, answer: dict[str, Json], episodes: Sequence[Hashable]) -> None:
-        """Keep the states of an answer to one observation, or to a batch of them, for the next request."""
         reset = answer.get("state_reset", False)
         self.state_reset = any(reset) if isinstance(reset, list) else reset
         states = answer.get("states") or [answer.get("state")] * len(episodes)
@@ -113,10 +119,10 @@ class BaseClient:
                 self._states[episode] = state
 
 
-def _post(body: dict[str, Json], options: dict[str, Json]) -> Request:
+def _post(body: dict[str, Json], options: dict[str, Json], episodes: Sequence[Hashable]) -> Request:
     """Return a request for actions without the options that are None or False, the server's defaults."""
     given = {name: value for name, value in options.items() if value is not None and value is not False}
-    return Request("POST", "/", json.dumps(body | given).encode())
+    return Request("POST", "/", json.dumps(body | given).encode(), episodes)
 
 
 def to_json(value: Any, max_listed: int = MAX_LISTED) -> Json:

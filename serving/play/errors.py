@@ -15,12 +15,9 @@ class PlayBusy(HttpError):
     code = "play_busy"
     template = "all {limit} sessions of this page are in use; close another page, or try again later"
 
-    limit: int
+    headers = (RETRY_AFTER,)
 
-    @property
-    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
-        """Retry-After."""
-        return (RETRY_AFTER,)
+    limit: int
 
 
 @dataclass(eq=False)

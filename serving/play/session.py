@@ -56,7 +56,9 @@ class Session:
 
     async def _episodes(self) -> AsyncGenerator[bytes, None]:
         description = await self._process.request({"environment": self._environment.to_json()})
-        yield _event("session", {**self._describe(), **description})
+        version = self._get_served().version
+        model = {"name": version.name, "uri": version.uri, "environment": self._environment.id}
+        yield _event("session", {**model, "length_s": self._length_s, **description})
         seed = int(np.random.default_rng().integers(1 << 31))
         reason, period_s = None, 1 / description["steps_per_s"]
         while reason is None:
@@ -103,15 +105,6 @@ class Session:
         if time.monotonic() >= self._ends_at:
             return "time"
         return None if self._get_served().policy.environment == self._environment else "environment"
-
-    def _describe(self) -> dict[str, Json]:
-        version = self._get_served().version
-        return {
-            "name": version.name,
-            "uri": version.uri,
-            "environment": self._environment.id,
-            "length_s": self._length_s,
-        }
 
 
 def _describe_step(served: ServedPolicy, current: dict[str, Json], answer: dict[str, Json]) -> dict[str, Any]:

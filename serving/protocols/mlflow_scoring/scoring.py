@@ -100,11 +100,8 @@ class ScoringCodec:
             form, value = _form(request.body)
             tensors = FORMS[form](self._signature, value)
         batch = len(next(iter(tensors.values())))
-        return Rows(
-            tensors | self._states.initial(batch) if self._states.recurrent else tensors,
-            details=np.ones(batch, np.bool_),
-            reset=np.zeros(batch, np.bool_),
-        )
+        initial = self._states.initial(batch)
+        return Rows(tensors | initial, details=np.ones(batch, np.bool_), reset=np.zeros(batch, np.bool_))
 
     def encode(self, rows: Rows) -> bytes:
         """Return all outputs of the graph by name, in JSON. Raises PolicyFailed if an action is not finite."""

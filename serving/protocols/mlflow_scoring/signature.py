@@ -41,7 +41,11 @@ class Signature:
         if type(value) is not dict:
             raise InvocationInvalid(f"the inputs are {describe(value)}, expected an object with {self._names}")
         self._check_names(value)
-        return _same_length({name: _read_array(reader, value[name]) for name, reader in self._readers.items()})
+        tensors = {name: _read_array(reader, value[name]) for name, reader in self._readers.items()}
+        lengths = {name: len(tensor) for name, tensor in tensors.items()}
+        if len(set(lengths.values())) > 1:
+            raise InvocationInvalid(f"the inputs hold different numbers of observations: {lengths}")
+        return tensors
 
     def read_instances(self, value: Json) -> Tensors:
         """Read `instances`: as `inputs`, or a list with an object of arrays by name per observation."""
@@ -117,10 +121,3 @@ def _numbers(reader: LeafReader, value: Json, error: RequestError | None = None)
     if reader.dtype.kind != "f" and not np.array_equal(numbers, exact):
         raise InvocationInvalid(str(error or f"a number does not fit {reader.dtype}"))
     return numbers
-
-
-def _same_length(tensors: Tensors) -> Tensors:
-    lengths = {name: len(tensor) for name, tensor in tensors.items()}
-    if len(set(lengths.values())) > 1:
-        raise InvocationInvalid(f"the inputs hold different numbers of observations: {lengths}")
-    return tensors

@@ -4,22 +4,14 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from serving.errors import RequestError
-from serving.protocols.errors import located
+from serving.protocols.errors import RequestPartError
 
 
-@dataclass(eq=False)
-class InferenceInvalid(RequestError):
+class InferenceInvalid(RequestPartError):
     """The part of a request at `path` does not conform to the protocol, or to the model's tensors."""
 
     status = HTTPStatus.BAD_REQUEST
     code = "inference_invalid"
-
-    path: str
-    found: str
-    expected: str
-
-    def __str__(self) -> str:
-        return f"{located(self.path, 'is')} {self.found}, expected {self.expected}"
 
 
 @dataclass(eq=False)

@@ -101,8 +101,9 @@ class InferenceModel:
         details = not self._details.isdisjoint(outputs)
         if self._plain and not noise and not details:
             return DecodedRequest(tensors[OBSERVATIONS], outputs, state_reset)
-        given = tensors | noise | self._initial_states(tensors, rows)
-        return DecodedRequest(Rows(given, np.full(rows, details), np.zeros(rows, np.bool_)), outputs, state_reset)
+        initial = {name: np.zeros((rows, *reader.shape), reader.dtype) for name, reader in self._states.items()}
+        batch = Rows(initial | tensors | noise, np.full(rows, details), np.zeros(rows, np.bool_))
+        return DecodedRequest(batch, outputs, state_reset)
 
     def encode(self, request: DecodedRequest, computed: Batch) -> list[OutputTensor]:
         """Return the requested outputs. Raises PolicyFailed if an action is not finite."""
@@ -149,12 +150,8 @@ class InferenceModel:
             raise InferenceInvalid(path, describe(tensor.name), f"one of {known}")
         if not tensor.shape or tensor.shape[0] < 0 or tensor.shape[1:] != reader.shape:
             expected = f"({', '.join(map(str, ('batch', *reader.shape)))}) {reader.dtype.name}"
-            raise ObservationShape(tensor.name, tensor.shape, expected)
+            raise ObservationShape(tensor.name, f"shape {tensor.shape}", expected)
         return reader.read_stack(array_of(tensor), tensor.name)
-
-    def _initial_states(self, tensors: Tensors, rows: int) -> Tensors:
-        missing = [(name, reader) for name, reader in self._states.items() if name not in tensors]
-        return {name: np.zeros((rows, *reader.shape), reader.dtype) for name, reader in missing}
 
 
 def _check_parameters(parameters: dict[str, Json]) -> None:

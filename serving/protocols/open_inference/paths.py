@@ -68,9 +68,7 @@ def _infer(name: str, served: ServedPolicy, parameters: Parameters) -> dict[str,
 
 def _responses(success: dict[str, Json], parameters: Parameters, *statuses: int) -> dict[str, Json]:
     """Return the responses of an operation and its parameters; one with parameters can have the status 404."""
-    if not parameters:
-        return {"responses": {"200": success, **error_responses(ERROR, *statuses)}}
-    responses = {"200": success, **error_responses(ERROR, *statuses, 404)}
+    responses = {"200": success, **error_responses(ERROR, *statuses, *([404] if parameters else []))}
     return {"responses": responses, "parameters": [*parameters]}
 
 
