@@ -15,7 +15,7 @@ from serving.protocols.open_inference.grpc import InferenceServicer
 from serving.ray import settings
 from serving.registry import tracking
 from serving.replica.auth import BearerToken, read_token
-from serving.replica.identity import current_replica
+from serving.replica.identity import ReplicaIdentity
 from serving.replica.metrics import Exporter
 from serving.rollout.watcher import Watcher
 from serving.startup import load_initial_policy
@@ -37,13 +37,8 @@ class PolicyReplica(InferenceServicer):
         settings.tune_replica()
         token = BearerToken(read_token(arguments.auth_token_file)) if arguments.auth_token_file else None
         start = await asyncio.to_thread(load_initial_policy, arguments, deployment)
-        self._app = app = PolicyApp(
-            start.served,
-            arguments,
-            token=token,
-            refresh=start.refresh,
-            replica=current_replica(arguments.num_replicas),
-        )
+        replica = ReplicaIdentity(serve.get_replica_context().replica_id.unique_id, arguments.num_replicas)
+        self._app = app = PolicyApp(start.served, arguments, token=token, refresh=start.refresh, replica=replica)
         Watcher(app, start.admission).start()
         exporter = Exporter(app.metrics, lambda: app.served.version.version, lambda: app.refresh)
         self._exporting = asyncio.create_task(exporter.run())

@@ -1,18 +1,30 @@
-"""Errors in a request that more than one protocol can raise: in its body, observations, path or method.
-
-The fields `path` are places in the request, such as `observations[3].arm.position`.
-"""
+"""Errors in a request that more than one protocol can raise: in its body, observations, path or method."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import ClassVar
 
 from serving.errors import RequestError
 
 
-def located(path: str, verb: str) -> str:
-    """Return the beginning of a message: "observation is", but "observation.arm.position:"."""
-    return f"{path}:" if "." in path else f"{path} {verb}"
+@dataclass(eq=False)
+class RequestPartError(RequestError):
+    """Base of the errors in one part of a request: `path` has or is `found`, but should be `expected`.
+
+    The path is for example `observations[3].arm.position`.
+    """
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    verb: ClassVar[str] = "is"
+
+    path: str
+    found: str
+    expected: str
+
+    def __str__(self) -> str:
+        place = f"{self.path}:" if "." in self.path else f"{self.path} {self.verb}"
+        return f"{place} {self.found}, expected {self.expected}"
 
 
 @dataclass(eq=False)
@@ -66,124 +78,61 @@ class KeyUnknown(RequestError):
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     code = "key_unknown"
+    template = 'the request has an unknown key "{key}", expected only {known}'
 
     key: str
-    known: Sequence[str]
-
-    def __str__(self) -> str:
-        return f'the request has an unknown key "{self.key}", expected only {", ".join(self.known)}'
+    known: str
 
 
-@dataclass(eq=False)
-class ObservationShape(RequestError):
-    """The shape of an observation differs from that of the space; it is None for ragged lists."""
+class ObservationShape(RequestPartError):
+    """The shape of an observation differs from that of the space."""
 
-    status = HTTPStatus.UNPROCESSABLE_ENTITY
     code = "observation_shape"
-
-    path: str
-    shape: tuple[int, ...] | None
-    expected: str
-
-    def __str__(self) -> str:
-        found = "lists of different lengths" if self.shape is None else f"shape {self.shape}"
-        return f"{located(self.path, 'has')} {found}, expected {self.expected}"
+    verb = "has"
 
 
-@dataclass(eq=False)
-class ObservationType(RequestError):
+class ObservationType(RequestPartError):
     """The type of a value does not fit the space."""
 
-    status = HTTPStatus.UNPROCESSABLE_ENTITY
     code = "observation_type"
 
-    path: str
-    found: str
-    expected: str
 
-    def __str__(self) -> str:
-        return f"{located(self.path, 'is')} {self.found}, expected {self.expected}"
-
-
-@dataclass(eq=False)
-class ObservationRange(RequestError):
+class ObservationRange(RequestPartError):
     """An integer is outside of a Discrete, MultiDiscrete or MultiBinary space."""
 
-    status = HTTPStatus.UNPROCESSABLE_ENTITY
     code = "observation_range"
 
-    path: str
-    found: int
-    low: int
-    high: int
 
-    def __str__(self) -> str:
-        return f"{located(self.path, 'is')} {self.found}, expected an integer from {self.low} to {self.high}"
-
-
-@dataclass(eq=False)
-class ObservationNotFinite(RequestError):
+class ObservationNotFinite(RequestPartError):
     """A value is NaN, infinite, or too large for the space's dtype."""
 
-    status = HTTPStatus.UNPROCESSABLE_ENTITY
     code = "observation_not_finite"
 
-    path: str
-    found: str
-    dtype: str
 
-    def __str__(self) -> str:
-        return f"{located(self.path, 'is')} {self.found}, expected a finite {self.dtype}"
-
-
-@dataclass(eq=False)
-class ObservationKeyMissing(RequestError):
+class ObservationKeyMissing(RequestPartError):
     """An object lacks a key of the Dict space."""
 
-    status = HTTPStatus.UNPROCESSABLE_ENTITY
     code = "observation_key_missing"
-
-    path: str
-    key: str
-    expected: Sequence[str]
-
-    def __str__(self) -> str:
-        return f'{located(self.path, "has")} no key "{self.key}", expected {", ".join(self.expected)}'
+    verb = "has"
 
 
-@dataclass(eq=False)
-class ObservationKeyUnknown(RequestError):
+class ObservationKeyUnknown(RequestPartError):
     """An object has a key that the Dict space lacks."""
 
-    status = HTTPStatus.UNPROCESSABLE_ENTITY
     code = "observation_key_unknown"
-
-    path: str
-    key: str
-    expected: Sequence[str]
-
-    def __str__(self) -> str:
-        return f'{located(self.path, "has")} an unknown key "{self.key}", expected {", ".join(self.expected)}'
+    verb = "has"
 
 
-@dataclass(eq=False)
-class ObservationLength(RequestError):
+class ObservationLength(RequestPartError):
     """The length of a list differs from that of the Tuple space."""
 
-    status = HTTPStatus.UNPROCESSABLE_ENTITY
     code = "observation_length"
-
-    path: str
-    found: int
-    expected: int
-
-    def __str__(self) -> str:
-        return f"{located(self.path, 'has')} a list of {self.found}, expected {self.expected} elements"
+    verb = "has"
 
 
 @dataclass(eq=False)
 class ObservationEncoding(RequestError):
-    """An array in base64 form cannot be decoded, for the given reason."""
+    """An array in base64 cannot be decoded, for the given reason."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     code = "observation_encoding"

@@ -30,11 +30,6 @@ class Request(NamedTuple):
     body: bytes
 
     @property
-    def method(self) -> str:
-        """The method, in upper case."""
-        return str(self.scope["method"])
-
-    @property
     def headers(self) -> dict[bytes, bytes]:
         """The headers, with names in lower case. Of several with one name, the last counts."""
         return dict(self.scope["headers"])

@@ -31,10 +31,3 @@ class ReplicaIdentity:
         """Return the member `replica` of `/model`."""
         identity = {"id": self.id, "of": self.num_replicas, "pid": self.pid, "started_at": self.started_at}
         return {**identity, "answered": counts.answered, "errors": counts.errors}
-
-
-def current_replica(num_replicas: int) -> ReplicaIdentity:
-    """Return the Serve replica that this process runs. Raises RayServeException outside of one."""
-    from ray import serve
-
-    return ReplicaIdentity(serve.get_replica_context().replica_id.unique_id, num_replicas)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
 from serving.policy.errors import BundleError
@@ -42,8 +42,7 @@ class Refresh:
     """Why the last poll failed, or why the version that it returned cannot be served; None if neither happened."""
     rejected: RejectedVersion | None = None
     degraded: bool = False
-    """Whether the replica serves the last known good version because the registry has not confirmed any since the
-    replica started."""
+    """Whether the registry has confirmed no version since the start, so that the last known good one is served."""
     swaps: int = 0
     """Versions that replaced another."""
     rejections: Mapping[str, int] = field(default_factory=dict)
@@ -51,17 +50,11 @@ class Refresh:
 
     def describe(self) -> dict[str, Json]:
         """Return the state as `/model` shows it."""
-        rejected = self.rejected and {
-            "version": self.rejected.version,
-            "code": self.rejected.code,
-            "reason": self.rejected.reason,
-            "at": self.rejected.at,
-        }
         return {
             "degraded": self.degraded,
             "last_refresh": self.last,
             "refresh_error": self.error,
-            "refused": rejected,
+            "refused": self.rejected and asdict(self.rejected),
             "swaps": self.swaps,
             "refusals": sum(self.rejections.values()),
         }

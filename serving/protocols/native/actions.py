@@ -34,11 +34,7 @@ def action_writer(space: Space[Any]) -> ActionWriter:
 
 def leaf_writer(leaf: Leaf) -> LeafWriter:
     """Return the function that writes one leaf's actions."""
-    return _write_finite if np.dtype(leaf.space.dtype).kind == "f" else _write_integers
-
-
-def _write_integers(actions: NDArray[Any]) -> Sequence[Json]:
-    return actions.tolist()  # type: ignore[no-any-return]
+    return _write_finite if np.dtype(leaf.space.dtype).kind == "f" else lambda actions: actions.tolist()
 
 
 def _write_finite(actions: NDArray[Any]) -> Sequence[Json]:

@@ -34,9 +34,8 @@ def decode(value: dict[str, Json], path: str) -> NDArray[Any]:
     content = _bytes(value["base64"], path)
     size = math.prod(shape) * dtype.itemsize
     if len(content) != size:
-        raise ObservationEncoding(
-            path, f"base64 holds {len(content)} bytes, expected {size} for shape {shape} {dtype.name}"
-        )
+        expected = f"{size} for shape {shape} {dtype.name}"
+        raise ObservationEncoding(path, f"base64 holds {len(content)} bytes, expected {expected}")
     try:
         return np.frombuffer(content, dtype).reshape(shape)
     except ValueError:  # an empty array with more or longer dimensions than NumPy supports

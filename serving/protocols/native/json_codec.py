@@ -133,7 +133,7 @@ def _checked(request: Json) -> dict[str, Json]:
     known = KNOWN_KEYS[ONE if ONE in request else MANY]
     for key in request:
         if key not in known:
-            raise KeyUnknown(key, known)
+            raise KeyUnknown(key, ", ".join(known))
     return request
 
 

@@ -42,10 +42,11 @@ class LeafReader:
         binary = self.dtype.kind == "b" or isinstance(leaf.space, spaces.MultiBinary)
         self._kinds = ARRAYS_FOR["b" if binary else self.dtype.kind]
         self._types: set[type] = {int, float} if self._floating else ({int, bool} if binary else {int})
-        self._packed = _packer(self.shape, self.dtype)
+        flat_floats = len(self.shape) == 1 and self.dtype.char in "fd" and self.dtype.isnative
+        self._packed = struct.Struct(f"={self.shape[0]}{self.dtype.char}") if flat_floats else None
         self.expected = f"{self.shape} {self.dtype.name}"
         if self._range is not None and not self.shape:
-            self.expected = "an integer from {} to {}".format(*self._range)
+            self.expected = _integers(*self._range)
 
     def read(self, value: Json) -> NDArray[Any]:
         """Return one observation, `[1, *shape]` in the space's dtype.
@@ -93,7 +94,7 @@ class LeafReader:
     def read_stack(self, stack: NDArray[Any], path: str) -> NDArray[Any]:
         """Return an array of observations, `[batch, *shape]`, in the space's dtype. Raises as `read` does."""
         if not stack.ndim or stack.shape[1:] != self.shape:
-            raise ObservationShape(path, stack.shape, f"a list of observations of {self.expected}")
+            raise ObservationShape(path, f"shape {stack.shape}", f"a list of observations of {self.expected}")
         self._check_kind(stack, path)
         array = self._cast(stack)
         if array is not None:
@@ -102,7 +103,7 @@ class LeafReader:
 
     def _from_array(self, array: NDArray[Any], path: str) -> NDArray[Any]:
         if array.shape != self.shape:
-            raise ObservationShape(path, array.shape, self.expected)
+            raise ObservationShape(path, f"shape {array.shape}", self.expected)
         self._check_kind(array, path)
         cast = self._cast(array)
         if cast is None:
@@ -142,28 +143,27 @@ class LeafReader:
 
     def _fault(self, value: Json, path: str) -> Exception:
         """Return the error for a value that `_convert` or `_cast` rejected. It is slow and exact."""
-        for item, index in _walk(value):
-            fault = self._item_fault(item, path + "".join(f"[{i}]" for i in index), whole=not index)
+        for item, where, index in _walk(value, path):
+            fault = self._item_fault(item, where, whole=not index)
             if fault is not None:
                 return fault
         shape = _shape(value)
         if shape != self.shape or self._range is None:
-            return ObservationShape(path, shape, self.expected)
-        return next(self._range_faults(value, path, *self._range))
-
-    @staticmethod
-    def _range_faults(value: Json, path: str, low: NDArray[Any], high: NDArray[Any]) -> Iterator[Exception]:
-        for item, index in _walk(value):
-            if not low[index] <= item <= high[index]:
-                where = path + "".join(f"[{i}]" for i in index)
-                yield ObservationRange(where, int(item), int(low[index]), int(high[index]))
+            found = "lists of different lengths" if shape is None else f"shape {shape}"
+            return ObservationShape(path, found, self.expected)
+        low, high = self._range
+        return next(
+            ObservationRange(where, str(item), _integers(low[index], high[index]))
+            for item, where, index in _walk(value, path)
+            if not low[index] <= item <= high[index]
+        )
 
     def _item_fault(self, item: Json, path: str, *, whole: bool) -> Exception | None:
         kind = "a number" if self._floating else "an integer"
         if type(item) not in self._types:
             return ObservationType(path, describe(item), self.expected if whole else kind)
         if self._floating and not self._representable(item):
-            return ObservationNotFinite(path, describe(item), self.dtype.name)
+            return ObservationNotFinite(path, describe(item), f"a finite {self.dtype.name}")
         has_range = self._floating or self._range is not None
         if not has_range and not np.iinfo(self.dtype).min <= item <= np.iinfo(self.dtype).max:
             return ObservationType(path, describe(item), f"a {self.dtype.name}")
@@ -189,11 +189,8 @@ def _range(space: LeafSpace) -> tuple[NDArray[Any], NDArray[Any]] | None:
     return None
 
 
-def _packer(shape: tuple[int, ...], dtype: np.dtype[Any]) -> struct.Struct | None:
-    """Return the struct of one flat observation of floats, or None for any other observation."""
-    if len(shape) == 1 and dtype.char in "fd" and dtype.isnative:
-        return struct.Struct(f"={shape[0]}{dtype.char}")
-    return None
+def _integers(low: NDArray[Any], high: NDArray[Any]) -> str:
+    return f"an integer from {low} to {high}"
 
 
 def _items(value: Iterable[Json], depth: int) -> Iterable[Json]:
@@ -203,13 +200,13 @@ def _items(value: Iterable[Json], depth: int) -> Iterable[Json]:
     return value
 
 
-def _walk(value: Json, index: Index = ()) -> Iterable[tuple[Json, Index]]:
-    """Yield each value in a nested list, with its index."""
+def _walk(value: Json, path: str, index: Index = ()) -> Iterator[tuple[Json, str, Index]]:
+    """Yield each value in a nested list, with its path and its index."""
     if type(value) is not list:
-        yield value, index
+        yield value, path, index
         return
     for position, item in enumerate(value):
-        yield from _walk(item, (*index, position))
+        yield from _walk(item, f"{path}[{position}]", (*index, position))
 
 
 def _shape(value: Json) -> tuple[int, ...] | None:

@@ -1,6 +1,5 @@
 """Reads observations from their JSON form: objects for Dict, lists for Tuple and arrays, numbers for Discrete."""
 
-from abc import ABC, abstractmethod
 from typing import Any
 
 from gymnasium import Space, spaces
@@ -10,8 +9,6 @@ from serving.policy.tensors import OBSERVATIONS, Tensors
 from serving.protocols.errors import ObservationKeyMissing, ObservationKeyUnknown, ObservationLength, ObservationType
 from serving.protocols.native.leaf_reader import LeafReader
 
-NESTED = (spaces.Dict, spaces.Tuple)
-
 
 class ObservationReader:
     """Reads the observations of a space as one array per leaf. The constructor raises SpaceUnsupported."""
@@ -19,7 +16,6 @@ class ObservationReader:
     def __init__(self, space: Space[Any]) -> None:
         self._plan = _plan(space)
         self._readers = {leaf.tensor(OBSERVATIONS): LeafReader(leaf) for leaf in leaves(space)}
-        self._nested = isinstance(space, NESTED)
 
     def read(self, value: Json) -> Tensors:
         """Return one observation, `[1, *shape]` per leaf. Raises RequestError with the path of what does not fit."""
@@ -28,72 +24,71 @@ class ObservationReader:
 
     def read_batch(self, values: Json) -> Tensors:
         """Return a list of observations, `[batch, *shape]` per leaf. Raises as `read` does."""
-        if not self._nested:
+        if self._plan is None:
             return {name: reader.read_batch(values) for name, reader in self._readers.items()}
         if type(values) is not list:
             raise ObservationType("observations", describe(values), "a list of observations")
         rows = [self._flatten(value, f"observations[{index}]") for index, value in enumerate(values)]
-        return {
-            name: reader.read_batch([row[i] for row in rows]) for i, (name, reader) in enumerate(self._readers.items())
-        }
+        readers = enumerate(self._readers.items())
+        return {name: reader.read_batch([row[i] for row in rows]) for i, (name, reader) in readers}
 
     def _flatten(self, value: Json, path: str) -> list[Json]:
+        if self._plan is None:
+            return [value]
         found: list[Json] = []
         self._plan.collect(value, path, found)
         return found
 
 
-class _Plan(ABC):
-    """Collects the leaves of one space from JSON. It is built once, because walking the space is slow."""
+class _DictPlan:
+    """Collects the leaves of observations of a Dict space. It is built once, because walking the space is slow."""
 
-    @abstractmethod
+    def __init__(self, space: spaces.Dict) -> None:
+        self._parts = [(key, _plan(child)) for key, child in children(space)]
+        self._keys = dict(self._parts).keys()
+        self._expected = ", ".join(self._keys)
+
     def collect(self, value: Json, path: str, found: list[Json]) -> None:
         """Append the JSON forms of the leaves in a value, in the order of `leaves`. Raises RequestError."""
-
-
-class _LeafPlan(_Plan):
-    def collect(self, value: Json, path: str, found: list[Json]) -> None:  # noqa: ARG002
-        found.append(value)
-
-
-class _DictPlan(_Plan):
-    def __init__(self, space: spaces.Dict) -> None:
-        self._parts = [(name, isinstance(child, NESTED), _plan(child)) for name, child in children(space)]
-        self._keys = [name for name, _, _ in self._parts]
-        self._key_set = frozenset(self._keys)
-
-    def collect(self, value: Json, path: str, found: list[Json]) -> None:
-        if type(value) is not dict or value.keys() != self._key_set:
+        if type(value) is not dict or value.keys() != self._keys:
             raise self._fault(value, path)
-        for name, nested, plan in self._parts:
-            if nested:
-                plan.collect(value[name], f"{path}.{name}", found)
+        for key, plan in self._parts:
+            if plan is None:
+                found.append(value[key])
             else:
-                found.append(value[name])
+                plan.collect(value[key], f"{path}.{key}", found)
 
     def _fault(self, value: Json, path: str) -> Exception:
         if type(value) is not dict:
-            return ObservationType(path, describe(value), f"an object with {', '.join(self._keys)}")
+            return ObservationType(path, describe(value), f"an object with {self._expected}")
         for key in self._keys:
             if key not in value:
-                return ObservationKeyMissing(path, key, self._keys)
-        return ObservationKeyUnknown(path, next(key for key in value if key not in self._key_set), self._keys)
+                return ObservationKeyMissing(path, f'no key "{key}"', self._expected)
+        unknown = next(key for key in value if key not in self._keys)
+        return ObservationKeyUnknown(path, f'an unknown key "{unknown}"', self._expected)
 
 
-class _TuplePlan(_Plan):
+class _TuplePlan:
+    """Collects the leaves of observations of a Tuple space."""
+
     def __init__(self, space: spaces.Tuple) -> None:
         self._parts = [(name, _plan(child)) for name, child in children(space)]
 
     def collect(self, value: Json, path: str, found: list[Json]) -> None:
+        """Append the JSON forms of the leaves in a value, in the order of `leaves`. Raises RequestError."""
         if type(value) is not list:
             raise ObservationType(path, describe(value), f"a list of {len(self._parts)} elements")
         if len(value) != len(self._parts):
-            raise ObservationLength(path, len(value), len(self._parts))
+            raise ObservationLength(path, f"a list of {len(value)}", f"{len(self._parts)} elements")
         for (name, plan), part in zip(self._parts, value, strict=True):
-            plan.collect(part, f"{path}.{name}", found)
+            if plan is None:
+                found.append(part)
+            else:
+                plan.collect(part, f"{path}.{name}", found)
 
 
-def _plan(space: Space[Any]) -> _Plan:
+def _plan(space: Space[Any]) -> _DictPlan | _TuplePlan | None:
+    """Return the plan of a Dict or a Tuple; a leaf needs none."""
     if isinstance(space, spaces.Dict):
         return _DictPlan(space)
-    return _TuplePlan(space) if isinstance(space, spaces.Tuple) else _LeafPlan()
+    return _TuplePlan(space) if isinstance(space, spaces.Tuple) else None
