@@ -130,7 +130,7 @@ def test_a_challenger_whose_environment_cannot_be_made_is_refused(monkeypatch):
         raise RuntimeError("no display")
 
     monkeypatch.setattr(gymnasium.registry["CartPole-v1"], "entry_point", fail)
-    with pytest.raises(PromotionRefused, match="it cannot be evaluated here: .*no display"):
+    with pytest.raises(PromotionRefused, match=r"it cannot be evaluated here: .*no display"):
         promotion.promote(PRODUCTION, 1, GATE)
     assert stages() == {}
 
