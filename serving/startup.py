@@ -43,7 +43,8 @@ def load_initial_policy(arguments: Arguments, deployment: str | None = None) -> 
     admission = Admission(open_registry(uri), arguments, known)
     try:
         version = admission.registry.resolve(arguments.model_uri)
-        return InitialPolicy(admission.admit(version, admission.served_by_deployment()), Refresh(last=now()), admission)
+        predecessor = admission.last_known_good() if known.is_from_this_deployment() else None
+        return InitialPolicy(admission.admit(version, predecessor), Refresh(last=now()), admission)
     except ServingError as error:
         served = None if isinstance(error, ModelUriInvalid) else admission.last_known_good()
         if served is None:

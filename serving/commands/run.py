@@ -28,7 +28,7 @@ from serving.registry.errors import ModelUnknown, ModelUriInvalid, VersionMissin
 from serving.registry.last_known_good import LastKnownGood
 from serving.registry.model_version import ModelVersion
 from serving.replica import auth
-from serving.rollout.trial import TrialLimits, run_trial
+from serving.rollout.trial import run_trial
 
 MAX_EXAMPLE_NUMBERS = 64
 """Observations with more numbers are too long for the example that the command prints."""
@@ -103,7 +103,7 @@ def check(arguments: Arguments, options: ServerOptions) -> tuple[ModelVersion, S
             version = registry.resolve(arguments.model_uri)
             bundle = registry.fetch(version, arguments.cache_directory)
             if not good.has_files_of(version):
-                run_trial(bundle, TrialLimits(arguments.candidate_memory_bytes, arguments.candidate_timeout_s))
+                run_trial(bundle, arguments.candidate_memory_bytes, arguments.candidate_timeout_s)
                 good.save(version)
         except (ModelUriInvalid, ModelUnknown, VersionMissing):
             raise  # The registry works, and the user is here to correct the URI or to promote a version.

@@ -8,11 +8,12 @@ import contextlib
 import os
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeVar
 
 from serving.errors import ServingError
 from serving.policy.bundle import Bundle
@@ -21,21 +22,30 @@ from serving.registry import registry, tracking
 from serving.registry.errors import RegistryFailed
 from serving.registry.model_version import ModelVersion
 
+R = TypeVar("R")
+
 CALL_TIMEOUT_S = 300.0
 """Enough for a large bundle from a slow artifact store."""
 
 
-class Registry(Protocol):
+class Registry(ABC):
     """The registry as a replica uses it. All methods raise ServingError."""
 
     def resolve(self, model_uri: str) -> ModelVersion:
-        """Resolve the URI with all warnings and a full error message: `registry.resolve`."""
+        """Resolve the URI with all warnings and a full error message."""
+        return self._call(registry.resolve, model_uri)
 
     def poll(self, model_uri: str) -> ModelVersion:
-        """Resolve the URI in one call to the registry: `registry.poll`."""
+        """Resolve the URI in one call to the registry."""
+        return self._call(registry.poll, model_uri)
 
     def fetch(self, version: ModelVersion, cache_dir: Path) -> Bundle:
-        """Return the version's verified bundle: `registry.fetch`."""
+        """Return the version's verified bundle."""
+        return self._call(registry.fetch, version, cache_dir)
+
+    @abstractmethod
+    def _call(self, function: Callable[..., R], *arguments: Any) -> R:
+        """Return `function(*arguments)`."""
 
 
 def open_registry(uri: str) -> Registry:
@@ -45,30 +55,25 @@ def open_registry(uri: str) -> Registry:
     return DirectRegistry(uri) if remote else SubprocessRegistry(uri)
 
 
-class DirectRegistry:
+class DirectRegistry(Registry):
     """Calls the registry in the calling thread."""
 
     def __init__(self, uri: str) -> None:
         # Importing it takes two seconds: now, before the first request.
-        import mlflow.artifacts  # noqa: F401
+        import mlflow.artifacts
 
-        tracking.set_tracking_uri(uri)
+        mlflow.set_tracking_uri(uri)
 
     def resolve(self, model_uri: str) -> ModelVersion:
         """Resolve the URI. Raises TrackingServerUnreachable within seconds if the server is down."""
         tracking.check_tracking_server()
-        return registry.resolve(model_uri)
+        return super().resolve(model_uri)
 
-    def poll(self, model_uri: str) -> ModelVersion:
-        """Resolve the URI in one call to the registry."""
-        return registry.poll(model_uri)
-
-    def fetch(self, version: ModelVersion, cache_dir: Path) -> Bundle:
-        """Return the version's verified bundle."""
-        return registry.fetch(version, cache_dir)
+    def _call(self, function: Callable[..., R], *arguments: Any) -> R:
+        return function(*arguments)
 
 
-class SubprocessRegistry:
+class SubprocessRegistry(Registry):
     """Calls the registry in a subprocess, which the first call starts and a call after its death restarts.
 
     The subprocess ends with this process. One thread at a time may use it.
@@ -78,18 +83,6 @@ class SubprocessRegistry:
         self._uri = uri
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
-
-    def resolve(self, model_uri: str) -> ModelVersion:
-        """Resolve the URI."""
-        return self._call("resolve", model_uri)  # type: ignore[no-any-return]
-
-    def poll(self, model_uri: str) -> ModelVersion:
-        """Resolve the URI in one call to the registry."""
-        return self._call("poll", model_uri)  # type: ignore[no-any-return]
-
-    def fetch(self, version: ModelVersion, cache_dir: Path) -> Bundle:
-        """Return the version's verified bundle."""
-        return self._call("fetch", version, cache_dir)  # type: ignore[no-any-return]
 
     def close(self) -> None:
         """Kill the subprocess. The next call starts another."""
@@ -103,13 +96,13 @@ class SubprocessRegistry:
     def __del__(self) -> None:
         self.close()
 
-    def _call(self, function: str, *arguments: Any) -> Any:
+    def _call(self, function: Callable[..., R], *arguments: Any) -> R:
         try:
             connection = self._connect()
             connection.send((function, arguments))
             if not connection.poll(CALL_TIMEOUT_S):
                 raise TimeoutError(f"no result within {CALL_TIMEOUT_S:g} s")
-            result = connection.recv()
+            result: R | ServingError = connection.recv()
         except (OSError, EOFError) as error:
             self.close()
             raise RegistryFailed(self._uri, f"the subprocess that calls it failed: {error or 'it ended'}") from error
@@ -132,16 +125,14 @@ class SubprocessRegistry:
 
 
 def main(connection: Connection) -> None:
-    """Run the functions that the other end of the connection names, until it closes."""
-    functions: dict[str, Callable[..., Any]]
-    functions = {"resolve": registry.resolve, "poll": registry.poll, "fetch": registry.fetch}
+    """Run the functions that the other end of the connection sends, until it closes."""
     while True:
         try:
             function, arguments = connection.recv()
         except EOFError:
             return
         try:
-            result: Any = functions[function](*arguments)
+            result: Any = function(*arguments)
         except ServingError as error:
             result = error
         connection.send(result)

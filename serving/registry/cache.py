@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import quote
 
 from serving.policy.bundle import BUNDLE_FILES, Bundle
 from serving.policy.errors import BundleFileMissing
@@ -58,7 +59,7 @@ class BundleCache:
         """Return the directory of the version's bundle. The version must have the digests of all files."""
         registry = hashlib.sha256(version.registry.encode()).hexdigest()[:12]
         digest = hashlib.sha256("".join(version.digests[file] for file in BUNDLE_FILES).encode()).hexdigest()[:16]
-        return self._directory / registry / f"{version.cache_key}-{digest}"
+        return self._directory / registry / quote(version.name, safe="") / f"{version.version}-{digest}"
 
     def prune(self, max_bytes: int, keep: Collection[ModelVersion]) -> None:
         """Delete the least recently used bundles until at most `max_bytes` are left, but none of `keep`.

@@ -1,6 +1,5 @@
 """Errors of the model registry, its artifacts and the bundle cache."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from serving.errors import ServingError
@@ -94,32 +93,23 @@ class RegistryFailed(RegistryError):
 
 @dataclass(eq=False)
 class ModelUnknown(RegistryError):
-    """No model of that name is registered."""
+    """No model of that name is registered. `registered` lists the existing ones."""
+
+    template = (
+        "No model '{name}' is registered at {registry} (registered: {registered}). Train one: python -m pipeline train"
+    )
 
     name: str
     registry: str
-    registered: Sequence[str]
-
-    def __str__(self) -> str:
-        known = ", ".join(f"'{name}'" for name in self.registered) or "none yet"
-        return (
-            f"No model '{self.name}' is registered at {self.registry} (registered: {known}). Train one: "
-            f"python -m pipeline train"
-        )
+    registered: str
 
 
 @dataclass(eq=False)
 class VersionMissing(RegistryError):
-    """The requested version does not exist.
+    """The requested version does not exist. `criterion` is the predicate, such as "has the number 7"."""
 
-    `criterion` completes the sentence "No version of 'x' ...". `versions` lists the existing ones, None if unknown.
-    """
+    template = "No version of '{name}' {criterion}. {remedy}"
 
     name: str
     criterion: str
     remedy: str
-    versions: Sequence[str] | None
-
-    def __str__(self) -> str:
-        known = f" Versions: {', '.join(self.versions) or 'none'}." if self.versions is not None else ""
-        return f"No version of '{self.name}' {self.criterion}. {self.remedy}{known}"

@@ -44,7 +44,7 @@ class LastKnownGood:
 
     def load(self) -> ModelVersion | None:
         """Return the recorded version, None if there is no readable record."""
-        return _read(self._record)
+        return _read(self._record)[0]
 
     def has_files_of(self, version: ModelVersion) -> bool:
         """Return whether the recorded version has the digests of `version`, so that it passed its trial here."""
@@ -53,20 +53,19 @@ class LastKnownGood:
 
     def is_from_this_deployment(self) -> bool:
         """Return whether a replica of this deployment wrote the record."""
-        if self._deployment is not None:
-            with suppress(OSError, ValueError, KeyError, TypeError):
-                return bool(json.loads(self._record.read_text())["deployment"] == self._deployment)
-        return False
+        return self._deployment is not None and _read(self._record)[1] == self._deployment
 
     def prune_cache(self, max_bytes: int) -> None:
         """Bound the size of the bundle cache, but keep the bundles of all records: a restart may need them."""
-        versions = [_read(record) for record in self._record.parent.glob("*.json")]
+        versions = [_read(record)[0] for record in self._record.parent.glob("*.json")]
         with suppress(OSError):
             BundleCache(self._directory).prune(max_bytes, [version for version in versions if version])
 
 
-def _read(record: Path) -> ModelVersion | None:
+def _read(record: Path) -> tuple[ModelVersion | None, str | None]:
+    """Return the version and the deployment of a record, None for both if it is not readable."""
     try:
-        return ModelVersion(**json.loads(record.read_text())["version"])
+        content = json.loads(record.read_text())
+        return ModelVersion(**content["version"]), content["deployment"]
     except (OSError, ValueError, KeyError, TypeError):
-        return None
+        return None, None

@@ -12,7 +12,6 @@ STAGES = {stage.lower(): stage for stage in ("None", "Staging", "Production", "A
 class ModelUri:
     """A parsed `models:/` URI: a name with a number, an alias or a stage, or with none of them for the latest."""
 
-    uri: str
     name: str
     number: int | None = None
     alias: str | None = None
@@ -30,11 +29,11 @@ class ModelUri:
             raise ModelUriInvalid(uri)
         name, alias, which = match["name"], match["alias"], match["which"]
         if alias is not None:
-            return cls(uri, name, alias=alias)
+            return cls(name, alias=alias)
         if which.isdecimal():
-            return cls(uri, name, number=int(which))
+            return cls(name, number=int(which))
         if which.lower() == "latest":
-            return cls(uri, name)
+            return cls(name)
         if which.lower() in STAGES:
-            return cls(uri, name, stage=STAGES[which.lower()])
+            return cls(name, stage=STAGES[which.lower()])
         raise ModelUriInvalid(uri)

@@ -1,8 +1,8 @@
 """A version of a registered model."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from urllib.parse import quote
 
 DIGEST_TAG = "sha256."
 """A version's tag `sha256.<file>` holds the hex sha256 of that file of its bundle."""
@@ -34,26 +34,14 @@ class ModelVersion:
     @property
     def evaluation(self) -> dict[str, float]:
         """The figures of the evaluation, such as `return_mean`; empty if the version was not evaluated."""
-        return {
-            key.removeprefix(EVALUATION_TAG): float(tag)
-            for key, tag in self.tags.items()
-            if key.startswith(EVALUATION_TAG) and _is_number(tag)
-        }
+        figures = {}
+        for key, tag in self.tags.items():
+            if key.startswith(EVALUATION_TAG):
+                with suppress(ValueError):  # anyone can set tags
+                    figures[key.removeprefix(EVALUATION_TAG)] = float(tag)
+        return figures
 
     @property
     def pinned_uri(self) -> str:
         """The URI that always resolves to this version."""
         return f"models:/{self.name}/{self.version}"
-
-    @property
-    def cache_key(self) -> str:
-        """The relative path of the version in the bundle cache."""
-        return f"{quote(self.name, safe='')}/{self.version}"
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -56,7 +56,7 @@ def poll(model_uri: str) -> ModelVersion:
     with _registry_errors():
         found = _find(uri)
     if found is None:
-        raise VersionMissing(uri.name, *_describe_request(uri), None)
+        raise VersionMissing(uri.name, *_describe_request(uri))
     return _pinned(model_uri, found)
 
 
@@ -112,12 +112,6 @@ def _raise_if_local(error: Exception) -> None:
             raise OSError(number, os.strerror(number)) from error
 
 
-def _client() -> Any:
-    from mlflow import MlflowClient
-
-    return MlflowClient()
-
-
 def _registry_uri() -> str:
     import mlflow
 
@@ -126,31 +120,30 @@ def _registry_uri() -> str:
 
 def _find(uri: ModelUri) -> Any | None:
     """Return MLflow's model version for the URI, None if it does not exist. Raises MlflowException."""
+    from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
+    client = MlflowClient()
     try:
-        return _query(_client(), uri)
+        if uri.alias is not None:
+            return client.get_model_version_by_alias(uri.name, uri.alias)
+        if uri.number is not None:
+            return client.get_model_version(uri.name, str(uri.number))
+        with stage_warnings_ignored():
+            found = client.get_latest_versions(uri.name, [uri.stage]) if uri.stage else _versions(uri.name)
+        return next(iter(found), None)
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise
 
 
-def _query(client: Any, uri: ModelUri) -> Any | None:
-    if uri.alias is not None:
-        return client.get_model_version_by_alias(uri.name, uri.alias)
-    if uri.number is not None:
-        return client.get_model_version(uri.name, str(uri.number))
-    if uri.stage is None:
-        return next(iter(_versions(uri.name)), None)
-    with stage_warnings_ignored():
-        return next(iter(client.get_latest_versions(uri.name, [uri.stage])), None)
-
-
 def _versions(name: str) -> list[Any]:
     """Return all versions of a model, newest first."""
+    from mlflow import MlflowClient
+
     escaped = name.replace("'", "''")
-    found = _client().search_model_versions(f"name='{escaped}'")
+    found = MlflowClient().search_model_versions(f"name='{escaped}'")
     return sorted(found, key=lambda version: -int(version.version))
 
 
@@ -169,14 +162,16 @@ def _warn_if_several(uri: ModelUri, chosen: int) -> None:
 
 def _missing(uri: ModelUri) -> Exception:
     """Return the error for a version that does not exist, with what to do about it."""
+    from mlflow import MlflowClient
+
     versions = _versions(uri.name)
     if not versions:
-        names = [model.name for model in _client().search_registered_models(max_results=100)]
+        names = [model.name for model in MlflowClient().search_registered_models(max_results=100)]
         if uri.name not in names:
-            return ModelUnknown(uri.name, _registry_uri(), names)
-    described = [f"{version.version} ({version.current_stage})" for version in versions[:20]]
+            return ModelUnknown(uri.name, _registry_uri(), ", ".join(f"'{name}'" for name in names) or "none yet")
+    described = ", ".join(f"{version.version} ({version.current_stage})" for version in versions[:20]) or "none"
     criterion, remedy = _describe_request(uri)
-    return VersionMissing(uri.name, criterion, remedy, described)
+    return VersionMissing(uri.name, criterion, f"{remedy} Versions: {described}.")
 
 
 def _describe_request(uri: ModelUri) -> tuple[str, str]:
@@ -200,13 +195,10 @@ def _registry_errors() -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        raise RegistryFailed(_registry_uri(), _first_line(error)) from error
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise RegistryFailed(_registry_uri(), reason) from error
 
 
 def _last_line(error: Exception) -> str:
     """Return the last line of the message, in which MLflow puts the cause of a failed download."""
     return next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)[:300]
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__

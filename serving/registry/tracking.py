@@ -26,13 +26,6 @@ def tracking_uri() -> str:
     return absolute_uri(mlflow.get_tracking_uri())
 
 
-def set_tracking_uri(uri: str) -> None:
-    """Set the tracking URI, and with it the registry URI, of this process."""
-    import mlflow
-
-    mlflow.set_tracking_uri(uri)
-
-
 def bound_requests() -> None:
     """Bound the time that MLflow waits for a server in this process. Values that the user has set stay."""
     for name, bound in REQUEST_BOUNDS.items():
@@ -81,24 +74,17 @@ def check_tracking_server() -> None:
     Raises:
         TrackingServerUnreachable: no healthy server answers within 3 seconds.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
-    if not uri.startswith(("http://", "https://")):
-        uri = tracking_uri()
+    uri = tracking_uri()
     if not uri.startswith(("http://", "https://")):
         return
     import requests
 
     try:
         answer = requests.get(f"{uri.rstrip('/')}/health", timeout=HEALTH_TIMEOUT_S)
+    except requests.Timeout as error:
+        raise TrackingServerUnreachable(uri, f"no answer within {HEALTH_TIMEOUT_S:g} s") from error
     except requests.RequestException as error:
-        raise TrackingServerUnreachable(uri, _reason(error)) from error
+        reason = "connection refused" if "refused" in str(error) else type(error).__name__
+        raise TrackingServerUnreachable(uri, reason) from error
     if not answer.ok:
         raise TrackingServerUnreachable(uri, f"its /health answers with status {answer.status_code}")
-
-
-def _reason(error: Exception) -> str:
-    import requests
-
-    if isinstance(error, requests.Timeout):
-        return f"no answer within {HEALTH_TIMEOUT_S:g} s"
-    return "connection refused" if "refused" in str(error) else type(error).__name__

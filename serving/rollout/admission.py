@@ -12,7 +12,7 @@ from serving.registry.last_known_good import LastKnownGood
 from serving.registry.model_version import ModelVersion
 from serving.replica.served_policy import ServedPolicy
 from serving.rollout.errors import SpacesDiffer
-from serving.rollout.trial import TrialLimits, run_trial
+from serving.rollout.trial import run_trial
 
 logger = logging.getLogger(__name__)
 
@@ -35,18 +35,13 @@ class Admission:
         """
         bundle = self.registry.fetch(version, self.arguments.cache_directory)
         if not self._known.has_files_of(version):
-            limits = TrialLimits(self.arguments.candidate_memory_bytes, self.arguments.candidate_timeout_s)
-            run_trial(bundle, limits)
+            run_trial(bundle, self.arguments.candidate_memory_bytes, self.arguments.candidate_timeout_s)
         served = ServedPolicy(Policy.load(bundle, num_threads=self.arguments.num_threads), version)
         if serving is not None and not self.arguments.allow_space_change:
             for role, before, after in space_differences(serving.policy, served.policy):
                 raise SpacesDiffer(role, str(before), str(after))
         self._record(version)
         return served
-
-    def served_by_deployment(self) -> ServedPolicy | None:
-        """Return the version that a replica of this deployment last served on this machine, None if none did."""
-        return self.last_known_good() if self._known.is_from_this_deployment() else None
 
     def last_known_good(self) -> ServedPolicy | None:
         """Return the version that this machine served last, None if there is none or it cannot be loaded."""

@@ -5,14 +5,12 @@ A graph may loop forever, allocate 20 GB or crash ONNX Runtime. The child import
     python -m serving.rollout.trial < header, graph, policy.json    ->    {"error": null}
 """
 
-import contextlib
 import json
 import os
 import resource
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,23 +21,18 @@ from serving.rollout.errors import CandidateRejected
 MIB = 1 << 20
 
 
-@dataclass(frozen=True)
-class TrialLimits:
-    """Limits on the child process."""
-
-    memory_bytes: int = 1024 * MIB
-    """Memory that it may allocate after it has imported ONNX Runtime."""
-    timeout_s: float = 15.0
-    """Seconds from its start to its result."""
-
-
-def run_trial(bundle: Bundle, limits: TrialLimits) -> None:
+def run_trial(bundle: Bundle, memory_bytes: int, timeout_s: float) -> None:
     """Load the bundle and run its policy once, in a child process.
+
+    Args:
+        bundle: verified bytes.
+        memory_bytes: memory that the child may allocate after it has imported ONNX Runtime.
+        timeout_s: seconds from its start to its result.
 
     Raises:
         CandidateRejected: the bundle does not load or run, or exceeds the limits.
     """
-    header = json.dumps({"graph": len(bundle.graph), "memory_bytes": limits.memory_bytes}).encode()
+    header = json.dumps({"graph": len(bundle.graph), "memory_bytes": memory_bytes}).encode()
     try:
         child = subprocess.run(
             [sys.executable, "-m", __name__],
@@ -47,24 +40,20 @@ def run_trial(bundle: Bundle, limits: TrialLimits) -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=child_environment(),
-            timeout=limits.timeout_s,
+            timeout=timeout_s,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise CandidateRejected(f"its trial did not end within {limits.timeout_s:g} s") from None
-    error = _error_of(child, limits)
+        raise CandidateRejected(f"its trial did not end within {timeout_s:g} s") from None
+    try:
+        error = json.loads(child.stdout)["error"]
+    except (ValueError, KeyError, TypeError):
+        error = f"its trial exited with status {child.returncode}"
+        if child.returncode < 0:
+            name = signal.Signals(-child.returncode).name
+            error = f"its trial was killed by {name}, with a limit of {memory_bytes // MIB} MiB of memory"
     if error is not None:
         raise CandidateRejected(error)
-
-
-def _error_of(child: "subprocess.CompletedProcess[bytes]", limits: TrialLimits) -> str | None:
-    with contextlib.suppress(ValueError, KeyError, TypeError):
-        error = json.loads(child.stdout)["error"]
-        return None if error is None else str(error)
-    if child.returncode < 0:
-        name = signal.Signals(-child.returncode).name
-        return f"its trial was killed by {name}, with a limit of {limits.memory_bytes // MIB} MiB of memory"
-    return f"its trial exited with status {child.returncode}"
 
 
 def main() -> None:

@@ -4,10 +4,11 @@ poll -> another version? -> fetch and verify -> trial in a child process -> load
 """
 
 import logging
+import math
 import random
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from time import monotonic
 from typing import Any, Protocol
 
@@ -42,7 +43,11 @@ class Watcher:
         self._replica, self._admission, self._arguments = replica, admission, admission.arguments
         self._stopped = threading.Event()
         self._failed_polls = 0
-        self._rejected: _Rejected | None = None
+        self._rejected: tuple[int, Mapping[str, str]] | None = None
+        """The number and the tags of the last version that was rejected."""
+        self._attempts = 0
+        self._retry_at = math.inf
+        """The `monotonic` time from which on the rejected version is tried again, if its tags do not change before."""
 
     def start(self) -> None:
         """Poll in a daemon thread. A pinned version is polled only until the registry has confirmed it."""
@@ -57,22 +62,20 @@ class Watcher:
         try:
             version = self._admission.registry.poll(self._arguments.model_uri)
         except ServingError as error:
-            self._failed_polls += 1
             self._report_failed_poll(error)
             return
         self._failed_polls = 0
         served = self._replica.served
-        if _identity(version) == _identity(served.version):
+        if (version.version, version.digests) == (served.version.version, served.version.digests):
             self._confirm(served, version)
-        elif self._rejected is None or not self._rejected.still_applies_to(version):
-            self._replace(served, version)
-        else:
+        elif self._rejected == (version.version, version.tags) and monotonic() < self._retry_at:
             self._update(last=now())
+        else:
+            self._replace(served, version)
 
     def pause_s(self) -> float:
-        """Return the seconds until the next poll: jittered, and doubled with each failed poll."""
-        pause = min(self._arguments.refresh_interval_s * 2.0**self._failed_polls, MAX_PAUSE_S)
-        return random.uniform(0.5 if self._failed_polls else 0.9, 1.0) * max(pause, self._arguments.refresh_interval_s)  # noqa: S311
+        """Return the seconds until the next poll."""
+        return _backoff_s(self._arguments.refresh_interval_s, self._failed_polls)
 
     def _run(self) -> None:
         pinned = ModelUri.parse(self._arguments.model_uri).number is not None
@@ -102,7 +105,10 @@ class Watcher:
         logger.warning("%s: version %d replaces version %d", version.uri, version.version, served.version.version)
 
     def _reject(self, version: ModelVersion, error: BundleError | RegistryError) -> None:
-        self._rejected = _Rejected.after(self._rejected, version, error, self._arguments.refresh_interval_s)
+        self._attempts = self._attempts + 1 if self._rejected == (version.version, version.tags) else 1
+        self._rejected = version.version, version.tags
+        pause_s = _backoff_s(self._arguments.refresh_interval_s, self._attempts)
+        self._retry_at = monotonic() + pause_s if isinstance(error, TRANSIENT) else math.inf
         before, rejected = self._replica.refresh, RejectedVersion.of(version, error)
         self._update(
             last=now(),
@@ -116,6 +122,7 @@ class Watcher:
             logger.error(message, version.uri, version.version, serving, error)
 
     def _report_failed_poll(self, error: ServingError) -> None:
+        self._failed_polls += 1
         if self._replica.refresh.error != str(error):
             served = self._replica.served.version.version
             message = "polling %s failed, version %d stays in service: %s"
@@ -126,30 +133,7 @@ class Watcher:
         self._replica.refresh = replace(self._replica.refresh, **changes)
 
 
-@dataclass(frozen=True)
-class _Rejected:
-    """A version that is not tried again before its tags change or its next attempt is due."""
-
-    identity: tuple[int, Mapping[str, str]]
-    attempts: int
-    retry_at: float | None
-    """The `monotonic` time of the next attempt, None if there is none."""
-
-    @classmethod
-    def after(
-        cls, before: "_Rejected | None", version: ModelVersion, error: ServingError, interval_s: float
-    ) -> "_Rejected":
-        """Return the state after an attempt to serve `version` failed with `error`."""
-        identity = version.version, version.tags
-        attempts = before.attempts + 1 if before is not None and before.identity == identity else 1
-        pause = min(interval_s * 2.0**attempts, MAX_PAUSE_S) * random.uniform(0.5, 1.0)  # noqa: S311
-        return cls(identity, attempts, monotonic() + pause if isinstance(error, TRANSIENT) else None)
-
-    def still_applies_to(self, version: ModelVersion) -> bool:
-        """Return whether `version` is this one and not to be tried now."""
-        is_this = self.identity == (version.version, version.tags)
-        return is_this and (self.retry_at is None or monotonic() < self.retry_at)
-
-
-def _identity(version: ModelVersion) -> tuple[int, Mapping[str, str]]:
-    return version.version, version.digests
+def _backoff_s(interval_s: float, failures: int) -> float:
+    """Return the pause before the next attempt: jittered, and doubled with each failure up to MAX_PAUSE_S."""
+    pause = max(min(interval_s * 2.0**failures, MAX_PAUSE_S), interval_s)
+    return random.uniform(0.5 if failures else 0.9, 1.0) * pause  # noqa: S311

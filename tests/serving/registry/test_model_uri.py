@@ -15,7 +15,7 @@ from serving.registry.model_uri import ModelUri
     ],
 )
 def test_each_form_of_a_uri_is_parsed(uri: str, expected: dict[str, object]) -> None:
-    assert ModelUri.parse(uri) == ModelUri(uri, **expected)  # type: ignore[arg-type]
+    assert ModelUri.parse(uri) == ModelUri(**expected)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("uri", ["", "m/3", "models:/m", "models:/m/", "models:/m/Prod", "models:/m/3/x", "runs:/1/m"])

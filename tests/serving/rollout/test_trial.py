@@ -8,8 +8,10 @@ from onnx import TensorProto, helper
 from serving.policy.bundle import Bundle
 from serving.rollout import trial
 from serving.rollout.errors import CandidateRejected
-from serving.rollout.trial import MIB, TrialLimits, run_trial
+from serving.rollout.trial import MIB, run_trial
 from tests.serving.policies import CARTPOLE_BUNDLE, STEERING_BUNDLE, cartpole_graph, policy_json
+
+LIMITS = MEMORY_BYTES, TIMEOUT_S = 1024 * MIB, 15
 
 
 def endless_graph() -> bytes:
@@ -62,29 +64,29 @@ def large_graph(floats: int) -> bytes:
 
 @pytest.mark.parametrize("bundle", [CARTPOLE_BUNDLE, STEERING_BUNDLE])
 def test_a_valid_bundle_passes(bundle: Bundle) -> None:
-    run_trial(bundle, TrialLimits())
+    run_trial(bundle, *LIMITS)
 
 
 def test_the_error_of_an_invalid_bundle_is_that_of_the_policy() -> None:
     with pytest.raises(CandidateRejected, match=r"^model\.onnx is not valid: it is truncated$"):
-        run_trial(Bundle(CARTPOLE_BUNDLE.graph[:-10], CARTPOLE_BUNDLE.policy), TrialLimits())
+        run_trial(Bundle(CARTPOLE_BUNDLE.graph[:-10], CARTPOLE_BUNDLE.policy), *LIMITS)
 
 
 def test_a_graph_that_never_ends_is_rejected_after_the_timeout() -> None:
     start = time.monotonic()
     with pytest.raises(CandidateRejected, match=r"^its trial did not end within 2 s$"):
-        run_trial(Bundle(endless_graph(), policy_json()), TrialLimits(timeout_s=2))
+        run_trial(Bundle(endless_graph(), policy_json()), MEMORY_BYTES, 2)
     assert time.monotonic() - start < 5
 
 
 def test_a_graph_that_exceeds_the_memory_limit_is_rejected() -> None:
     bundle = Bundle(large_graph(64 * MIB), policy_json())  # 256 MiB
-    run_trial(bundle, TrialLimits(memory_bytes=1024 * MIB))
+    run_trial(bundle, *LIMITS)
     with pytest.raises(CandidateRejected, match="Failed to allocate memory"):
-        run_trial(bundle, TrialLimits(memory_bytes=64 * MIB))
+        run_trial(bundle, 64 * MIB, TIMEOUT_S)
 
 
 def test_a_child_that_crashes_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial, "__name__", "this_is_no_module")
     with pytest.raises(CandidateRejected, match=r"^its trial exited with status 1$"):
-        run_trial(CARTPOLE_BUNDLE, TrialLimits())
+        run_trial(CARTPOLE_BUNDLE, *LIMITS)
