@@ -5,6 +5,9 @@ import pytest
 from pipeline.config import TrainConfig
 from pipeline.errors import InvalidConfig, UnknownSetting
 
+UNITS = "whole numbers separated by commas, such as 64,64"
+KWARGS = 'a JSON object, such as {"gravity": 9.8}'
+
 
 def test_the_defaults_are_valid():
     config = TrainConfig()
@@ -23,10 +26,10 @@ def test_the_defaults_are_valid():
         ("gamma", 1.5, "gamma is 1.5, expected between 0 and 1."),
         ("lambda_", -0.1, "lambda_ is -0.1, expected between 0 and 1."),
         ("minibatch_size", 2048, "minibatch_size is 2048, expected at most train_batch_size_per_learner (1024)."),
-        ("fcnet_hiddens", "64,x", "fcnet_hiddens is '64,x', expected whole numbers separated by commas, such as 64,64."),
-        ("fcnet_hiddens", "", "fcnet_hiddens is '', expected whole numbers separated by commas, such as 64,64."),
-        ("env_kwargs", "{size: 8}", """env_kwargs is '{size: 8}', expected a JSON object, such as {"gravity": 9.8}."""),
-        ("env_kwargs", "[8]", """env_kwargs is '[8]', expected a JSON object, such as {"gravity": 9.8}."""),
+        ("fcnet_hiddens", "64,x", f"fcnet_hiddens is '64,x', expected {UNITS}."),
+        ("fcnet_hiddens", "", f"fcnet_hiddens is '', expected {UNITS}."),
+        ("env_kwargs", "{size: 8}", f"env_kwargs is '{{size: 8}}', expected {KWARGS}."),
+        ("env_kwargs", "[8]", f"env_kwargs is '[8]', expected {KWARGS}."),
         ("model_config", "1", """model_config is '1', expected a JSON object, such as {"use_lstm": true}."""),
         ("observation_filter", "mean", "observation_filter is 'mean', expected none or mean-std."),
         ("registered_model_name", "a/b", "registered_model_name is 'a/b', expected a name without / : @ and '."),
