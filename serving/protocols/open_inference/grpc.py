@@ -1,19 +1,20 @@
 """The Open Inference Protocol, version 2, over Ray Serve's gRPC ingress.
 
-Specification: github.com/kserve/open-inference-protocol, inference_grpc.md. Serve calls the method that has
-the name of the RPC.
+Specification: github.com/kserve/open-inference-protocol, inference_grpc.md. Serve calls the method with the
+name of the RPC.
 """
 
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import grpc
 from ray.serve.grpc_util import RayServegRPCContext as Context
 
 from serving.policy.spaces import Json
-from serving.protocols.open_inference.datatypes import DTYPES, InputTensor, OutputTensor
+from serving.protocols.open_inference.datatypes import DTYPES, InputTensor
 from serving.protocols.open_inference.errors import InferenceInvalid
 from serving.protocols.open_inference.http import server_metadata
 from serving.protocols.open_inference.model import InferenceModel, InferenceRequest
@@ -44,8 +45,6 @@ CONTENTS = {
     "FP64": "fp64_contents",
 }
 """The field that holds the elements of each datatype. FP16 has none: its tensors are raw bytes."""
-
-Message = TypeVar("Message")
 
 
 class Application(Protocol):
@@ -80,66 +79,58 @@ class InferenceServicer:
         self, request: pb.ServerMetadataRequest, grpc_context: Context
     ) -> pb.ServerMetadataResponse:
         """Return the name, version and extensions of the server."""
-
-        async def described(_: InferenceModel, __: Act) -> pb.ServerMetadataResponse:
+        with self._errors_as_status(grpc_context):
+            self._authenticate(grpc_context)
             return pb.ServerMetadataResponse(**server_metadata())
-
-        return await self._answer(described, pb.ServerMetadataResponse, grpc_context)
+        return pb.ServerMetadataResponse()
 
     async def ModelReady(self, request: pb.ModelReadyRequest, grpc_context: Context) -> pb.ModelReadyResponse:
         """Return that a model is ready, if it is the served one; otherwise the status is NOT_FOUND."""
-
-        async def ready(model: InferenceModel, _: Act) -> pb.ModelReadyResponse:
+        with self._errors_as_status(grpc_context):
+            model, _ = self._authenticate(grpc_context)
             model.check(request.name, request.version)
             return pb.ModelReadyResponse(ready=True)
-
-        return await self._answer(ready, pb.ModelReadyResponse, grpc_context)
+        return pb.ModelReadyResponse()
 
     async def ModelMetadata(self, request: pb.ModelMetadataRequest, grpc_context: Context) -> pb.ModelMetadataResponse:
         """Return the tensors of a model, if it is the served one; otherwise the status is NOT_FOUND."""
-
-        async def described(model: InferenceModel, _: Act) -> pb.ModelMetadataResponse:
+        with self._errors_as_status(grpc_context):
+            model, _ = self._authenticate(grpc_context)
             model.check(request.name, request.version)
             return pb.ModelMetadataResponse(**model.metadata())
-
-        return await self._answer(described, pb.ModelMetadataResponse, grpc_context)
+        return pb.ModelMetadataResponse()
 
     async def ModelInfer(self, request: pb.ModelInferRequest, grpc_context: Context) -> pb.ModelInferResponse:
         """Return the output tensors for input tensors."""
-
-        async def inferred(model: InferenceModel, act: Act) -> pb.ModelInferResponse:
+        start = time.perf_counter()
+        with self._errors_as_status(grpc_context):
+            model, act = self._authenticate(grpc_context)
             model.check(request.model_name, request.model_version)
             if request.ByteSize() > self._app.max_body_bytes:
                 raise BodyTooLarge(self._app.max_body_bytes)
-            return await _infer(request, model, act)
-
-        start = time.perf_counter()
-        response = await self._answer(inferred, pb.ModelInferResponse, grpc_context)
-        if not grpc_context.code():
+            response = await _infer(request, model, act)
             self._app.metrics.request_ms.add((time.perf_counter() - start) * 1e3)
-        return response
+            return response
+        return pb.ModelInferResponse()
 
-    async def _answer(
-        self,
-        answer: Callable[[InferenceModel, Act], Awaitable[Message]],
-        empty: Callable[[], Message],
-        context: Context,
-    ) -> Message:
-        """Return the response of one policy, or an empty one and set the status of the error.
+    def _authenticate(self, context: Context) -> tuple[InferenceModel, Act]:
+        """Return the model that answers the call, and its policy. Raises Unauthorized."""
+        if self._app.token is not None:
+            metadata = context.invocation_metadata()
+            headers = [(key.encode(), value.encode()) for key, value in metadata if isinstance(value, str)]
+            self._app.token.check("", headers)
+        served = self._app.served
+        return served.prepared(InferenceModel), served.act
 
-        Serve would log an exception as a failure of its own.
-        """
-        served, token = self._app.served, self._app.token
+    @contextmanager
+    def _errors_as_status(self, context: Context) -> Iterator[None]:
+        """Set the status of a call for an exception, which Serve would log as a failure of its own."""
         try:
-            if token is not None:
-                metadata = context.invocation_metadata()
-                token.check("", [(key.encode(), value.encode()) for key, value in metadata if isinstance(value, str)])
-            return await answer(served.prepared(InferenceModel), served.act)
+            yield
         except Exception as exception:  # noqa: BLE001 - the client receives a status, the log the traceback
             error = self._app.error_response(exception)
             context.set_code(CODES.get(error.status, grpc.StatusCode.INVALID_ARGUMENT))
             context.set_details(error.message)
-            return empty()
 
 
 async def _infer(request: pb.ModelInferRequest, model: InferenceModel, act: Act) -> pb.ModelInferResponse:
@@ -150,8 +141,13 @@ async def _infer(request: pb.ModelInferRequest, model: InferenceModel, act: Act)
     response = pb.ModelInferResponse(model_name=model.name, model_version=model.version, id=request.id)
     if prepared.state_reset:
         response.parameters["state_reset"].bool_param = True
-    only_raw = any(tensor.datatype not in CONTENTS for tensor in outputs)
-    _write(outputs, response, raw=only_raw or bool(request.raw_input_contents))
+    raw = bool(request.raw_input_contents) or any(tensor.datatype not in CONTENTS for tensor in outputs)
+    for tensor in outputs:
+        added = response.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.array.shape)
+        if raw:
+            response.raw_output_contents.append(tensor.array.tobytes())
+        else:
+            getattr(added.contents, CONTENTS[tensor.datatype]).extend(tensor.array.ravel().tolist())
     return response
 
 
@@ -173,13 +169,3 @@ def _elements(tensor: Any) -> list[Json]:
 def _parameter(parameter: pb.InferParameter) -> Json:
     choice = parameter.WhichOneof("parameter_choice")
     return getattr(parameter, choice) if choice else None
-
-
-def _write(outputs: Iterable[OutputTensor], response: pb.ModelInferResponse, *, raw: bool) -> None:
-    """Add tensors to a response, either raw or in the typed fields."""
-    for tensor in outputs:
-        added = response.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.array.shape)
-        if raw:
-            response.raw_output_contents.append(tensor.array.tobytes())
-        else:
-            getattr(added.contents, CONTENTS[tensor.datatype]).extend(tensor.array.ravel().tolist())
