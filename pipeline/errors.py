@@ -1,7 +1,7 @@
 """The base of all errors of this package, and the errors that several rooms share.
 
-Each room defines its own errors in its `errors.py`. An error is a dataclass: its fields are the facts, `template` is the
-message.
+Each room defines its own errors in its `errors.py`. An error is a dataclass: its fields are the facts, and `template`
+is the message.
 """
 
 from dataclasses import dataclass, fields

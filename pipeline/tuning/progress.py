@@ -58,7 +58,7 @@ class TuningTable:
         if not self._statuses:
             return ""
         best_one = best(self._statuses)
-        table = Table("trial", *_names(self._statuses), box=None, header_style="bold")
+        table = Table("trial", *self._statuses[0].settings, box=None, header_style="bold")
         for title in ("steps", "greedy return"):
             table.add_column(title, justify="right")
         table.add_column("state")
@@ -70,10 +70,6 @@ class TuningTable:
             table.add_row(str(each.number), *settings, _steps(each), mean, str(each.state), style=style)
         table.caption = f"{time.monotonic() - self._begun:.0f} s; * the best so far"
         return table
-
-
-def _names(statuses: Sequence[TrialStatus]) -> list[str]:
-    return list(statuses[0].settings)
 
 
 def _steps(status: TrialStatus) -> str:
