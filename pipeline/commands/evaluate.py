@@ -17,7 +17,7 @@ def evaluate(model_uri: str, episodes: int, seed: int) -> None:
     from pipeline.signals import interruptible
 
     with interruptible():
-        from pipeline.registry.evaluate import evaluate
+        from pipeline.registry.evaluate_version import evaluate
 
         evaluated = evaluate(model_uri, episodes, seed)
     click.echo(f"models:/{evaluated.name}/{evaluated.version}: greedy return {evaluated.evaluation}")

@@ -11,7 +11,7 @@ import requests
 from pipeline.environments.nested_spaces import Batch, stack
 from pipeline.verification.checks import Check
 from pipeline.verification.errors import ServerAnswered, ServesAnother
-from pipeline.verification.statistics import SAMPLES, check_samples, sampled_queries
+from pipeline.verification.sampling_tests import SAMPLES, check_samples, sampled_queries
 from pipeline.verification.subject import Query, Subject, as_arrays
 from serving.client.core import to_json
 from serving.policy.tensors import ACTION, ACTION_DIST_INPUTS

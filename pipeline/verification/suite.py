@@ -12,7 +12,7 @@ from pipeline.environments import make as environments
 from pipeline.environments.nested_spaces import Batch
 from pipeline.verification.checks import Check
 from pipeline.verification.over_http import VerifiedServer, check_over_http
-from pipeline.verification.statistics import SAMPLES, check_samples, sampled_queries
+from pipeline.verification.sampling_tests import SAMPLES, check_samples, sampled_queries
 from pipeline.verification.subject import Subject
 from serving.policy.policy import Policy
 from serving.registry.registry import fetch, resolve

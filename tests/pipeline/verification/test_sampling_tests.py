@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from pipeline.verification.statistics import SAMPLES, check_samples, sampled_queries
+from pipeline.verification.sampling_tests import SAMPLES, check_samples, sampled_queries
 from pipeline.verification.subject import Query
 
 CHOICE = spaces.Discrete(50)

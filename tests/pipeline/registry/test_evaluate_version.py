@@ -2,7 +2,7 @@
 
 import mlflow
 
-from pipeline.registry.evaluate import evaluate
+from pipeline.registry.evaluate_version import evaluate
 from tests.serving.policies import CARTPOLE_BUNDLE, Store
 
 
