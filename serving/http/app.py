@@ -106,7 +106,7 @@ class PolicyApp:
             body = await read_body(receive, self.max_body_bytes)
             if body and self._ongoing_requests >= self._max_ongoing_requests:
                 self._check_overload(served.batcher)  # before the body is decoded
-            response = await protocol.answer(Request(scope, path, body), served, served.act)
+            response = await protocol.answer(Request(scope, path, body), served)
             if isinstance(response, bytes):
                 await respond(send, HTTPStatus.OK, served.headers, response)
             elif not await _send(response, served, receive, send):

@@ -8,7 +8,7 @@ from serving.play.page import headers, page
 from serving.play.session import GetServed, Session
 from serving.protocols.openapi.parts import TEXT, Paths, error_responses, html, record
 from serving.protocols.protocol import Protocol, Request, Response
-from serving.replica.served_policy import Act, ServedPolicy
+from serving.replica.served_policy import ServedPolicy
 
 PAGE, EVENTS = "/play", "/play/events"
 METHODS = {PAGE: ("GET", "HEAD"), EVENTS: ("GET",)}
@@ -39,7 +39,7 @@ class Play(Protocol):
         """Return the HTTP methods that a path accepts."""
         return METHODS.get(path, ()) if self._sessions else ()
 
-    async def answer(self, request: Request, served: ServedPolicy, act: Act) -> Response:  # noqa: ARG002 - a session outlives them
+    async def answer(self, request: Request, served: ServedPolicy) -> Response:  # noqa: ARG002 - a session outlives it
         """Return the page, or start a session. Raises PlayBusy."""
         if request.path == PAGE:
             return Response(page(), b"text/html; charset=utf-8", headers=headers())

@@ -11,7 +11,7 @@ import orjson
 from serving.errors import HttpError
 from serving.policy.spaces import Json
 from serving.protocols.errors import BodyNotJson
-from serving.replica.served_policy import Act, ServedPolicy
+from serving.replica.served_policy import ServedPolicy
 
 INTERNAL_ERROR = "internal_error"
 """The code of the response to an exception that is not an HttpError."""
@@ -79,7 +79,7 @@ class Protocol(ABC):
         """Return the HTTP methods that a path accepts, or none if the path does not belong to this protocol."""
 
     @abstractmethod
-    async def answer(self, request: Request, served: ServedPolicy, act: Act) -> Response | bytes:
+    async def answer(self, request: Request, served: ServedPolicy) -> Response | bytes:
         """Answer a request with one policy from beginning to end. Raises ServingError.
 
         Bytes are the body of a JSON response without further headers: the native route returns them, because a

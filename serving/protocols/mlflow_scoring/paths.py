@@ -42,10 +42,7 @@ def _text_operation(name: str, summary: str) -> dict[str, Json]:
 def _content(space: Space[Any]) -> dict[str, Json]:
     """Return the request's content by media type; CSV fits only a space that is one flat array."""
     tensors = {leaf.tensor(OBSERVATIONS): leaf.space for leaf in leaves(space)}
-    lists = {
-        name: {"type": "array", "minItems": 1, "items": element_schema(leaf, sent=False)}
-        for name, leaf in tensors.items()
-    }
+    lists = {name: TABLE | {"items": element_schema(leaf, sent=False)} for name, leaf in tensors.items()}
     examples: dict[str, Json] = {name: [plain_example(leaf)] for name, leaf in tensors.items()}
     only = next(iter(tensors)) if len(tensors) == 1 else None
     schema, inputs = (record(lists), examples) if only is None else (lists[only], examples[only])

@@ -25,7 +25,7 @@ from serving.protocols.native.json_codec import parse
 from serving.protocols.openapi.parts import Paths
 from serving.protocols.protocol import ErrorResponse, Protocol, Request, Response
 from serving.registry.model_version import ModelVersion
-from serving.replica.served_policy import Act, ServedPolicy
+from serving.replica.served_policy import ServedPolicy
 
 INVOCATIONS, PING, VERSION = "/invocations", "/ping", "/version"
 METHODS = {INVOCATIONS: ("POST",), PING: ("GET", "HEAD"), VERSION: ("GET", "HEAD")}
@@ -64,14 +64,14 @@ class ScoringProtocol(Protocol):
         """Make the codec of a version."""
         served.prepared(ScoringCodec)
 
-    async def answer(self, request: Request, served: ServedPolicy, act: Act) -> Response:
+    async def answer(self, request: Request, served: ServedPolicy) -> Response:
         """Answer a request. Raises ServingError."""
         if request.path == PING:
             return Response(b"\n")
         if request.path == VERSION:
             return Response(self._version)
         codec = served.prepared(ScoringCodec)
-        return Response(codec.encode(cast("Rows", await act(codec.decode(request)))))
+        return Response(codec.encode(cast("Rows", await served.act(codec.decode(request)))))
 
     def error_body(self, error: ErrorResponse) -> bytes:
         """Return the JSON body of an error in MLflow's form."""
@@ -105,10 +105,8 @@ class ScoringCodec:
 
     def encode(self, rows: Rows) -> bytes:
         """Return all outputs of the graph by name, in JSON. Raises PolicyFailed if an action is not finite."""
-        writers = self._writers
-        predictions = {
-            name: writers[name](tensor) if name in writers else tensor.tolist() for name, tensor in rows.tensors.items()
-        }
+        writers = {name: self._writers.get(name, np.ndarray.tolist) for name in rows.tensors}
+        predictions = {name: writers[name](tensor) for name, tensor in rows.tensors.items()}
         return orjson.dumps({"predictions": predictions})
 
 
@@ -118,10 +116,7 @@ def _media_type(request: Request) -> str:
     if content_type == JSON_TYPE:
         return JSON_TYPE
     media_type, *parameters = (part.strip() for part in content_type.split(";"))
-    named = (parameter.partition("=") for parameter in parameters)
-    if media_type not in {JSON_TYPE, CSV_TYPE} or any(
-        name != "charset" or value.lower() != "utf-8" for name, _, value in named
-    ):
+    if media_type not in {JSON_TYPE, CSV_TYPE} or any(each.lower() != "charset=utf-8" for each in parameters):
         raise MediaTypeUnsupported(content_type)
     return media_type
 

@@ -63,7 +63,8 @@ class Signature:
             raise InvocationInvalid("the table has no row, expected one per observation")
         if self._only is None:
             self._check_names(table.columns)
-            return {name: _read_column(reader, table.named(name)) for name, reader in self._readers.items()}
+            columns = {name: table.column(table.columns.index(name)) for name in self._readers}
+            return {name: _read_column(reader, columns[name]) for name, reader in self._readers.items()}
         name, reader = self._only
         width = len(table.columns)
         if width == 1:

@@ -21,10 +21,6 @@ class Table(NamedTuple):
         """Return the cells of one column."""
         return [row[index] for row in self.rows]
 
-    def named(self, name: str) -> list[Json]:
-        """Return the cells of the column `name`. Raises ValueError if there is none."""
-        return self.column(self.columns.index(name))
-
     @classmethod
     def from_split(cls, value: Json) -> "Table":
         """Read `{"columns": [...], "data": [[...], ...]}`, the form of `DataFrame.to_dict(orient="split")`.
@@ -39,7 +35,11 @@ class Table(NamedTuple):
         rows, columns = _rows(value["data"], "dataframe_split.data"), value.get("columns")
         if columns is not None and (type(columns) is not list or any(type(name) in {list, dict} for name in columns)):
             raise InvocationMalformed(f"dataframe_split.columns is {describe(columns)}, expected a list of names")
-        _check_index(value.get("index"), len(rows))
+        index = value.get("index")
+        if index is not None and (type(index) is not list or len(index) != len(rows)):
+            found = f"a list of {len(index)}" if type(index) is list else describe(index)
+            expected = f"a list of {len(rows)}, one label per row"
+            raise InvocationMalformed(f"dataframe_split.index is {found}, expected {expected}")
         return _table(columns, rows, "dataframe_split.data")
 
     @classmethod
@@ -91,9 +91,3 @@ def _table(columns: Sequence[Json] | None, rows: list[list[Json]], path: str) ->
         if len(row) != len(columns):
             raise InvocationMalformed(f"row {number} of {path} has {len(row)} cells, expected {len(columns)}")
     return Table(columns, rows)
-
-
-def _check_index(index: Json, length: int) -> None:
-    if index is not None and (type(index) is not list or len(index) != length):
-        found = f"a list of {len(index)}" if type(index) is list else describe(index)
-        raise InvocationMalformed(f"dataframe_split.index is {found}, expected a list of {length}, one label per row")

@@ -14,7 +14,7 @@ from serving.protocols.openapi.parts import Paths
 from serving.protocols.protocol import Protocol, Request
 from serving.registry.model_version import ModelVersion
 from serving.replica.refresh_state import Refresh
-from serving.replica.served_policy import Act, ServedPolicy
+from serving.replica.served_policy import ServedPolicy
 
 METHODS = {"/": ("GET", "POST"), "/model": ("GET", "HEAD"), "/health": ("GET", "HEAD")}
 
@@ -47,12 +47,12 @@ class NativeProtocol(Protocol):
         """Build the codec for a version."""
         served.prepared(json_codec)
 
-    async def answer(self, request: Request, served: ServedPolicy, act: Act) -> bytes:
+    async def answer(self, request: Request, served: ServedPolicy) -> bytes:
         """Answer a request. Raises RequestError, Overloaded and PolicyFailed."""
         if request.path == "/":
             codec = served.prepared(json_codec)
             observations, batched = codec.decode(request.body)
-            return codec.encode(await act(observations), batched=batched)
+            return codec.encode(await served.act(observations), batched=batched)
         return orjson.dumps(self._model(served) if request.path == "/model" else self._health(served))
 
     def paths(self, served: ServedPolicy) -> Paths:

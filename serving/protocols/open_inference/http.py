@@ -28,7 +28,7 @@ class InferenceProtocol(Protocol):
 
     def methods(self, path: str) -> tuple[str, ...]:
         """Return the HTTP methods of a path. Unknown paths below `/v2` have some, to get errors in this form."""
-        if not path.startswith(ROOT) or path[len(ROOT) : len(ROOT) + 1] not in ("", "/"):
+        if not f"{path}/".startswith(f"{ROOT}/"):
             return ()
         return INFER if path.endswith("/infer") else READ
 
@@ -36,14 +36,14 @@ class InferenceProtocol(Protocol):
         """Make the model of a version."""
         served.prepared(InferenceModel)
 
-    async def answer(self, request: Request, served: ServedPolicy, act: Act) -> Response:
+    async def answer(self, request: Request, served: ServedPolicy) -> Response:
         """Answer a request. Raises ServingError."""
         if not request.path.startswith(MODELS):
             return Response(orjson.dumps(_server_information(request.path)))
         model, (name, version, action) = served.prepared(InferenceModel), _parse(request.path)
         model.check(name, version)
         if action == "infer":
-            return await _infer(request, model, act)
+            return await _infer(request, model, served.act)
         return Response(orjson.dumps({"name": name, "ready": True} if action == "ready" else model.metadata()))
 
     def error_body(self, error: ErrorResponse) -> bytes:

@@ -39,13 +39,16 @@ class JsonRequest(NamedTuple):
     """The default for outputs that are not in `binary`."""
 
 
+TensorLayout = tuple[str, str, tuple[int, ...], list[Json] | slice]
+"""Name, datatype, shape, and the elements or their position in the bytes."""
+
+
 class Layout(NamedTuple):
     """The content of a body's JSON, without the bytes that follow it."""
 
     id: str
     parameters: dict[str, Json]
-    inputs: list[tuple[str, str, tuple[int, ...], list[Json] | slice]]
-    """Name, datatype, shape, and the elements or their position in the bytes."""
+    inputs: list[TensorLayout]
     outputs: list[str]
     binary: dict[str, bool]
     all_binary: bool
@@ -125,9 +128,7 @@ def _parsed(header: bytes) -> dict[str, Json]:
     return request
 
 
-def _input(
-    value: Json, path: str, position: int, available: int
-) -> tuple[tuple[str, str, tuple[int, ...], list[Json] | slice], int]:
+def _input(value: Json, path: str, position: int, available: int) -> tuple[TensorLayout, int]:
     """Return a tensor of a layout, and the position of the next tensor's bytes."""
     if type(value) is not dict:
         raise InferenceInvalid(path, describe(value), "an object with name, datatype, shape and data")

@@ -54,8 +54,7 @@ def inference_paths(served: ServedPolicy) -> Paths:
 
 
 def _get(name: str, summary: str, schema: dict[str, Json], parameters: Parameters = ()) -> dict[str, Json]:
-    operation = {"operationId": name, "summary": summary}
-    return operation | _responses(labelled(summary, schema), parameters)
+    return {"operationId": name, "summary": summary, **_responses(labelled(summary, schema), parameters)}
 
 
 def _infer(name: str, served: ServedPolicy, parameters: Parameters) -> dict[str, Json]:
@@ -91,9 +90,8 @@ def _input(tensor: TensorInfo) -> dict[str, Json]:
 
 def _example(served: ServedPolicy) -> dict[str, Json]:
     """Return a request for one observation without a state, as at the start of an episode."""
-    examples = {
-        leaf.tensor(OBSERVATIONS): plain_example(leaf.space) for leaf in leaves(served.policy.observation_space)
-    }
+    space = served.policy.observation_space
+    examples = {leaf.tensor(OBSERVATIONS): plain_example(leaf.space) for leaf in leaves(space)}
     inputs = [
         {"name": each.name, "datatype": each.datatype, "shape": [1, *each.shape[1:]], "data": [examples[each.name]]}
         for each in served.prepared(InferenceModel).inputs

@@ -13,7 +13,7 @@ from serving.policy.spaces import Json
 from serving.protocols.openapi.parts import Paths, error_components, error_references, get_operation, html
 from serving.protocols.protocol import Protocol, Request, Response
 from serving.replica.auth import OPEN_PATHS
-from serving.replica.served_policy import Act, ServedPolicy
+from serving.replica.served_policy import ServedPolicy
 
 PAGE = Path(__file__).with_name("docs.html")
 
@@ -40,7 +40,7 @@ class Documentation(Protocol):
         """Return the HTTP methods that a path accepts."""
         return ("GET", "HEAD") if path in {"/openapi.json", "/docs"} else ()
 
-    async def answer(self, request: Request, served: ServedPolicy, act: Act) -> Response:  # noqa: ARG002
+    async def answer(self, request: Request, served: ServedPolicy) -> Response:
         """Return the description, or the page that shows it."""
         if request.path == "/docs":
             return Response(PAGE.read_bytes(), b"text/html; charset=utf-8", (CONTENT_SECURITY_POLICY,))

@@ -7,7 +7,7 @@ from serving.http.app import PolicyApp
 from serving.policy.bundle import Bundle
 from serving.protocols.native.protocol import json_codec
 from serving.protocols.protocol import ErrorResponse, Protocol, Request, Response
-from serving.replica.served_policy import Act, ServedPolicy
+from serving.replica.served_policy import ServedPolicy
 from tests.serving.policies import COUNTING_BUNDLE, ROBOT_BUNDLE, ask, served
 
 ZERO = [0.0] * 4
@@ -32,9 +32,9 @@ class ListProtocol(Protocol):
     def methods(self, path: str) -> tuple[str, ...]:
         return ("POST",) if path == "/list" else ()
 
-    async def answer(self, request: Request, served: ServedPolicy, act: Act) -> Response:
+    async def answer(self, request: Request, served: ServedPolicy) -> Response:
         observations, _ = served.prepared(json_codec).decode(b'{"observations": %b}' % request.body)
-        return Response(b"%d" % len(await act(observations)))
+        return Response(b"%d" % len(await served.act(observations)))
 
     def error_body(self, error: ErrorResponse) -> bytes:
         return error.code.encode()
