@@ -10,17 +10,7 @@ from time import perf_counter
 
 from serving.arguments import Arguments
 from serving.errors import RequestError
-from serving.http.asgi import (
-    ClientGoneError,
-    Receive,
-    Scope,
-    Send,
-    lifespan,
-    read_body,
-    reject_websocket,
-    respond,
-    respond_in_parts,
-)
+from serving.http import asgi
 from serving.play.protocol import Play
 from serving.policy.errors import PolicyFailed
 from serving.policy.tensors import Batch
@@ -85,16 +75,16 @@ class PolicyApp:
         # Until it is measured, the new policy counts as quick as the old one, so that a promotion rejects no requests.
         self._served = self._prepared(served, quick=self._served.batcher.quick)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         """Serve one connection's scope (asgi.readthedocs.io/en/latest/specs/main.html)."""
         if scope["type"] == "http":
             await self._http(scope, receive, send)
         elif scope["type"] == "lifespan":
-            await lifespan(receive, send)
+            await asgi.lifespan(receive, send)
         else:
-            await reject_websocket(receive, send)
+            await asgi.reject_websocket(receive, send)
 
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _http(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         served, start = self._served, perf_counter()
         path = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/") or "/"
         protocol, methods = self._route(path)
@@ -103,19 +93,19 @@ class PolicyApp:
                 self.token.check(path, scope["headers"])
             if scope["method"] not in methods:
                 raise _not_found(scope["method"], path, methods)  # noqa: TRY301 - it is answered as all errors are
-            body = await read_body(receive, self.max_body_bytes)
+            body = await asgi.read_body(receive, self.max_body_bytes)
             if body and self._ongoing_requests >= self._max_ongoing_requests:
                 self._check_overload(served.batcher)  # before the body is decoded
             response = await protocol.answer(Request(scope, path, body), served)
             if isinstance(response, bytes):
-                await respond(send, HTTPStatus.OK, served.headers, response)
+                await asgi.respond(send, HTTPStatus.OK, served.headers, response)
             elif not await _send(response, served, receive, send):
                 return  # the duration of a stream is no latency
-        except ClientGoneError:
+        except asgi.ClientGoneError:
             return
         except Exception as exception:  # noqa: BLE001 - the client receives JSON, the log the traceback
             error = self.error_response(exception)
-            await respond(send, error.status, [*served.headers, *error.headers], protocol.error_body(error))
+            await asgi.respond(send, error.status, [*served.headers, *error.headers], protocol.error_body(error))
             return
         self.metrics.request_ms.add((perf_counter() - start) * 1e3)
 
@@ -164,13 +154,13 @@ class PolicyApp:
         return served
 
 
-async def _send(response: Response, served: ServedPolicy, receive: Receive, send: Send) -> bool:
+async def _send(response: Response, served: ServedPolicy, receive: asgi.Receive, send: asgi.Send) -> bool:
     """Send a response; return False if it was a stream."""
     headers = [(b"content-type", response.content_type), *served.labels, *response.headers]
     if isinstance(response.body, bytes):
-        await respond(send, HTTPStatus.OK, headers, response.body)
+        await asgi.respond(send, HTTPStatus.OK, headers, response.body)
         return True
-    await respond_in_parts(receive, send, HTTPStatus.OK, headers, response.body)
+    await asgi.respond_in_parts(receive, send, headers, response.body)
     return False
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, MutableMapping
+from http import HTTPStatus
 from typing import Any
 
 from serving.replica.errors import BodyTooLarge
@@ -26,7 +27,7 @@ class ClientGoneError(Exception):
 
 
 async def read_body(receive: Receive, limit: int) -> bytes:
-    """Return the whole body. Raises BodyTooLarge beyond `limit` bytes, and ClientGoneError."""
+    """Return the whole body. Raises BodyTooLarge if it exceeds `limit` bytes, and ClientGoneError."""
     message = await receive()
     body: bytes = message.get("body", b"")
     if message["type"] != "http.request":
@@ -60,20 +61,17 @@ async def respond(send: Send, status: int, headers: Headers, body: bytes) -> Non
     await send({"type": "http.response.body", "body": body})
 
 
-async def respond_in_parts(
-    receive: Receive, send: Send, status: int, headers: Headers, parts: AsyncGenerator[bytes, None]
-) -> None:
-    """Send a response part by part until it ends or the client disconnects. `parts` is closed in any case.
+async def respond_in_parts(receive: Receive, send: Send, headers: Headers, parts: AsyncGenerator[bytes, None]) -> None:
+    """Send a response of status 200 part by part until it ends or the client disconnects. It always closes `parts`.
 
-    An exception before the first part is raised. A later one, when the status is already sent, is logged and breaks off
-    the response.
+    An exception before the first part is raised. After it, when the status is already sent, an exception is logged.
 
     Raises:
-        ClientGoneError: the response broke off.
+        ClientGoneError: the response broke off, because the client disconnected or `parts` failed.
     """
     async with contextlib.aclosing(parts):
         first = await anext(parts, b"")
-        sending = asyncio.ensure_future(_send_parts(send, status, headers, first, parts))
+        sending = asyncio.ensure_future(_send_parts(send, headers, first, parts))
         disconnecting = asyncio.ensure_future(_disconnected(receive))
         try:
             await asyncio.wait({sending, disconnecting}, return_when=asyncio.FIRST_COMPLETED)
@@ -88,10 +86,8 @@ async def respond_in_parts(
         raise ClientGoneError from error
 
 
-async def _send_parts(
-    send: Send, status: int, headers: Headers, first: bytes, parts: AsyncGenerator[bytes, None]
-) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": [*headers]})
+async def _send_parts(send: Send, headers: Headers, first: bytes, parts: AsyncGenerator[bytes, None]) -> None:
+    await send({"type": "http.response.start", "status": HTTPStatus.OK, "headers": [*headers]})
     await send({"type": "http.response.body", "body": first, "more_body": True})
     async for part in parts:
         await send({"type": "http.response.body", "body": part, "more_body": True})

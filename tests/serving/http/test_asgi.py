@@ -47,7 +47,7 @@ def answered(parts: Parts, max_messages: int = 100) -> list[dict[str, Any]]:
     async def answer() -> list[dict[str, Any]]:
         client = Client(max_messages)
         try:
-            await respond_in_parts(client.receive, client.send, 200, [], parts.made())
+            await respond_in_parts(client.receive, client.send, [], parts.made())
         except ClientGoneError:
             client.got.append({"type": "broken off"})
         assert parts.closed
