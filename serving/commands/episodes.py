@@ -12,9 +12,6 @@ from serving.client.core import Request
 
 MakeEnvironment = Callable[[], gymnasium.Env[Any, Any]]
 
-NOISE_SEEDS = 2**31
-"""The number of seeds from which `explore` draws one per step."""
-
 
 class Step(NamedTuple):
     """One step: its number from 1, the observation, the server's action, and whether it ended the episode."""
@@ -23,9 +20,6 @@ class Step(NamedTuple):
     observation: Any
     action: Any
     done: bool
-
-
-OnStep = Callable[[Step], None]
 
 
 class Episode(NamedTuple):
@@ -72,16 +66,16 @@ class _Running:
 
 
 def play_sequentially(
-    client: PolicyClient, make: MakeEnvironment, seeds: range, on_step: OnStep | None, *, explore: bool = False
+    client: PolicyClient,
+    make: MakeEnvironment,
+    seeds: range,
+    on_step: Callable[[Step], None] | None,
+    *,
+    explore: bool = False,
 ) -> Iterator[Episode]:
-    """Play one episode after the other with a request per step, and yield each when it ends.
+    """Play one episode per seed, one after the other with a request per step, and yield each when it ends.
 
-    Args:
-        client: is reset at the start of each episode.
-        make: makes the environment.
-        seeds: the seed of each episode.
-        on_step: is called after each step.
-        explore: whether to sample the actions.
+    `on_step` is called after each step; `explore` samples the actions.
 
     Raises:
         RequestRefused, ServerUnreachable: as `PolicyClient.act`.
@@ -103,9 +97,7 @@ def play_sequentially(
 def play_in_lockstep(
     client: PolicyClient, make: MakeEnvironment, seeds: range, *, explore: bool = False
 ) -> Iterator[Episode]:
-    """Play all episodes concurrently with one request per step of all of them, and yield each when it ends.
-
-    Arguments are those of `play_sequentially`.
+    """Play one episode per seed, all of them with one request per step, and yield each when it ends.
 
     Raises:
         RequestRefused, ServerUnreachable: as `PolicyClient.act_batch`.
@@ -127,4 +119,4 @@ def _sampling(seed: int, *, explore: bool) -> Iterator[dict[str, Any]]:
     """Yield the options of each step: none, or `explore` with a seed per step."""
     noise = random.Random(seed)  # noqa: S311 - not for cryptography
     while True:
-        yield {"explore": True, "seed": noise.randrange(NOISE_SEEDS)} if explore else {}
+        yield {"explore": True, "seed": noise.randrange(2**31)} if explore else {}

@@ -3,16 +3,16 @@
 import statistics
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import click
-import gymnasium
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeElapsedColumn
 from rich.text import Text
 
-from serving.commands.episodes import Episode, MakeEnvironment, Step, TimedClient, play_in_lockstep, play_sequentially
+from serving.commands.episodes import Episode, Step, TimedClient, play_in_lockstep, play_sequentially
 from serving.policy import environments
 from serving.replica.auth import read_token
 
@@ -43,8 +43,10 @@ def query(
     """
     with TimedClient(url, token=token_file and read_token(token_file)) as client:
         model = client.model()
-        environment = {"id": env_id, "kwargs": {}} if env_id else model["environment"]
-        make, seeds = _maker(environment), range(seed, seed + episodes)
+        environment: dict[str, Any] = {"id": env_id, "kwargs": {}} if env_id else model["environment"]
+        make = partial(environments.make, environment["id"], environment["kwargs"], environment.get("wrappers", ()))
+        make().close()  # type: ignore[no-untyped-call]  # to raise EnvironmentUnknown before the first request
+        seeds = range(seed, seed + episodes)
         click.echo(f"{model['name']} version {model['version']} plays {environment['id']} through {client.url}")
         start = time.perf_counter()
         if episodes >= LOCKSTEP_FROM if together is None else together:
@@ -52,19 +54,9 @@ def query(
         else:
             playing = play_sequentially(client, make, seeds, None if quiet else _print_step, explore=explore)
         played = list(_with_progress(playing, client, episodes) if quiet else _print_each(playing))
-        _print_requests(client, time.perf_counter() - start)
-    _print_returns(played)
+        seconds = time.perf_counter() - start
+    _print_summary(client, seconds, [episode.episode_return for episode in played])
     return played
-
-
-def _maker(environment: dict[str, Any]) -> MakeEnvironment:
-    """Return a function that makes the environment. Make it once, to raise EnvironmentUnknown early."""
-
-    def make() -> gymnasium.Env[Any, Any]:
-        return environments.make(environment["id"], environment["kwargs"], environment.get("wrappers", ()))
-
-    make().close()  # type: ignore[no-untyped-call]
-    return make
 
 
 def _print_each(episodes: Iterator[Episode]) -> Iterator[Episode]:
@@ -108,17 +100,13 @@ def _shortened(observation: Any) -> str:
     return np.array2string(np.asarray(observation), precision=3, suppress_small=True, threshold=8, floatmode="fixed")
 
 
-def _print_requests(client: TimedClient, seconds: float) -> None:
+def _print_summary(client: TimedClient, seconds: float, returns: list[float]) -> None:
     p50, p99 = 1e3 * np.percentile(client.latencies_s, (50, 99))
     requests, versions = len(client.latencies_s), sorted(client.versions)
     click.echo(
         f"{requests} requests in {seconds:.1f} s ({requests / seconds:.0f}/s), latency p50 {p50:.2f} ms, "
         f"p99 {p99:.2f} ms, answered by version {' and '.join(map(str, versions))}"
     )
-
-
-def _print_returns(episodes: list[Episode]) -> None:
-    returns = [episode.episode_return for episode in episodes]
     click.secho(
         f"{len(returns)} episodes: mean return {statistics.fmean(returns):.2f}, std {statistics.pstdev(returns):.2f}, "
         f"min {min(returns):g}, max {max(returns):g}",

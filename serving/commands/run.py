@@ -3,7 +3,6 @@
 import contextlib
 import importlib
 import json
-import math
 import os
 import shlex
 import sys
@@ -17,7 +16,7 @@ from gymnasium import Space
 
 from serving.arguments import Arguments
 from serving.errors import ServingError
-from serving.policy.spaces import Json
+from serving.protocols.openapi.json_schemas import example
 from serving.ray import settings
 from serving.ray.cluster import Cluster, check_port
 from serving.ray.errors import PortTaken
@@ -30,8 +29,8 @@ from serving.registry.model_version import ModelVersion
 from serving.replica import auth
 from serving.rollout.trial import run_trial
 
-MAX_EXAMPLE_NUMBERS = 64
-"""Observations with more numbers are too long for the example that the command prints."""
+MAX_EXAMPLE_CHARACTERS = 500
+"""The longest example of a request that the command prints."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,10 @@ def _serve(arguments: Arguments, options: ServerOptions) -> None:
     threading.Thread(target=importlib.import_module, args=("serving.app",)).start()
     version, observation_space = check(arguments, options)
     click.echo(f"Starting to serve {version.name} version {version.version} ...")
-    with _cluster(arguments, options) as cluster:
+    cpus = max(os.cpu_count() or 1, arguments.largest_num_replicas)
+    with Cluster(
+        options.host, options.port, grpc_port=options.grpc_port, address=options.address, cpus=cpus
+    ) as cluster:
         try:
             url = _deploy(cluster, arguments, options, version)
             _announce(url, cluster, version, observation_space, arguments)
@@ -124,11 +126,6 @@ def _recall(good: LastKnownGood, error: ServingError) -> ModelVersion:
     return version
 
 
-def _cluster(arguments: Arguments, options: ServerOptions) -> Cluster:
-    cpus = max(os.cpu_count() or 1, arguments.largest_num_replicas)
-    return Cluster(options.host, options.port, grpc_port=options.grpc_port, address=options.address, cpus=cpus)
-
-
 def _deploy(cluster: Cluster, arguments: Arguments, options: ServerOptions, version: ModelVersion) -> str:
     """Deploy the application, wait until it answers, and return its URL."""
     from serving.app import build
@@ -158,21 +155,16 @@ def _announce(
     if cluster.grpc_port is not None:
         click.echo(f"gRPC:     {_client_host(cluster.host)}:{cluster.grpc_port}, the Open Inference Protocol")
     click.echo(f"Serving {version.name} version {version.version} ({version.uri}) at {url}")
-    click.echo(f"Try it:   {_example(url, observation_space.shape or ())}{header}")
+    click.echo(f"Try it:   {_example(url, observation_space)}{header}")
     click.echo(f"Play:     python -m serving query --url {url} --episodes 5{option}")
     if arguments.play_sessions:
         click.echo(f"Watch it: {url}/play")
     click.echo("Stop it:  Ctrl-C")
 
 
-def _example(url: str, shape: tuple[int, ...]) -> str:
-    if math.prod(shape) > MAX_EXAMPLE_NUMBERS:
-        return f"curl -s {url}/model"
-    return f"curl -s {url} -d '{json.dumps({'observation': _zeros(shape)})}'"
-
-
-def _zeros(shape: tuple[int, ...]) -> Json:
-    return [_zeros(shape[1:]) for _ in range(shape[0])] if shape else 0
+def _example(url: str, space: Space[Any]) -> str:
+    body = json.dumps({"observation": example(space)})
+    return f"curl -s {url}/model" if len(body) > MAX_EXAMPLE_CHARACTERS else f"curl -s {url} -d {shlex.quote(body)}"
 
 
 def _client_host(host: str) -> str:

@@ -6,11 +6,10 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self
-from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 from serving import processes
@@ -42,21 +41,14 @@ class Cluster:
     """
 
     def __init__(
-        self,
-        host: str,
-        port: int,
-        *,
-        grpc_port: int | None = None,
-        address: str | None = None,
-        cpus: int | None = None,
+        self, host: str, port: int, *, grpc_port: int | None = None, address: str | None = None, cpus: int | None = None
     ) -> None:
         self.host, self.port, self.grpc_port = host, port, grpc_port
-        self._address = address
-        self._cpus = cpus
+        self._address, self._cpus = address, cpus
         self._cleanup = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        with self._cleanup_on_error():
+        try:
             if self._address is None:
                 check_port(self.host, self.port)
                 self._start()
@@ -64,23 +56,15 @@ class Cluster:
                 self._join(self._address)
             internals.print_replicas_only()
             self._start_serve()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._leave()
-
-    def _leave(self) -> None:
         # Ray prints to stdout that its actors were killed.
         with Path(os.devnull).open("w") as null, contextlib.redirect_stdout(null):
             self._cleanup.close()
-
-    @contextlib.contextmanager
-    def _cleanup_on_error(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException:
-            self._leave()
-            raise
 
     def _start(self) -> None:
         import ray
@@ -89,7 +73,9 @@ class Cluster:
         runtime_env = None
         if self.grpc_port is not None:
             internals.check_grpc()
-            runtime_env = {"worker_process_setup_hook": internals.grpc_setup_hook(self._grpc_host())}
+            # HAProxy, if it runs, is in front of Serve's own gRPC servers.
+            host = "127.0.0.1" if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" else self.host
+            runtime_env = {"worker_process_setup_hook": internals.grpc_setup_hook(host)}
         internals.silence_token_notice()
         processes.adopt_orphans()
         self._on_exit(processes.kill_children)
@@ -104,10 +90,6 @@ class Cluster:
                 logging_level=logging.WARNING,
                 runtime_env=runtime_env,
             )
-
-    def _grpc_host(self) -> str:
-        """Return the address for Serve's own gRPC servers: loopback if HAProxy is in front of them."""
-        return "127.0.0.1" if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" else self.host
 
     def _join(self, address: str) -> None:
         import ray
@@ -138,9 +120,7 @@ class Cluster:
             grpc = {"port": self.grpc_port, "grpc_servicer_functions": [SERVICER_FUNCTION]}
         try:
             serve.start(
-                proxy_location="HeadOnly",
-                http_options={"host": self.host, "port": self.port},
-                grpc_options=grpc,
+                proxy_location="HeadOnly", http_options={"host": self.host, "port": self.port}, grpc_options=grpc
             )
         except RuntimeError as error:
             if "Failed to bind" in str(error):
@@ -213,7 +193,7 @@ def _answers(url: str) -> bool:
     try:
         with urlopen(url, timeout=1) as answer:  # noqa: S310 - our own http URL
             return bool(answer.status == HTTPStatus.OK and answer.headers.get("X-Model-Version"))
-    except (HTTPError, URLError, OSError):
+    except OSError:
         return False
 
 

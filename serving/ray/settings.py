@@ -15,7 +15,6 @@ import socket
 import stat
 import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ HEADER_BYTES = 64 << 10
 
 BINARY_PATH = "RAY_SERVE_HAPROXY_BINARY_PATH"
 
-HEALTH: Mapping[str, float] = {
+HEALTH = {
     # A dead replica is replaced within seconds. A hanging one is replaced after three failed checks of 5 s each, so
     # that a long batch does not count as hanging.
     "health_check_period_s": 2,
@@ -142,7 +141,10 @@ def configure(max_body_bytes: int = MAX_BODY_BYTES, *, own_ray: bool = True) -> 
 def tune_replica() -> None:
     """Tune this replica's process for throughput, and log a warning if its Ray was started without the settings."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    _log_to_stderr()
+    package = logging.getLogger("serving")
+    if not package.handlers:
+        # The stream that Ray forwards to the terminal. Serve's own handlers buffer it.
+        package.addHandler(logging.StreamHandler(sys.__stderr__))
     needed = ("RAY_SERVE_THROUGHPUT_OPTIMIZED", "RAY_SERVE_ENABLE_HA_PROXY")
     missing = [f"{name}=1" for name in needed if name not in os.environ]
     if missing:
@@ -151,13 +153,6 @@ def tune_replica() -> None:
             "with: %s ray start ...",
             " ".join(missing),
         )
-
-
-def _log_to_stderr() -> None:
-    """Write this package's log to the stream that Ray forwards to the terminal. Serve's own handlers buffer it."""
-    package = logging.getLogger("serving")
-    if not package.handlers:
-        package.addHandler(logging.StreamHandler(sys.__stderr__))
 
 
 def haproxy_binary() -> str | None:

@@ -199,7 +199,7 @@ def test_the_command_prints_what_it_serves_and_where(server: Server) -> None:
     assert lines[0] == "Starting to serve running version 1 ..."
     assert lines[1] == f"gRPC:     {server.grpc_address}, the Open Inference Protocol"
     assert lines[2] == f"Serving running version 1 (models:/running/Production) at {server.url}"
-    assert lines[3] == f"""Try it:   curl -s {server.url} -d '{{"observation": [0, 0, 0, 0]}}'"""
+    assert lines[3] == f"""Try it:   curl -s {server.url} -d '{{"observation": [0.0, 0.0, 0.0, 0.0]}}'"""
     assert len(lines) == 7, "Ray and MLflow print nothing"
 
 
