@@ -15,7 +15,7 @@ from serving.play.distributions import Distribution
 from serving.play.errors import EnvironmentFailed
 from serving.play.process import ENDED, EnvironmentProcess
 from serving.policy.spaces import Json
-from serving.protocols.native.protocol import json_codec
+from serving.protocols.native.json_codec import JsonCodec
 from serving.replica.errors import Overloaded
 from serving.replica.served_policy import ServedPolicy
 
@@ -88,7 +88,7 @@ class Session:
         """Return the policy that answered, its answer, and the latency in milliseconds."""
         while True:
             served, start = self._get_served(), time.perf_counter()
-            codec = served.prepared(json_codec)
+            codec = served.prepared(JsonCodec)
             state = {} if self._state is None else {"state": self._state}
             request = json.dumps({"observation": observation, "details": True, **state}).encode()
             try:

@@ -103,13 +103,13 @@ def test_loading_as_a_replica_does_imports_neither_torch_nor_rllib_and_unpickles
     script = """
 import sys
 from serving.app import Arguments
-from serving.protocols.native.protocol import json_codec
+from serving.protocols.native.json_codec import JsonCodec
 from serving.startup import load_initial_policy
 
 unpickled = []
 sys.addaudithook(lambda event, what: unpickled.append(what) if event == "pickle.find_class" else None)
 served = load_initial_policy(Arguments(cache_dir="cache-of-its-own")).served
-codec = served.prepared(json_codec)
+codec = served.prepared(JsonCodec)
 observations, _ = codec.decode(b'{"observation": [0, 0, 0.1, 0.5]}')
 assert codec.encode(served.policy.act(observations), batched=False) == b'{"action":1}'
 assert not unpickled, unpickled

@@ -18,7 +18,7 @@ from serving.http.app import PolicyApp
 from serving.policy.bundle import Bundle
 from serving.policy.policy import Policy
 from serving.policy.spaces import space_to_json
-from serving.protocols.native.protocol import json_codec
+from serving.protocols.native.json_codec import JsonCodec
 from serving.registry.model_version import ModelVersion
 from serving.replica.served_policy import ServedPolicy
 
@@ -310,7 +310,7 @@ def served(bundle: Bundle = CARTPOLE_BUNDLE, name: str = "cartpole-ppo", version
 
 def answer(served: ServedPolicy, body: bytes) -> bytes:
     """Return the body of the native response to a request body, without an application."""
-    codec = served.prepared(json_codec)
+    codec = served.prepared(JsonCodec)
     observations, batched = codec.decode(body)
     return codec.encode(served.policy.act(observations) if len(observations) else observations, batched=batched)
 

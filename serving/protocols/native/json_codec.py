@@ -2,14 +2,15 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import orjson
-from gymnasium import Space, spaces
+from gymnasium import spaces
 
 from serving.policy.errors import ExploreUnsupported, OptionInvalid
 from serving.policy.noise import Noise
+from serving.policy.policy import Policy
 from serving.policy.spaces import Json, describe, leaves
 from serving.policy.state_tokens import StateCodec
 from serving.policy.tensors import ACTION_DIST_INPUTS, ACTION_LOGP, NOISE, VALUES, Batch, Rows, Tensors
@@ -17,6 +18,7 @@ from serving.protocols.errors import BodyNotJson, BodyNotObject, KeyUnknown, Obs
 from serving.protocols.native.actions import action_writer, leaf_writer
 from serving.protocols.native.leaf_reader import LeafReader
 from serving.protocols.native.observations import ObservationReader
+from serving.registry.model_version import ModelVersion
 
 ONE, MANY = "observation", "observations"
 STATE, STATES = "state", "states"
@@ -39,28 +41,14 @@ class Decoded(NamedTuple):
 
 
 class JsonCodec:
-    """Decodes request bodies and encodes response bodies for one policy.
+    """Decodes request bodies and encodes response bodies for one version. The constructor raises SpaceUnsupported."""
 
-    Args:
-        observation_space: The space of the observations in requests.
-        action_space: The space of the actions in responses.
-        noise: The distribution of the graph's noise input; None if the graph has none.
-        states: Reads and writes states. A policy without states needs it as well, because after a promotion clients
-            may still send the states of a recurrent policy.
-    """
-
-    def __init__(
-        self,
-        observation_space: Space[Any],
-        action_space: Space[Any],
-        *,
-        noise: Noise | None = None,
-        states: StateCodec | None = None,
-    ) -> None:
-        self._observations = ObservationReader(observation_space)
-        self._write = action_writer(action_space)
-        self._noise = noise
-        self._states = StateCodec({}) if states is None else states
+    def __init__(self, policy: Policy, version: ModelVersion) -> None:
+        interface, observation_space, action_space = policy.interface, policy.observation_space, policy.action_space
+        self._observations, self._write = ObservationReader(observation_space), action_writer(action_space)
+        self._noise = interface.noise
+        # A policy without states needs this as well: clients may still send those of the version before a promotion.
+        self._states = StateCodec(interface.state_shapes, f"{version.name}/{version.version}", policy.digest)
         self._reader, self._write_plain = LeafReader(leaves(observation_space)[0]), leaf_writer(leaves(action_space)[0])
         # Requests with only observations, for spaces of one array, skip the construction of rows.
         nested = any(isinstance(space, spaces.Dict | spaces.Tuple) for space in (observation_space, action_space))

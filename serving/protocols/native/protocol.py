@@ -5,24 +5,15 @@ from typing import Any
 
 import orjson
 
-from serving.policy.policy import Policy
 from serving.policy.spaces import Json
-from serving.policy.state_tokens import StateCodec
 from serving.protocols.native.json_codec import JsonCodec
 from serving.protocols.native.paths import native_paths
 from serving.protocols.openapi.parts import Paths
 from serving.protocols.protocol import Protocol, Request
-from serving.registry.model_version import ModelVersion
 from serving.replica.refresh_state import Refresh
 from serving.replica.served_policy import ServedPolicy
 
 METHODS = {"/": ("GET", "POST"), "/model": ("GET", "HEAD"), "/health": ("GET", "HEAD")}
-
-
-def json_codec(policy: Policy, version: ModelVersion) -> JsonCodec:
-    """Return the codec for one version. Raises SpaceUnsupported."""
-    states = StateCodec(policy.interface.state_shapes, f"{version.name}/{version.version}", policy.digest)
-    return JsonCodec(policy.observation_space, policy.action_space, noise=policy.interface.noise, states=states)
 
 
 class NativeProtocol(Protocol):
@@ -45,12 +36,12 @@ class NativeProtocol(Protocol):
 
     def prepare(self, served: ServedPolicy) -> None:
         """Build the codec for a version."""
-        served.prepared(json_codec)
+        served.prepared(JsonCodec)
 
     async def answer(self, request: Request, served: ServedPolicy) -> bytes:
         """Answer a request. Raises RequestError, Overloaded and PolicyFailed."""
         if request.path == "/":
-            codec = served.prepared(json_codec)
+            codec = served.prepared(JsonCodec)
             observations, batched = codec.decode(request.body)
             return codec.encode(await served.act(observations), batched=batched)
         return orjson.dumps(self._model(served) if request.path == "/model" else self._health(served))

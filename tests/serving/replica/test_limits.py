@@ -5,7 +5,7 @@ import pytest
 from serving.arguments import Arguments
 from serving.http.app import PolicyApp
 from serving.policy.bundle import Bundle
-from serving.protocols.native.protocol import json_codec
+from serving.protocols.native.json_codec import JsonCodec
 from serving.protocols.protocol import ErrorResponse, Protocol, Request, Response
 from serving.replica.served_policy import ServedPolicy
 from tests.serving.policies import COUNTING_BUNDLE, ROBOT_BUNDLE, ask, served
@@ -33,7 +33,7 @@ class ListProtocol(Protocol):
         return ("POST",) if path == "/list" else ()
 
     async def answer(self, request: Request, served: ServedPolicy) -> Response:
-        observations, _ = served.prepared(json_codec).decode(b'{"observations": %b}' % request.body)
+        observations, _ = served.prepared(JsonCodec).decode(b'{"observations": %b}' % request.body)
         return Response(b"%d" % len(await served.act(observations)))
 
     def error_body(self, error: ErrorResponse) -> bytes:

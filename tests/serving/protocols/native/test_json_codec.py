@@ -3,17 +3,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gymnasium import spaces
 
 from serving.errors import RequestError
 from serving.policy.tensors import Rows
 from serving.protocols.native.json_codec import JsonCodec
-from tests.serving.policies import CARTPOLE
+from tests.serving.policies import served
 
 
 @pytest.fixture
 def codec() -> JsonCodec:
-    return JsonCodec(CARTPOLE, spaces.Discrete(2))
+    return served().prepared(JsonCodec)
 
 
 def test_one_observation_gets_one_action(codec: JsonCodec) -> None:
