@@ -6,6 +6,7 @@ It imports neither ray, torch, mlflow nor numpy.
 import base64
 import json
 from collections.abc import Hashable, Sequence
+from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -16,8 +17,6 @@ Json = Any
 
 MAX_LISTED = 1024
 """Arrays with more elements are sent in base64, which is shorter and faster to decode."""
-
-MIN_ERROR_STATUS = 400
 
 
 class Request(NamedTuple):
@@ -102,7 +101,7 @@ class BaseClient:
             content: dict[str, Json] = json.loads(outcome.body)
         except ValueError as error:
             raise ServerUnreachable(self.url, f"HTTP status {outcome.status} with a body that is not JSON") from error
-        if outcome.status >= MIN_ERROR_STATUS:
+        if outcome.status >= HTTPStatus.BAD_REQUEST:
             raise RequestRefused(outcome.status, content["error"]["code"], content["error"]["message"])
         if request.episodes:
             self._keep_states(content, request.episodes)

@@ -35,16 +35,12 @@ class NoResponse(NamedTuple):
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """Timeouts in seconds, and the number of retries of one call."""
+    """The timeouts and the number of retries of one call; `BaseClient` describes them."""
 
     connect_timeout_s: float = 2.0
-    """Per attempt, to connect."""
     timeout_s: float = 10.0
-    """Per attempt, to receive the response."""
     total_timeout_s: float = 30.0
-    """For all attempts and the delays between them."""
     retries: int = 3
-    """Attempts after the first one."""
 
 
 class Attempts:

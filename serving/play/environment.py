@@ -20,7 +20,7 @@ import gymnasium
 
 from serving.client.core import to_json
 from serving.errors import ServingError
-from serving.play.scenes import Scene, scene_of
+from serving.play.scenes import scene_of
 from serving.policy import environments
 from serving.policy.spaces import Json
 from serving.processes import NICENESS, die_with_parent
@@ -38,7 +38,7 @@ class SteppedEnvironment:
     def __init__(self, described: dict[str, Json]) -> None:
         self._environment = _make(described)
         self._environment.reset(seed=0)  # Environments can only be rendered after a reset.
-        self._scene: Scene = scene_of(self._environment)
+        self._scene = scene_of(self._environment)
 
     def describe(self) -> dict[str, Json]:
         """Return the scene and the number of steps per second; environments that draw frames can limit it."""

@@ -16,29 +16,40 @@ MAX_FRAME = (480, 360)
 JPEG_QUALITY = 85
 
 
-class CartPole:
+class Scene:
+    """Draws nothing, for environments that render no frames; the page shows the numbers of the observation."""
+
+    def describe(self) -> dict[str, Json]:
+        """Return the kind of the scene and its constants."""
+        return {"kind": "numbers"}
+
+    def picture(self) -> Json:
+        """Return what the page draws of the current step."""
+        return None
+
+
+class CartPole(Scene):
     """A cart and a pole, from the state of the unwrapped environment, because wrappers can hide parts of it."""
 
-    def __init__(self, environment: Any) -> None:
-        self._environment = environment
+    def __init__(self, cartpole: Any) -> None:
+        self._cartpole = cartpole
 
     def describe(self) -> dict[str, Json]:
         """Return the bounds of an episode and the length of the pole, in metres and radians."""
-        cartpole = self._environment
         return {
             "kind": "cartpole",
-            "max_position": float(cartpole.x_threshold),
-            "max_angle": float(cartpole.theta_threshold_radians),
-            "pole_length": 2 * float(cartpole.length),  # The environment's `length` is half of the pole's.
+            "max_position": float(self._cartpole.x_threshold),
+            "max_angle": float(self._cartpole.theta_threshold_radians),
+            "pole_length": 2 * float(self._cartpole.length),  # The environment's `length` is half of the pole's.
         }
 
     def picture(self) -> Json:
         """Return the cart's position and the pole's angle."""
-        position, _, angle, _ = map(float, self._environment.state)
+        position, _, angle, _ = map(float, self._cartpole.state)
         return {"position": position, "angle": angle}
 
 
-class Frames:
+class Frames(Scene):
     """The frames that the environment renders, as JPEG."""
 
     def __init__(self, environment: gymnasium.Env[Any, Any], first: NDArray[np.uint8]) -> None:
@@ -55,34 +66,15 @@ class Frames:
         return None if frame is None else {"jpeg": base64.b64encode(_jpeg(frame)).decode()}
 
 
-class NoPicture:
-    """For environments that render no frames; the page shows the numbers of the observation."""
-
-    def describe(self) -> dict[str, Json]:
-        """Return the kind."""
-        return {"kind": "numbers"}
-
-    def picture(self) -> Json:
-        """Return None."""
-        return None
-
-
-Scene = CartPole | Frames | NoPicture
-
-
 def scene_of(environment: gymnasium.Env[Any, Any]) -> Scene:
     """Return the scene of an environment: CartPole's, else frames, else none."""
-    innermost = _innermost(environment)
+    innermost: Any = environment.unwrapped
+    if hasattr(innermost, "gym_env"):  # shimmy's adapter for the package gym
+        innermost = innermost.gym_env.unwrapped
     if {"x_threshold", "theta_threshold_radians", "length"} <= set(dir(innermost)):
         return CartPole(innermost)
     frame = _frame(environment)
-    return NoPicture() if frame is None else Frames(environment, frame)
-
-
-def _innermost(environment: Any) -> Any:
-    """Return the environment inside all wrappers and shimmy's adapter for the package gym."""
-    innermost = environment.unwrapped
-    return innermost.gym_env.unwrapped if hasattr(innermost, "gym_env") else innermost
+    return Scene() if frame is None else Frames(environment, frame)
 
 
 def _frame(environment: gymnasium.Env[Any, Any]) -> NDArray[np.uint8] | None:

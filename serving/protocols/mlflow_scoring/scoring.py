@@ -53,9 +53,6 @@ ERROR_CODES = {
 class ScoringProtocol(Protocol):
     """Answers the paths of `mlflow models serve` with the served version."""
 
-    def __init__(self) -> None:
-        self._version = importlib.metadata.version("mlflow").encode()
-
     def methods(self, path: str) -> tuple[str, ...]:
         """Return the HTTP methods that a path accepts."""
         return METHODS.get(path, ())
@@ -69,7 +66,7 @@ class ScoringProtocol(Protocol):
         if request.path == PING:
             return Response(b"\n")
         if request.path == VERSION:
-            return Response(self._version)
+            return Response(importlib.metadata.version("mlflow").encode())
         codec = served.prepared(ScoringCodec)
         return Response(codec.encode(cast("Rows", await served.act(codec.decode(request)))))
 

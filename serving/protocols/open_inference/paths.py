@@ -40,11 +40,8 @@ def inference_paths(served: ServedPolicy) -> Paths:
         "/v2/health/live": {"get": _get("v2_live", "Whether the server is up", live)},
         "/v2/health/ready": {"get": _get("v2_ready", "Whether the server has a policy", ready)},
     }
-    named: tuple[tuple[str, str, Parameters], ...] = (
-        (root, "v2_model", ()),
-        (f"{root}/versions/{{version}}", "v2_version", (version,)),
-    )
-    for path, operation, parameters in named:
+    by_version = f"{root}/versions/{{version}}"
+    for path, operation, parameters in ((root, "v2_model", ()), (by_version, "v2_version", (version,))):
         paths[path] = {"get": _get(operation, "The model's inputs and outputs", metadata, parameters)}
         paths[f"{path}/ready"] = {
             "get": _get(f"{operation}_ready", "Whether the model is loaded", model_ready, parameters)
