@@ -4,6 +4,7 @@ import difflib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import Field, asdict, dataclass, field, fields
+from functools import partial
 from typing import Any, Self
 
 from pipeline.errors import InvalidConfig, UnknownSetting
@@ -37,6 +38,10 @@ def _setting(
     )
 
 
+#: Declares a setting that all trials of a search share.
+_shared = partial(_setting, searchable=False)
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """The settings of one training run; those of PPO have RLlib's names.
@@ -47,39 +52,25 @@ class TrainConfig:
         InvalidConfig: On a value outside its range.
     """
 
-    registered_model_name: str = _setting("cartpole-ppo", "Name of the registered model.", searchable=False)
-    env_id: str = _setting(
-        "CartPole-v1",
-        "Gymnasium id; module:Id imports a module, gym:Id is of the legacy package gym.",
-        searchable=False,
+    registered_model_name: str = _shared("cartpole-ppo", "Name of the registered model.")
+    env_id: str = _shared(
+        "CartPole-v1", "Gymnasium id; module:Id imports a module, gym:Id is of the legacy package gym."
     )
-    env_kwargs: str = _setting("{}", "Keyword arguments of the environment, as a JSON object.", searchable=False)
-    promote: bool = _setting(
-        default=False, about="Promote the version at the end, if it passes the gate.", searchable=False
+    env_kwargs: str = _shared("{}", "Keyword arguments of the environment, as a JSON object.")
+    promote: bool = _shared(default=False, about="Promote the version at the end, if it passes the gate.")
+    seed: int = _shared(0, "Seed of training; evaluations have their own seeds.", minimum=0)
+    max_env_steps: int = _shared(300_000, "Budget of environment steps.", minimum=1)
+    target_return: float | None = _shared(
+        None, "Mean greedy return to reach; by default the environment's reward threshold."
     )
-    seed: int = _setting(0, "Seed of training; evaluations have their own seeds.", minimum=0, searchable=False)
-    max_env_steps: int = _setting(300_000, "Budget of environment steps.", minimum=1, searchable=False)
-    target_return: float | None = _setting(
-        None, "Mean greedy return to reach; by default the environment's reward threshold.", searchable=False
-    )
-    evaluation_interval: int = _setting(
-        4096, "Environment steps between greedy evaluations.", minimum=1, searchable=False
-    )
-    patience: int = _setting(
-        10, "Evaluations without improvement after which training ends, at the target.", minimum=1, searchable=False
-    )
-    evaluation_episodes: int = _setting(100, "Episodes of each greedy evaluation.", minimum=1, searchable=False)
-    checkpoint_interval_s: float = _setting(
-        30.0, "Seconds between uploads of checkpoints.", minimum=0, searchable=False
-    )
-    num_env_runners: int = _setting(
-        0, "Remote processes that step environments; 0 uses the main process.", minimum=0, searchable=False
-    )
+    evaluation_interval: int = _shared(4096, "Environment steps between greedy evaluations.", minimum=1)
+    patience: int = _shared(10, "Evaluations without improvement after which training ends, at the target.", minimum=1)
+    evaluation_episodes: int = _shared(100, "Episodes of each greedy evaluation.", minimum=1)
+    checkpoint_interval_s: float = _shared(30.0, "Seconds between uploads of checkpoints.", minimum=0)
+    num_env_runners: int = _shared(0, "Remote processes that step environments; 0 uses the main process.", minimum=0)
     num_envs_per_env_runner: int = _setting(16, "Environments that each process steps at once.", minimum=1)
-    num_learners: int = _setting(
-        0, "Remote processes that compute gradients; 0 uses the main process.", minimum=0, searchable=False
-    )
-    num_gpus_per_learner: float = _setting(0.0, "GPUs of each learner.", minimum=0, searchable=False)
+    num_learners: int = _shared(0, "Remote processes that compute gradients; 0 uses the main process.", minimum=0)
+    num_gpus_per_learner: float = _shared(0.0, "GPUs of each learner.", minimum=0)
     train_batch_size_per_learner: int = _setting(1024, "Environment steps per PPO iteration and learner.", minimum=1)
     minibatch_size: int = _setting(512, "Environment steps per gradient step.", minimum=1)
     num_epochs: int = _setting(8, "Passes over each batch.", minimum=1)
@@ -96,9 +87,7 @@ class TrainConfig:
     kl_coeff: float = _setting(0.2, "Initial weight of the KL penalty.", minimum=0)
     kl_target: float = _setting(0.01, "KL divergence that the weight of the penalty is adapted to.", minimum=0)
     grad_clip: float = _setting(0.5, "Largest global norm of a gradient.", positive=True)
-    torch_num_threads: int = _setting(
-        1, "Threads of torch; only large networks profit from more.", minimum=1, searchable=False
-    )
+    torch_num_threads: int = _shared(1, "Threads of torch; only large networks profit from more.", minimum=1)
     fcnet_hiddens: str = _setting("64,64", "Units of each hidden layer, separated by commas.")
     fcnet_activation: str = _setting("tanh", "Activation of the hidden layers, as torch names it.")
     vf_share_layers: bool = _setting(default=False, about="Let policy and value function share their hidden layers.")
@@ -112,10 +101,8 @@ class TrainConfig:
     observation_filter: str = _setting(
         "none", "Filter of observations: none, or mean-std, frozen in the served policy."
     )
-    sampling: str = _setting(
-        "arrays",
-        "How environments are stepped: arrays (all at once), or rllib (its own loop, slower).",
-        searchable=False,
+    sampling: str = _shared(
+        "arrays", "How environments are stepped: arrays (all at once), or rllib (its own loop, slower)."
     )
     value_estimates: bool = _setting(
         default=False, about="Let the served policy return value estimates; responses are slower."
@@ -150,14 +137,12 @@ class TrainConfig:
     @property
     def model_settings(self) -> dict[str, Any]:
         """The parsed `model_config`."""
-        settings: dict[str, Any] = json.loads(self.model_config)
-        return settings
+        return dict(json.loads(self.model_config))
 
     @property
     def environment_kwargs(self) -> dict[str, Any]:
         """The parsed `env_kwargs`."""
-        kwargs: dict[str, Any] = json.loads(self.env_kwargs)
-        return kwargs
+        return dict(json.loads(self.env_kwargs))
 
     @property
     def wrappers(self) -> tuple[str, ...]:
@@ -189,7 +174,7 @@ class TrainConfig:
         """
         return cls(**{name: convert(name, value) for name, value in settings.items()})
 
-    def as_params(self) -> Mapping[str, Any]:
+    def as_params(self) -> dict[str, Any]:
         """Return the settings by name."""
         return asdict(self)
 
@@ -201,13 +186,23 @@ _ALSO_CALLED = {"learning_rate": "lr", "num_workers": "num_env_runners"}
 
 
 def convert(name: str, value: Any) -> Any:
-    """Return a value, converted to the type of a setting.
+    """Return a value from YAML, which reads 3e-3 as text and 1 as an int, converted to the type of a setting.
 
     Raises:
         UnknownSetting: If there is no such setting; the error names the nearest known one.
         InvalidConfig: On a value of another type.
     """
-    return _converted(setting(name), value)
+    default = setting(name).default
+    if default is None:
+        return None if value in (None, "auto") else _number(name, value, float)
+    if isinstance(value, Mapping) and name in ("env_kwargs", "model_config"):
+        return json.dumps(value, default=str)
+    kind = type(default)
+    if kind in (int, float):
+        return _number(name, value, kind)
+    if not isinstance(value, kind):
+        raise InvalidConfig(name, value, "true or false" if kind is bool else "text")
+    return value
 
 
 def setting(name: str) -> "Field[Any]":
@@ -225,20 +220,6 @@ def setting(name: str) -> "Field[Any]":
 def nearest_of(name: str, known: Iterable[str]) -> str:
     """Return the known name with the most similar spelling."""
     return difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.0)[0]
-
-
-def _converted(setting: "Field[Any]", value: Any) -> Any:
-    """Convert a value from YAML, which reads 3e-3 as text, and 1 as an int where a float is meant."""
-    if setting.default is None:
-        return None if value in (None, "auto") else _number(setting.name, value, float)
-    kind = type(setting.default)
-    if isinstance(value, Mapping) and setting.name in ("env_kwargs", "model_config"):
-        return json.dumps(value, default=str)
-    if kind in (int, float):
-        return _number(setting.name, value, kind)
-    if not isinstance(value, kind):
-        raise InvalidConfig(setting.name, value, "true or false" if kind is bool else "text")
-    return value
 
 
 def _check_bounds(setting: "Field[Any]", value: Any) -> None:

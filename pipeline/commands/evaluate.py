@@ -14,12 +14,9 @@ from pipeline.commands.options import one_line_errors, seed_option
 @one_line_errors
 def evaluate(model_uri: str, episodes: int, seed: int) -> None:
     """Play greedy episodes with MODEL_URI, such as models:/cartpole-ppo/1, and record the returns in MLflow."""
-    from pipeline.signals import interruptible
+    from pipeline.registry.evaluate_version import evaluate
 
-    with interruptible():
-        from pipeline.registry.evaluate_version import evaluate
-
-        evaluated = evaluate(model_uri, episodes, seed)
+    evaluated = evaluate(model_uri, episodes, seed)
     click.echo(f"models:/{evaluated.name}/{evaluated.version}: greedy return {evaluated.evaluation}")
     click.echo(f"Recorded in run {evaluated.run_id} and on the version.")
 
@@ -46,16 +43,12 @@ def verify(model_uri: str, url: str | None, token_file: TextIO | None, observati
     The observations come from rollouts and from the corners of the observation space. Greedy actions are compared
     singly and in batches; sampled actions are tested for the same distribution. The exit status is 1 if any differ.
     """
-    from pipeline.signals import interruptible
+    from pipeline.tables import checks_table
+    from pipeline.verification.errors import VerificationFailed
+    from pipeline.verification.suite import verify
 
-    with interruptible():
-        from pipeline.tables import checks_table
-        from pipeline.verification.errors import VerificationFailed
-        from pipeline.verification.suite import verify
-
-        token = token_file.read().strip() if token_file else None
-        checks = verify(model_uri, observations, seed, url, token)
-        checks_table(checks)
-        failures = [f"{each.name}: {each.failure}" for each in checks if each.failure is not None]
-        if failures:
-            raise VerificationFailed(model_uri, failures)
+    checks = verify(model_uri, observations, seed, url, token_file.read().strip() if token_file else None)
+    checks_table(checks)
+    failures = [f"{each.name}: {each.failure}" for each in checks if each.failure is not None]
+    if failures:
+        raise VerificationFailed(model_uri, failures)

@@ -13,7 +13,5 @@ from pipeline.commands.options import one_line_errors
 def journey(mlflow_port: int, serving_port: int, episodes: int) -> None:
     """Start MLflow, train and promote a policy, serve it, and query it, all on this machine (`make run`)."""
     from pipeline.journey import journey
-    from pipeline.signals import interruptible
 
-    with interruptible():
-        journey(mlflow_port, serving_port, episodes)
+    journey(mlflow_port, serving_port, episodes)

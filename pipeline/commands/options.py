@@ -12,6 +12,7 @@ from click.core import ParameterSource
 
 from pipeline.config import SETTINGS, TrainConfig
 from pipeline.errors import Interrupted, PipelineError
+from pipeline.signals import interruptible
 from serving.errors import ServingError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -33,13 +34,14 @@ seed_option = click.option(
 
 
 def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Show the errors of a command in one red line, exit with status 1, and add the option `--traceback`."""
+    """Show an error or the interruption of a command in one red line, exit with status 1, and add `--traceback`."""
 
     @click.option("--traceback", "show_traceback", is_flag=True, help="Show the traceback of an error.")
     @functools.wraps(command)
     def wrapped(*args: Any, show_traceback: bool, **kwargs: Any) -> None:
         try:
-            command(*args, **kwargs)
+            with interruptible():
+                command(*args, **kwargs)
         except (PipelineError, ServingError, Interrupted) as error:
             if show_traceback:
                 traceback.print_exception(error)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pipeline.registry.promotion import Promotion
     from pipeline.registry.registration import Trained
     from pipeline.registry.target import Target
+    from pipeline.tuning.run import Tuned
 
 
 def print_trained(trained: "Trained") -> None:
@@ -21,6 +22,16 @@ def print_trained(trained: "Trained") -> None:
         click.secho(f"It did not reach the target of {trained.target_return:g} within the budget.", fg="yellow")
     name = "" if trained.name == TrainConfig.registered_model_name else f" --name {trained.name}"
     click.echo(f"Next: python -m pipeline promote {trained.version}{name}")
+
+
+def print_tuned(tuned: "Tuned") -> None:
+    """Print a registered version of a search, and the settings of its trial."""
+    import yaml
+
+    print_trained(tuned.trained)
+    number = tuned.trial.number
+    click.echo(f"\nBest: trial {number}. Its settings, also in the run's best.yaml, for train --config FILE:\n")
+    click.echo(yaml.safe_dump(dict(tuned.settings), sort_keys=False))
 
 
 def promote_if_requested(trained: "Trained") -> None:

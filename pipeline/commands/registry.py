@@ -36,13 +36,10 @@ def promote(version: int, stage: str, alias: str | None, name: str, **gate: Any)
     For Production and aliases, VERSION plays the same seeded episodes as the champion. It must reach the threshold, and
     the lower 95% bound of the mean difference of returns must not be below minus the tolerance.
     """
-    from pipeline.signals import interruptible
+    from pipeline.registry.gate import Gate
+    from pipeline.registry.target import Target
 
-    with interruptible():
-        from pipeline.registry.gate import Gate
-        from pipeline.registry.target import Target
-
-        promote_and_print(Target.of(name, stage, alias), version, Gate(**gate))
+    promote_and_print(Target.of(name, stage, alias), version, Gate(**gate))
 
 
 @click.command()

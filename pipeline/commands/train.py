@@ -1,7 +1,7 @@
 """The commands `train` and `tune`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -14,12 +14,9 @@ from pipeline.commands.options import (
     one_line_errors,
     training_options,
 )
-from pipeline.commands.output import print_trained, promote_if_requested
+from pipeline.commands.output import print_trained, print_tuned, promote_if_requested
 from pipeline.config import TrainConfig
 from pipeline.errors import UnreadableConfig
-
-if TYPE_CHECKING:
-    from pipeline.tuning.run import Tuned
 
 _SEARCH_SPACE = Path(__file__).parents[1] / "tuning" / "search_space.yaml"
 
@@ -50,24 +47,22 @@ def train(
         raise click.UsageError("--resume takes all settings from the run; omit the other options.")
     config = TrainConfig.of((_read(file) if file else {}) | (given if file else settings))
     from pipeline.rllib.ray_session import RaySession
-    from pipeline.signals import interruptible
     from pipeline.training.progress import TrainingProgress
     from pipeline.training.worker_process import WorkerProcess
 
-    with interruptible():
-        with RaySession(address) as ray, WorkerProcess() as worker, TrainingProgress() as progress:
-            if not resume:
-                ray.start(config)
-                worker.start(config)
-            progress.stage("Loading RLlib")
-            from pipeline.training import run
+    with RaySession(address) as ray, WorkerProcess() as worker, TrainingProgress() as progress:
+        if not resume:
+            ray.start(config)
+            worker.start(config)
+        progress.stage("Loading RLlib")
+        from pipeline.training import run
 
-            if resume:
-                trained = run.resume(resume, progress, ray, worker)
-            else:
-                trained = run.train(config, progress, ray, worker, model_uri or None)
-        print_trained(trained)
-        promote_if_requested(trained)
+        if resume:
+            trained = run.resume(resume, progress, ray, worker)
+        else:
+            trained = run.train(config, progress, ray, worker, model_uri or None)
+    print_trained(trained)
+    promote_if_requested(trained)
 
 
 @click.command()
@@ -109,34 +104,21 @@ def tune(
         )
     content = _read(search or str(_SEARCH_SPACE))
     shared = (_read(file) if file else {}) | given
-    from pipeline.signals import interruptible
+    from pipeline.rllib.ray_session import RaySession
+    from pipeline.tuning.search_space import SearchSpace
 
-    with interruptible():
-        from pipeline.rllib.ray_session import RaySession
-        from pipeline.tuning.search_space import SearchSpace
+    space = None if resume else SearchSpace.of(content, shared)
+    from pipeline.tuning import run
+    from pipeline.tuning.progress import TuningTable
 
-        space = None if resume else SearchSpace.of(content, shared)
-        from pipeline.tuning import run
-        from pipeline.tuning.progress import TuningTable
-
-        limits = run.SearchLimits(max_concurrent, time_budget_s)
-        with RaySession(None) as ray, TuningTable() as progress:
-            if space is None:
-                tuned = run.resume(str(resume), limits, progress, ray)
-            else:
-                tuned = run.tune(space, num_trials, limits, progress, ray)
-        _print_tuned(tuned)
-        promote_if_requested(tuned.trained)
-
-
-def _print_tuned(tuned: "Tuned") -> None:
-    import yaml
-
-    print_trained(tuned.trained)
-    click.echo(
-        f"\nBest: trial {tuned.trial.number}. Its settings, also in the run's best.yaml, for train --config FILE:\n"
-    )
-    click.echo(yaml.safe_dump(dict(tuned.settings), sort_keys=False))
+    limits = run.SearchLimits(max_concurrent, time_budget_s)
+    with RaySession(None) as ray, TuningTable() as progress:
+        if space is None:
+            tuned = run.resume(str(resume), limits, progress, ray)
+        else:
+            tuned = run.tune(space, num_trials, limits, progress, ray)
+    print_tuned(tuned)
+    promote_if_requested(tuned.trained)
 
 
 def _read(file: str) -> dict[str, Any]:
