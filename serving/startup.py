@@ -29,11 +29,7 @@ def load_initial_policy(arguments: Arguments, deployment: str | None = None) -> 
     """Return the policy that the model URI refers to now, or the last known good one.
 
     A replica that replaces another one of its deployment serves no other spaces than that one did, unless the
-    arguments allow it: only a new deployment changes the spaces.
-
-    Args:
-        arguments: the arguments of the application.
-        deployment: an id that all replicas of a deployment share, None outside of deployments.
+    arguments allow it: only a new deployment changes the spaces. `deployment` is the id that its replicas share.
 
     Raises:
         ServingError: neither can be served; the error is that of the version in the registry.

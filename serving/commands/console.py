@@ -4,7 +4,7 @@ import functools
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -28,16 +28,11 @@ def domain_errors(*expected: type[BaseException]) -> Callable[[Callable[..., R]]
             try:
                 return command(*args, **kwargs)
             except printed as error:
-                fail(error, show_traceback=show_traceback)
+                if show_traceback:
+                    traceback.print_exception(error)
+                click.secho(f"Error: {error}", fg="red", err=True)
+                sys.exit(1)
 
         return wrapped
 
     return decorate
-
-
-def fail(error: BaseException, *, show_traceback: bool = False) -> NoReturn:
-    """Print the error on stderr in one red line, if requested after its traceback, and exit with status 1."""
-    if show_traceback:
-        traceback.print_exception(error)
-    click.secho(f"Error: {error}", fg="red", err=True)
-    sys.exit(1)

@@ -36,11 +36,6 @@ class Sample:
     models: Mapping[str, Model]
     at: float = field(default_factory=time.monotonic)
 
-    @property
-    def num_replicas(self) -> int:
-        """The number of replicas that the deployment should have."""
-        return max(int(model["replica"]["of"]) for model in self.models.values())
-
     def rate(self, replica: str, before: "Sample") -> float | None:
         """Return the requests per second that a replica answered since `before`, or None if it was not in there."""
         if replica not in before.models or self.at <= before.at:
@@ -96,7 +91,8 @@ def _report(url: str, sample: Sample, before: Sample, width: int) -> Group:
     some = next(iter(sample.models.values()))
     versions = sorted({model["version"] for model in sample.models.values()})
     head = f"{some['name']} version {' and '.join(map(str, versions))} ({some['model_uri']})"
-    count = f"{len(sample.models)} of {sample.num_replicas} replicas answer at {url}"
+    num_replicas = max(model["replica"]["of"] for model in sample.models.values())
+    count = f"{len(sample.models)} of {num_replicas} replicas answer at {url}"
     errors = {error for model in sample.models.values() if (error := _error(model))}
     notes = [Text(error, style="yellow") for error in sorted(errors)]
     return Group(Text(head, style="bold"), Text(count), _table(sample, before, wide=width >= WIDE), *notes)

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gymnasium import Space, spaces
-from numpy.typing import NDArray
+from gymnasium import Space
 
 from serving.policy.errors import BundleFileMissing, BundleInvalid
 from serving.policy.noise import Noise
-from serving.policy.spaces import Json, LeafSpace, leaves, space_from_json
+from serving.policy.spaces import Json, leaves, nearest_to_zero, space_from_json
 from serving.policy.state_tokens import Shapes
 from serving.policy.tensors import ACTION, NOISE, OBSERVATIONS, STATE_IN, STATE_OUT, Tensors
 
@@ -97,7 +96,8 @@ class Interface:
     def example(self, batch: int) -> Tensors:
         """Return a valid value for each input of the graph, `[batch, ...]`."""
         observations = {
-            leaf.tensor(OBSERVATIONS): _example(leaf.space, batch) for leaf in leaves(self.observation_space)
+            leaf.tensor(OBSERVATIONS): np.stack([nearest_to_zero(leaf.space)] * batch)
+            for leaf in leaves(self.observation_space)
         }
         noise = {NOISE: np.zeros((batch, self.noise.size), np.float32)} if self.noise else {}
         states = {STATE_IN + name: np.zeros((batch, *shape), np.float32) for name, shape in self.state_shapes.items()}
@@ -133,9 +133,3 @@ def _state_shapes(description: Json) -> Shapes:
     if fault:
         raise BundleInvalid(POLICY_FILE, '"state" is not of the form {"h": {"shape": [64]}, ...}')
     return shapes
-
-
-def _example(space: LeafSpace, batch: int) -> NDArray[Any]:
-    # One-hot encoding rejects zero where a count starts above it.
-    start = space.start if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) else 0
-    return np.full((batch, *(space.shape or ())), start, space.dtype)

@@ -19,7 +19,7 @@ def make(
 
     Args:
         env_id: Gymnasium's id, `module:Id`, or `gym:Id` for an environment of the legacy package `gym`.
-        kwargs: the arguments of the environment.
+        kwargs: its arguments.
         wrappers: wrapper classes, `module:Class`, the innermost first.
         render_mode: Gymnasium's render mode, None for an environment that is not rendered.
 

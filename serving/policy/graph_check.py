@@ -6,7 +6,6 @@ graph from the registry may do neither. The check decodes the protobuf messages 
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from serving.policy.errors import BundleInvalid, GraphRejected
 
@@ -17,13 +16,6 @@ MAX_DEPTH = 64
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 MAX_VARINT_BITS = 70
 CONTINUES = 0x80
-
-
-class Field(NamedTuple):
-    """One field of a protobuf message: `value` is an int for varints, and bytes for all other types."""
-
-    number: int
-    value: int | memoryview
 
 
 MESSAGES: dict[str, dict[int, str]] = {
@@ -56,38 +48,41 @@ def _check(message: memoryview, kind: str, depth: int) -> bool:
     if depth > MAX_DEPTH:
         raise GraphRejected("its subgraphs are nested too deeply")
     found = False
-    for field in _fields(message):
-        _check_field(field, kind)
-        child = MESSAGES[kind].get(field.number)
-        if child is not None and isinstance(field.value, memoryview):
+    for number, value in _fields(message):
+        _check_field(number, value, kind)
+        child = MESSAGES[kind].get(number)
+        if child is not None and isinstance(value, memoryview):
             if child not in MESSAGES:
                 raise GraphRejected(f"it contains a {child}, only one plain graph is served")
-            _check(field.value, child, depth + 1)
+            _check(value, child, depth + 1)
             found = found or child == "graph"
     return found
 
 
-def _check_field(field: Field, kind: str) -> None:
-    if kind == "tensor" and field.number in EXTERNAL_DATA_FIELDS and field.value != 0:
+def _check_field(number: int, value: int | memoryview, kind: str) -> None:
+    if kind == "tensor" and number in EXTERNAL_DATA_FIELDS and value != 0:
         raise GraphRejected("it refers to external data; export it with its weights in the file")
-    if DOMAIN_FIELD.get(kind) == field.number and isinstance(field.value, memoryview):
-        domain = bytes(field.value).decode(errors="replace")
+    if DOMAIN_FIELD.get(kind) == number and isinstance(value, memoryview):
+        domain = bytes(value).decode(errors="replace")
         if domain not in STANDARD_DOMAINS:
             raise GraphRejected(f"it uses operators of the domain '{domain}', only standard ONNX operators are served")
 
 
-def _fields(message: memoryview) -> Iterator[Field]:
-    """Yield the fields of a protobuf message (see protobuf.dev/programming-guides/encoding)."""
+def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Yield the number and value of each field of a protobuf message (protobuf.dev/programming-guides/encoding).
+
+    The value is an int for varints, and bytes for all other types.
+    """
     position = 0
     while position < len(message):
         key, position = _varint(message, position)
         number, wire_type = key >> 3, key & 7
         if wire_type == VARINT:
             value, position = _varint(message, position)
-            yield Field(number, value)
+            yield number, value
         else:
             length, position = _length(message, position, wire_type)
-            yield Field(number, message[position : position + length])
+            yield number, message[position : position + length]
             position += length
 
 

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any, overload
 
 import numpy as np
-from gymnasium import Space
 from numpy.typing import NDArray
 
 from serving.policy.bundle import GRAPH_FILE, Bundle, EnvironmentSpec, Interface, parse_policy_file
@@ -20,6 +19,8 @@ class Policy:
 
     def __init__(self, session: Any, interface: Interface, environment: EnvironmentSpec, digest: bytes) -> None:
         self.interface = interface
+        self.observation_space, self.action_space = interface.observation_space, interface.action_space
+        """The spaces of the observations, as the environment returns them, and of the actions, as it takes them."""
         self.environment = environment
         self.digest = digest
         """The sha256 of the bundle."""
@@ -28,23 +29,11 @@ class Policy:
         self.details = tuple(name for name in DETAILS if name in outputs)
         """The tensors of `DETAILS` that the graph computes."""
 
-    @property
-    def observation_space(self) -> Space[Any]:
-        """The space of the observations, as the environment returns them."""
-        return self.interface.observation_space
-
-    @property
-    def action_space(self) -> Space[Any]:
-        """The space of the actions, as the environment takes them."""
-        return self.interface.action_space
-
     @classmethod
     def load(cls, bundle: Bundle, *, num_threads: int = 1) -> "Policy":
         """Build the policy and run it once, so that the first request does not pay for the warm-up.
 
-        Args:
-            bundle: verified bytes.
-            num_threads: number of threads in which ONNX Runtime computes one batch.
+        ONNX Runtime computes a batch in `num_threads` threads.
 
         Raises:
             BundleInvalid: the files do not hold a policy, or do not match each other.

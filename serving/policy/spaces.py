@@ -138,6 +138,15 @@ def space_differences(one: Any, other: Any) -> list[tuple[str, Space[Any], Space
     return [(role, first, second) for role, first, second in pairs if space_to_json(first) != space_to_json(second)]
 
 
+def nearest_to_zero(space: LeafSpace) -> NDArray[Any]:
+    """Return the valid element nearest to zero, in the shape and dtype of the space."""
+    zeros = np.zeros(space.shape or (), space.dtype)
+    if isinstance(space, spaces.Box):
+        return np.clip(zeros, space.low, space.high).astype(space.dtype)
+    start = space.start if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) else 0
+    return np.asarray(zeros + start, space.dtype)
+
+
 def _read_box(description: dict[str, Json]) -> spaces.Box:
     shape, dtype = tuple(description["shape"]), np.dtype(description["dtype"])
     low, bounded_below = _bound_from_json(description["low"], shape, dtype)

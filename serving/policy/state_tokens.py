@@ -31,13 +31,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class StateCodec:
-    """Reads and writes the state tokens of one version.
-
-    Args:
-        shapes: the shapes of the policy's states.
-        version: the name of the version, the same in all replicas.
-        key: the key of the MAC, which only the replicas know.
-    """
+    """Reads and writes the state tokens of one version, whose name and `key` are the same in all replicas."""
 
     def __init__(self, shapes: Shapes, version: str = "", key: bytes = b"") -> None:
         self.recurrent = bool(shapes)
@@ -49,10 +43,10 @@ class StateCodec:
     def read(self, states: list[Json], paths: list[str]) -> tuple[Tensors, NDArray[np.bool_]]:
         """Return the graph's state inputs, and which rows came with the token of another version.
 
-        Rows with the token of another version get the initial state.
+        Rows with the token of another version get the initial state, as those whose state is None.
 
         Args:
-            states: one token per row, None for the initial state.
+            states: one token per row, or None.
             paths: the place of each token in the request, for messages.
 
         Raises:

@@ -49,8 +49,7 @@ EXPOSED = re.compile(r"\s+bind (?!unix@\S+ mode 600$)|\s+stats socket (?!\S+ mod
 def main(arguments: list[str]) -> None:
     """Edit the configuration named by `-f`, and replace this process by HAProxy, which ends with its parent.
 
-    Args:
-        arguments: The path of the haproxy binary, and its arguments.
+    The first argument is the path of the haproxy binary; the others are HAProxy's.
     """
     configuration = Path(arguments[arguments.index("-f") + 1])
     original = configuration.read_text()

@@ -52,9 +52,6 @@ def grpc_setup_hook(host: str) -> Callable[[], None]:
 
     Serve binds them to all interfaces and has no setting for it. A worker in which the function to replace is missing
     does not start.
-
-    Args:
-        host: The address that gRPC servers listen on.
     """
     address = f"[{host}]" if ":" in host else host
 

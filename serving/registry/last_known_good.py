@@ -18,13 +18,10 @@ from serving.registry.model_version import ModelVersion
 
 
 class LastKnownGood:
-    """The version that this machine last served for `model_uri` of `registry`.
+    """The version that this machine last served for `model_uri` of the registry at the URI `registry`.
 
-    Args:
-        directory: the directory of the bundle cache.
-        registry: the URI of the registry.
-        model_uri: the `models:/` URI.
-        deployment: an id that all replicas of a deployment share, None outside of deployments.
+    All replicas of a deployment share the id `deployment`; it is None outside of deployments. `directory` is that of
+    the bundle cache.
     """
 
     def __init__(self, directory: Path, registry: str, model_uri: str, deployment: str | None = None) -> None:

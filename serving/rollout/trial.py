@@ -24,10 +24,7 @@ MIB = 1 << 20
 def run_trial(bundle: Bundle, memory_bytes: int, timeout_s: float) -> None:
     """Load the bundle and run its policy once, in a child process.
 
-    Args:
-        bundle: verified bytes.
-        memory_bytes: memory that the child may allocate after it has imported ONNX Runtime.
-        timeout_s: seconds from its start to its result.
+    The child may allocate `memory_bytes` after it has imported ONNX Runtime, and must end within `timeout_s`.
 
     Raises:
         CandidateRejected: the bundle does not load or run, or exceeds the limits.

@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium import Space, spaces
 from numpy.typing import NDArray
 
-from serving.policy.spaces import Json, LeafSpace, children
+from serving.policy.spaces import Json, LeafSpace, children, nearest_to_zero
 from serving.protocols.openapi.parts import record
 
 MAX_EXAMPLE_NUMBERS = 64
@@ -38,13 +38,13 @@ def example(space: Space[Any]) -> Json:
         return {key: example(child) for key, child in children(space)}
     if isinstance(space, spaces.Tuple):
         return [example(child) for _, child in children(space)]
-    array = _nearest_to_zero(space)  # type: ignore[arg-type]  # the rest are leaves
+    array = nearest_to_zero(space)  # type: ignore[arg-type]  # the rest are leaves
     return array.tolist() if array.size <= MAX_EXAMPLE_NUMBERS else _encoded(array)
 
 
 def plain_example(space: LeafSpace) -> Json:
     """Return the valid array nearest to zero as nested lists of numbers, whatever its size."""
-    return _nearest_to_zero(space).tolist()
+    return nearest_to_zero(space).tolist()
 
 
 def _leaf_schema(space: LeafSpace, *, sent: bool) -> dict[str, Json]:
@@ -76,14 +76,6 @@ def _integer_bounds(space: LeafSpace, dtype: np.dtype[Any]) -> tuple[int, int]:
         return int(space.start.min()), int(np.add(space.start, space.nvec).max()) - 1
     limits = np.iinfo(dtype)
     return int(limits.min), int(limits.max)
-
-
-def _nearest_to_zero(space: LeafSpace) -> NDArray[Any]:
-    zeros = np.zeros(space.shape or (), space.dtype)
-    if isinstance(space, spaces.Box):
-        return np.clip(zeros, space.low, space.high).astype(space.dtype)
-    start = space.start if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) else 0
-    return np.asarray(zeros + start, space.dtype)
 
 
 def _encoded(array: NDArray[Any]) -> Json:
