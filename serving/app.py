@@ -55,9 +55,13 @@ def build(arguments: Arguments) -> Application:
     """
     if not is_initialized():
         settings.configure(arguments.max_body_bytes, own_ray=False)
+    if arguments.autoscaling is None:
+        scaling: dict[str, Any] = {"num_replicas": arguments.num_replicas}
+    else:
+        scaling = {"autoscaling_config": arguments.autoscaling.model_dump()}
     deployment = serve.deployment(
         name=DEPLOYMENT_NAME,
-        **_scaling(arguments),
+        **scaling,
         max_ongoing_requests=SERVE_ONGOING_REQUESTS,
         # This applies to the first start only: once a replica has run, Serve retries forever.
         max_constructor_retry_count=2,
@@ -73,9 +77,3 @@ def _absolute(arguments: Arguments) -> Arguments:
     absolute = {name: str(Path(path).absolute()) for name, path in paths.items() if path is not None}
     uri = tracking.absolute_uri(arguments.tracking_uri or tracking.tracking_uri())
     return arguments.model_copy(update={"tracking_uri": uri, **absolute})
-
-
-def _scaling(arguments: Arguments) -> dict[str, Any]:
-    if arguments.autoscaling is None:
-        return {"num_replicas": arguments.num_replicas}
-    return {"autoscaling_config": arguments.autoscaling.model_dump()}

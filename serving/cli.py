@@ -8,10 +8,11 @@ from serving.arguments import Arguments
 from serving.commands.console import domain_errors
 from serving.commands.options import argument_options
 
-DEFAULT_URL = "http://127.0.0.1:8000/cartpole-ppo"
-
 URL_OPTION = click.option(
-    "--url", default=DEFAULT_URL, show_default=True, help="URL of the policy server, with its route prefix."
+    "--url",
+    default="http://127.0.0.1:8000/cartpole-ppo",
+    show_default=True,
+    help="URL of the policy server, with its route prefix.",
 )
 TOKEN_OPTION = click.option(
     "--auth-token-file",

@@ -6,7 +6,6 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self
@@ -62,8 +61,8 @@ class Cluster:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        # Ray prints to stdout that its actors were killed.
-        with Path(os.devnull).open("w") as null, contextlib.redirect_stdout(null):
+        # Ray prints to stdout that its actors were killed. A step that fails does not stop those after it.
+        with Path(os.devnull).open("w") as null, contextlib.redirect_stdout(null), contextlib.suppress(Exception):
             self._cleanup.close()
 
     def _start(self) -> None:
@@ -78,8 +77,8 @@ class Cluster:
             runtime_env = {"worker_process_setup_hook": internals.grpc_setup_hook(host)}
         internals.silence_token_notice()
         processes.adopt_orphans()
-        self._on_exit(processes.kill_children)
-        self._on_exit(ray.shutdown)
+        self._cleanup.callback(processes.kill_children)
+        self._cleanup.callback(ray.shutdown)
         with restore_handlers():
             ray.init(
                 # "local" always starts a Ray; without an address ray.init joins one that runs on this machine.
@@ -96,7 +95,7 @@ class Cluster:
 
         import serving
 
-        self._on_exit(ray.shutdown)  # disconnects; the cluster keeps running
+        self._cleanup.callback(ray.shutdown)  # disconnects; the cluster keeps running
         package = str(Path(serving.__file__).parent)
         try:
             with restore_handlers():
@@ -114,7 +113,7 @@ class Cluster:
 
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         if self._address is None:
-            self._on_exit(serve.shutdown)
+            self._cleanup.callback(serve.shutdown)
         grpc = None
         if self.grpc_port is not None:
             grpc = {"port": self.grpc_port, "grpc_servicer_functions": [SERVICER_FUNCTION]}
@@ -146,9 +145,9 @@ class Cluster:
 
         target = serve.RunTarget(application, name=name, route_prefix=route_prefix)
         # Before serve.shutdown, which stops the proxy while requests are still in progress.
-        self._on_exit(lambda: serve.delete(name))
+        self._cleanup.callback(serve.delete, name)
         if self._address is None:
-            self._on_exit(drain_proxies)
+            self._cleanup.callback(drain_proxies)
         serve.run_many([target], wait_for_applications_running=False)
 
     def wait(self, name: str, url: str, timeout_s: float) -> None:
@@ -166,15 +165,6 @@ class Cluster:
             if time.monotonic() > deadline:
                 raise DeploymentFailed(f"no answer within {timeout_s:g} s", _messages(name))
             time.sleep(POLL_S)
-
-    def _on_exit(self, step: Callable[[], Any]) -> None:
-        """Run the step on exit, even if the steps before it fail. The last step that is added runs first."""
-
-        def attempt() -> None:
-            with contextlib.suppress(Exception):
-                step()
-
-        self._cleanup.callback(attempt)
 
 
 def check_port(host: str, port: int, option: str = "--port") -> None:
