@@ -19,7 +19,7 @@ from serving.protocols.mlflow_scoring.scoring import ScoringProtocol
 from serving.protocols.native.protocol import METHODS, NativeProtocol
 from serving.protocols.open_inference.http import InferenceProtocol
 from serving.protocols.openapi.openapi import Documentation
-from serving.protocols.protocol import ErrorResponse, Protocol, Request, Response
+from serving.protocols.protocol import ErrorResponse, Protocol, Request
 from serving.replica.auth import BearerToken
 from serving.replica.batching import Batcher, Batching
 from serving.replica.errors import ObservationsTooMany, Overloaded
@@ -99,8 +99,12 @@ class PolicyApp:
             response = await protocol.answer(Request(scope, path, body), served)
             if isinstance(response, bytes):
                 await asgi.respond(send, HTTPStatus.OK, served.headers, response)
-            elif not await _send(response, served, receive, send):
-                return  # the duration of a stream is no latency
+            else:
+                headers = [(b"content-type", response.content_type), *served.labels, *response.headers]
+                if not isinstance(response.body, bytes):
+                    await asgi.respond_in_parts(receive, send, headers, response.body)
+                    return  # the duration of a stream is no latency
+                await asgi.respond(send, HTTPStatus.OK, headers, response.body)
         except asgi.ClientGoneError:
             return
         except Exception as exception:  # noqa: BLE001 - the client receives JSON, the log the traceback
@@ -152,16 +156,6 @@ class PolicyApp:
         for protocol in self._protocols:
             protocol.prepare(served)
         return served
-
-
-async def _send(response: Response, served: ServedPolicy, receive: asgi.Receive, send: asgi.Send) -> bool:
-    """Send a response; return False if it was a stream."""
-    headers = [(b"content-type", response.content_type), *served.labels, *response.headers]
-    if isinstance(response.body, bytes):
-        await asgi.respond(send, HTTPStatus.OK, headers, response.body)
-        return True
-    await asgi.respond_in_parts(receive, send, headers, response.body)
-    return False
 
 
 def _not_found(method: str, path: str, allowed: tuple[str, ...]) -> RequestError:
