@@ -11,7 +11,6 @@ import numpy as np
 from pipeline.environments.make import Environment
 from pipeline.environments.nested_spaces import stack
 from pipeline.evaluation.player import Player, State
-from pipeline.export.exportable_policy import ExportablePolicy
 from serving.policy.tensors import OBSERVATIONS
 
 #: Parallel episodes that observations are collected from.
@@ -67,11 +66,7 @@ class Evaluation:
 def play(player: Player, environment: Environment, episodes: int, first_seed: int) -> Evaluation:
     """Play whole episodes in parallel, with one batch of observations per step.
 
-    Args:
-        player: The policy.
-        environment: The environment of each episode.
-        episodes: The number of episodes.
-        first_seed: The seed of the first episode; each further episode uses the next integer.
+    Episode i is reset with `first_seed + i`.
     """
     returns = np.zeros(episodes)
     for step in _steps(player, environment, episodes, first_seed):
@@ -80,23 +75,19 @@ def play(player: Player, environment: Environment, episodes: int, first_seed: in
 
 
 def play_in_halves(
-    executor: Executor | None, policy: ExportablePolicy, environment: Environment, episodes: int, first_seed: int
+    executor: Executor | None, player: Player, environment: Environment, episodes: int, first_seed: int
 ) -> Evaluation:
     """Play half of the episodes in the executor and half in this process; without an executor, play all here.
 
-    The result does not depend on which process plays a half, because the batches stay the same, and networks round
-    differently in batches of other sizes.
+    Networks round differently in batches of different sizes. The halves have the same sizes wherever they are played,
+    so an evaluation does not depend on whether the executor is busy.
     """
     if executor is None:
-        return play(Player.exportable(policy), environment, episodes, first_seed)
+        return play(player, environment, episodes, first_seed)
     half = episodes // 2
-    second = executor.submit(_play_policy, policy, environment, episodes - half, first_seed + half)
-    first = _play_policy(policy, environment, half, first_seed)
+    second = executor.submit(play, player, environment, episodes - half, first_seed + half)
+    first = play(player, environment, half, first_seed)
     return Evaluation(first.returns + second.result().returns, first_seed)
-
-
-def _play_policy(policy: ExportablePolicy, environment: Environment, episodes: int, first_seed: int) -> Evaluation:
-    return play(Player.exportable(policy), environment, episodes, first_seed)
 
 
 def observations(player: Player, environment: Environment, count: int, first_seed: int) -> dict[str, np.ndarray]:
@@ -124,7 +115,7 @@ def visited(player: Player, environment: Environment, count: int, first_seed: in
 
 
 class _Step(NamedTuple):
-    """One step of all unfinished episodes: their indices, and what each observed, remembered and received."""
+    """One step of all unfinished episodes: their indices, observations, recurrent states before it, and rewards."""
 
     episodes: list[int]
     observations: list[Any]
@@ -136,9 +127,7 @@ def _steps(player: Player, environment: Environment, episodes: int, first_seed: 
     """Step episodes in parallel until the last one ends."""
     with contextlib.ExitStack() as opened:
         environments = [opened.enter_context(contextlib.closing(environment.make())) for _ in range(episodes)]
-        current: dict[int, Any] = {
-            index: each.reset(seed=first_seed + index)[0] for index, each in enumerate(environments)
-        }
+        current = {index: each.reset(seed=first_seed + index)[0] for index, each in enumerate(environments)}
         states: dict[int, State] = dict.fromkeys(current, player.initial_state())
         while current:
             unfinished, batch = list(current), list(current.values())

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -22,8 +23,6 @@ class Player:
     """A greedy policy that acts in several episodes at once.
 
     Attributes:
-        observation_space: The environment's observation space.
-        action_space: The environment's action space.
         run: Computes the outputs of the graph from its inputs, by name; the input `noise` is optional.
         state_shapes: The shapes of the recurrent state's arrays, by name.
     """
@@ -37,10 +36,7 @@ class Player:
     def served(cls, policy: Policy) -> Self:
         """Return a player of a policy as serving loads it."""
         interface = policy.interface
-
-        def run(feeds: Batch) -> Batch:
-            return policy.run(dict(feeds), interface.required_outputs)
-
+        run = partial(policy.run, outputs=interface.required_outputs)
         return cls(policy.observation_space, policy.action_space, run, interface.state_shapes)
 
     @classmethod
@@ -53,19 +49,15 @@ class Player:
         return {name: np.zeros(shape, np.float32) for name, shape in self.state_shapes.items()}
 
     def act(self, observations: Sequence[Any], states: Sequence[State]) -> tuple[list[Any], list[State]]:
-        """Compute the actions of one step, one for each episode.
-
-        Args:
-            observations: Elements of the observation space.
-            states: The state of each episode before the step.
+        """Compute one step from the observation and the recurrent state of each episode.
 
         Returns:
-            Elements of the action space, and the state of each episode after the step.
+            Elements of the action space, and the recurrent state of each episode after the step.
         """
         feeds = stack(self.observation_space, observations, OBSERVATIONS)
         feeds |= {f"{STATE_IN}{name}": np.stack([state[name] for state in states]) for name in self.state_shapes}
         outputs = self.run(feeds)
-        after = [
+        after: list[State] = [
             {name: outputs[f"{STATE_OUT}{name}"][index] for name in self.state_shapes} for index in range(len(states))
         ]
-        return unstack(self.action_space, outputs, ACTION), list(after)
+        return unstack(self.action_space, outputs, ACTION), after

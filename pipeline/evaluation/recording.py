@@ -20,13 +20,7 @@ _WIDTH = 300
 
 
 def record(bundle: Path, environment: Environment, seed: int, file: Path) -> bool:
-    """Play a greedy episode and write the first 10 s of it, in the environment's own time.
-
-    Args:
-        bundle: The directory of a complete bundle.
-        environment: The environment to play in.
-        seed: The seed of the episode.
-        file: The GIF to write.
+    """Play a greedy episode of the policy in a bundle's directory, and write its first 10 s as a GIF.
 
     Returns:
         False, with nothing written, if the environment renders no images or lacks a package for it.

@@ -61,10 +61,9 @@ class Evaluator:
 
     def evaluate(self, policy: ExportablePolicy, first_seed: int) -> Evaluation:
         """Play the episodes of one greedy evaluation."""
-        episodes = self.config.evaluation_episodes
-        return evaluation.play_in_halves(
-            self.worker if self.worker.is_started else None, policy, self.environment, episodes, first_seed
-        )
+        player, episodes = Player.exportable(policy), self.config.evaluation_episodes
+        worker = self.worker if self.worker.is_started else None
+        return evaluation.play_in_halves(worker, player, self.environment, episodes, first_seed)
 
     def check_preflight(self) -> None:
         """Raise what the preflight export raised, if it has ended.

@@ -1,5 +1,6 @@
 """Runs work beside training in a second process: half of each evaluation, the export and the recording."""
 
+import functools
 import gc
 import multiprocessing
 import os
@@ -9,22 +10,21 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import suppress
-from functools import cached_property, partial
 from multiprocessing.connection import Connection
 from typing import Any
 
 from pipeline.config import TrainConfig
 
-#: A worker that takes longer than this for one call counts as failed.
+#: A call that the worker has not finished after this time runs in this process.
 _TIMEOUT_S = 600.0
 
 
 class _PendingCall(Future[Any]):
-    """A pending call. If the worker is busy, dead or failed, `result()` runs the function in this process."""
+    """A pending call. If the worker is busy, dead, late or failed, `result()` runs the function in this process."""
 
     def __init__(self, function: Callable[[], Any]) -> None:
         super().__init__()
-        self._function = function
+        self._run_here = functools.cache(function)
         self.in_worker: Future[Any] | None = None
 
     def done(self) -> bool:
@@ -32,20 +32,12 @@ class _PendingCall(Future[Any]):
         return self.in_worker is None or self.in_worker.done()
 
     def result(self, timeout: float | None = _TIMEOUT_S) -> Any:
-        """Return what the function returns, or raise what it raises.
-
-        Args:
-            timeout: Seconds to wait for the worker before this process runs the function itself.
-        """
+        """Wait at most `timeout` seconds for the worker; return what the function returns, or raise what it raises."""
         if self.in_worker is not None:
-            with suppress(Exception):  # if the function itself raised, running it here raises the same
+            with suppress(Exception):  # if the function itself raised, it raises the same in this process
                 return self.in_worker.result(timeout)
             self.in_worker = None
-        return self._local_result
-
-    @cached_property
-    def _local_result(self) -> Any:
-        return self._function()
+        return self._run_here()
 
 
 class WorkerProcess(Executor):
@@ -57,7 +49,6 @@ class WorkerProcess(Executor):
 
     def __init__(self) -> None:
         self._pool: ProcessPoolExecutor | None = None
-        self._parent_end: Connection | None = None
         self._latest: Future[Any] | None = None
 
     @property
@@ -84,7 +75,7 @@ class WorkerProcess(Executor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run a function in the worker if it is idle, or else in this process when the result is needed."""
-        call = partial(fn, *args, **kwargs)
+        call = functools.partial(fn, *args, **kwargs)
         pending = _PendingCall(call)
         if self._pool is not None and (self._latest is None or self._latest.done()):
             from ray import cloudpickle
@@ -96,7 +87,7 @@ class WorkerProcess(Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002  # the base class's signature
         """End the worker at once, whatever it is computing."""
-        if self._pool is not None and self._parent_end is not None:
+        if self._pool is not None:
             self._parent_end.close()
             self._pool.shutdown(wait, cancel_futures=cancel_futures)
 

@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.evaluation import evaluation
 from pipeline.evaluation.evaluation import Evaluation
+from pipeline.evaluation.player import Player
 
 
 def test_episodes_are_repeatable_and_differ_by_seed(cartpole, push_left):
@@ -49,11 +50,11 @@ def test_the_executor_plays_the_second_half_of_the_seeds(cartpole, build_policy)
             submitted.append(args[-2:])
             return super().submit(fn, *args, **kwargs)
 
-    policy = build_policy(cartpole)
+    player = Player.exportable(build_policy(cartpole))
     with Recorder(1) as executor:
-        halves = evaluation.play_in_halves(executor, policy, cartpole, 5, first_seed=3)
+        halves = evaluation.play_in_halves(executor, player, cartpole, 5, first_seed=3)
     assert submitted == [(3, 5)]  # episodes, first seed
-    assert halves == evaluation.play_in_halves(None, policy, cartpole, 5, first_seed=3)
+    assert halves == evaluation.play_in_halves(None, player, cartpole, 5, first_seed=3)
 
 
 def test_observations_come_from_rollouts(cartpole, balance):

@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.config import TrainConfig
 from pipeline.evaluation import evaluation
+from pipeline.evaluation.player import Player
 from pipeline.training.worker_process import WorkerProcess
 
 
@@ -57,7 +58,7 @@ def test_calls_run_here_while_the_worker_is_busy(worker, tmp_path):
 def test_a_call_that_takes_longer_than_the_timeout_runs_here(worker, tmp_path):
     stuck = worker.submit(wait_for, tmp_path / "go")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stuck, "_function", lambda: "ran here")
+        patch.setattr(stuck, "_run_here", lambda: "ran here")
         assert stuck.result(timeout=0.05) == "ran here"
     (tmp_path / "go").touch()
 
@@ -119,8 +120,8 @@ def test_the_worker_ends_with_the_program(end, busy):
 
 
 def test_an_evaluation_is_the_same_wherever_its_halves_are_played(worker, cartpole, build_policy):
-    policy = build_policy(cartpole)
-    here = evaluation.play_in_halves(WorkerProcess(), policy, cartpole, 7, first_seed=5)
-    assert here == evaluation.play_in_halves(worker, policy, cartpole, 7, first_seed=5)
-    assert here == evaluation.play_in_halves(None, policy, cartpole, 7, first_seed=5)
+    player = Player.exportable(build_policy(cartpole))
+    here = evaluation.play_in_halves(WorkerProcess(), player, cartpole, 7, first_seed=5)
+    assert here == evaluation.play_in_halves(worker, player, cartpole, 7, first_seed=5)
+    assert here == evaluation.play_in_halves(None, player, cartpole, 7, first_seed=5)
     assert len(here.returns) == 7
