@@ -7,7 +7,6 @@ The model has three flavors. `python_function` and `onnx` are MLflow's own, for 
 import importlib.metadata
 import shutil
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,22 +33,9 @@ GREEDY_GRAPH_FILE = "greedy.onnx"
 _PYFUNC_PACKAGES = ("mlflow", "numpy", "onnx", "onnxruntime")
 
 
-@dataclass(frozen=True)
-class LoggedBundle:
-    """A bundle in the artifact store that is not registered yet.
-
-    Attributes:
-        model_id: The id of the MLflow model.
-        digests: The hex sha256 of each file that serving loads, by file name.
-    """
-
-    model_id: str
-    digests: dict[str, str]
-
-
-def log(directory: Path, environment: Environment, run_id: str, step: int) -> LoggedBundle:
-    """Write an assembled bundle to the run's artifact store as an MLflow model, without registering it."""
-    info = Model.log(
+def log(directory: Path, environment: Environment, run_id: str, step: int) -> str:
+    """Write an assembled bundle to the run's artifact store as an MLflow model, and return the model's id."""
+    model_id: str = Model.log(
         artifact_path=None,
         name="policy",
         flavor=sys.modules[__name__],
@@ -57,17 +43,17 @@ def log(directory: Path, environment: Environment, run_id: str, step: int) -> Lo
         step=step,
         directory=directory,
         environment=environment,
-    )
-    return LoggedBundle(info.model_id, Bundle.read(directory).digests)
+    ).model_id
+    return model_id
 
 
-def register(logged: LoggedBundle, name: str, tags: dict[str, str], description: str) -> int:
-    """Register a logged bundle as a version of a registered model, and return the version's number.
+def register(directory: Path, model_id: str, name: str, tags: dict[str, str], description: str) -> int:
+    """Register a bundle that `log` wrote as a version of a registered model, and return the version's number.
 
     The call that creates the version also sets its digests and tags, so that no version exists without them.
     """
-    digest_tags = {f"{DIGEST_TAG}{file}": digest for file, digest in logged.digests.items()}
-    version = mlflow.register_model(f"models:/{logged.model_id}", name, tags=digest_tags | tags)
+    digests = {f"{DIGEST_TAG}{file}": digest for file, digest in Bundle.read(directory).digests.items()}
+    version = mlflow.register_model(f"models:/{model_id}", name, tags=digests | tags)
     mlflow.MlflowClient().update_model_version(name, version.version, description)
     return int(version.version)
 

@@ -28,15 +28,10 @@ MAX_CHOICES = 1024
 
 
 def adapted(space: Space[Any]) -> Space[Any]:
-    """Return the action space that the policy is trained on."""
+    """Return the space of the policy's own actions, which is `space` itself if PPO supports it."""
     if isinstance(space, spaces.Dict | spaces.Tuple):
         return spaces.Tuple([adapted_leaf(leaf.space) for leaf in leaves(space)])
     return adapted_leaf(space)
-
-
-def needs_adapting(space: Space[Any]) -> bool:
-    """Return whether the policy's actions differ from the environment's."""
-    return adapted(space) is not space
 
 
 def adapted_leaf(space: Any) -> LeafSpace:
@@ -78,13 +73,13 @@ def choices(space: spaces.Box) -> NDArray[Any]:
     return counts
 
 
-def to_environment(space: LeafSpace, action: Any) -> Any:
-    """Convert the policy's action for one leaf to the environment's, without a batch dimension.
+def from_policy(space: Space[Any], action: Any) -> Any:
+    """Convert an element of `adapted(space)`, the policy's action, to an element of `space`, the environment's."""
+    parts = flatten(adapted(space), action)
+    return nest(space, [_leaf_from_policy(leaf.space, part) for leaf, part in zip(leaves(space), parts, strict=True)])
 
-    Args:
-        space: The environment's leaf.
-        action: An element of `adapted_leaf(space)`.
-    """
+
+def _leaf_from_policy(space: LeafSpace, action: Any) -> Any:
     if is_native(space):
         return action
     if isinstance(space, spaces.Discrete):
@@ -107,7 +102,7 @@ def _scaled(space: spaces.Box, action: NDArray[np.float64]) -> NDArray[Any]:
 
 
 class AdaptedActions(gymnasium.ActionWrapper[Any, Any, Any]):
-    """Wraps an environment so that it takes actions of a space that PPO can train on."""
+    """Wraps an environment so that it takes the policy's own actions."""
 
     def __init__(self, environment: gymnasium.Env[Any, Any]) -> None:
         super().__init__(environment)
@@ -116,14 +111,3 @@ class AdaptedActions(gymnasium.ActionWrapper[Any, Any, Any]):
     def action(self, action: Any) -> Any:
         """Convert the policy's action to the environment's."""
         return from_policy(self.env.action_space, action)
-
-
-def from_policy(space: Space[Any], action: Any) -> Any:
-    """Convert the policy's action to the environment's.
-
-    Args:
-        space: The environment's action space.
-        action: An element of `adapted(space)`.
-    """
-    pairs = zip(leaves(space), flatten(adapted(space), action), strict=True)
-    return nest(space, [to_environment(leaf.space, part) for leaf, part in pairs])

@@ -9,7 +9,7 @@ import gymnasium
 from gymnasium import spaces
 
 from pipeline.environments import supported
-from pipeline.environments.action_adapters import AdaptedActions, adapted, needs_adapting
+from pipeline.environments.action_adapters import AdaptedActions, adapted
 from pipeline.environments.errors import EnvironmentNotFound, EnvKwargsRefused, NoSuchObject
 from serving.policy import environments
 from serving.policy.errors import EnvironmentNotMade, EnvironmentUnknown, ObjectUnknown
@@ -42,7 +42,7 @@ class Environment:
 
     @property
     def trained_action_space(self) -> spaces.Space[Any]:
-        """The space of the policy's own actions; see `pipeline.environments.action_adapters`."""
+        """The space of the policy's own actions, `action_space` itself if PPO supports it."""
         return adapted(self.action_space)
 
     @property
@@ -51,7 +51,7 @@ class Environment:
 
         `env` is the id if `gymnasium.make` alone builds the environment, else `TrainingEnvironment`.
         """
-        if not self.wrappers and not needs_adapting(self.action_space):
+        if not self.wrappers and self.trained_action_space is self.action_space:
             return environments.for_gymnasium(self.id, self.kwargs)
         return TrainingEnvironment, {"id": self.id, "kwargs": dict(self.kwargs), "wrappers": list(self.wrappers)}
 
@@ -79,7 +79,7 @@ def import_class(name: str) -> Any:
 
 
 def describe(env_id: str, kwargs: Mapping[str, Any] | None = None, wrappers: Sequence[str] = ()) -> Environment:
-    """Make the environment once and return its description.
+    """Make an environment once and return its description.
 
     Args:
         env_id: Gymnasium's id, `module:Id`, or `gym:Id` for an environment of the legacy package `gym`.

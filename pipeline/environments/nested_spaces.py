@@ -1,6 +1,6 @@
 """Converts nested values of a space to arrays and back, leaf by leaf in the order of `serving.policy.spaces.leaves`."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,15 +15,11 @@ Batch = Mapping[str, NDArray[Any]]
 
 def flatten(space: Space[Any], value: Any) -> list[Any]:
     """Return the leaves of a value: arrays or tensors, with or without a batch dimension."""
-    return list(_walk(space, value))
-
-
-def _walk(space: Space[Any], value: Any) -> Iterator[Any]:
-    if not isinstance(space, spaces.Dict | spaces.Tuple):
-        yield value
-        return
-    for name, child in children(space):
-        yield from _walk(child, value[name if isinstance(space, spaces.Dict) else int(name)])
+    if isinstance(space, spaces.Dict):
+        return [leaf for name, child in children(space) for leaf in flatten(child, value[name])]
+    if isinstance(space, spaces.Tuple):
+        return [leaf for index, child in children(space) for leaf in flatten(child, value[int(index)])]
+    return [value]
 
 
 def nest(space: Space[Any], flat: Sequence[Any]) -> Any:
@@ -62,21 +58,3 @@ def unstack(space: Space[Any], batch: Batch, root: str) -> list[Any]:
     if not isinstance(space, spaces.Dict | spaces.Tuple):
         return list(flat[0])
     return [nest(space, rows) for rows in zip(*flat, strict=True)]
-
-
-def to_json(space: Space[Any], value: Any, digits: int | None = None) -> Any:
-    """Return a value in JSON form: lists for arrays and tuples, objects for dicts, numbers for Discrete.
-
-    Args:
-        space: The space of the value.
-        value: The value, as the environment returned it.
-        digits: Digits after the decimal point that floats are rounded to; None does not round.
-    """
-    if isinstance(space, spaces.Dict):
-        return {name: to_json(child, value[name], digits) for name, child in children(space)}
-    if isinstance(space, spaces.Tuple):
-        return [to_json(child, value[int(name)], digits) for name, child in children(space)]
-    array = np.asarray(value, space.dtype)
-    if digits is not None and array.dtype.kind == "f":
-        array = array.astype(np.float64).round(digits)
-    return array.tolist()

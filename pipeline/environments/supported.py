@@ -9,7 +9,7 @@ from gymnasium import Space, spaces
 from pipeline.environments.action_adapters import MAX_CHOICES, choices, is_integer
 from pipeline.environments.errors import UnsupportedSpace
 from serving.policy.errors import SpaceUnsupported
-from serving.policy.spaces import leaves
+from serving.policy.spaces import children, leaves
 
 _LEAVES = "Box, Discrete, MultiDiscrete and MultiBinary, and Dict and Tuple of these"
 
@@ -28,11 +28,11 @@ def check(observation_space: Space[Any], action_space: Space[Any]) -> None:
         UnsupportedSpace: If one is not supported; the error names the space and the reason.
     """
     for role, space in (("observation", observation_space), ("action", action_space)):
-        for part in _parts(space):
-            for kind, reason in _UNSUPPORTED:
-                if isinstance(part, kind):
-                    raise UnsupportedSpace(role, _short(part), reason, _LEAVES)
         try:
+            for part in _parts(space):
+                for kind, reason in _UNSUPPORTED:
+                    if isinstance(part, kind):
+                        raise UnsupportedSpace(role, _short(part), reason, _LEAVES)
             leaves(space)
         except SpaceUnsupported as error:
             raise UnsupportedSpace(role, _short(space), f"it is {error.space}", _LEAVES) from error
@@ -62,12 +62,10 @@ def _check_actions(space: Space[Any]) -> None:
 
 
 def _parts(space: Space[Any]) -> Iterator[Space[Any]]:
+    """Yield a space and all spaces in it. Raises SpaceUnsupported."""
     yield space
-    if isinstance(space, spaces.Dict):
-        for child in space.spaces.values():
-            yield from _parts(child)
-    elif isinstance(space, spaces.Tuple):
-        for child in space.spaces:
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        for _, child in children(space):
             yield from _parts(child)
 
 

@@ -41,7 +41,8 @@ class Event:
 def record(target: Target, version: int | None, kind: str, why: str, by: str | None = None) -> Event:
     """Append an event to the history of a target. `by` defaults to the current user."""
     at = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    event = Event(at, version, by or _user(), kind, why)
+    user = by or os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
+    event = Event(at, version, user, kind, why)
     fields = {key: value for key, value in asdict(event).items() if key != "at"}
     mlflow.MlflowClient().set_registered_model_tag(target.model, f"{_prefix(target)}{at}", json.dumps(fields))
     return event
@@ -91,7 +92,3 @@ def previous(history: Sequence[Event], existing: Sequence[int]) -> int | None:
 
 def _prefix(target: Target) -> str:
     return f"history.{'alias' if target.is_alias else 'stage'}.{target.name}."
-
-
-def _user() -> str:
-    return os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()

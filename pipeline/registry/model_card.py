@@ -2,13 +2,15 @@
 
 import contextlib
 import json
-from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from pipeline.config import TrainConfig
 from pipeline.environments.make import Environment
-from pipeline.environments.nested_spaces import to_json
+from pipeline.environments.nested_spaces import flatten, nest
 from pipeline.evaluation.evaluation import Evaluation
+from serving.policy.spaces import leaves
 
 #: The most characters of a space or an observation; most databases limit the whole card to 5,000.
 _LONGEST = 600
@@ -16,13 +18,16 @@ _LONGEST = 600
 _CARD = """\
 PPO policy for **{env_id}**, trained with Ray RLlib, served as ONNX.
 
-**Training** on `{env_id}`, {best_step:,} environment steps, seed {seed}{origin}. Run `{run_id}`, code `{commit}`.
+**Training** on `{env_id}`, {best_step:,} environment steps, seed {config.seed}{origin}. \
+Run `{run_id}`, code `{commit}`.
 
-**Settings** {network} network, discount {gamma:g}, lambda {lambda_:g}, learning rate {lr:g} to {lr_final:g}, \
-{envs} environments, batches of {batch:,}. The run's parameters list all settings.
+**Settings** {network} network, discount {config.gamma:g}, lambda {config.lambda_:g}, \
+learning rate {config.lr:g} to {config.lr_final:g}, {envs} environments, \
+batches of {config.train_batch_size_per_learner:,}. The run's parameters list all settings.
 
-**Evaluation** mean greedy return **{mean:.1f}** over {episodes} episodes, on seeds that training did not use: \
-standard deviation {std:.1f}, median {median:.1f}, from {minimum:.1f} to {maximum:.1f}. {verdict}
+**Evaluation** mean greedy return **{evaluation.mean:.1f}** over {episodes} episodes, on seeds that training did not \
+use: standard deviation {evaluation.std:.1f}, median {evaluation.median:.1f}, \
+from {evaluation.minimum:.1f} to {evaluation.maximum:.1f}. {verdict}
 
 **Limits** Evaluated with greedy actions on unmodified `{env_id}` only; untested on changed dynamics and on \
 observations far from those of its rollouts. Input: {observation_space}. \
@@ -40,50 +45,48 @@ def write(
     config: TrainConfig,
     environment: Environment,
     evaluation: Evaluation,
-    provenance: Mapping[str, str],
     *,
     run_id: str,
+    commit: str,
     best_step: int,
     target_return: float | None,
     origin: str | None,
 ) -> str:
     """Return the card as Markdown."""
     return _CARD.format(
+        config=config,
+        evaluation=evaluation,
         env_id=environment.id,
-        best_step=best_step,
-        seed=config.seed,
-        origin="" if origin is None else f", starting from `{origin}`",
         run_id=run_id,
-        commit=provenance["git_commit"],
+        commit=commit,
+        best_step=best_step,
+        origin="" if origin is None else f", starting from `{origin}`",
         network=_network(config),
-        gamma=config.gamma,
-        lambda_=config.lambda_,
-        lr=config.lr,
-        lr_final=config.lr_final,
         envs=config.num_envs_per_env_runner * max(1, config.num_env_runners),
-        batch=config.train_batch_size_per_learner,
-        mean=evaluation.mean,
         episodes=len(evaluation.returns),
-        std=evaluation.std,
-        median=evaluation.median,
-        minimum=evaluation.minimum,
-        maximum=evaluation.maximum,
         verdict=_verdict(evaluation, target_return),
-        observation_space=_short(" ".join(str(environment.observation_space).split())),
-        action_space=_short(" ".join(str(environment.action_space).split())),
+        observation_space=_short(environment.observation_space),
+        action_space=_short(environment.action_space),
         example=_short(json.dumps(_example(environment))),
     )
 
 
 def _example(environment: Environment) -> Any:
-    """Return the first observation of an episode in JSON form."""
+    """Return the first observation of an episode in JSON form, its floats rounded to 3 digits."""
     with contextlib.closing(environment.make()) as made:
         observation, _ = made.reset(seed=0)
-    return to_json(environment.observation_space, observation, digits=3)
+    space = environment.observation_space
+    arrays = [
+        np.asarray(value, leaf.space.dtype)
+        for leaf, value in zip(leaves(space), flatten(space, observation), strict=True)
+    ]
+    rounded = [each.astype(np.float64).round(3) if each.dtype.kind == "f" else each for each in arrays]
+    return nest(space, [each.tolist() for each in rounded])
 
 
-def _short(text: str) -> str:
-    """Return the text, truncated if it would fill the card, as the numbers of an image would."""
+def _short(value: object) -> str:
+    """Return the text of a value on one line, truncated if it would fill the card, as the numbers of an image would."""
+    text = " ".join(str(value).split())
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
 

@@ -86,8 +86,10 @@ def promote(target: Target, version: int, gate: Gate) -> Promotion:
         _assign(target, challenger, "promotion", "not guarded")
         return Promotion(target, version, replaced)
     with tracking.run(f"promote {target.model} {version}") as run_id:
+        params = {"version": version, "name": target.model, "target": str(target), "champion": replaced}
+        tracking.log_params(run_id, params)
         verdict, objections = _judge(target, challenger, replaced, gate)
-        _log(run_id, target, challenger, replaced, verdict, objections)
+        _log(verdict, objections)
         if objections and not gate.force:
             raise PromotionRefused(version, str(target), objections)
         figures = verdict.figures if verdict else "not compared"
@@ -100,11 +102,9 @@ def rollback(target: Target) -> Promotion:
     """Assign the previous version of a stage or alias to it again.
 
     Raises:
-        TrackingServerUnreachable: If the tracking server does not respond within seconds.
-        ModelUnknown: If there is no registered model of this name.
+        TrackingServerUnreachable, ModelUnknown: As `versions`.
         NothingToRollBack: If there is no previous version that still exists.
     """
-    check_tracking_server()
     existing = [row.version for row in versions(target.model)]
     events = history.events(target)
     current, version = _last(events), history.previous(events, existing)
@@ -116,12 +116,7 @@ def rollback(target: Target) -> Promotion:
 
 
 def timeline(target: Target) -> list[Event]:
-    """Return the history of a stage or alias, the oldest event first.
-
-    Raises:
-        TrackingServerUnreachable: If the tracking server does not respond within seconds.
-        ModelUnknown: If there is no registered model of this name.
-    """
+    """Return the history of a stage or alias, the oldest event first. Raises as `versions`."""
     check_tracking_server()
     resolve(f"models:/{target.model}/latest")
     return history.events(target)
@@ -189,17 +184,13 @@ def _judge(
         environment = environments.of_policy(policy)
     except (PipelineError, ServingError) as error:
         return None, [f"it cannot be evaluated here: {error}"]
-    verdict = _compare(policy, champion_policy, environment, _threshold(gate, challenger, environment), gate)
+
+    def play(each: Policy) -> Evaluation:
+        return evaluation.play(Player.served(each), environment, gate.episodes, gate.seed)
+
+    champions_evaluation = play(champion_policy) if champion_policy else None
+    verdict = Verdict(play(policy), champions_evaluation, _threshold(gate, challenger, environment), gate.tolerance)
     return verdict, verdict.objections
-
-
-def _compare(
-    challenger: Policy, champion: Policy | None, environment: Environment, threshold: float | None, gate: Gate
-) -> Verdict:
-    def play(policy: Policy) -> Evaluation:
-        return evaluation.play(Player.served(policy), environment, gate.episodes, gate.seed)
-
-    return Verdict(play(challenger), play(champion) if champion else None, threshold, gate.tolerance)
 
 
 def _threshold(gate: Gate, challenger: ModelVersion, environment: Environment) -> float | None:
@@ -209,22 +200,13 @@ def _threshold(gate: Gate, challenger: ModelVersion, environment: Environment) -
     return environment.reward_threshold if target_return is None else float(target_return)
 
 
-def _log(
-    run_id: str,
-    target: Target,
-    challenger: ModelVersion,
-    champion: int | None,
-    verdict: Verdict | None,
-    objections: list[str],
-) -> None:
-    params = {"version": challenger.version, "name": target.model, "target": str(target), "champion": champion}
-    tracking.log_params(run_id, params)
+def _log(verdict: Verdict | None, objections: list[str]) -> None:
+    """Log the comparison to the current run."""
     mlflow.set_tag("objections", "; ".join(objections) or "none")
     if verdict is None:
         return
-    mlflow.log_metrics(
-        {"challenger/return_mean": verdict.challenger.mean, "challenger/return_min": verdict.challenger.minimum}
-    )
-    if verdict.champion is not None and verdict.difference_bound is not None:
-        compared = {"champion/return_mean": verdict.champion.mean, "champion/return_min": verdict.champion.minimum}
-        mlflow.log_metrics(compared | {"difference/lower_bound": verdict.difference_bound})
+    for role, result in (("challenger", verdict.challenger), ("champion", verdict.champion)):
+        if result is not None:
+            mlflow.log_metrics({f"{role}/return_mean": result.mean, f"{role}/return_min": result.minimum})
+    if verdict.difference_bound is not None:
+        mlflow.log_metric("difference/lower_bound", verdict.difference_bound)

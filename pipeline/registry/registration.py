@@ -64,7 +64,9 @@ class Registration:
         """Enqueue the distribution of the final returns, and the recording of an episode if there is one."""
         title = f"Final evaluation on {self.environment.id}: greedy returns of {len(evaluation.returns)} episodes"
         figure = figures.distribution(evaluation.returns, self.target_return, title)
-        queue.upload("distribution", lambda: tracking.log_figure(self.run_id, figure, tracking.DISTRIBUTION))
+        queue.upload(
+            "distribution", lambda: mlflow.MlflowClient().log_figure(self.run_id, figure, tracking.DISTRIBUTION)
+        )
         if recording is not None:
             queue.upload("recording", lambda: mlflow.MlflowClient().log_artifact(self.run_id, str(recording)))
 
@@ -79,8 +81,8 @@ class Registration:
             step: Environment steps after which the policy was found.
             lineage: Further tags of the version that name its origin.
         """
-        logged = mlflow_flavor.log(directory, self.environment, self.run_id, step)
-        retry_through_outages(lambda: tracking.log_evaluation(self.run_id, final, logged.model_id), self.say)
+        model_id = mlflow_flavor.log(directory, self.environment, self.run_id, step)
+        retry_through_outages(lambda: tracking.log_evaluation(self.run_id, final, model_id), self.say)
         made_with = provenance.tags(self.environment)
         started_from = tracking.origin_of(self.run_id)
         tags = made_with | tracking.version_tags(final) | dict(lineage or {})
@@ -92,12 +94,12 @@ class Registration:
             self.config,
             self.environment,
             final,
-            made_with,
             run_id=self.run_id,
+            commit=made_with["git_commit"],
             best_step=step,
             target_return=self.target_return,
             origin=started_from,
         )
         name = self.config.registered_model_name
-        version = mlflow_flavor.register(logged, name, tags, description)
+        version = mlflow_flavor.register(directory, model_id, name, tags, description)
         return Trained(name, version, self.run_id, final, self.target_return, self.config.promote)

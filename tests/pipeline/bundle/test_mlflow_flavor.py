@@ -23,8 +23,9 @@ def registered(store, assembled, cartpole):  # noqa: ARG001  # the store is the 
     """The number of a version of an untrained policy, and its module."""
     directory, module = assembled
     with tracking.run("train") as run_id:
-        logged = mlflow_flavor.log(directory, cartpole, run_id, step=0)
-        return mlflow_flavor.register(logged, "cartpole-ppo", {"env_id": "CartPole-v1"}, "a card"), module
+        model_id = mlflow_flavor.log(directory, cartpole, run_id, step=0)
+        tags = {"env_id": "CartPole-v1"}
+        return mlflow_flavor.register(directory, model_id, "cartpole-ppo", tags, "a card"), module
 
 
 def test_the_model_has_three_flavors_a_signature_and_an_example(registered):

@@ -1,12 +1,10 @@
 """Nested values are converted to arrays by leaf and back, in the order of the graph's tensors."""
 
-import json
-
 import numpy as np
 import pytest
 from gymnasium import spaces
 
-from pipeline.environments.nested_spaces import flatten, nest, stack, to_json, unstack
+from pipeline.environments.nested_spaces import flatten, nest, stack, unstack
 from serving.policy.spaces import leaves
 from tests.pipeline.zoo import NESTED
 
@@ -34,12 +32,3 @@ def test_unstack_undoes_stack(space):
     for value, found in zip(values, unstack(space, batch, "observations"), strict=True):
         for expected, leaf in zip(flatten(space, value), flatten(space, found), strict=True):
             np.testing.assert_array_equal(leaf, expected)
-
-
-def test_to_json_rounds_floats_and_keeps_integers():
-    space = spaces.Dict(
-        {"x": spaces.Box(-1, 1, (2,)), "n": spaces.Discrete(3), "t": spaces.Tuple([spaces.MultiBinary(2)])}
-    )
-    value = {"x": np.array([0.12345, -1], np.float32), "n": np.int64(2), "t": (np.array([0, 1], np.int8),)}
-    assert to_json(space, value, digits=3) == {"x": [0.123, -1.0], "n": 2, "t": [[0, 1]]}
-    assert json.loads(json.dumps(to_json(space, value)))["x"][0] == pytest.approx(0.12345)

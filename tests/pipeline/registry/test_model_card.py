@@ -1,5 +1,7 @@
 """The model card states how the version was trained, how good it is, and how to query it."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -14,8 +16,8 @@ def card(environment, target_return=475.0, **settings):
         TrainConfig.of({"env_id": environment.id, **settings}),
         environment,
         Evaluation((400.0, 500.0), first_seed=0),
-        {"git_commit": "abc123"},
         run_id="run-1",
+        commit="abc123",
         best_step=40_000,
         target_return=target_return,
         origin="models:/cartpole-ppo/3",
@@ -54,6 +56,12 @@ def test_the_card_names_a_custom_module_and_its_settings(cartpole):
 def test_the_example_request_is_the_first_observation_of_an_episode(cartpole):
     observation = np.round(cartpole.make().reset(seed=0)[0].astype(float), 3).tolist()
     assert f"""-d '{{"observation": {observation}}}'""" in card(cartpole)
+
+
+def test_floats_of_a_nested_example_are_rounded_and_integers_kept():
+    text = card(environments.describe("tests.pipeline.zoo:Nested-v0"))
+    arm = r'{"held": \[[01], [01]\], "position": \[(-?\d\.\d{1,3}(, )?){3}\], "tool": -?\d}'
+    assert re.search(f'"observation": {{"arm": {arm}', text)
 
 
 def test_the_card_of_an_image_environment_fits_mlflows_limit():
