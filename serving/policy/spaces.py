@@ -147,6 +147,18 @@ def nearest_to_zero(space: LeafSpace) -> NDArray[Any]:
     return np.asarray(zeros + start, space.dtype)
 
 
+def integer_range(space: LeafSpace) -> tuple[NDArray[Any], NDArray[Any]] | None:
+    """Return the smallest and the largest valid integers, `[*shape]`, or None for a Box of numbers."""
+    if isinstance(space, spaces.Discrete):
+        return np.array(space.start, np.int64), np.array(int(space.start) + int(space.n) - 1, np.int64)
+    if isinstance(space, spaces.MultiDiscrete):
+        return space.start, space.start + space.nvec - 1
+    if isinstance(space, spaces.MultiBinary) or np.dtype(space.dtype).kind == "b":
+        shape = space.shape or ()
+        return np.zeros(shape, np.int8), np.ones(shape, np.int8)
+    return None
+
+
 def _read_box(description: dict[str, Json]) -> spaces.Box:
     shape, dtype = tuple(description["shape"]), np.dtype(description["dtype"])
     low, bounded_below = _bound_from_json(description["low"], shape, dtype)

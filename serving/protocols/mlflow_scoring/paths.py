@@ -4,9 +4,9 @@ from typing import Any
 
 from gymnasium import Space
 
-from serving.policy.spaces import Json, leaves
+from serving.policy.spaces import Json, leaves, nearest_to_zero
 from serving.policy.tensors import ACTION, OBSERVATIONS
-from serving.protocols.openapi.json_schemas import element_schema, plain_example
+from serving.protocols.openapi.json_schemas import element_schema
 from serving.protocols.openapi.parts import TEXT, Paths, error_responses, labelled, record
 from serving.replica.served_policy import ServedPolicy
 
@@ -43,7 +43,7 @@ def _content(space: Space[Any]) -> dict[str, Json]:
     """Return the request's content by media type; CSV fits only a space that is one flat array."""
     tensors = {leaf.tensor(OBSERVATIONS): leaf.space for leaf in leaves(space)}
     lists = {name: TABLE | {"items": element_schema(leaf, sent=False)} for name, leaf in tensors.items()}
-    examples: dict[str, Json] = {name: [plain_example(leaf)] for name, leaf in tensors.items()}
+    examples: dict[str, Json] = {name: [nearest_to_zero(leaf).tolist()] for name, leaf in tensors.items()}
     only = next(iter(tensors)) if len(tensors) == 1 else None
     schema, inputs = (record(lists), examples) if only is None else (lists[only], examples[only])
     bodies = {"inputs": {"inputs": inputs}, "instances": {"instances": inputs}}

@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from serving.policy.spaces import Json, Leaf, LeafSpace, describe
+from serving.policy.spaces import Json, Leaf, describe, integer_range
 from serving.protocols.errors import ObservationNotFinite, ObservationRange, ObservationShape, ObservationType
 from serving.protocols.native import base64_arrays
 
@@ -37,7 +37,7 @@ class LeafReader:
         self.shape: tuple[int, ...] = leaf.space.shape or ()
         self.dtype: np.dtype[Any] = np.dtype(leaf.space.dtype)
         self._suffix = f".{leaf.path}" if leaf.path else ""
-        self._range = _range(leaf.space)
+        self._range = integer_range(leaf.space)
         self._floating = self.dtype.kind == "f"
         binary = self.dtype.kind == "b" or isinstance(leaf.space, spaces.MultiBinary)
         self._kinds = ARRAYS_FOR["b" if binary else self.dtype.kind]
@@ -175,18 +175,6 @@ class LeafReader:
                 return bool(np.isfinite(np.array(item, self.dtype)))
         except OverflowError:
             return False
-
-
-def _range(space: LeafSpace) -> tuple[NDArray[Any], NDArray[Any]] | None:
-    """Return the smallest and the largest valid integers, `[*shape]`, or None for a Box, which is not checked."""
-    if isinstance(space, spaces.Discrete):
-        return np.array(space.start, np.int64), np.array(int(space.start) + int(space.n) - 1, np.int64)
-    if isinstance(space, spaces.MultiDiscrete):
-        return space.start, space.start + space.nvec - 1
-    if isinstance(space, spaces.MultiBinary) or np.dtype(space.dtype).kind == "b":
-        shape = space.shape or ()
-        return np.zeros(shape, np.int8), np.ones(shape, np.int8)
-    return None
 
 
 def _integers(low: NDArray[Any], high: NDArray[Any]) -> str:

@@ -1,11 +1,10 @@
 """The OpenAPI description of the Open Inference Protocol for one version."""
 
-from serving.policy.spaces import Json, leaves
+from serving.policy.spaces import Json, leaves, nearest_to_zero
 from serving.policy.tensors import OBSERVATIONS
 from serving.protocols.native.json_codec import MAX_SEED
 from serving.protocols.open_inference.datatypes import DTYPES, TensorInfo
 from serving.protocols.open_inference.model import InferenceModel
-from serving.protocols.openapi.json_schemas import plain_example
 from serving.protocols.openapi.parts import TEXT, Paths, error_responses, labelled, record
 from serving.replica.served_policy import ServedPolicy
 
@@ -88,7 +87,7 @@ def _input(tensor: TensorInfo) -> dict[str, Json]:
 def _example(served: ServedPolicy) -> dict[str, Json]:
     """Return a request for one observation without a state, as at the start of an episode."""
     space = served.policy.observation_space
-    examples = {leaf.tensor(OBSERVATIONS): plain_example(leaf.space) for leaf in leaves(space)}
+    examples = {leaf.tensor(OBSERVATIONS): nearest_to_zero(leaf.space).tolist() for leaf in leaves(space)}
     inputs = [
         {"name": each.name, "datatype": each.datatype, "shape": [1, *each.shape[1:]], "data": [examples[each.name]]}
         for each in served.prepared(InferenceModel).inputs

@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium import Space, spaces
 from numpy.typing import NDArray
 
-from serving.policy.spaces import Json, LeafSpace, children, nearest_to_zero
+from serving.policy.spaces import Json, LeafSpace, children, integer_range, nearest_to_zero
 from serving.protocols.openapi.parts import record
 
 MAX_EXAMPLE_NUMBERS = 64
@@ -42,11 +42,6 @@ def example(space: Space[Any]) -> Json:
     return array.tolist() if array.size <= MAX_EXAMPLE_NUMBERS else _encoded(array)
 
 
-def plain_example(space: LeafSpace) -> Json:
-    """Return the valid array nearest to zero as nested lists of numbers, whatever its size."""
-    return nearest_to_zero(space).tolist()
-
-
 def _leaf_schema(space: LeafSpace, *, sent: bool) -> dict[str, Json]:
     schema = _number_schema(space)
     for length in reversed(space.shape or ()):
@@ -64,18 +59,10 @@ def _number_schema(space: LeafSpace) -> dict[str, Json]:
     if dtype.kind == "f":
         limit = float(np.finfo(dtype).max)
         return {"type": "number", "minimum": -limit, "maximum": limit}
-    low, high = _integer_bounds(space, dtype)
-    return {"type": "integer", "minimum": low, "maximum": high}
-
-
-def _integer_bounds(space: LeafSpace, dtype: np.dtype[Any]) -> tuple[int, int]:
-    """Return the bounds of the numbers in one schema. The numbers of MultiDiscrete share their widest bounds."""
-    if isinstance(space, spaces.Discrete):
-        return int(space.start), int(space.start) + int(space.n) - 1
-    if isinstance(space, spaces.MultiDiscrete):
-        return int(space.start.min()), int(np.add(space.start, space.nvec).max()) - 1
     limits = np.iinfo(dtype)
-    return int(limits.min), int(limits.max)
+    low, high = integer_range(space) or (np.array(limits.min), np.array(limits.max))
+    # The numbers of a MultiDiscrete share one schema, with their widest bounds.
+    return {"type": "integer", "minimum": int(low.min()), "maximum": int(high.max())}
 
 
 def _encoded(array: NDArray[Any]) -> Json:
