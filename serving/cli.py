@@ -1,5 +1,6 @@
 """`python -m serving`: reads the options and calls one function. Each command imports what it needs when it runs."""
 
+import contextlib
 from typing import Any
 
 import click
@@ -89,7 +90,5 @@ def status(**options: Any) -> None:
     """Show which version each replica serves, and its last poll of the registry."""
     from serving.commands import status
 
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         status.status(**options)
-    except KeyboardInterrupt:
-        return

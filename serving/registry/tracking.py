@@ -35,14 +35,13 @@ def bound_requests() -> None:
 @contextmanager
 def bounded_retries() -> Iterator[None]:
     """Bound the number of MLflow's retries within the context, unless the user has set it."""
-    if MAX_RETRIES in os.environ:
-        yield
-        return
-    os.environ[MAX_RETRIES] = REQUEST_BOUNDS[MAX_RETRIES]
+    is_set = MAX_RETRIES in os.environ
+    os.environ.setdefault(MAX_RETRIES, REQUEST_BOUNDS[MAX_RETRIES])
     try:
         yield
     finally:
-        os.environ.pop(MAX_RETRIES, None)
+        if not is_set:
+            os.environ.pop(MAX_RETRIES, None)
 
 
 @contextmanager
