@@ -150,7 +150,7 @@ class PolicyApp:
             raise Overloaded(self._max_ongoing_requests)
 
     def _prepared(self, served: ServedPolicy, *, quick: bool) -> ServedPolicy:
-        """Give a version its own batcher, so that two policies never share a batch, and let the protocols prepare."""
+        """Give a version its own batcher, so that two policies never share a batch, and prepare the protocols."""
         batcher = Batcher(served.policy.act, self._batching, self.metrics, gathers=self._autoscaled, quick=quick)
         served.batcher, served.act = batcher, functools.partial(self._act, batcher)
         for protocol in self._protocols:

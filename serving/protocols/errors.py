@@ -10,9 +10,9 @@ from serving.errors import RequestError
 
 @dataclass(eq=False)
 class RequestPartError(RequestError):
-    """Base of the errors in one part of a request: `path` has or is `found`, but should be `expected`.
+    """Base of the errors in one part of a request: what was found at `path`, and what was expected there.
 
-    The path is for example `observations[3].arm.position`.
+    The path is a place in the request, such as `observations[3].arm.position`.
     """
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY

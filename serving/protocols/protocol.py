@@ -21,7 +21,7 @@ MAX_MESSAGE = 2000
 
 
 class Request(NamedTuple):
-    """An HTTP request. A named tuple with lazy properties: the native route pays only for what it reads."""
+    """An HTTP request. Its properties are computed on access, because the native route needs none of them."""
 
     scope: MutableMapping[str, Any]
     """The connection's ASGI scope."""
@@ -31,7 +31,7 @@ class Request(NamedTuple):
 
     @property
     def headers(self) -> dict[bytes, bytes]:
-        """The headers, with names in lower case. Of several with one name, the last counts."""
+        """The headers, with names in lower case. If a name occurs more than once, it has its last value."""
         return dict(self.scope["headers"])
 
     @property
@@ -51,7 +51,7 @@ class Response(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ErrorResponse:
-    """The facts about an error that a client receives, whatever the protocol."""
+    """The content of an error response, independent of the protocol."""
 
     status: HTTPStatus
     code: str
@@ -60,7 +60,7 @@ class ErrorResponse:
 
     @classmethod
     def of(cls, error: Exception) -> "ErrorResponse":
-        """Return the response to an error. An error that is no HttpError reveals nothing to the client."""
+        """Return the response to an error. The client receives no details of errors other than HttpError."""
         if isinstance(error, RecursionError):
             # No observation is nested that deeply, so the reader reached the recursion limit inside the request's JSON.
             error = BodyNotJson("it is nested too deeply")
@@ -80,7 +80,7 @@ class Protocol(ABC):
 
     @abstractmethod
     async def answer(self, request: Request, served: ServedPolicy) -> Response | bytes:
-        """Answer a request with one policy from beginning to end. Raises ServingError.
+        """Return the response to a request, computed by the given policy. Raises ServingError.
 
         Bytes are the body of a JSON response without further headers: the native route returns them, because a
         `Response` costs 0.5 microseconds.

@@ -8,7 +8,7 @@ from pathlib import Path
 from serving.replica.errors import TokenFileInvalid, Unauthorized
 
 OPEN_PATHS = frozenset({"/health", "/ping", "/v2/health/live", "/v2/health/ready", "/play", "/docs"})
-"""Paths that need no token. Load balancers and probes have none; the two pages hold no data and ask the user for it."""
+"""Paths that need no token: load balancers and probes have none, and the two pages contain no data and ask for it."""
 
 B64TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 """The syntax of a token."""

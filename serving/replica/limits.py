@@ -1,5 +1,5 @@
 """The default limit on the size of one request."""
 
 MAX_BODY_BYTES = 256 << 10
-"""The size of the body. HAProxy keeps a copy of each request to send it again, and it copies its whole buffer, full or
-not: with 1 MiB it, not the replica, would limit the rate of small requests."""
+"""The maximum size of a body. For retries, HAProxy copies a buffer of this size for each request, however small. With
+1 MiB, this copy rather than the replica would limit the rate of small requests."""

@@ -33,7 +33,7 @@ DESCRIPTIONS = {
 
 
 class Tally:
-    """A histogram that can only be added to."""
+    """A histogram."""
 
     def __init__(self, boundaries: tuple[float, ...]) -> None:
         self.boundaries = boundaries
@@ -59,7 +59,7 @@ class Metrics:
         self.inference_ms = Tally(LATENCY_MS)
         self.batch_size = Tally(BATCH)
         self.requests_rejected: Counter[str] = Counter()
-        """By the code of the error response."""
+        """The number of error responses by their code."""
 
     @property
     def histograms(self) -> dict[str, Tally]:

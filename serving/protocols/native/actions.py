@@ -45,7 +45,7 @@ def _write_finite(actions: NDArray[Any]) -> Sequence[Json]:
 
 
 def _nest(space: Space[Any], values: Iterator[Json]) -> Json:
-    """Return values, which come in the order of `leaves`, in the structure of the space."""
+    """Arrange values, given in the order of `leaves`, in the structure of the space."""
     if isinstance(space, spaces.Dict):
         return {name: _nest(child, values) for name, child in children(space)}
     if isinstance(space, spaces.Tuple):

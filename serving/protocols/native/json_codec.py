@@ -96,7 +96,7 @@ class JsonCodec:
 def parse(body: bytes) -> Json:
     """Parse JSON. Raises BodyNotJson.
 
-    NaN and Infinity, which Python clients may send, are accepted here, so that the error can say where they are.
+    NaN and Infinity, which Python clients may send, are accepted here, so that a later error can name their place.
     """
     try:
         return orjson.loads(body)

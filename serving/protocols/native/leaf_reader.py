@@ -1,6 +1,6 @@
 """Reads one array of an observation from its JSON form: nested lists, a number, or base64.
 
-A reader is built once for a space, so that no request pays for lookups or needless copies.
+A reader is built once for a space, so that requests need no lookups of its properties.
 """
 
 import math
@@ -26,8 +26,8 @@ ARRAYS_FOR = {"f": "fiu", "i": "iu", "u": "iu", "b": "iub"}
 class LeafReader:
     """Reads the observations of one leaf, and raises errors that name the exact value that does not fit.
 
-    The bounds of a Box are not checked, because environments leave them, by rounding or by design. The bounds of
-    Discrete, MultiDiscrete and MultiBinary are.
+    The bounds of Discrete, MultiDiscrete and MultiBinary are checked. Those of a Box are not, because the observations
+    of many environments exceed them, by rounding or by design.
 
     Args:
         leaf: The space of the array and its path in the observation space.
@@ -73,7 +73,7 @@ class LeafReader:
         return np.concatenate([self._read_one(value, path) for value, path in zip(values, paths, strict=True)])
 
     def _read_flat(self, value: Json) -> NDArray[Any] | None:
-        """Read a flat list of floats, the most frequent form, in a fifth of the time that `_convert` takes."""
+        """Return a flat list of floats as an array, five times as fast as `_convert`; None for any other form."""
         if self._packed is None or type(value) is not list or not self._types.issuperset(map(type, value)):
             return None
         try:
@@ -124,7 +124,7 @@ class LeafReader:
         return cast if exact and self._allows(cast) else None
 
     def _convert(self, values: list[Json]) -> NDArray[Any] | None:
-        """Return a list of observations as an array, or None if anything about it is wrong."""
+        """Return a list of observations as an array, or None if it is not valid."""
         try:
             # NumPy would convert strings, booleans and None to numbers.
             if not self._types.issuperset(map(type, _items(values, len(self.shape)))):
@@ -136,13 +136,13 @@ class LeafReader:
         return array if array.shape[1:] == self.shape and self._allows(array) else None
 
     def _allows(self, array: NDArray[Any]) -> bool:
-        """Return whether the policy can take all values of an array in the space's dtype."""
+        """Return whether all values of an array, which is in the space's dtype, are valid."""
         if self._floating:
             return bool(np.count_nonzero(np.isfinite(array)) == array.size)  # in half the time of `all`
         return self._range is None or bool(((array >= self._range[0]) & (array <= self._range[1])).all())
 
     def _fault(self, value: Json, path: str) -> Exception:
-        """Return the error for a value that `_convert` or `_cast` rejected. It is slow and exact."""
+        """Return the error for a value that `_convert` or `_cast` rejected. It is slow, because it checks each item."""
         for item, where, index in _walk(value, path):
             fault = self._item_fault(item, where, whole=not index)
             if fault is not None:

@@ -84,7 +84,7 @@ class Documentation(Protocol):
         return paths
 
     def _native_errors(self) -> list[type[HttpError]]:
-        """Return the errors that no other protocol has for itself: those defined outside of the protocols' packages."""
+        """Return the errors that are answered in the native form: those that no protocol's own package defines."""
         packages = {_package(type(protocol)) for protocol in self._protocols}
         return [error for error in http_errors() if _package(error) not in packages]
 
