@@ -58,10 +58,10 @@ class Distribution:
             inputs: `action_dist_inputs` of an answer, where null stands for an infinite number.
         """
         numbers = np.array(inputs, np.float64)  # null becomes NaN
-        if numbers.shape != (sum(part.size for part in self._parts),) or not np.isfinite(numbers).all():
+        sizes = [part.size for part in self._parts]
+        if numbers.shape != (sum(sizes),) or not np.isfinite(numbers).all():
             return []
-        ends = np.cumsum([part.size for part in self._parts])
-        columns = np.split(numbers, ends[:-1])
+        columns = np.split(numbers, np.cumsum(sizes)[:-1])
         return [part.describe(column) for part, column in zip(self._parts, columns, strict=True)][:MAX_SHOWN]
 
 
@@ -83,6 +83,5 @@ def _ranges(space: LeafSpace) -> tuple[NDArray[Any], NDArray[Any]]:
     if isinstance(space, spaces.MultiDiscrete):
         return space.start.ravel(), space.nvec.ravel()
     if isinstance(space, spaces.MultiBinary):
-        count = math.prod(space.shape)
-        return np.zeros(count), np.full(count, 2)
+        return np.zeros(space.shape).ravel(), np.full(space.shape, 2).ravel()
     return space.low.ravel(), space.high.ravel().astype(np.int64) - space.low.ravel() + 1

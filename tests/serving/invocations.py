@@ -157,6 +157,8 @@ CONTENT_TYPES: list[Sent] = [
     Sent(BODY, "application/json; charset=latin-1", 415, 415),
     Sent(BODY, "application/json; profile=x", 415, 415),
     Sent(BODY, "application/json;", 415, 415),
+    # The names of parameters are case-insensitive (RFC 9110, section 5.6.6), but not for MLflow.
+    Sent(BODY, "application/json; Charset=utf-8", 415, 200),
     Sent(BODY, "Application/JSON", 415, 415),
     Sent(BODY, "text/plain", 415, 415),
     Sent(BODY, "", 415, 415),

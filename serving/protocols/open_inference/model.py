@@ -82,10 +82,8 @@ class InferenceModel:
 
     def metadata(self) -> dict[str, Json]:
         """Return the members of the protocol's metadata response."""
-        tensors = {
-            "inputs": [each._asdict() for each in self.inputs],
-            "outputs": [each._asdict() for each in self.outputs],
-        }
+        sides = {"inputs": self.inputs, "outputs": self.outputs}
+        tensors = {side: [info._asdict() for info in infos] for side, infos in sides.items()}
         return {"name": self.name, "versions": [self.version], "platform": PLATFORM, **tensors}
 
     def decode(self, request: InferenceRequest) -> DecodedRequest:
@@ -93,7 +91,9 @@ class InferenceModel:
         if request.parameters:
             _check_parameters(request.parameters)
         outputs = request.outputs or self._all
-        self._check_outputs(outputs)
+        for index, name in enumerate(outputs):
+            if name not in self._empty:
+                raise InferenceInvalid(f"outputs[{index}].name", describe(name), f"one of {', '.join(self._all)}")
         inputs, state_reset = self._without_foreign_states(request)
         tensors = self._read(inputs)
         rows = len(tensors[next(iter(self._observations))])
@@ -115,11 +115,6 @@ class InferenceModel:
             if not np.isfinite(tensors[name]).all():
                 raise PolicyFailed("the action is not finite")
         return [OutputTensor(name, self._datatypes[name], tensors[name]) for name in request.outputs]
-
-    def _check_outputs(self, names: Sequence[str]) -> None:
-        for index, name in enumerate(names):
-            if name not in self._empty:
-                raise InferenceInvalid(f"outputs[{index}].name", describe(name), f"one of {', '.join(self._all)}")
 
     def _without_foreign_states(self, request: InferenceRequest) -> tuple[Sequence[InputTensor], bool]:
         """Return the inputs without the states of another version, and whether there were any."""

@@ -41,10 +41,9 @@ def inference_paths(served: ServedPolicy) -> Paths:
     }
     by_version = f"{root}/versions/{{version}}"
     for path, operation, parameters in ((root, "v2_model", ()), (by_version, "v2_version", (version,))):
+        loaded = _get(f"{operation}_ready", "Whether the model is loaded", model_ready, parameters)
         paths[path] = {"get": _get(operation, "The model's inputs and outputs", metadata, parameters)}
-        paths[f"{path}/ready"] = {
-            "get": _get(f"{operation}_ready", "Whether the model is loaded", model_ready, parameters)
-        }
+        paths[f"{path}/ready"] = {"get": loaded}
         paths[f"{path}/infer"] = {"post": _infer(f"{operation}_infer", served, parameters)}
     return paths
 

@@ -53,8 +53,8 @@ class Assembled(NamedTuple):
         from pipeline.bundle import mlflow_flavor as bundles
 
         with mlflow.start_run(experiment_id=experiment_id) as run:
-            logged = bundles.log(self.directory, self.environment, run.info.run_id, step=0)
-            return f"models:/{MODEL}/{bundles.register(logged, MODEL, {}, 'a card')}"
+            model_id = bundles.log(self.directory, self.environment, run.info.run_id, step=0)
+            return f"models:/{MODEL}/{bundles.register(self.directory, model_id, MODEL, {}, 'a card')}"
 
     def save(self, path: Path) -> str:
         """Return the path of an MLflow model that is not registered."""
