@@ -28,7 +28,7 @@ class InferenceProtocol(Protocol):
 
     def methods(self, path: str) -> tuple[str, ...]:
         """Return the HTTP methods of a path. Unknown paths below `/v2` have some, to get errors in this form."""
-        if not f"{path}/".startswith(f"{ROOT}/"):
+        if path != ROOT and not path.startswith("/v2/"):
             return ()
         return INFER if path.endswith("/infer") else READ
 
