@@ -24,17 +24,6 @@ _COMPARED_OBSERVATIONS = 1000
 _RECORDED_PACKAGES = ("mlflow", "numpy", "onnx", "onnxruntime", "gymnasium", "ray", "torch")
 
 
-def restore(checkpoint: Path, environment: Environment, *, with_values: bool = False) -> ExportablePolicy:
-    """Return the policy of an RLlib checkpoint, in torch."""
-    return ExportablePolicy(
-        load_module(checkpoint),
-        environment.observation_space,
-        environment.action_space,
-        load_filter(checkpoint),
-        with_values=with_values,
-    )
-
-
 def assemble(directory: Path, environment: Environment, with_values: bool = False) -> None:  # noqa: FBT001, FBT002
     """Export the checkpoint of a directory, and write the graph and its description if both compute the same.
 
@@ -47,7 +36,10 @@ def assemble(directory: Path, environment: Environment, with_values: bool = Fals
         ExportFailed: If the module cannot be translated.
         ExportDiffers: If the graph and the checkpoint compute different outputs.
     """
-    policy = restore(directory / CHECKPOINT_DIRECTORY, environment, with_values=with_values)
+    checkpoint = directory / CHECKPOINT_DIRECTORY
+    module, observation_filter = load_module(checkpoint), load_filter(checkpoint)
+    spaces = environment.observation_space, environment.action_space
+    policy = ExportablePolicy(module, *spaces, observation_filter, with_values=with_values)
     graph = to_onnx(policy)
     player = Player.exportable(policy)
     observations = evaluation.observations(player, environment, _COMPARED_OBSERVATIONS, first_seed=0)
@@ -70,7 +62,7 @@ def describe(environment: Environment, policy: ExportablePolicy) -> dict[str, An
         **({"wrappers": list(environment.wrappers)} if environment.wrappers else {}),
         "observation_space": space_to_json(environment.observation_space),
         "action_space": space_to_json(environment.action_space),
-        "noise": [part._asdict() for part in policy.noise],
+        "noise": [part._asdict() for part in policy.heads.noise],
         **({"state": states} if states else {}),
         "versions": {package: importlib.metadata.version(package) for package in _RECORDED_PACKAGES},
     }

@@ -39,7 +39,7 @@ def check_equal(policy: ExportablePolicy, graph: bytes, observations: Batch) -> 
         f"{STATE_IN}{name}": generator.uniform(-1, 1, (batch, *shape)).astype(np.float32)
         for name, shape in policy.state.shapes.items()
     }
-    noise = {NOISE: Noise(tuple(policy.noise)).draw(batch, seed=0)}
+    noise = {NOISE: Noise(tuple(policy.heads.noise)).draw(batch, seed=0)}
     for feeds in (dict(observations), {**observations, **noise, **states}):
         expected = policy.run(feeds)
         outputs = dict(zip(policy.output_names, session.run(policy.output_names, feeds), strict=True))

@@ -29,7 +29,8 @@ class Heads(torch.nn.Module):
 
     def __init__(self, action_space: Space[Any]) -> None:
         super().__init__()
-        heads = [_head(leaf.space) for leaf in leaves(action_space)]
+        leaf_spaces = [leaf.space for leaf in leaves(action_space)]
+        heads = [_Choices(space) if is_choice(space) else _Gaussian(space) for space in leaf_spaces]
         self.noise: list[NoisePart] = [head.noise for head in heads]
         self.input_sizes: list[int] = [head.input_size for head in heads]
         self._heads = torch.nn.ModuleList(heads)
@@ -49,13 +50,9 @@ class Heads(torch.nn.Module):
         Returns:
             The actions, `[batch, *leaf.shape]` for each leaf, and their log-probabilities, `[batch]`.
         """
-        parts = zip(
-            self._heads,
-            _split(inputs, self.input_sizes),
-            _split(noise, [each.size for each in self.noise]),
-            strict=True,
-        )
-        actions, logps = zip(*(head(part, part_noise) for head, part, part_noise in parts), strict=True)
+        noises = _split(noise, [each.size for each in self.noise])
+        parts = zip(self._heads, _split(inputs, self.input_sizes), noises, strict=True)
+        actions, logps = zip(*(head(*part) for head, *part in parts), strict=True)
         return list(actions), sum(logps[1:], start=logps[0])
 
 
@@ -63,56 +60,15 @@ def _split(tensor: torch.Tensor, sizes: Sequence[int]) -> Sequence[torch.Tensor]
     return (tensor,) if len(sizes) == 1 else torch.split(tensor, list(sizes), dim=-1)
 
 
-def _head(space: LeafSpace) -> "_Choice | _Choices | _Gaussian":
-    trained = adapted_leaf(space)
-    if isinstance(trained, spaces.Discrete):
-        return _Choice(int(trained.n), space)
-    if isinstance(trained, spaces.MultiDiscrete):
-        return _Choices([int(size) for size in trained.nvec], space)
-    return _Gaussian(space, math.prod(trained.shape or ()))
-
-
-class _Choice(torch.nn.Module):
-    """A categorical distribution: the head of a Discrete leaf."""
-
-    def __init__(self, size: int, space: LeafSpace) -> None:
-        super().__init__()
-        self.noise, self.input_size = NoisePart("gumbel", size), size
-        self._to_environment = _Integers(space)
-
-    def forward(self, logits: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        chosen, logp = _choose(logits, noise)
-        return self._to_environment(chosen), logp
-
-
 class _Choices(torch.nn.Module):
-    """Independent categorical distributions: the head of a leaf with several choices."""
-
-    def __init__(self, sizes: list[int], space: LeafSpace) -> None:
-        super().__init__()
-        self.noise, self.input_size = NoisePart("gumbel", sum(sizes)), sum(sizes)
-        self._sizes = sizes
-        self._to_environment = _Integers(space)
-
-    def forward(self, logits: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        parts = zip(_split(logits, self._sizes), _split(noise, self._sizes), strict=True)
-        chosen, logps = zip(*(_choose(*part) for part in parts), strict=True)
-        return self._to_environment(torch.stack(chosen, dim=-1)), sum(logps[1:], start=logps[0])
-
-
-def _choose(logits: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    chosen = (logits + noise).argmax(dim=-1)
-    logp = logits.log_softmax(dim=-1).gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
-    return chosen, logp
-
-
-class _Integers(torch.nn.Module):
-    """Converts choices counted from 0 to the integers of a leaf, in its shape and dtype."""
+    """Independent categorical distributions: the head of a leaf whose elements are chosen from finitely many values."""
 
     _start: torch.Tensor
 
     def __init__(self, space: LeafSpace) -> None:
         super().__init__()
+        self._sizes = choice_sizes(space)
+        self.noise, self.input_size = NoisePart("gumbel", sum(self._sizes)), sum(self._sizes)
         self._is_native = is_native(space)
         self._shape = tuple(space.shape or ())
         if isinstance(space, spaces.Box):
@@ -123,20 +79,30 @@ class _Integers(torch.nn.Module):
             start = torch.as_tensor(space.start)
         self.register_buffer("_start", start, persistent=False)
 
-    def forward(self, chosen: torch.Tensor) -> torch.Tensor:
-        if self._is_native:
-            return chosen
-        shaped = chosen if not self._shape else chosen.reshape(-1, *self._shape)
-        return shaped.to(self._start.dtype) + self._start
+    def forward(self, logits: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        parts = zip(_split(logits, self._sizes), _split(noise, self._sizes), strict=True)
+        choices, logps = zip(*(_choose(*part) for part in parts), strict=True)
+        chosen = torch.stack(choices, dim=-1) if self._shape else choices[0]
+        if not self._is_native:  # The policy's choices are counted from 0, and in one dimension.
+            shaped = chosen.reshape(-1, *self._shape) if self._shape else chosen
+            chosen = shaped.to(self._start.dtype) + self._start
+        return chosen, sum(logps[1:], start=logps[0])
+
+
+def _choose(logits: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    chosen = (logits + noise).argmax(dim=-1)
+    logp = logits.log_softmax(dim=-1).gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
+    return chosen, logp
 
 
 class _Gaussian(torch.nn.Module):
     """A diagonal Gaussian: the head of a Box of floats."""
 
-    def __init__(self, space: LeafSpace, size: int) -> None:
+    def __init__(self, space: LeafSpace) -> None:
         super().__init__()
+        assert isinstance(space, spaces.Box)  # noqa: S101  # all other leaves are choices
+        size = math.prod(space.shape)
         self.noise, self.input_size = NoisePart("normal", size), 2 * size
-        assert isinstance(space, spaces.Box)  # noqa: S101  # only Boxes are adapted to a Box
         self._to_environment: torch.nn.Module
         if not is_native(space):
             self._to_environment = _Scale(space)

@@ -14,7 +14,6 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from pipeline.environments.nested_spaces import Batch, nest
 from pipeline.export.action_heads import Heads
 from pipeline.export.recurrent_state import StateLayout
-from serving.policy.noise import NoisePart
 from serving.policy.spaces import leaves
 from serving.policy.tensors import (
     ACTION,
@@ -32,7 +31,7 @@ class ExportablePolicy(torch.nn.Module):
     """Maps observations to actions in the environment's own space, and to the distribution that they come from.
 
     It computes the module's `forward_inference` and RLlib's connectors. The action is greedy if the noise is zero, and
-    a sample of the distribution if the noise is drawn as `noise` describes.
+    a sample of the distribution if the noise is drawn as `heads.noise` describes.
 
     Args:
         module: The network.
@@ -59,11 +58,6 @@ class ExportablePolicy(torch.nn.Module):
         self.action_space = action_space
         self.heads = Heads(action_space)
         self.state = StateLayout.of(module, with_critic=with_values)
-
-    @property
-    def noise(self) -> list[NoisePart]:
-        """The distributions of the input `noise`, in the order of its columns."""
-        return self.heads.noise
 
     @functools.cached_property
     def input_names(self) -> list[str]:

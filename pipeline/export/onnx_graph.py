@@ -50,9 +50,8 @@ def without_optional_inputs(graph: bytes) -> onnx.ModelProto:
     """Return a graph whose optional inputs are constants: zero noise, which makes it greedy, and the initial state."""
     model = onnx.load_from_string(graph)
     optional = {initializer.name for initializer in model.graph.initializer}
-    required = [value for value in model.graph.input if value.name not in optional]
-    del model.graph.input[:]
-    model.graph.input.extend(required)
+    for value in [each for each in model.graph.input if each.name in optional]:
+        model.graph.input.remove(value)
     return model
 
 

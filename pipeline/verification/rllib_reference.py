@@ -1,11 +1,12 @@
 """Acts with a checkpoint as RLlib's environment runner does: with RLlib's own module and connectors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import tree
 from gymnasium import Space
 from numpy.typing import NDArray
 from ray.rllib.connectors.env_to_module import EnvToModulePipeline, MeanStdFilter
@@ -93,12 +94,7 @@ class Reference:
             )
         return episode
 
-    def _nested(self, state: Mapping[str, NDArray[Any]]) -> Any:
-        nested = self._state.nest([torch.from_numpy(np.asarray(state[name]))[None] for name in self._state.shapes])
-        return _first_rows(nested)
-
-
-def _first_rows(nested: Any) -> Any:
-    if isinstance(nested, Mapping):
-        return {name: _first_rows(value) for name, value in nested.items()}
-    return nested[0].numpy()
+    def _nested(self, state: State) -> Any:
+        """Return one episode's state as RLlib nests it."""
+        rows = [torch.from_numpy(np.asarray(state[name]))[None] for name in self._state.shapes]
+        return tree.map_structure(lambda batch: batch[0].numpy(), self._state.nest(rows))

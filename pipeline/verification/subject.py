@@ -55,7 +55,6 @@ class Subject:
         self.environment = environment
         self.observation_space, self.action_space = policy.observation_space, policy.action_space
         self.reference = Reference(checkpoint, self.observation_space, self.action_space)
-        self._generator = np.random.default_rng(seed)
         self.queries = list(self._seeded_queries(count, seed))
         self._expected = self.reference.act(*_columns(self.queries))
 
@@ -63,17 +62,11 @@ class Subject:
         rollouts = evaluation.visited(self.player, self.environment, count // 2, seed)
         yield from (Query(as_arrays(self.observation_space, observation), state) for observation, state in rollouts)
         self.observation_space.seed(seed)
+        generator, shapes = np.random.default_rng(seed), self.player.state_shapes.items()
         for index in range(count - len(rollouts)):
-            observation = self.observation_space.sample() if index % 2 else self._random_corner()
-            yield Query(as_arrays(self.observation_space, observation), self._random_state())
-
-    def _random_corner(self) -> Any:
-        corners = [_corner(leaf.space, self._generator) for leaf in leaves(self.observation_space)]
-        return nest(self.observation_space, corners)
-
-    def _random_state(self) -> State:
-        shapes = self.player.state_shapes.items()
-        return {name: self._generator.uniform(-1, 1, shape).astype(np.float32) for name, shape in shapes}
+            observation = self.observation_space.sample() if index % 2 else _corner(self.observation_space, generator)
+            state = {name: generator.uniform(-1, 1, shape).astype(np.float32) for name, shape in shapes}
+            yield Query(as_arrays(self.observation_space, observation), state)
 
     def outputs(self, queries: Sequence[Query], noise: NDArray[np.float32] | None = None) -> Batch:
         """Return the graph's actions and distribution inputs; greedy without noise, `[batch, noise_size]`."""
@@ -97,21 +90,21 @@ class Subject:
 
 def as_arrays(space: Space[Any], observation: Any) -> Any:
     """Return an observation as arrays in the dtypes of the leaves, with floats clipped to +-1e6."""
-    flat = zip(leaves(space), flatten(space, observation), strict=True)
-    return nest(space, [_clipped(np.asarray(value, leaf.space.dtype)) for leaf, value in flat])
-
-
-def _clipped(value: NDArray[Any]) -> NDArray[Any]:
-    is_float = np.issubdtype(value.dtype, np.floating)
-    return np.clip(value, -_LARGEST, _LARGEST).astype(value.dtype) if is_float else value
+    values = zip(leaves(space), flatten(space, observation), strict=True)
+    arrays = [np.asarray(value, leaf.space.dtype) for leaf, value in values]
+    return nest(space, [each.clip(-_LARGEST, _LARGEST) if each.dtype.kind == "f" else each for each in arrays])
 
 
 def _columns(queries: Sequence[Query]) -> tuple[list[Any], list[State]]:
     return [each.observation for each in queries], [each.state for each in queries]
 
 
-def _corner(space: LeafSpace, generator: np.random.Generator) -> Any:
-    """Return an element of a leaf in which each number is randomly the lowest or the highest."""
+def _corner(space: Space[Any], generator: np.random.Generator) -> Any:
+    """Return an element of a space in which each number is randomly the lowest or the highest."""
+    return nest(space, [_leaf_corner(leaf.space, generator) for leaf in leaves(space)])
+
+
+def _leaf_corner(space: LeafSpace, generator: np.random.Generator) -> Any:
     if isinstance(space, spaces.Discrete):
         return int(space.start) + (int(space.n) - 1) * int(generator.integers(2))
     low: NDArray[Any]

@@ -66,7 +66,7 @@ def test_continuous_actions_equal_those_of_rllibs_connector(build_policy, pendul
 def test_actions_with_noise_are_samples_of_the_policys_distribution(cartpole_policy, cartpole_graph):
     session = onnxruntime.InferenceSession(cartpole_graph)
     observations = np.repeat(np.array([[0.1, -1.0, 0.05, 2.0]], np.float32), 20_000, axis=0)
-    noise = Noise(tuple(cartpole_policy.noise)).draw(len(observations), seed=0)
+    noise = Noise(tuple(cartpole_policy.heads.noise)).draw(len(observations), seed=0)
     outputs = ["action", "action_dist_inputs", "action_logp"]
     action, inputs, logp = session.run(outputs, {"observations": observations, "noise": noise})
     probabilities = np.exp(inputs[0]) / np.exp(inputs[0]).sum()
