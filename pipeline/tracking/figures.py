@@ -1,41 +1,31 @@
-"""Draws the figures of a training run."""
+"""Draws the figures of a training run, 8 by 4.5 inches each."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+Points = Sequence[tuple[int, float]]
+"""Pairs of environment steps and a mean return."""
 
-@dataclass
-class LearningCurve:
-    """Returns over environment steps during training.
 
-    Attributes:
-        target_return: The return to reach, or None.
-        training: (environment steps, mean return of the last 100 training episodes).
-        evaluation: (environment steps, mean return of the greedy evaluation).
-    """
+def learning_curve(training: Points, evaluation: Points, target_return: float | None, title: str) -> "Figure":
+    """Return the mean returns of the last 100 training episodes and of the greedy evaluations over time."""
+    from matplotlib.figure import Figure
 
-    target_return: float | None
-    training: list[tuple[int, float]] = field(default_factory=list)
-    evaluation: list[tuple[int, float]] = field(default_factory=list)
-
-    def figure(self, title: str) -> "Figure":
-        """Return the curves as a figure of 8 by 4.5 inches."""
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(8, 4.5), layout="constrained")
-        axes = figure.subplots()
-        axes.plot(*_columns(self.training), color="tab:blue", label="training, mean of the last 100 episodes")
-        axes.plot(*_columns(self.evaluation), color="tab:orange", marker="o", label="greedy evaluation, mean")
-        if self.target_return is not None:
-            axes.axhline(self.target_return, color="gray", linestyle="--", label=f"target {self.target_return:g}")
-        axes.set(title=title, xlabel="environment steps", ylabel="return")
-        axes.grid(alpha=0.3)
-        axes.legend()
-        return figure
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(*np.reshape(training, (-1, 2)).T, color="tab:blue", label="training, mean of the last 100 episodes")
+    axes.plot(*np.reshape(evaluation, (-1, 2)).T, color="tab:orange", marker="o", label="greedy evaluation, mean")
+    if target_return is not None:
+        axes.axhline(target_return, color="gray", linestyle="--", label=f"target {target_return:g}")
+    axes.set(title=title, xlabel="environment steps", ylabel="return")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
 
 
 def distribution(returns: Sequence[float], target_return: float | None, title: str) -> "Figure":
@@ -56,7 +46,3 @@ def distribution(returns: Sequence[float], target_return: float | None, title: s
     axes.set(title=title, xlabel="return", ylabel=f"episodes of {len(returns)}")
     axes.legend()
     return figure
-
-
-def _columns(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
-    return [step for step, _ in points], [value for _, value in points]

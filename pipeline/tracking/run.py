@@ -6,11 +6,11 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mlflow
 import yaml
-from mlflow.entities import LoggedModelInput, Metric, Param, Run, RunTag
+from mlflow.entities import LoggedModelInput, Metric, Param, Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
@@ -18,9 +18,6 @@ from pipeline import signals
 from pipeline.evaluation.evaluation import Evaluation
 from pipeline.tracking.errors import NotResumable, RelativeStore
 from serving.registry.tracking import bounded_retries
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 #: Artifacts of a run.
 LEARNING_CURVE = "figures/learning_curve.png"
@@ -31,11 +28,6 @@ _SEARCH_FILE = "search.yaml"
 BEST_FILE = "best.yaml"
 
 _ORIGIN_TAG = "from"
-
-_SQLITE = "sqlite:///"
-
-#: MLflow's limit of metrics in one request.
-_BATCH = 1000
 
 
 @contextlib.contextmanager
@@ -51,7 +43,7 @@ def run(name: str, *, resumed: str | None = None) -> Iterator[str]:
         resumed: The id of a run to resume.
 
     Yields:
-        The run's id.
+        The id of the run.
 
     Raises:
         RelativeStore: If `mlflow run` uses another SQLite file than this process would open.
@@ -75,8 +67,8 @@ def run(name: str, *, resumed: str | None = None) -> Iterator[str]:
 
 def _require_store_of(run_id: str) -> None:
     uri = mlflow.get_tracking_uri()
-    path = uri.removeprefix(_SQLITE)
-    if not uri.startswith(_SQLITE) or Path(path).is_absolute():
+    path = uri.removeprefix("sqlite:///")
+    if path == uri or Path(path).is_absolute():
         return
     with contextlib.suppress(MlflowException):
         if Path(path).exists() and mlflow.get_run(run_id):
@@ -88,11 +80,6 @@ def log_params(run_id: str, params: Mapping[str, Any]) -> None:
     """Log the parameters that the run does not have yet; `mlflow run` has logged those that the user gave."""
     logged = mlflow.get_run(run_id).data.params
     mlflow.log_params({name: value for name, value in params.items() if name not in logged})
-
-
-def log_figure(run_id: str, figure: "Figure", file: str) -> None:
-    """Log a figure, which replaces an earlier one of this name."""
-    mlflow.MlflowClient().log_figure(run_id, figure, file)
 
 
 def log_config(config: Mapping[str, Any]) -> None:
@@ -179,11 +166,6 @@ def model_id_of(name: str, version: int) -> str | None:
     return found.model_id or (logged[1] if logged else None)
 
 
-def log_provenance(run_id: str, provenance: Mapping[str, str]) -> None:
-    """Log provenance as tags, in one request."""
-    mlflow.MlflowClient().log_batch(run_id, tags=[RunTag(key, value) for key, value in provenance.items()])
-
-
 def log_evaluation(run_id: str, evaluation: Evaluation, model_id: str | None) -> None:
     """Log the statistics and the returns (step = episode) of an evaluation, linked to a logged model."""
     mlflow.log_metrics(statistics(evaluation), model_id=model_id)
@@ -192,8 +174,7 @@ def log_evaluation(run_id: str, evaluation: Evaluation, model_id: str | None) ->
         Metric("evaluation/return", value, now, episode, model_id=model_id, run_id=run_id)
         for episode, value in enumerate(evaluation.returns)
     ]
-    for start in range(0, len(returns), _BATCH):
-        mlflow.MlflowClient().log_batch(run_id, metrics=returns[start : start + _BATCH])
+    mlflow.MlflowClient().log_batch(run_id, metrics=returns)
 
 
 def statistics(evaluation: Evaluation) -> dict[str, float]:

@@ -72,7 +72,7 @@ class Evaluator:
             ExportFailed: If policies of this configuration cannot be exported.
         """
         if self.preflight is not None and self.preflight.done():
-            self._finish_preflight()
+            self.preflight.result()
 
     def export(self) -> None:
         """Complete the bundle of the best checkpoint.
@@ -80,21 +80,15 @@ class Evaluator:
         Raises:
             ExportFailed, ExportDiffers: If the policy cannot be served.
         """
-        self._finish_preflight()
+        if self.preflight is not None:
+            self.preflight.result()
         arguments = self.workspace.bundle, self.environment, self.config.value_estimates
         self.worker.submit(bundle.assemble, *arguments).result()
 
     def evaluate_bundle(self, step: int, first_seed: int) -> BestPolicy:
         """Play the final evaluation of the bundle, while the worker process records an episode."""
-        directory = self.workspace.bundle
-        recorded = self.worker.submit(
-            recording.record, directory, self.environment, first_seed, self.workspace.recording
-        )
+        directory, file = self.workspace.bundle, self.workspace.recording
+        recorded = self.worker.submit(recording.record, directory, self.environment, first_seed, file)
         player = Player.served(bundle.load(directory))
         result = evaluation.play(player, self.environment, self.config.evaluation_episodes, first_seed)
         return BestPolicy(result, step, recorded)
-
-    def _finish_preflight(self) -> None:
-        preflight, self.preflight = self.preflight, None
-        if preflight is not None:
-            preflight.result()

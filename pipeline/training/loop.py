@@ -2,18 +2,21 @@
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
+
+import mlflow
 
 from pipeline import signals
 from pipeline.config import TrainConfig
 from pipeline.errors import Interrupted
 from pipeline.evaluation.evaluation import Evaluation
 from pipeline.rllib.trainer import Iteration, Trainer
-from pipeline.tracking import checkpoint_store
+from pipeline.tracking import checkpoint_store, figures
 from pipeline.tracking import run as tracking
-from pipeline.tracking.figures import LearningCurve
 from pipeline.training.evaluator import CONFIRMATION_SEED, FINAL_SEED, SELECTION_SEED, BestPolicy, Evaluator
 from pipeline.training.loop_state import LoopState
+from pipeline.training.progress import TrainingProgress
 from pipeline.training.workspace import Workspace
 
 #: Seconds between uploads of the learning curve while training.
@@ -21,25 +24,6 @@ _FIGURE_INTERVAL_S = 30.0
 
 #: Seconds that an interrupted run waits for the upload of its last checkpoint.
 _LAST_UPLOAD_S = 60.0
-
-
-class Progress(Protocol):
-    """Shows the progress of a run to the user."""
-
-    def budget(self, max_env_steps: int, env_steps: int) -> None:
-        """Set the budget of environment steps, and how many of them are done."""
-
-    def stage(self, message: str) -> None:
-        """Announce a new stage of the run."""
-
-    def note(self, message: str) -> None:
-        """Report an event within a stage."""
-
-    def iteration(self, iteration: Iteration) -> None:
-        """Report a PPO iteration."""
-
-    def evaluated(self, env_steps: int, result: Evaluation) -> None:
-        """Report a greedy evaluation."""
 
 
 class Log(Protocol):
@@ -57,45 +41,36 @@ class Log(Protocol):
         """Wait until everything is sent, at most for `timeout_s`; return whether everything is."""
 
 
+@dataclass
 class Loop:
     """The loop from the first iteration to the best policy, which it leaves in the workspace as a bundle.
 
-    Args:
+    Attributes:
         config: The settings of the training.
         trainer: Untrained, or with the weights of a registered policy.
         evaluator: Evaluates policies and exports the best one.
         log: Receives metrics, figures and checkpoints.
         workspace: Receives checkpoints.
         progress: Shows the progress.
-
-    Attributes:
-        target_return: The mean greedy return at which training may end; None if there is none.
     """
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        trainer: Trainer,
-        evaluator: Evaluator,
-        log: Log,
-        workspace: Workspace,
-        progress: Progress,
-    ) -> None:
-        self._config = config
-        self._trainer = trainer
-        self._evaluator = evaluator
-        self._log = log
-        self._workspace = workspace
-        self._progress = progress
-        self.target_return = evaluator.target_return
-        self._state = LoopState(next_evaluation=config.evaluation_interval)
+    config: TrainConfig
+    trainer: Trainer
+    evaluator: Evaluator
+    log: Log
+    workspace: Workspace
+    progress: TrainingProgress
+
+    def __post_init__(self) -> None:
+        self._target_return = self.evaluator.target_return
+        self._state = LoopState(next_evaluation=self.config.evaluation_interval)
         self._curve_time = self._checkpoint_time = time.monotonic()
         self._lost_env_runners = 0
 
     def resume(self) -> None:
         """Continue from the checkpoint in the workspace: weights, optimizer, counters and the best policy."""
-        self._state = LoopState.read(self._workspace.bundle)
-        self._trainer.restore(self._workspace.latest, self._state.env_steps, self._state.returns)
+        self._state = LoopState.read(self.workspace.bundle)
+        self.trainer.restore(self.workspace.latest, self._state.env_steps, self._state.returns)
 
     def run(self) -> BestPolicy:
         """Train until the best policy passes a final evaluation on fresh episodes, or until the budget is spent.
@@ -104,18 +79,19 @@ class Loop:
             ExportFailed, ExportDiffers: If the policy cannot be served.
             Interrupted: After a signal, once the iteration is done and its checkpoint is uploaded.
         """
-        self._progress.budget(self._config.max_env_steps, self._state.env_steps)
+        self.progress.budget(self.config.max_env_steps, self._state.env_steps)
         while True:
-            self._progress.stage(f"Training {self._config.env_id}: {self._goal()}")
+            self.progress.stage(f"Training {self.config.env_id}: {self._goal()}")
             self._train()
-            self._progress.stage("Exporting the best policy and comparing the graph with its checkpoint")
-            self._evaluator.export()
-            best = self._evaluate_bundle()
+            self.progress.stage("Exporting the best policy and comparing the graph with its checkpoint")
+            self.evaluator.export()
+            first_seed = FINAL_SEED + self._state.finals * self.config.evaluation_episodes
+            best = self.evaluator.evaluate_bundle(self._state.best_step, first_seed)
             if self._is_confirmed(best.evaluation) or self._is_budget_spent():
                 self._upload_curve()
                 return best
             best.recording.result()
-            self._progress.note(f"The best policy fails on fresh episodes: {best.evaluation}; training continues")
+            self.progress.note(f"The best policy fails on fresh episodes: {best.evaluation}; training continues")
             self._state.finals += 1
             self._state.best_mean, self._state.best_perfect, self._state.stale = best.evaluation.mean, False, 0
 
@@ -130,7 +106,7 @@ class Loop:
         Returns:
             The state of the loop, which later calls change.
         """
-        for iteration in () if self.is_finished else self._trainer.iterations():
+        for iteration in () if self.is_finished else self.trainer.iterations():
             if self._process(iteration):
                 break
         self._save_checkpoint()
@@ -140,11 +116,11 @@ class Loop:
         """Iterate until the loop is finished."""
         try:
             with signals.deferred():
-                for iteration in () if self.is_finished else self._trainer.iterations():
+                for iteration in () if self.is_finished else self.trainer.iterations():
                     if self._process(iteration) and self.is_finished:
                         break
-                    self._evaluator.check_preflight()
-                    if time.monotonic() - self._checkpoint_time > self._config.checkpoint_interval_s:
+                    self.evaluator.check_preflight()
+                    if time.monotonic() - self._checkpoint_time > self.config.checkpoint_interval_s:
                         self._save_checkpoint()
                     signals.check()
         except Interrupted as interruption:
@@ -155,10 +131,10 @@ class Loop:
     def _save_interrupted(self, signal_name: str) -> None:
         self._save_checkpoint()
         self._upload_curve()
-        self._progress.stage(f"{signal_name}: uploading the checkpoint of {self._state.env_steps:,} steps")
-        if not self._log.flush(_LAST_UPLOAD_S):
-            self._progress.note("The checkpoint was not uploaded; resuming continues from an earlier one, if any")
-        self._progress.note(f"To resume: python -m pipeline train --resume {self._log.run_id}")
+        self.progress.stage(f"{signal_name}: uploading the checkpoint of {self._state.env_steps:,} steps")
+        if not self.log.flush(_LAST_UPLOAD_S):
+            self.progress.note("The checkpoint was not uploaded; resuming continues from an earlier one, if any")
+        self.progress.note(f"To resume: python -m pipeline train --resume {self.log.run_id}")
 
     def _process(self, iteration: Iteration) -> bool:
         """Record an iteration and evaluate the policy if an evaluation is due; return whether it was."""
@@ -167,7 +143,7 @@ class Loop:
         is_due = state.env_steps >= state.next_evaluation or self._is_budget_spent()
         if is_due:
             self._evaluate()
-            state.next_evaluation = state.env_steps + self._config.evaluation_interval
+            state.next_evaluation = state.env_steps + self.config.evaluation_interval
         return is_due
 
     def _record(self, iteration: Iteration) -> None:
@@ -176,46 +152,42 @@ class Loop:
             return
         self._state.env_steps = iteration.env_steps
         self._state.training.append((iteration.env_steps, iteration.return_mean_100))
-        self._log.log_metrics(iteration.metrics, step=iteration.env_steps)
-        self._progress.iteration(iteration)
+        self.log.log_metrics(iteration.metrics, step=iteration.env_steps)
+        self.progress.iteration(iteration)
 
     def _report_lost_env_runners(self, iteration: Iteration) -> None:
         lost, before = iteration.lost_env_runners, self._lost_env_runners
         if lost > before:
-            number = self._config.num_env_runners
+            number = self.config.num_env_runners
             until_then = "; until then iterations have no samples" if lost == number else ""
-            self._progress.note(f"{lost} of {number} environment runners lost; restarting them{until_then}")
+            self.progress.note(f"{lost} of {number} environment runners lost; restarting them{until_then}")
         elif before and not lost:
-            self._progress.note("All environment runners are back")
+            self.progress.note("All environment runners are back")
         self._lost_env_runners = lost
 
     def _evaluate(self) -> None:
         """Evaluate the current policy, and save its checkpoint if it is the best so far."""
         state = self._state
         selection, result = self._evaluations()
-        self._log.log_metrics({"evaluation/greedy_return_mean": result.mean}, step=state.env_steps)
+        self.log.log_metrics({"evaluation/greedy_return_mean": result.mean}, step=state.env_steps)
         state.evaluation.append((state.env_steps, result.mean))
-        self._progress.evaluated(state.env_steps, result)
+        self.progress.evaluated(state.env_steps, result)
         state.stale += 1
         if self._is_better(result.mean):
             state.best_step, state.best_mean, state.stale = state.env_steps, result.mean, 0
             state.best_perfect = self._reaches_target(result.mean) and selection.is_constant and result.is_constant
-            self._trainer.save(self._workspace.best)
+            self.trainer.save(self.workspace.best)
         if time.monotonic() - self._curve_time > _FIGURE_INTERVAL_S:
             self._upload_curve()
 
     def _evaluations(self) -> tuple[Evaluation, Evaluation]:
         """Return the evaluation on the selection seeds, and the worse of it and, at the target, one on fresh seeds."""
-        policy = self._trainer.policy
-        selection = self._evaluator.evaluate(policy, SELECTION_SEED)
+        policy = self.trainer.policy
+        selection = self.evaluator.evaluate(policy, SELECTION_SEED)
         if not self._reaches_target(selection.mean):
             return selection, selection
-        confirmation = self._evaluator.evaluate(policy, CONFIRMATION_SEED + self._state.env_steps)
+        confirmation = self.evaluator.evaluate(policy, CONFIRMATION_SEED + self._state.env_steps)
         return selection, min(selection, confirmation, key=lambda each: each.mean)
-
-    def _evaluate_bundle(self) -> BestPolicy:
-        first_seed = FINAL_SEED + self._state.finals * self._config.evaluation_episodes
-        return self._evaluator.evaluate_bundle(self._state.best_step, first_seed)
 
     def _is_better(self, mean: float) -> bool:
         best = self._state.best_mean
@@ -224,7 +196,7 @@ class Loop:
 
     def _is_confirmed(self, final: Evaluation) -> bool:
         """Return whether fresh episodes confirm the best policy: at the target, and perfect if it was."""
-        if self.target_return is None:
+        if self._target_return is None:
             return True
         return self._reaches_target(final.mean) and (final.is_constant or not self._state.best_perfect)
 
@@ -232,30 +204,37 @@ class Loop:
         """Return whether the target is reached, and the last evaluations found nothing better or cannot."""
         state = self._state
         is_reached = state.best_mean is not None and self._reaches_target(state.best_mean)
-        return is_reached and (state.best_perfect or state.stale >= self._config.patience)
+        return is_reached and (state.best_perfect or state.stale >= self.config.patience)
 
     def _is_budget_spent(self) -> bool:
-        return self._state.env_steps >= self._config.max_env_steps
+        return self._state.env_steps >= self.config.max_env_steps
 
     def _reaches_target(self, mean: float) -> bool:
-        return self.target_return is not None and mean >= self.target_return
+        return self._target_return is not None and mean >= self._target_return
 
     def _goal(self) -> str:
-        budget = f"{self._config.max_env_steps:,} environment steps"
-        return budget if self.target_return is None else f"until a greedy return of {self.target_return:g}, or {budget}"
+        budget = f"{self.config.max_env_steps:,} environment steps"
+        return (
+            budget if self._target_return is None else f"until a greedy return of {self._target_return:g}, or {budget}"
+        )
 
     def _upload_curve(self) -> None:
-        curve = LearningCurve(self.target_return, list(self._state.training), list(self._state.evaluation))
-        title, run_id = f"PPO on {self._config.env_id}", self._log.run_id
-        self._log.upload("curve", lambda: tracking.log_figure(run_id, curve.figure(title), tracking.LEARNING_CURVE))
+        title, target_return, run_id = f"PPO on {self.config.env_id}", self._target_return, self.log.run_id
+        training, evaluation = list(self._state.training), list(self._state.evaluation)
+
+        def send() -> None:
+            figure = figures.learning_curve(training, evaluation, target_return, title)
+            mlflow.MlflowClient().log_figure(run_id, figure, tracking.LEARNING_CURVE)
+
+        self.log.upload("curve", send)
         self._curve_time = time.monotonic()
 
     def _save_checkpoint(self) -> None:
         """Save and upload the newest weights, the best ones and the state."""
-        state, workspace, run_id = self._state, self._workspace, self._log.run_id
-        state.returns = list(self._trainer.returns)
-        self._trainer.save(workspace.latest)
+        state, workspace, run_id = self._state, self.workspace, self.log.run_id
+        state.returns = list(self.trainer.returns)
+        self.trainer.save(workspace.latest)
         state.write(workspace.bundle)
         checkpoint_store.pack(workspace.bundle, workspace.archive, state.env_steps)
-        self._log.upload("checkpoint", lambda: checkpoint_store.upload(run_id, workspace.archive))
+        self.log.upload("checkpoint", lambda: checkpoint_store.upload(run_id, workspace.archive))
         self._checkpoint_time = time.monotonic()

@@ -21,8 +21,8 @@ class LoopState:
         stale: Evaluations since the best policy was found.
         finals: Number of final evaluations that the best policy of the time did not pass.
         returns: The last training returns, for the running mean.
-        training: Points of the learning curve, as `LearningCurve.training`.
-        evaluation: Points of the learning curve, as `LearningCurve.evaluation`.
+        training: Pairs of environment steps and the mean return of the last 100 training episodes.
+        evaluation: Pairs of environment steps and the mean greedy return.
     """
 
     env_steps: int = 0

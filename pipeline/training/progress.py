@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class TrainingProgress:
     """A progress bar in a terminal, and one line per evaluation everywhere; a context manager."""
 
-    def __init__(self) -> None:
-        self._console = Console(highlight=False)
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(highlight=False)
         self._bar = Progress(
             TextColumn("{task.completed:>9,.0f} steps"),
             BarColumn(bar_width=24),
@@ -50,11 +50,11 @@ class TrainingProgress:
         if self._task is not None:
             self._bar.remove_task(self._task)
             self._task = None
-        self._print(message)
+        self.note(message)
 
     def note(self, message: str) -> None:
         """Print a line above the bar."""
-        self._print(message)
+        self._console.print(f"[{time.monotonic() - self._begun:5.1f} s] {message}", markup=False, soft_wrap=True)
 
     def iteration(self, iteration: "Iteration") -> None:
         """Update the bar: steps, return, speed, and the time left if training needs the whole budget."""
@@ -69,10 +69,7 @@ class TrainingProgress:
     def evaluated(self, env_steps: int, result: "Evaluation") -> None:
         """Print the result of a greedy evaluation."""
         left = f"at most {self._seconds_left(env_steps):.0f} s left"
-        self._print(f"{env_steps:>9,} steps, {self._status} {left}; greedy return {result}")
-
-    def _print(self, message: str) -> None:
-        self._console.print(f"[{time.monotonic() - self._begun:5.1f} s] {message}", markup=False, soft_wrap=True)
+        self.note(f"{env_steps:>9,} steps, {self._status} {left}; greedy return {result}")
 
     def _seconds_left(self, env_steps: int) -> float:
         seconds = time.monotonic() - self._training_begun

@@ -5,6 +5,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
+import mlflow
+
 from pipeline import signals
 from pipeline.bundle import preflight
 from pipeline.config import TrainConfig
@@ -18,7 +20,8 @@ from pipeline.tracking import run as tracking
 from pipeline.tracking.metric_queue import MetricQueue
 from pipeline.training import warm_start
 from pipeline.training.evaluator import BestPolicy, Evaluator
-from pipeline.training.loop import Loop, Progress
+from pipeline.training.loop import Loop
+from pipeline.training.progress import TrainingProgress
 from pipeline.training.warm_start import InitialPolicy
 from pipeline.training.worker_process import WorkerProcess
 from pipeline.training.workspace import Workspace
@@ -26,7 +29,11 @@ from serving.registry.tracking import check_tracking_server
 
 
 def train(
-    config: TrainConfig, progress: Progress, ray: RaySession, worker: WorkerProcess, model_uri: str | None = None
+    config: TrainConfig,
+    progress: TrainingProgress,
+    ray: RaySession,
+    worker: WorkerProcess,
+    model_uri: str | None = None,
 ) -> Trained:
     """Train, evaluate and register a policy in one MLflow run.
 
@@ -50,7 +57,7 @@ def train(
     with tracking.run("train") as run_id, Workspace.temporary() as workspace:
         tracking.log_params(run_id, config.as_params())
         tracking.log_config(config.as_params())
-        tracking.log_provenance(run_id, provenance.tags(environment))
+        mlflow.set_tags(provenance.tags(environment))
         initial = None
         if model_uri is not None:
             initial = warm_start.download(model_uri, environment, workspace.root)
@@ -58,7 +65,7 @@ def train(
         return _Run(config, environment, run_id, workspace, progress, ray, worker).start(initial)
 
 
-def resume(run_id: str, progress: Progress, ray: RaySession, worker: WorkerProcess) -> Trained:
+def resume(run_id: str, progress: TrainingProgress, ray: RaySession, worker: WorkerProcess) -> Trained:
     """Resume an unfinished run from its newest checkpoint.
 
     Args:
@@ -88,33 +95,26 @@ class _Run:
     environment: Environment
     run_id: str
     workspace: Workspace
-    progress: Progress
+    progress: TrainingProgress
     ray: RaySession
     worker: WorkerProcess
 
     def start(self, initial: InitialPolicy | None) -> Trained:
         self.progress.stage(f"MLflow run {self.run_id}; trying the export")
         preflight.check(self.config)
-        pending = self.worker.submit(preflight.attempt, self.config)
-        if pending.done():
-            pending.result()
-        return self._train_and_register(initial=initial, pending_preflight=pending)
+        return self._train_and_register(self.worker.submit(preflight.attempt, self.config), initial)
 
     def resume(self) -> Trained:
         self.progress.stage(f"MLflow run {self.run_id}; resuming")
         return self._train_and_register(resumes=True)
 
     def _train_and_register(
-        self,
-        *,
-        initial: InitialPolicy | None = None,
-        pending_preflight: Future[Any] | None = None,
-        resumes: bool = False,
+        self, pending: Future[Any] | None = None, initial: InitialPolicy | None = None, *, resumes: bool = False
     ) -> Trained:
-        evaluator = Evaluator(self.config, self.environment, self.workspace, self.worker, pending_preflight)
-        registration = Registration(
-            self.config, self.environment, self.run_id, evaluator.target_return, self.progress.note
-        )
+        evaluator = Evaluator(self.config, self.environment, self.workspace, self.worker, pending)
+        evaluator.check_preflight()
+        target_return = evaluator.target_return
+        registration = Registration(self.config, self.environment, self.run_id, target_return, self.progress.note)
         self.ray.wait_until_ready()
         with MetricQueue(self.run_id, self.progress.note) as queue:
             with Trainer(self.config, self.environment) as trainer:

@@ -39,10 +39,6 @@ class TuningTable:
         """Set the trials to show; their statuses change."""
         self._statuses = statuses
 
-    def stage(self, message: str) -> None:
-        """Print a new stage."""
-        self.note(message)
-
     def note(self, message: str) -> None:
         """Print a line."""
         self._console.print(f"[{time.monotonic() - self._begun:5.1f} s] {message}", markup=False, soft_wrap=True)

@@ -3,82 +3,23 @@
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
 from pipeline.config import TrainConfig
-from pipeline.training.workspace import Workspace
-from pipeline.tuning.trial import ENV_STEPS, GREEDY_RETURN, REPORT, PolicyTrial
+from pipeline.tuning.trial import ENV_STEPS, GREEDY_RETURN, REPORT, PolicyTrial, TrialPlan, TrialReport
+from pipeline.tuning.trial_runs import TrialRuns
 
 #: The best third of the trials that reach a rung continues; the first rung is at a ninth of the budget.
 _REDUCTION_FACTOR = 3
 _FIRST_RUNG = 1 / 9
 
 
-@dataclass(frozen=True)
-class TrialPlan:
-    """A trial to run.
-
-    Attributes:
-        number: The number of the trial.
-        config: Its settings.
-        workspace: Its files.
-        resumes: Whether it resumes from the checkpoint in its workspace.
-    """
-
-    number: int
-    config: TrainConfig
-    workspace: Workspace
-    resumes: bool
-
-
-@dataclass(frozen=True)
-class TrialReport:
-    """The progress of a trial after an evaluation.
-
-    Attributes:
-        env_steps: Environment steps since the trial began.
-        best_mean: The best mean greedy return so far.
-        best_step: Environment steps at which that policy was found.
-        best_perfect: Whether that policy reached the target with all returns equal.
-        is_finished: Whether the trial ends by itself.
-        metrics: The metrics since the last report: time in milliseconds, environment steps, values by name.
-    """
-
-    env_steps: int
-    best_mean: float
-    best_step: int
-    best_perfect: bool
-    is_finished: bool
-    metrics: Sequence[tuple[int, int, Mapping[str, float]]]
-
-
-class TrialListener(Protocol):
-    """Receives the events of trials, in the process that runs the search."""
-
-    def started(self, number: int) -> None:
-        """Handle the start of a trial's process."""
-
-    def reported(self, number: int, report: TrialReport) -> None:
-        """Handle an evaluation."""
-
-    def ended(self, number: int, *, is_finished: bool) -> None:
-        """Handle the end of a trial, which finished or was stopped by the scheduler."""
-
-    def failed(self, number: int, reason: str) -> None:
-        """Handle the error of a trial."""
-
-
 def run(
-    plans: Sequence[TrialPlan],
-    directory: Path,
-    max_concurrent: int,
-    listener: TrialListener,
-    should_stop: Callable[[], bool],
+    plans: Sequence[TrialPlan], directory: Path, max_concurrent: int, runs: TrialRuns, should_stop: Callable[[], bool]
 ) -> None:
     """Run trials concurrently until all have ended or `should_stop` returns true.
 
@@ -86,7 +27,7 @@ def run(
         plans: The trials; they share budget and evaluation interval.
         directory: The directory for Tune's own files.
         max_concurrent: The largest number of trials that run at once.
-        listener: Receives the events of the trials.
+        runs: Receives the events of the trials.
         should_stop: Called several times a second.
     """
     os.environ |= {
@@ -102,27 +43,17 @@ def run(
     tune.run(
         PolicyTrial,
         name="trials",
-        config={"trial": tune.grid_search([_trial_config(plan) for plan in plans])},
+        config={"trial": tune.grid_search([plan.as_content() for plan in plans])},
         resources_per_trial=_resources(config),
         scheduler=_scheduler(config),
         stop=_Stopper(should_stop),
-        callbacks=[_ListenerCallback(listener)],
+        callbacks=[_Callback(runs)],
         max_concurrent_trials=max_concurrent,
         reuse_actors=True,
         raise_on_failed_trial=False,
         storage_path=str(directory),
         verbose=0,
     )
-
-
-def _trial_config(plan: TrialPlan) -> dict[str, Any]:
-    """Return a plan as plain values, which Tune writes into its files."""
-    return {
-        "number": plan.number,
-        "settings": asdict(plan.config),
-        "workspace": str(plan.workspace.root),
-        "resumes": plan.resumes,
-    }
 
 
 def _resources(config: TrainConfig) -> tune.PlacementGroupFactory:
@@ -157,30 +88,23 @@ class _Stopper(tune.Stopper):  # type: ignore[misc]
         return self._should_stop()
 
 
-class _ListenerCallback(tune.Callback):  # type: ignore[misc]
-    """Forwards the events of Tune to a listener."""
+class _Callback(tune.Callback):  # type: ignore[misc]
+    """Forwards the events of Tune, which passes all arguments by name, to the runs of the trials."""
 
-    def __init__(self, listener: TrialListener) -> None:
-        self._listener = listener
+    def __init__(self, runs: TrialRuns) -> None:
+        self._runs = runs
 
-    def on_trial_start(self, iteration: int, trials: Sequence[Any], trial: Any, **_: Any) -> None:  # noqa: ARG002
-        self._listener.started(_number(trial))
+    def on_trial_start(self, *, trial: Any, **_: Any) -> None:
+        self._runs.started(_number(trial))
 
-    def on_trial_result(
-        self,
-        iteration: int,  # noqa: ARG002
-        trials: Sequence[Any],  # noqa: ARG002
-        trial: Any,
-        result: Mapping[str, Any],
-        **_: Any,
-    ) -> None:
-        self._listener.reported(_number(trial), _report(result))
+    def on_trial_result(self, *, trial: Any, result: Mapping[str, Any], **_: Any) -> None:
+        self._runs.reported(_number(trial), TrialReport(**result[REPORT][0]))
 
-    def on_trial_complete(self, iteration: int, trials: Sequence[Any], trial: Any, **_: Any) -> None:  # noqa: ARG002
-        self._listener.ended(_number(trial), is_finished=_report(trial.last_result).is_finished)
+    def on_trial_complete(self, *, trial: Any, **_: Any) -> None:
+        self._runs.ended(_number(trial), is_finished=trial.last_result[REPORT][0]["is_finished"])
 
-    def on_trial_error(self, iteration: int, trials: Sequence[Any], trial: Any, **_: Any) -> None:  # noqa: ARG002
-        self._listener.failed(_number(trial), _reason(trial.error_file))
+    def on_trial_error(self, *, trial: Any, **_: Any) -> None:
+        self._runs.failed(_number(trial), _reason(trial.error_file))
 
 
 def _number(trial: Any) -> int:
@@ -192,7 +116,3 @@ def _reason(error_file: str | None) -> str:
     text = Path(error_file).read_text() if error_file and Path(error_file).exists() else ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "its process died."
-
-
-def _report(result: Mapping[str, Any]) -> TrialReport:
-    return TrialReport(**result[REPORT][0])

@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import mlflow
 
@@ -25,29 +25,14 @@ from pipeline.training.worker_process import WorkerProcess
 from pipeline.training.workspace import Workspace
 from pipeline.tuning import ray_tune, trial_runs
 from pipeline.tuning.errors import NothingFound
-from pipeline.tuning.ray_tune import TrialPlan
+from pipeline.tuning.progress import TuningTable
 from pipeline.tuning.search_space import SearchSpace, changed
+from pipeline.tuning.trial import TrialPlan
 from pipeline.tuning.trial_runs import TrialRuns
 from pipeline.tuning.trial_status import TrialState, TrialStatus, best
 from serving.registry.tracking import check_tracking_server
 
 _NUM_TRIALS = "num_trials"
-
-
-class TuningProgress(Protocol):
-    """Shows the progress of a search to the user."""
-
-    def trials(self, statuses: Sequence[TrialStatus]) -> None:
-        """Set the trials to show; their statuses change."""
-
-    def stage(self, message: str) -> None:
-        """Announce a new stage."""
-
-    def note(self, message: str) -> None:
-        """Report an event within a stage."""
-
-    def changed(self, status: TrialStatus) -> None:
-        """Report that the status of a trial changed."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +67,7 @@ class Tuned:
     settings: Mapping[str, Any]
 
 
-def tune(space: SearchSpace, num_trials: int, limits: SearchLimits, progress: TuningProgress, ray: RaySession) -> Tuned:
+def tune(space: SearchSpace, num_trials: int, limits: SearchLimits, progress: TuningTable, ray: RaySession) -> Tuned:
     """Run the trials of a search, and register the policy of the best one.
 
     Args:
@@ -106,11 +91,11 @@ def tune(space: SearchSpace, num_trials: int, limits: SearchLimits, progress: Tu
         params = space.config(1).as_params()
         shared = {name: value for name, value in params.items() if name not in space.search}
         tracking.log_params(run_id, {**shared, _NUM_TRIALS: num_trials})
-        tracking.log_provenance(run_id, provenance.tags(environment))
+        mlflow.set_tags(provenance.tags(environment))
         return _TuningRun(space, num_trials, limits, environment, run_id, workspace, progress, ray).tune()
 
 
-def resume(run_id: str, limits: SearchLimits, progress: TuningProgress, ray: RaySession) -> Tuned:
+def resume(run_id: str, limits: SearchLimits, progress: TuningTable, ray: RaySession) -> Tuned:
     """Resume an unfinished search: ended trials stay, the others continue from their newest checkpoints.
 
     Args:
@@ -145,7 +130,7 @@ class _TuningRun:
     environment: Environment
     run_id: str
     workspace: Workspace
-    progress: TuningProgress
+    progress: TuningTable
     ray: RaySession
 
     def tune(self) -> Tuned:
@@ -170,7 +155,7 @@ class _TuningRun:
 
     def _start_ray(self, num_trials: int) -> None:
         """Start Ray, and export an untrained policy meanwhile."""
-        self.progress.stage(f"MLflow run {self.run_id}; starting Ray and trying the export")
+        self.progress.note(f"MLflow run {self.run_id}; starting Ray and trying the export")
         config = self.space.config(1)
         self.ray.start(config, min(self._concurrency, num_trials))
         preflight.attempt(config)
@@ -178,12 +163,12 @@ class _TuningRun:
 
     def _run_trials(self, statuses: Sequence[TrialStatus], waiting: Sequence[TrialStatus]) -> None:
         ended = f"; {len(statuses) - len(waiting)} ended before" if len(waiting) < len(statuses) else ""
-        self.progress.stage(
+        self.progress.note(
             f"Searching {', '.join(self.space.search)} on {self.environment.id}: "
             f"{len(waiting)} trials, {self._concurrency} at once{ended}"
         )
         plans = [self._plan(status) for status in waiting]
-        runs = TrialRuns(self.run_id, statuses, plans, self.progress.note, self.progress.changed)
+        runs = TrialRuns(self.run_id, statuses, plans, self.progress)
         limit = self.limits.time_budget_s
         deadline = float("inf") if limit is None else time.monotonic() + limit
 
@@ -196,14 +181,14 @@ class _TuningRun:
             if signal_name is None:
                 runs.end_remaining(TrialState.OUT_OF_TIME)
             else:
-                self.progress.stage(f"{signal_name}: uploading the checkpoints of the running trials")
+                self.progress.note(f"{signal_name}: uploading the checkpoints of the running trials")
                 runs.end_remaining(TrialState.INTERRUPTED)
                 self.progress.note(f"To resume: python -m pipeline tune --resume {self.run_id}")
 
     def _plan(self, status: TrialStatus) -> TrialPlan:
         workspace = Workspace.create(self.workspace.root / "trials" / str(status.number))
         resumes = False
-        if status.run_id is not None:
+        if status.run_id:
             try:
                 checkpoint_store.download_newest(status.run_id, workspace.bundle)
                 resumes = True
@@ -212,9 +197,8 @@ class _TuningRun:
         return TrialPlan(status.number, self.space.config(status.number), workspace, resumes)
 
     def _register(self, best_trial: TrialStatus) -> Tuned:
-        assert best_trial.run_id is not None  # noqa: S101  # it was evaluated
         config, workspace = self.space.config(best_trial.number), self.workspace
-        self.progress.stage(f"Exporting and registering the policy of trial {best_trial.number}")
+        self.progress.note(f"Exporting and registering the policy of trial {best_trial.number}")
         settings = changed(config)
         mlflow.log_dict(settings, tracking.BEST_FILE)
         tracking.log_params(self.run_id, {**config.as_params(), "best_trial": best_trial.number})

@@ -3,18 +3,20 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ray import tune
+from rich.console import Console
 
 from pipeline.config import TrainConfig
 from pipeline.environments import make as environments
-from pipeline.evaluation.evaluation import Evaluation
-from pipeline.rllib.trainer import Iteration, Trainer
+from pipeline.rllib.trainer import Trainer
 from pipeline.training.evaluator import Evaluator
 from pipeline.training.loop import Loop
+from pipeline.training.progress import TrainingProgress
 from pipeline.training.worker_process import WorkerProcess
 from pipeline.training.workspace import Workspace
 
@@ -22,6 +24,48 @@ from pipeline.training.workspace import Workspace
 ENV_STEPS = "env_steps"
 GREEDY_RETURN = "greedy_return"
 REPORT = "report"
+
+
+@dataclass(frozen=True)
+class TrialPlan:
+    """A trial to run.
+
+    Attributes:
+        number: The number of the trial.
+        config: Its settings.
+        workspace: Its files.
+        resumes: Whether it resumes from the checkpoint in its workspace.
+    """
+
+    number: int
+    config: TrainConfig
+    workspace: Workspace
+    resumes: bool
+
+    def as_content(self) -> dict[str, Any]:
+        """Return the plan as plain values, which Tune writes into its files."""
+        return vars(self) | {"config": self.config.as_params(), "workspace": str(self.workspace.root)}
+
+
+@dataclass(frozen=True)
+class TrialReport:
+    """The progress of a trial after an evaluation.
+
+    Attributes:
+        env_steps: Environment steps since the trial began.
+        best_mean: The best mean greedy return so far.
+        best_step: Environment steps at which that policy was found.
+        best_perfect: Whether that policy reached the target with all returns equal.
+        is_finished: Whether the trial ends by itself.
+        metrics: The metrics since the last report: time in milliseconds, environment steps, values by name.
+    """
+
+    env_steps: int
+    best_mean: float
+    best_step: int
+    best_perfect: bool
+    is_finished: bool
+    metrics: Sequence[tuple[int, int, Mapping[str, float]]]
 
 
 class PolicyTrial(tune.Trainable):  # type: ignore[misc]
@@ -34,14 +78,15 @@ class PolicyTrial(tune.Trainable):  # type: ignore[misc]
     def setup(self, config: dict[str, Any]) -> None:
         """Start a trial, or resume it from the checkpoint in its workspace."""
         trial = config["trial"]
-        settings = TrainConfig.of(trial["settings"])
+        settings = TrainConfig.of(trial["config"])
         workspace = Workspace(Path(trial["workspace"]))
         environment = environments.describe(settings.env_id, settings.environment_kwargs, settings.wrappers)
         evaluator = Evaluator(settings, environment, workspace, WorkerProcess())
         self._log = _TrialLog()
         with contextlib.ExitStack() as stack:
             trainer = stack.enter_context(Trainer(settings, environment))
-            self._loop = Loop(settings, trainer, evaluator, self._log, workspace, self._log)
+            progress = stack.enter_context(TrainingProgress(Console(quiet=True)))
+            self._loop = Loop(settings, trainer, evaluator, self._log, workspace, progress)
             if trial["resumes"]:
                 self._loop.resume()
             self._until_cleanup = stack.pop_all()
@@ -61,19 +106,14 @@ class PolicyTrial(tune.Trainable):  # type: ignore[misc]
         state = self._loop.train_until_evaluation()
         if state.best_mean is None or not math.isfinite(state.best_mean):
             raise ValueError(f"the greedy return is {state.best_mean}, expected a finite number")
-        report = {
-            "env_steps": state.env_steps,
-            "best_mean": state.best_mean,
-            "best_step": state.best_step,
-            "best_perfect": state.best_perfect,
-            "is_finished": self._loop.is_finished,
-            "metrics": self._log.take(),
-        }
+        best = state.best_mean, state.best_step, state.best_perfect
+        report = TrialReport(state.env_steps, *best, self._loop.is_finished, self._log.take())
+        # Tune flattens mappings, but not those within a list.
         return {
-            ENV_STEPS: state.env_steps,
-            GREEDY_RETURN: state.best_mean,
-            REPORT: [report],
-            "done": self._loop.is_finished,
+            ENV_STEPS: report.env_steps,
+            GREEDY_RETURN: report.best_mean,
+            REPORT: [vars(report)],
+            "done": report.is_finished,
         }
 
     def cleanup(self) -> None:
@@ -82,7 +122,7 @@ class PolicyTrial(tune.Trainable):  # type: ignore[misc]
 
 
 class _TrialLog:
-    """Collects the metrics of a loop for the process that writes them to MLflow, and shows no progress."""
+    """Collects the metrics of a loop for the process that writes them to MLflow."""
 
     run_id = ""
 
@@ -102,13 +142,3 @@ class _TrialLog:
 
     def flush(self, timeout_s: float | None = None) -> bool:  # noqa: ARG002
         return True
-
-    def budget(self, max_env_steps: int, env_steps: int) -> None: ...
-
-    def stage(self, message: str) -> None: ...
-
-    def note(self, message: str) -> None: ...
-
-    def iteration(self, iteration: Iteration) -> None: ...
-
-    def evaluated(self, env_steps: int, result: Evaluation) -> None: ...

@@ -2,14 +2,15 @@
 
 import functools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import mlflow
 
 from pipeline.tracking import checkpoint_store
 from pipeline.tracking import run as tracking
-from pipeline.tracking.metric_queue import MetricQueue, Notify, retry_through_outages
-from pipeline.tuning.ray_tune import TrialPlan, TrialReport
+from pipeline.tracking.metric_queue import MetricQueue, retry_through_outages
+from pipeline.tuning.progress import TuningTable
+from pipeline.tuning.trial import TrialPlan, TrialReport
 from pipeline.tuning.trial_status import TrialState, TrialStatus
 
 NUMBER_TAG = "trial.number"
@@ -28,37 +29,30 @@ class TrialRuns:
         run_id: The id of the parent run.
         statuses: The statuses of all trials, which are kept up to date.
         plans: The plans of the trials to run.
-        notify: Shows a line to the user.
-        show: Is called with each status that changed.
+        progress: Shows each status that changed.
     """
 
     def __init__(
-        self,
-        run_id: str,
-        statuses: Sequence[TrialStatus],
-        plans: Sequence[TrialPlan],
-        notify: Notify,
-        show: Callable[[TrialStatus], None],
+        self, run_id: str, statuses: Sequence[TrialStatus], plans: Sequence[TrialPlan], progress: TuningTable
     ) -> None:
         self._run_id = run_id
         self._statuses = {each.number: each for each in statuses}
         self._plans = {plan.number: plan for plan in plans}
         self._queues: dict[int, MetricQueue] = {}
-        self._notify = notify
-        self._show = show
+        self._progress = progress
 
     def started(self, number: int) -> None:
         """Start the run of a trial, or resume the one that it has."""
         status = self._statuses[number]
-        if status.run_id is None:
-            retry_through_outages(functools.partial(self._start_run, status), self._notify)
+        if not status.run_id:
+            retry_through_outages(functools.partial(self._start_run, status), self._progress.note)
         else:
             resume = functools.partial(mlflow.MlflowClient().update_run, status.run_id, status="RUNNING")
-            retry_through_outages(resume, self._notify)
+            retry_through_outages(resume, self._progress.note)
         status.state = TrialState.RUNNING
-        self._queues[number] = MetricQueue(_run_id(status), self._notify, logs_system_metrics=False)
+        self._queues[number] = MetricQueue(status.run_id, self._progress.note, logs_system_metrics=False)
         self._queues[number].open()
-        self._show(status)
+        self._progress.changed(status)
 
     def reported(self, number: int, report: TrialReport) -> None:
         """Enqueue the metrics and the checkpoint of a trial."""
@@ -69,7 +63,7 @@ class TrialRuns:
             queue.log_metrics(metrics, step, timestamp_ms)
         archive = self._plans[number].workspace.archive
         queue.upload("checkpoint", functools.partial(checkpoint_store.upload, queue.run_id, archive))
-        self._show(status)
+        self._progress.changed(status)
 
     def ended(self, number: int, *, is_finished: bool) -> None:
         """End the run of a trial that finished, or that the scheduler stopped."""
@@ -82,7 +76,7 @@ class TrialRuns:
         queue = self._queues[number]
         set_error = functools.partial(mlflow.MlflowClient().set_tag, queue.run_id, _ERROR_TAG, reason[:5000])
         queue.upload("error", set_error)
-        self._notify(f"Trial {number} failed: {reason}")
+        self._progress.note(f"Trial {number} failed: {reason}")
         self._end(number, TrialState.FAILED)
 
     def end_remaining(self, state: TrialState) -> None:
@@ -100,21 +94,18 @@ class TrialRuns:
         status.state = state
         queue.upload("end", functools.partial(_end_run, status))
         if not queue.flush(_LAST_UPLOAD_S if state == TrialState.INTERRUPTED else None):
-            self._notify(f"The last checkpoint of trial {number} was not uploaded; it resumes from an earlier one")
+            self._progress.note(
+                f"The last checkpoint of trial {number} was not uploaded; it resumes from an earlier one"
+            )
         queue.close()
-        self._show(status)
-
-
-def _run_id(status: TrialStatus) -> str:
-    assert status.run_id is not None  # noqa: S101  # the trial has started
-    return status.run_id
+        self._progress.changed(status)
 
 
 def _end_run(status: TrialStatus) -> None:
     run_status = {TrialState.FAILED: "FAILED", TrialState.INTERRUPTED: "KILLED"}.get(status.state, "FINISHED")
     client = mlflow.MlflowClient()
-    client.set_tag(_run_id(status), STATUS_TAG, status.as_tag())
-    client.set_terminated(_run_id(status), run_status)
+    client.set_tag(status.run_id, STATUS_TAG, status.as_tag())
+    client.set_terminated(status.run_id, run_status)
 
 
 def read(run_id: str, statuses: Sequence[TrialStatus]) -> None:

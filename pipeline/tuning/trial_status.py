@@ -32,7 +32,7 @@ class TrialStatus:
         number: The number of the trial, from 1.
         settings: The searched settings by name.
         state: Its state.
-        run_id: The id of its MLflow run, once it has one.
+        run_id: The id of its MLflow run; empty until it has one.
         env_steps: Environment steps since the trial began.
         best_mean: Its best mean greedy return; None before the first evaluation.
         best_step: Environment steps at which that policy was found.
@@ -42,7 +42,7 @@ class TrialStatus:
     number: int
     settings: Mapping[str, Any]
     state: TrialState = TrialState.WAITING
-    run_id: str | None = None
+    run_id: str = ""
     env_steps: int = 0
     best_mean: float | None = None
     best_step: int = 0

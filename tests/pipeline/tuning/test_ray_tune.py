@@ -1,4 +1,4 @@
-"""Tune's events reach the listener, and each trial reserves the processors that its training needs."""
+"""Tune's events reach the runs of the trials, and each trial reserves the processors that its training needs."""
 
 from types import SimpleNamespace
 
@@ -6,8 +6,7 @@ import pytest
 
 from pipeline.config import TrainConfig
 from pipeline.tuning import ray_tune
-from pipeline.tuning.ray_tune import TrialReport
-from pipeline.tuning.trial import REPORT
+from pipeline.tuning.trial import REPORT, TrialReport
 
 
 def bundles(**settings):
@@ -31,7 +30,9 @@ def test_the_first_rung_is_a_ninth_of_the_budget_and_not_before_an_evaluation(in
     assert min(milestone for milestone, _ in bracket._rungs) == first
 
 
-class Listener:
+class Runs:
+    """Keeps the events of trials."""
+
     def __init__(self):
         self.events = []
 
@@ -48,20 +49,20 @@ class Listener:
         self.events.append(("failed", number, reason))
 
 
-def test_the_listener_receives_the_events_of_a_trial(tmp_path):
+def test_the_run_of_a_trial_receives_its_events(tmp_path):
     error = tmp_path / "error.txt"
     error.write_text("Traceback (most recent call last):\n  ...\nValueError: no\n\n")
     report = TrialReport(1000, 50.0, 1000, best_perfect=False, is_finished=True, metrics=[])
     result = {REPORT: [vars(report)]}
     trial = SimpleNamespace(config={"trial": {"number": 3}}, last_result=result, error_file=str(error))
-    listener = Listener()
-    callback = ray_tune._ListenerCallback(listener)
-    callback.on_trial_start(0, [], trial)
-    callback.on_trial_result(0, [], trial, result)
-    callback.on_trial_complete(0, [], trial)
-    callback.on_trial_error(0, [], trial)
+    runs = Runs()
+    callback = ray_tune._Callback(runs)
+    callback.on_trial_start(iteration=0, trials=[], trial=trial)
+    callback.on_trial_result(iteration=0, trials=[], trial=trial, result=result)
+    callback.on_trial_complete(iteration=0, trials=[], trial=trial)
+    callback.on_trial_error(iteration=0, trials=[], trial=trial)
     expected = [("started", 3), ("reported", 3, 50.0), ("ended", 3, True), ("failed", 3, "ValueError: no")]
-    assert listener.events == expected
+    assert runs.events == expected
 
 
 def test_a_trial_without_a_traceback_died():

@@ -35,10 +35,8 @@ class Progress:
     def __init__(self):
         self.messages = []
 
-    def stage(self, message):
+    def note(self, message):
         self.messages.append(message)
-
-    note = stage
 
     def trials(self, statuses):
         pass

@@ -1,12 +1,10 @@
 """A trial trains until its next evaluation in each step, and resumes only if its plan says so."""
 
-from dataclasses import asdict
-
 import pytest
 
 from pipeline.config import TrainConfig
 from pipeline.training.workspace import Workspace
-from pipeline.tuning.trial import ENV_STEPS, REPORT, PolicyTrial
+from pipeline.tuning.trial import ENV_STEPS, REPORT, PolicyTrial, TrialPlan
 
 SETTINGS = {
     "max_env_steps": 256,
@@ -20,8 +18,7 @@ SETTINGS = {
 
 
 def trial_config(directory, *, resumes=False):
-    settings = asdict(TrainConfig(**SETTINGS))
-    return {"trial": {"number": 1, "settings": settings, "workspace": str(directory), "resumes": resumes}}
+    return {"trial": TrialPlan(1, TrainConfig(**SETTINGS), Workspace(directory), resumes).as_content()}
 
 
 @pytest.fixture

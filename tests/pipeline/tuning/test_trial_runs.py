@@ -8,7 +8,7 @@ from pipeline.tracking import checkpoint_store
 from pipeline.tracking import run as tracking
 from pipeline.training.workspace import Workspace
 from pipeline.tuning import trial_runs
-from pipeline.tuning.ray_tune import TrialPlan, TrialReport
+from pipeline.tuning.trial import TrialPlan, TrialReport
 from pipeline.tuning.trial_runs import TrialRuns
 from pipeline.tuning.trial_status import TrialState, TrialStatus
 
@@ -22,13 +22,19 @@ def parent(store):  # noqa: ARG001  # the run is in the store
 
 
 class Search:
-    """Two trials with workspaces, and the runs that are written for them."""
+    """Two trials with workspaces, the runs that are written for them, and the progress that is shown."""
 
     def __init__(self, parent, directory):
         self.statuses = [TrialStatus(number, {"lr": number / 10}) for number in (1, 2)]
-        self.notices, self.changed = [], []
+        self.notices, self.changes = [], []
         plans = [self._plan(number, directory) for number in (1, 2)]
-        self.runs = TrialRuns(parent, self.statuses, plans, self.notices.append, self.changed.append)
+        self.runs = TrialRuns(parent, self.statuses, plans, progress=self)
+
+    def note(self, message):
+        self.notices.append(message)
+
+    def changed(self, status):
+        self.changes.append(status)
 
     def _plan(self, number, directory):
         workspace = Workspace.create(directory / str(number))
