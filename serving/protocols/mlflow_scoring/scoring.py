@@ -102,8 +102,8 @@ class ScoringCodec:
 
     def encode(self, rows: Rows) -> bytes:
         """Return all outputs of the graph by name, in JSON. Raises PolicyFailed if an action is not finite."""
-        writers = {name: self._writers.get(name, np.ndarray.tolist) for name in rows.tensors}
-        predictions = {name: writers[name](tensor) for name, tensor in rows.tensors.items()}
+        writer_of = self._writers.get
+        predictions = {name: writer_of(name, np.ndarray.tolist)(tensor) for name, tensor in rows.tensors.items()}
         return orjson.dumps({"predictions": predictions})
 
 
