@@ -38,18 +38,17 @@ def main(seed: int) -> None:
             if update.env_steps < next_evaluation:
                 continue
             next_evaluation += EVALUATION_EVERY
-            judged = evaluation.play(greedy(peer, environment), environment, EPISODES, 1_000_000)
-            if judged.mean >= TARGET:
-                fresh = evaluation.play(
-                    greedy(peer, environment), environment, EPISODES, 1_000_000_000 + update.env_steps
-                )
-                judged = min(judged, fresh, key=lambda each: each.mean)
-            mlflow.log_metric("greedy_return_mean", judged.mean, step=update.env_steps)
+            player = greedy(peer, environment)
+            result = evaluation.play(player, environment, EPISODES, 1_000_000)
+            if result.mean >= TARGET:
+                confirmation = evaluation.play(player, environment, EPISODES, 1_000_000_000 + update.env_steps)
+                result = min(result, confirmation, key=lambda each: each.mean)
+            mlflow.log_metric("greedy_return_mean", result.mean, step=update.env_steps)
             stale += 1
-            if judged.mean > best:
-                best, stale = judged.mean, 0
+            if result.mean > best:
+                best, stale = result.mean, 0
                 peer.model.save(file)
-            if best >= TARGET and (judged.minimum == judged.maximum or stale >= PATIENCE):
+            if best >= TARGET and (result.is_constant or stale >= PATIENCE):
                 break
         report("trained")
         peer.model.set_parameters(str(file))

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -106,12 +107,8 @@ def visited(player: Player, environment: Environment, count: int, first_seed: in
     Returns:
         At most `count` pairs; fewer if all episodes end before.
     """
-    collected: list[tuple[Any, State]] = []
-    for step in _steps(player, environment, _COLLECTED_EPISODES, first_seed):
-        collected.extend(zip(step.observations, step.states, strict=True))
-        if len(collected) >= count:
-            break
-    return collected[:count]
+    steps = _steps(player, environment, _COLLECTED_EPISODES, first_seed)
+    return list(islice((pair for step in steps for pair in zip(step.observations, step.states, strict=True)), count))
 
 
 class _Step(NamedTuple):

@@ -1,7 +1,6 @@
 """Chooses the RLModule that is trained, and validates its settings."""
 
 import dataclasses
-import difflib
 import logging
 from typing import Any
 
@@ -12,7 +11,7 @@ from ray.rllib.core.rl_module.apis import ValueFunctionAPI
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.torch import TorchRLModule
 
-from pipeline.config import TrainConfig
+from pipeline.config import TrainConfig, nearest_of
 from pipeline.environments import supported
 from pipeline.environments.errors import NoSuchObject
 from pipeline.environments.make import Environment, import_class
@@ -23,8 +22,6 @@ from serving.policy.spaces import leaves
 # RLlib warns about its own defaults at each start; problems that matter raise an error.
 logging.getLogger("ray").setLevel(logging.ERROR)
 logging.getLogger("ray.rllib").setLevel(logging.CRITICAL)
-
-_DEFAULT = "default"
 
 #: Prefixes of the settings that RLlib's PPO ignores.
 _IGNORED_BY_PPO = ("lstm_use_prev_action", "lstm_use_prev_reward", "fusionnet_")
@@ -37,15 +34,17 @@ def spec(config: TrainConfig, environment: Environment) -> RLModuleSpec:
         UnknownModelSetting: If RLlib does not know a setting of `model_config`, or would ignore it.
         NoSuchObject: If `rl_module` does not name an RLModule for PPO.
     """
-    if config.rl_module != _DEFAULT:
-        return RLModuleSpec(
-            module_class=_custom(config.rl_module), model_config=_common(config) | config.model_settings
-        )
+    settings = {
+        "fcnet_hiddens": config.hidden_units,
+        "fcnet_activation": config.fcnet_activation,
+        "vf_share_layers": config.vf_share_layers,
+        **config.model_settings,
+    }
+    if config.rl_module != "default":
+        return RLModuleSpec(module_class=_custom(config.rl_module), model_config=settings)
     _check_settings(config.model_settings, environment.observation_space)
     module_class = DefaultPPOTorchRLModule if is_plain(environment.observation_space) else AnySpacePPOModule
-    return RLModuleSpec(
-        module_class=module_class, model_config=DefaultModelConfig(**_common(config) | config.model_settings)
-    )
+    return RLModuleSpec(module_class=module_class, model_config=DefaultModelConfig(**settings))
 
 
 def untrained(config: TrainConfig, environment: Environment) -> TorchRLModule:
@@ -64,14 +63,6 @@ def untrained(config: TrainConfig, environment: Environment) -> TorchRLModule:
     return module
 
 
-def _common(config: TrainConfig) -> dict[str, Any]:
-    return {
-        "fcnet_hiddens": config.hidden_units,
-        "fcnet_activation": config.fcnet_activation,
-        "vf_share_layers": config.vf_share_layers,
-    }
-
-
 def _custom(name: str) -> type[TorchRLModule]:
     found = import_class(name)
     if not (isinstance(found, type) and issubclass(found, TorchRLModule) and issubclass(found, ValueFunctionAPI)):
@@ -80,10 +71,10 @@ def _custom(name: str) -> type[TorchRLModule]:
 
 
 def _check_settings(settings: dict[str, Any], space: Space[Any]) -> None:
-    known = {each.name for each in dataclasses.fields(DefaultModelConfig)}
+    known = sorted(each.name for each in dataclasses.fields(DefaultModelConfig))
     for name in settings:
         if name not in known:
-            nearest = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.0)[0]
+            nearest = nearest_of(name, known)
             raise UnknownModelSetting(name, f"is not a model setting of RLlib; the nearest is '{nearest}'.")
         reason = _why_ignored(name, settings, space)
         if reason is not None:

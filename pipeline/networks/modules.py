@@ -32,7 +32,7 @@ _logger = logging.getLogger(__name__)
 _MIN_IMAGE_SIZE = 8
 _MAX_CHANNELS = 16
 
-#: The largest number of consecutive integers that float32 represents exactly.
+#: The number of consecutive integers from 0 that float32 represents exactly.
 _EXACT_IN_FLOAT32 = 2**24
 
 _MAX_MAP_SIZE = 8
@@ -72,8 +72,9 @@ class Preprocessor(torch.nn.Module):
     def __init__(self, space: Space[Any]) -> None:
         super().__init__()
         self._space = space
-        self._order = vectors_first(space)
-        self._leaves = torch.nn.ModuleList([_leaf_preprocessor(leaf.space) for leaf in leaves(space)])
+        found = [leaf.space for leaf in leaves(space)]
+        self._order = sorted(range(len(found)), key=lambda index: is_image(found[index]))  # images last
+        self._leaves = torch.nn.ModuleList(map(_leaf_preprocessor, found))
 
     def forward(self, observations: Any) -> torch.Tensor:
         """Convert nested tensors `[..., *leaf.shape]` to one of shape `[..., size]`."""
@@ -81,12 +82,7 @@ class Preprocessor(torch.nn.Module):
         return torch.cat([self._leaves[index](flat[index]) for index in self._order], dim=-1)
 
 
-def vectors_first(space: Space[Any]) -> list[int]:
-    """Return the indices of the leaves in the order of the vector: images last."""
-    return sorted(range(len(leaves(space))), key=lambda index: is_image(leaves(space)[index].space))
-
-
-def vector_size(space: LeafSpace) -> int:
+def _vector_size(space: LeafSpace) -> int:
     """Return the number of elements of the vector that a leaf takes."""
     if isinstance(space, spaces.Discrete):
         return int(space.n)
@@ -181,7 +177,7 @@ class _Vector(spaces.Box):
     def __init__(self, observation_space: Space[Any]) -> None:
         found = [leaf.space for leaf in leaves(observation_space)]
         self.images = [_image_shape(leaf) for leaf in found if is_image(leaf)]
-        super().__init__(-np.inf, np.inf, (sum(map(vector_size, found)),), np.float32)
+        super().__init__(-np.inf, np.inf, (sum(map(_vector_size, found)),), np.float32)
 
 
 @dataclass
@@ -193,7 +189,7 @@ class ConvolvingEncoderConfig(ModelConfig):  # type: ignore[misc]  # as above
 
     @property
     def output_dims(self) -> tuple[int]:
-        """The output shape of the dense layers after the convolutions."""
+        """The output shape of the dense layers, which follow the convolutions."""
         return (self.model_config["fcnet_hiddens"][-1],)
 
     def build(self, framework: str = "torch") -> "ConvolvingEncoder":
@@ -217,8 +213,7 @@ class ConvolvingEncoder(TorchModel, Encoder):  # type: ignore[misc]  # as above
         self._dense = PPOCatalog._get_encoder_config(dense, config.model_config | {"use_lstm": False}).build("torch")  # noqa: SLF001  # RLlib documents it for overriding
 
     def _forward(self, inputs: dict[str, Any], **_: Any) -> dict[str, Any]:
-        outputs: dict[str, Any] = self._dense({Columns.OBS: self._joined(inputs[Columns.OBS])})
-        return {ENCODER_OUT: outputs[ENCODER_OUT]}
+        return {ENCODER_OUT: self._dense({Columns.OBS: self._joined(inputs[Columns.OBS])})[ENCODER_OUT]}
 
     def _joined(self, vectors: torch.Tensor) -> torch.Tensor:
         plain, *flat = torch.split(vectors, self._sizes, dim=-1)
@@ -248,7 +243,7 @@ def _filters(shape: Sequence[int]) -> list[list[int]]:
 
 
 class AnySpacePPOModule(DefaultPPOTorchRLModule):  # type: ignore[misc]  # as above
-    """RLlib's default module for PPO with a preprocessor in front."""
+    """RLlib's default module for PPO, with a preprocessor of the observations."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs | {"catalog_class": AnySpaceCatalog})
@@ -258,19 +253,15 @@ class AnySpacePPOModule(DefaultPPOTorchRLModule):  # type: ignore[misc]  # as ab
         super().setup()
         self.preprocessor = Preprocessor(self.observation_space)
 
-    def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        outputs: dict[str, Any] = super()._forward(self._preprocessed(batch), **kwargs)
-        return outputs
+    def _forward(self, batch: dict[str, Any], **kwargs: Any) -> Any:
+        return super()._forward(self._preprocessed(batch), **kwargs)
 
-    def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        outputs: dict[str, Any] = super()._forward_train(self._preprocessed(batch), **kwargs)
-        return outputs
+    def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> Any:
+        return super()._forward_train(self._preprocessed(batch), **kwargs)
 
-    def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> torch.Tensor:
-        """Return the value estimates of a batch."""
-        preprocessed = batch if embeddings is not None else self._preprocessed(batch)
-        values: torch.Tensor = super().compute_values(preprocessed, embeddings)
-        return values
+    def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Any:
+        """Return the value estimates, a tensor with the leading dimensions of the batch."""
+        return super().compute_values(batch if embeddings is not None else self._preprocessed(batch), embeddings)
 
     def _preprocessed(self, batch: dict[str, Any]) -> dict[str, Any]:
         return {**batch, Columns.OBS: self.preprocessor(batch[Columns.OBS])}

@@ -10,16 +10,10 @@ from pipeline.export.observation_filter import FrozenFilter
 #: The networks of all policies; also the name of the component that `restore_from_path` restores.
 MODULES = "learner_group/learner/rl_module"
 
-#: The network of the one policy that this package trains.
-_MODULE = f"{MODULES}/default_policy"
-
-#: Connectors are in the first directory, or at the top level if no environment runner was local.
-_CONNECTOR_DIRECTORIES = ("env_runner", ".")
-
 
 def load_module(checkpoint: Path) -> TorchRLModule:
     """Return the network of the policy, with its weights."""
-    return TorchRLModule.from_checkpoint(checkpoint / _MODULE)
+    return TorchRLModule.from_checkpoint(checkpoint / MODULES / "default_policy")
 
 
 def load_filter(checkpoint: Path) -> FrozenFilter | None:
@@ -30,5 +24,5 @@ def load_filter(checkpoint: Path) -> FrozenFilter | None:
 
 def connectors(checkpoint: Path) -> Path:
     """Return the directory of the connectors `env_to_module_connector` and `module_to_env_connector`."""
-    candidates = [checkpoint / name for name in _CONNECTOR_DIRECTORIES]
-    return next(each for each in candidates if (each / "env_to_module_connector").is_dir())
+    # RLlib writes them to the top level if no environment runner was local.
+    return next(each for each in (checkpoint / "env_runner", checkpoint) if (each / "env_to_module_connector").is_dir())

@@ -6,6 +6,7 @@ When a part is missing in another version, training logs a warning and uses the 
 import contextlib
 import logging
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import Any
 
 import ray
@@ -45,59 +46,46 @@ def supports_custom_sampling() -> bool:
 class CustomSamplingRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib has no types
     """RLlib's environment runner with a replaceable sampling loop; subclasses implement `sample_steps`."""
 
-    def sample_steps(
-        self, num_steps: int, *, explore: bool, force_reset: bool
-    ) -> tuple[list[SingleAgentEpisode], list[SingleAgentEpisode], int]:
-        """Return the episodes that ended, the parts of unfinished ones, and the number of environment steps."""
+    #: The seed of this runner's environments, or None.
+    seed = property(attrgetter("_seed"))
+    #: The sequence number of the weights that the learner sent last.
+    weights_number = property(attrgetter("_weights_seq_no"))
+
+    def sample_steps(self, num_steps: int, *, explore: bool, force_reset: bool) -> list[SingleAgentEpisode]:
+        """Return episodes of at least `num_steps` steps: those that ended, in the order of their ends, then parts."""
         raise NotImplementedError
-
-    @property
-    def seed(self) -> int | None:
-        """The seed of this runner's environments."""
-        seed: int | None = self._seed
-        return seed
-
-    @property
-    def weights_number(self) -> int:
-        """The sequence number of the weights that the learner sent last."""
-        number: int = self._weights_seq_no
-        return number
 
     def _sample(
         self, *, num_timesteps: int | None = None, explore: bool, force_reset: bool = False, **more: Any
     ) -> list[SingleAgentEpisode]:
-        """Sample with `sample_steps`; recurrent policies and whole episodes are sampled by RLlib's own loop."""
+        """Sample with `sample_steps`; RLlib's own loop samples whole episodes and for recurrent policies."""
         if num_timesteps is None or self.module.is_stateful():
-            episodes: list[SingleAgentEpisode] = super()._sample(
-                num_timesteps=num_timesteps, explore=explore, force_reset=force_reset, **more
-            )
-            return episodes
+            return list(super()._sample(num_timesteps=num_timesteps, explore=explore, force_reset=force_reset, **more))
         if force_reset:
             self._ongoing_episodes_for_metrics.clear()
-        done, ongoing, steps = self.sample_steps(num_timesteps, explore=explore, force_reset=force_reset)
+        sampled = self.sample_steps(num_timesteps, explore=explore, force_reset=force_reset)
+        done = [episode for episode in sampled if episode.is_done]
         for episode in done:
             self._make_on_episode_callback("on_episode_end", 0, [episode])
         self._done_episodes_for_metrics.extend(done)
-        for episode in ongoing:
+        for episode in sampled[len(done) :]:
             self._ongoing_episodes_for_metrics[episode.id_].append(episode)
-        self._increase_sampled_metrics(steps, len(done))
-        return done + ongoing
+        self._increase_sampled_metrics(sum(map(len, sampled)), len(done))
+        return sampled
 
 
 @contextlib.contextmanager
 def without_ray() -> Iterator[None]:
-    """Let RLlib train in this process without a Ray, which takes seconds of two cores to start.
+    """Let RLlib train in this process without Ray, whose start keeps two cores busy for seconds.
 
     RLlib stores configuration and weights with `ray.put` for remote environment runners even if there are none. Within
-    the block, `ray.put` returns its argument.
+    the block, `ray.put` returns its argument. If RLlib no longer calls `ray.put`, the block starts a Ray instead.
     """
     if "put" not in _names_in(EnvRunnerGroup.__init__):
         _logger.warning("RLlib %s does not store weights with ray.put: training starts a Ray.", ray.__version__)
-        ray.init(address="local", include_dashboard=False, num_cpus=0, logging_level=logging.ERROR, log_to_driver=False)
-        try:
+        settings = {"include_dashboard": False, "num_cpus": 0, "logging_level": logging.ERROR, "log_to_driver": False}
+        with ray.init(address="local", **settings):
             yield
-        finally:
-            ray.shutdown()
         return
     put, ray.put = ray.put, lambda value: value
     try:
@@ -108,5 +96,4 @@ def without_ray() -> Iterator[None]:
 
 def _names_in(function: Any) -> tuple[str, ...]:
     """Return the names of the attributes and globals that a Python function uses."""
-    names: tuple[str, ...] = function.__code__.co_names
-    return names
+    return tuple(function.__code__.co_names)

@@ -3,9 +3,7 @@
 RLlib's runner works per environment and step in Python, which takes longer than the networks of most policies.
 """
 
-import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,14 +34,6 @@ def log_return(*, episode: Any, prev_episode_chunks: Any = None, metrics_logger:
 def mean_std_filter(*_: Any) -> MeanStdFilter:
     """Return RLlib's observation filter; RLlib calls this as `env_to_module_connector`."""
     return MeanStdFilter()
-
-
-@dataclass
-class _Episode:
-    """The current episode of one environment: its id and the number of its steps so far."""
-
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)
-    steps: int = 0
 
 
 class _Steps(NamedTuple):
@@ -81,23 +71,22 @@ class ArrayEnvRunner(CustomSamplingRunner):
         self.module.eval()
         self._module_device = next(self.module.parameters()).device
 
-    def sample_steps(
-        self, num_steps: int, *, explore: bool, force_reset: bool
-    ) -> tuple[list[SingleAgentEpisode], list[SingleAgentEpisode], int]:
-        """Return the episodes that ended, the parts of unfinished ones, and the number of environment steps."""
+    def sample_steps(self, num_steps: int, *, explore: bool, force_reset: bool) -> list[SingleAgentEpisode]:
+        """Return episodes of at least `num_steps` steps: those that ended, in the order of their ends, then parts."""
         if force_reset or self._observations is None:
             self._reset()
         first, steps, sampled = self._observations, [], 0
         while sampled < num_steps:
             steps.append(self._step(self.num_env_steps_sampled_lifetime + sampled, explore=explore))
             sampled += int(np.count_nonzero(~steps[-1].is_reset))
-        return *self._cut(first, steps), sampled
+        return self._cut(first, steps)
 
     def _reset(self) -> None:
         seed = self.seed if self._observations is None else None
         self._observations, _ = self.env.reset(seed=seed)
         self._is_done = np.zeros(self.num_envs, np.bool_)
-        self._current = [_Episode() for _ in range(self.num_envs)]
+        # The current episode of each environment, with its id and length, but without its steps so far.
+        self._current = [SingleAgentEpisode() for _ in range(self.num_envs)]
 
     def _step(self, env_steps: int, *, explore: bool) -> _Steps:
         observations = tree.map_structure(np.ascontiguousarray, self._observations)
@@ -108,32 +97,25 @@ class ArrayEnvRunner(CustomSamplingRunner):
         outputs = convert_to_numpy(outputs)
         actions, was_done = outputs.pop(Columns.ACTIONS), self._is_done
         outputs[WEIGHTS_SEQ_NO] = np.full(self.num_envs, self.weights_number)
-        self._observations, rewards, terminated, truncated, _ = self.env.step(self._for_environment(actions))
+        space = get_base_struct_from_space(self.env.single_action_space)
+        step_actions = (unsquash_action if self.config.normalize_actions else clip_action)(actions, space)
+        self._observations, rewards, terminated, truncated, _ = self.env.step(step_actions)
         self._is_done = terminated | truncated
         return _Steps(self._observations, actions, rewards, outputs, terminated, truncated, was_done)
 
-    def _for_environment(self, actions: Any) -> Any:
-        space = get_base_struct_from_space(self.env.single_action_space)
-        return (unsquash_action if self.config.normalize_actions else clip_action)(actions, space)
-
-    def _cut(self, first: Any, steps: Sequence[_Steps]) -> tuple[list[SingleAgentEpisode], list[SingleAgentEpisode]]:
-        """Cut steps into episodes: those that ended, in the order of their ends, and the unfinished ones."""
+    def _cut(self, first: Any, steps: Sequence[_Steps]) -> list[SingleAgentEpisode]:
+        """Cut steps into episodes, beginning with the observations `first`."""
         observations = tree.map_structure(_stack, first, *(step.observations for step in steps))
         stacked = tree.map_structure(_stack, *(step._replace(observations=()) for step in steps))
-        done: list[tuple[int, SingleAgentEpisode]] = []
-        ongoing = []
+        episodes = []
         for index in range(self.num_envs):
             for begin, end in _segments(stacked.is_reset[index]):
                 if begin:
-                    self._current[index] = _Episode()
-                if begin == end:
-                    continue
-                episode = self._episode(index, begin, end, observations, stacked)
-                if episode.is_done:
-                    done.append((end, episode))
-                else:
-                    ongoing.append(episode)
-        return [episode for _, episode in sorted(done, key=lambda each: each[0])], ongoing
+                    self._current[index] = SingleAgentEpisode()
+                if begin < end:
+                    episode = self._episode(index, begin, end, observations, stacked)
+                    episodes.append((not episode.is_done, end, episode))
+        return [episode for *_, episode in sorted(episodes, key=lambda each: each[:2])]
 
     def _episode(self, index: int, begin: int, end: int, observations: Any, steps: _Steps) -> SingleAgentEpisode:
         """Return the steps from `begin` to before `end` of an environment, copied so that the stack can be freed."""
@@ -143,7 +125,7 @@ class ArrayEnvRunner(CustomSamplingRunner):
 
         current = self._current[index]
         episode = SingleAgentEpisode(
-            current.id,
+            current.id_,
             observations=cut(observations, end + 1),
             observation_space=self.env.single_observation_space,
             infos=[{}] * (end + 1 - begin),
@@ -153,10 +135,10 @@ class ArrayEnvRunner(CustomSamplingRunner):
             terminated=bool(steps.terminated[index, end - 1]),
             truncated=bool(steps.truncated[index, end - 1]),
             extra_model_outputs={name: cut(arrays) for name, arrays in steps.outputs.items()},
-            t_started=current.steps,
+            t_started=current.t,
             len_lookback_buffer=0,
         )
-        current.steps = episode.t
+        self._current[index] = SingleAgentEpisode(current.id_, t_started=episode.t)
         return episode
 
 
@@ -166,9 +148,6 @@ def _stack(*steps: NDArray[Any]) -> NDArray[Any]:
 
 
 def _segments(is_reset: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
-    """Yield the first step, and the step after the last, of each episode of one environment.
-
-    An episode that begins after the last step is empty.
-    """
+    """Yield the first step of each episode of one environment, and the step after its last; equal ones if it is empty."""
     resets = np.flatnonzero(is_reset)
     return zip([0, *(resets + 1)], [*resets, len(is_reset)], strict=True)

@@ -4,7 +4,7 @@ import importlib.util
 import logging
 import socket
 import threading
-from collections.abc import Iterable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,9 +29,8 @@ class RaySession:
 
     def __init__(self, address: str | None) -> None:
         self._address = address
-        self._started = threading.Event()
+        self._ready: Future[None] = Future()
         self._stopping = threading.Event()
-        self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="ray", daemon=True)
 
     def __enter__(self) -> Self:
@@ -64,10 +63,10 @@ class RaySession:
         """
         if self._thread.ident is None:
             return
-        self._started.wait()
+        error = self._ready.exception()
         regain_sigterm()
-        if self._error is not None:
-            raise self._error
+        if error is not None:
+            raise error
         _check_resources(self._config)
 
     def stop(self) -> None:
@@ -83,17 +82,17 @@ class RaySession:
             ray.init(logging_level=logging.ERROR, log_to_driver=False, **self._arguments())
         except (OSError, RuntimeError, ValueError) as error:
             reason = next(iter(str(error).splitlines()), repr(error))
-            self._error = error if self._address is None else ClusterUnreachable(self._address, reason)
+            self._ready.set_exception(error if self._address is None else ClusterUnreachable(self._address, reason))
         except BaseException as error:  # noqa: BLE001  # `wait_until_ready` raises it in the main thread
-            self._error = error
-        self._started.set()
-        self._stopping.wait()
-        if self._error is None:
+            self._ready.set_exception(error)
+        else:
+            self._ready.set_result(None)
+            self._stopping.wait()
             ray.shutdown()
 
     def _arguments(self) -> dict[str, Any]:
         if self._address is not None:
-            return {"address": self._address, "runtime_env": {"py_modules": _code(_modules(self._config))}}
+            return {"address": self._address, "runtime_env": {"py_modules": _code(self._config)}}
         # Without "local", Ray would join one that runs on this machine. `num_cpus` is the number of worker processes;
         # oversubscription is intended.
         return {"address": "local", "include_dashboard": False, "num_cpus": self._num_cpus}
@@ -106,22 +105,17 @@ def _check_listening(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT_S).close()
 
 
-def _modules(config: TrainConfig) -> list[str]:
-    """Return the modules of the settings that have the form `module:Id` or `module:Class`."""
+def _code(config: TrainConfig) -> list[str]:
+    """Return the files and directories that a cluster needs: these packages, and the modules that settings name."""
+    code = [str(Path(__file__).parents[2] / name) for name in ("pipeline", "serving")]
     names = [config.env_id, *config.wrappers, config.rl_module]
-    return [name.rpartition(":")[0] for name in names if ":" in name]
-
-
-def _code(modules: Iterable[str]) -> list[str]:
-    """Return the files and directories that a cluster needs: these packages, and the user's own modules."""
-    packages = [str(Path(__file__).parents[2] / name) for name in ("pipeline", "serving")]
-    for module in modules:
+    for module in [name.rpartition(":")[0] for name in names if ":" in name]:
         found = importlib.util.find_spec(module.partition(".")[0])
         if found is None or found.origin is None or "site-packages" in found.origin:
             continue  # the cluster installs packages itself
         is_package = found.submodule_search_locations is not None
-        packages.append(str(Path(found.origin).parent if is_package else found.origin))
-    return list(dict.fromkeys(packages))
+        code.append(str(Path(found.origin).parent if is_package else found.origin))
+    return list(dict.fromkeys(code))
 
 
 def _check_resources(config: TrainConfig) -> None:
@@ -129,8 +123,9 @@ def _check_resources(config: TrainConfig) -> None:
     import torch
 
     cluster = ray.cluster_resources()
+    cpus = cluster.get("CPU", 0.0)
     gpus = cluster.get("GPU", 0.0) if config.num_learners else torch.cuda.device_count()
     if config.num_gpus > gpus:
         raise NotEnoughResources("GPU", config.num_gpus, gpus, "num_learners x num_gpus_per_learner")
-    if config.num_cpus > cluster.get("CPU", 0.0):
-        raise NotEnoughResources("CPU", config.num_cpus, cluster.get("CPU", 0.0), "num_env_runners + num_learners")
+    if config.num_cpus > cpus:
+        raise NotEnoughResources("CPU", config.num_cpus, cpus, "num_env_runners + num_learners")

@@ -27,7 +27,7 @@ from pipeline.rllib import checkpoint_layout, compat, env_runner, learner
 from serving.policy.spaces import leaves
 
 #: Episodes in the running mean of training returns, as in stable-baselines3 and the literature.
-RETURN_WINDOW = 100
+_RETURN_WINDOW = 100
 
 #: The settings that RLlib's PPO takes as they are.
 _PPO_SETTINGS = (
@@ -87,20 +87,19 @@ class Trainer:
     """
 
     def __init__(self, config: TrainConfig, environment: Environment) -> None:
-        self._config = algorithm_config(config, environment)
+        self._config = config
         self._environment = environment
         self.is_filtered = config.observation_filter == MEAN_STD
-        self._num_threads = config.torch_num_threads
-        self._returns: deque[float] = deque(maxlen=RETURN_WINDOW)
+        self._returns: deque[float] = deque(maxlen=_RETURN_WINDOW)
         self._env_steps = 0
 
     def __enter__(self) -> Self:
         # In the small networks of most policies, threads wait for each other longer than they compute.
-        torch.set_num_threads(self._num_threads)
+        torch.set_num_threads(self._config.torch_num_threads)
         with contextlib.ExitStack() as stack:
             if not ray.is_initialized():
                 stack.enter_context(compat.without_ray())
-            self._algorithm: PPO = self._config.build_algo()
+            self._algorithm: PPO = algorithm_config(self._config, self._environment).build_algo()
             stack.callback(self._algorithm.stop)
             self._until_exit = stack.pop_all()
         return self
@@ -112,14 +111,11 @@ class Trainer:
     def policy(self) -> ExportablePolicy:
         """The policy with the current weights, which training changes in place."""
         module: TorchRLModule = self._algorithm.get_module()
-        frozen = FrozenFilter(self._filter_state()) if self.is_filtered else None
+        frozen = None
+        if self.is_filtered:
+            state = self._algorithm.env_runner.get_state(components="env_to_module_connector")
+            frozen = FrozenFilter(state["env_to_module_connector"]["MeanStdFilter"])
         return ExportablePolicy(module, self._environment.observation_space, self._environment.action_space, frozen)
-
-    def _filter_state(self) -> dict[Any, Any]:
-        runner = self._algorithm.env_runner
-        pipeline = runner.get_state(components="env_to_module_connector")["env_to_module_connector"]
-        state: dict[Any, Any] = pipeline["MeanStdFilter"]
-        return state
 
     @property
     def returns(self) -> Sequence[float]:
@@ -133,20 +129,13 @@ class Trainer:
             result = self._algorithm.train()
             yield self._iteration(result, time.perf_counter() - begun)
 
-    def save(self, directory: Path) -> Path:
-        """Replace `directory` by an RLlib checkpoint, which includes optimizer and counters, and return it."""
+    def save(self, directory: Path) -> None:
+        """Replace `directory` by an RLlib checkpoint, which includes optimizer and counters."""
         shutil.rmtree(directory, ignore_errors=True)
         self._algorithm.save_to_path(directory)
-        return directory
 
     def restore(self, directory: Path, env_steps: int, returns: Sequence[float]) -> None:
-        """Continue from a checkpoint of the same settings, with its weights, optimizer and counters.
-
-        Args:
-            directory: A checkpoint that `save` wrote.
-            env_steps: Environment steps of training before the checkpoint.
-            returns: The `returns` at the time of the checkpoint.
-        """
+        """Continue from a checkpoint that `save` wrote with the same settings, at its `env_steps` and `returns`."""
         self._algorithm.restore_from_path(directory)
         self._env_steps = env_steps
         self._returns.extend(returns)
@@ -171,6 +160,7 @@ class Trainer:
         env_steps = int(result.get("num_env_steps_sampled_lifetime", self._env_steps))
         sampled, self._env_steps = env_steps - self._env_steps, env_steps
         group = self._algorithm.env_runner_group
+        lost_env_runners = group.num_remote_workers() - group.num_healthy_remote_workers()
         metrics = {
             "train/return_mean_100": return_mean_100,
             "train/rllib_episode_return_mean": runners.get("episode_return_mean", math.nan),
@@ -178,13 +168,8 @@ class Trainer:
             "train/env_steps_per_second": sampled / seconds,
             **{name: learned[key] for key, name in _LEARNER_METRICS.items() if key in learned},
         }
-        return Iteration(
-            env_steps=env_steps,
-            sampled=sampled,
-            lost_env_runners=group.num_remote_workers() - group.num_healthy_remote_workers(),
-            return_mean_100=return_mean_100,
-            metrics={name: float(value) for name, value in metrics.items() if math.isfinite(value)},
-        )
+        finite = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
+        return Iteration(env_steps, sampled, lost_env_runners, return_mean_100, finite)
 
 
 def algorithm_config(config: TrainConfig, environment: Environment) -> PPOConfig:

@@ -13,7 +13,8 @@ SETTINGS = {"train_batch_size_per_learner": 100, "minibatch_size": 100, "num_epo
 def filtered_and_checkpoint(request, cartpole, tmp_path_factory):
     with Trainer(TrainConfig(observation_filter=request.param, **SETTINGS), cartpole) as trainer:
         next(trainer.iterations())
-        yield request.param != "none", trainer, trainer.save(tmp_path_factory.mktemp("checkpoint"))
+        trainer.save(checkpoint := tmp_path_factory.mktemp("checkpoint"))
+        yield request.param != "none", trainer, checkpoint
 
 
 def test_the_network_is_the_trained_one(filtered_and_checkpoint):

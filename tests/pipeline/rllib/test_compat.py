@@ -1,5 +1,6 @@
 """Every private part of Ray and RLlib that training uses exists, and training works when one is missing."""
 
+import contextlib
 import logging
 from types import SimpleNamespace
 
@@ -86,9 +87,15 @@ def test_a_removed_member_is_noticed(monkeypatch):
 def test_training_starts_a_ray_when_rllib_does_not_store_weights_with_ray_put(monkeypatch, caplog):
     """Ray itself starts in seconds; what it is started with is what matters here."""
     calls = []
+
+    @contextlib.contextmanager
+    def init(address, **_):
+        calls.append(address)
+        yield
+        calls.append("shutdown")
+
     monkeypatch.setattr(compat, "EnvRunnerGroup", SimpleNamespace(__init__=lambda: None))
-    monkeypatch.setattr(ray, "init", lambda **arguments: calls.append(arguments["address"]))
-    monkeypatch.setattr(ray, "shutdown", lambda: calls.append("shutdown"))
+    monkeypatch.setattr(ray, "init", init)
     put = ray.put
     with caplog.at_level(logging.WARNING), compat.without_ray():
         assert ray.put is put

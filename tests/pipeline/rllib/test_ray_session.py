@@ -6,14 +6,14 @@ import pytest
 
 from pipeline.config import TrainConfig
 from pipeline.rllib.errors import ClusterUnreachable
-from pipeline.rllib.ray_session import RaySession, _code, _modules
+from pipeline.rllib.ray_session import RaySession, _code
 from tests.workshop import free_port
 
 PACKAGES = ["pipeline", "serving"]
 
 
 def code(**settings):
-    return _code(_modules(TrainConfig(**settings)))
+    return _code(TrainConfig(**settings))
 
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "shimmy:GymV26Environment-v0", "nowhere:Corridor-v0"])
