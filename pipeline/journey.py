@@ -118,10 +118,10 @@ def _stages(mlflow_url: str) -> dict[int, str]:
 
 
 def _mlflow_server(port: int) -> contextlib.AbstractContextManager["subprocess.Popen[bytes]"]:
-    command = [sys.executable, "-m", "mlflow", "server", "--host", _LOOPBACK, "--port", str(port), "--workers", "1"]
+    command = _python("mlflow", "server", "--host", _LOOPBACK, "--port", str(port), "--workers", "1")
     store = ["--backend-store-uri", "sqlite:///mlflow.db", "--artifacts-destination", "./mlartifacts"]
     # The job executor consists of eight processes, which nothing here uses.
-    return _background([*command, *store], log=_MLFLOW_LOG, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
+    return _background(command + store, log=_MLFLOW_LOG, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
 
 
 @contextlib.contextmanager

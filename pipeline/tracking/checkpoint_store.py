@@ -23,12 +23,9 @@ _KEPT = 2
 
 
 def pack(directory: Path, archive: Path, env_steps: int) -> None:
-    """Write the content of a directory into an archive, which replaces an earlier one.
+    """Write a checkpoint's directory, and the environment steps at which it was made, into an archive file.
 
-    Args:
-        directory: The checkpoint.
-        archive: The file to write.
-        env_steps: Environment steps at which the checkpoint was made; stored in the archive.
+    The archive replaces an earlier one at once.
     """
     unfinished = archive.with_suffix(".unfinished")
     with tarfile.open(unfinished, "w", format=tarfile.PAX_FORMAT, pax_headers={_ENV_STEPS: str(env_steps)}) as tar:
@@ -38,12 +35,7 @@ def pack(directory: Path, archive: Path, env_steps: int) -> None:
 
 
 def upload(run_id: str, archive: Path) -> None:
-    """Upload an archive and then its manifest, and delete the older checkpoints of the run.
-
-    Args:
-        run_id: The MLflow run.
-        archive: Written by `pack`, which may replace it meanwhile.
-    """
+    """Upload an archive that `pack` wrote, and then its manifest, and delete the older checkpoints of the run."""
     client = mlflow.MlflowClient()
     with tempfile.TemporaryDirectory(dir=archive.parent) as directory:
         snapshot = Path(directory, "archive")
@@ -60,14 +52,7 @@ def upload(run_id: str, archive: Path) -> None:
 
 
 def download_newest(run_id: str, directory: Path) -> int:
-    """Download and unpack the newest complete checkpoint of a run.
-
-    Args:
-        run_id: The MLflow run.
-        directory: Receives the content.
-
-    Returns:
-        The environment steps at which the checkpoint was made.
+    """Unpack the newest complete checkpoint of a run into a directory, and return its environment steps.
 
     Raises:
         NoCheckpoint: If the run has none.

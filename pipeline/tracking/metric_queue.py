@@ -105,11 +105,7 @@ class MetricQueue:
             self._changed.notify_all()
 
     def upload(self, key: str, send: Callable[[], object]) -> None:
-        """Enqueue an upload, which replaces a waiting one of the same key.
-
-        Args:
-            key: What is uploaded.
-            send: Uploads it; called again after an outage.
+        """Enqueue an upload, which replaces a waiting one of the same key; `send` is called again after an outage.
 
         Raises:
             Exception: As `log_metrics`.
@@ -200,11 +196,7 @@ class MetricQueue:
 
 
 def retry_through_outages(send: Callable[[], object], notify: Notify) -> None:
-    """Call a function until it succeeds, waiting while the tracking server is unreachable.
-
-    Args:
-        send: Sends something to MLflow; it may be repeated.
-        notify: Shows when the tracking server becomes unreachable and reachable again.
+    """Call a function that sends something to MLflow until it succeeds, waiting while the server is unreachable.
 
     Raises:
         Exception: What `send` raises twice although the server is reachable.

@@ -23,8 +23,8 @@ from serving.registry.tracking import bounded_retries
 LEARNING_CURVE = "figures/learning_curve.png"
 DISTRIBUTION = "figures/evaluation_returns.png"
 RECORDING = "episode.gif"
-_CONFIG_FILE = "config.yaml"
-_SEARCH_FILE = "search.yaml"
+CONFIG_FILE = "config.yaml"
+SEARCH_FILE = "search.yaml"
 BEST_FILE = "best.yaml"
 
 _ORIGIN_TAG = "from"
@@ -82,35 +82,12 @@ def log_params(run_id: str, params: Mapping[str, Any]) -> None:
     mlflow.log_params({name: value for name, value in params.items() if name not in logged})
 
 
-def log_config(config: Mapping[str, Any]) -> None:
-    """Log the resolved configuration as `config.yaml`."""
-    mlflow.log_dict(dict(config), _CONFIG_FILE)
-
-
-def load_config(run_id: str) -> dict[str, Any]:
-    """Return the configuration of an unfinished training run.
+def load(run_id: str, file: str) -> dict[str, Any]:
+    """Return the content of `CONFIG_FILE` or `SEARCH_FILE` of an unfinished run.
 
     Raises:
-        NotResumable: If the run does not exist, finished, or was not a training run.
+        NotResumable: If the run does not exist, finished, or has no such file.
     """
-    return _load(run_id, _CONFIG_FILE, "training run")
-
-
-def log_search(search: Mapping[str, Any]) -> None:
-    """Log the search space and the number of trials as `search.yaml`."""
-    mlflow.log_dict(dict(search), _SEARCH_FILE)
-
-
-def load_search(run_id: str) -> dict[str, Any]:
-    """Return the search space and the number of trials of an unfinished search.
-
-    Raises:
-        NotResumable: If the run does not exist, finished, or was not a search.
-    """
-    return _load(run_id, _SEARCH_FILE, "search")
-
-
-def _load(run_id: str, file: str, kind: str) -> dict[str, Any]:
     try:
         run = mlflow.get_run(run_id)
     except MlflowException as error:
@@ -120,6 +97,7 @@ def _load(run_id: str, file: str, kind: str) -> dict[str, Any]:
     try:
         content: dict[str, Any] = yaml.safe_load(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{file}"))
     except (MlflowException, OSError) as error:
+        kind = "training run" if file == CONFIG_FILE else "search"
         raise NotResumable(run_id, f"it has no {file}, so it was not a {kind}.") from error
     return content
 
@@ -132,7 +110,7 @@ def start_child(parent_id: str, name: str, params: Mapping[str, Any], tags: Mapp
         experiment_id, tags={MLFLOW_PARENT_RUN_ID: parent_id, **tags}, run_name=name
     ).info.run_id
     client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
-    client.log_dict(run_id, dict(params), _CONFIG_FILE)
+    client.log_dict(run_id, dict(params), CONFIG_FILE)
     return run_id
 
 
@@ -141,8 +119,7 @@ def children(parent_id: str) -> list[Run]:
     client = mlflow.MlflowClient()
     experiment_id = client.get_run(parent_id).info.experiment_id
     condition = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent_id}'"
-    found: list[Run] = client.search_runs([experiment_id], condition, max_results=50_000, order_by=["start_time ASC"])
-    return found
+    return list(client.search_runs([experiment_id], condition, max_results=50_000, order_by=["start_time ASC"]))
 
 
 def log_origin(run_id: str, model_uri: str, model_id: str | None) -> None:

@@ -22,8 +22,8 @@ from pipeline.training.workspace import Workspace
 #: Seconds between uploads of the learning curve while training.
 _FIGURE_INTERVAL_S = 30.0
 
-#: Seconds that an interrupted run waits for the upload of its last checkpoint.
-_LAST_UPLOAD_S = 60.0
+#: Seconds that an interrupted run or trial waits for the upload of its last checkpoint.
+LAST_UPLOAD_S = 60.0
 
 
 class Log(Protocol):
@@ -132,7 +132,7 @@ class Loop:
         self._save_checkpoint()
         self._upload_curve()
         self.progress.stage(f"{signal_name}: uploading the checkpoint of {self._state.env_steps:,} steps")
-        if not self.log.flush(_LAST_UPLOAD_S):
+        if not self.log.flush(LAST_UPLOAD_S):
             self.progress.note("The checkpoint was not uploaded; resuming continues from an earlier one, if any")
         self.progress.note(f"To resume: python -m pipeline train --resume {self.log.run_id}")
 

@@ -68,10 +68,6 @@ class TrainingProgress:
 
     def evaluated(self, env_steps: int, result: "Evaluation") -> None:
         """Print the result of a greedy evaluation."""
-        left = f"at most {self._seconds_left(env_steps):.0f} s left"
-        self.note(f"{env_steps:>9,} steps, {self._status} {left}; greedy return {result}")
-
-    def _seconds_left(self, env_steps: int) -> float:
-        seconds = time.monotonic() - self._training_begun
-        done = env_steps - self._done_before
-        return max(0.0, seconds * (self._max_env_steps - env_steps) / done)
+        speed = (env_steps - self._done_before) / (time.monotonic() - self._training_begun)
+        left_s = max(0.0, (self._max_env_steps - env_steps) / speed)
+        self.note(f"{env_steps:>9,} steps, {self._status} at most {left_s:.0f} s left; greedy return {result}")

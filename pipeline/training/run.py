@@ -37,12 +37,8 @@ def train(
 ) -> Trained:
     """Train, evaluate and register a policy in one MLflow run.
 
-    Args:
-        config: The settings.
-        progress: Shows the progress.
-        ray: The Ray session, which has begun to start.
-        worker: The worker process, which is starting.
-        model_uri: A registered policy whose weights training starts with.
+    The caller has started Ray and the worker process. `model_uri` is that of a registered policy whose weights training
+    starts with.
 
     Raises:
         EnvironmentNotFound, UnsupportedSpace: If the environment cannot be trained on.
@@ -56,7 +52,7 @@ def train(
     environment = environments.describe(config.env_id, config.environment_kwargs, config.wrappers)
     with tracking.run("train") as run_id, Workspace.temporary() as workspace:
         tracking.log_params(run_id, config.as_params())
-        tracking.log_config(config.as_params())
+        mlflow.log_dict(config.as_params(), tracking.CONFIG_FILE)
         mlflow.set_tags(provenance.tags(environment))
         initial = None
         if model_uri is not None:
@@ -66,20 +62,14 @@ def train(
 
 
 def resume(run_id: str, progress: TrainingProgress, ray: RaySession, worker: WorkerProcess) -> Trained:
-    """Resume an unfinished run from its newest checkpoint.
-
-    Args:
-        run_id: The id of the MLflow run.
-        progress: Shows the progress.
-        ray: Started here, with the settings of the run.
-        worker: Started here, with the settings of the run.
+    """Start Ray and the worker process with the settings of an unfinished run, and resume its newest checkpoint.
 
     Raises:
         NotResumable, NoCheckpoint: If the run cannot be resumed.
         Exception: As `train`.
     """
     check_tracking_server()
-    config = TrainConfig.of(tracking.load_config(run_id))
+    config = TrainConfig.of(tracking.load(run_id, tracking.CONFIG_FILE))
     ray.start(config)
     worker.start(config)
     environment = environments.describe(config.env_id, config.environment_kwargs, config.wrappers)
@@ -102,7 +92,7 @@ class _Run:
     def start(self, initial: InitialPolicy | None) -> Trained:
         self.progress.stage(f"MLflow run {self.run_id}; trying the export")
         preflight.check(self.config)
-        return self._train_and_register(self.worker.submit(preflight.attempt, self.config), initial)
+        return self._train_and_register(self.worker.submit(preflight.export, self.config), initial)
 
     def resume(self) -> Trained:
         self.progress.stage(f"MLflow run {self.run_id}; resuming")

@@ -47,12 +47,7 @@ class InitialPolicy:
 
 
 def download(model_uri: str, environment: Environment, directory: Path) -> InitialPolicy:
-    """Resolve a registered policy and download its checkpoint.
-
-    Args:
-        model_uri: `models:/NAME/VERSION`; a stage, an alias and `latest` work too.
-        environment: The environment to train on.
-        directory: Receives the checkpoint.
+    """Resolve the URI of a registered policy, and download its checkpoint into a directory.
 
     Raises:
         ServingError: If the version cannot be resolved, fetched or verified.

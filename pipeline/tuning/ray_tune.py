@@ -13,22 +13,13 @@ from pipeline.config import TrainConfig
 from pipeline.tuning.trial import ENV_STEPS, GREEDY_RETURN, REPORT, PolicyTrial, TrialPlan, TrialReport
 from pipeline.tuning.trial_runs import TrialRuns
 
-#: The best third of the trials that reach a rung continues; the first rung is at a ninth of the budget.
-_REDUCTION_FACTOR = 3
-_FIRST_RUNG = 1 / 9
-
 
 def run(
     plans: Sequence[TrialPlan], directory: Path, max_concurrent: int, runs: TrialRuns, should_stop: Callable[[], bool]
 ) -> None:
-    """Run trials concurrently until all have ended or `should_stop` returns true.
+    """Run trials concurrently until all have ended or `should_stop`, called several times a second, returns true.
 
-    Args:
-        plans: The trials; they share budget and evaluation interval.
-        directory: The directory for Tune's own files.
-        max_concurrent: The largest number of trials that run at once.
-        runs: Receives the events of the trials.
-        should_stop: Called several times a second.
+    The trials share their budget and evaluation interval. Tune writes its own files into the directory.
     """
     os.environ |= {
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # MLflow has all metrics
@@ -66,14 +57,15 @@ def _resources(config: TrainConfig) -> tune.PlacementGroupFactory:
 
 
 def _scheduler(config: TrainConfig) -> ASHAScheduler:
-    first = max(config.evaluation_interval, int(config.max_env_steps * _FIRST_RUNG))
+    """Return a scheduler that continues the best third at each rung; the first rung is a ninth of the budget."""
+    first = max(config.evaluation_interval, config.max_env_steps // 9)
     return ASHAScheduler(
         time_attr=ENV_STEPS,
         metric=GREEDY_RETURN,
         mode="max",
         max_t=config.max_env_steps,
         grace_period=min(first, config.max_env_steps),
-        reduction_factor=_REDUCTION_FACTOR,
+        reduction_factor=3,
     )
 
 

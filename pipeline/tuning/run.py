@@ -68,14 +68,7 @@ class Tuned:
 
 
 def tune(space: SearchSpace, num_trials: int, limits: SearchLimits, progress: TuningTable, ray: RaySession) -> Tuned:
-    """Run the trials of a search, and register the policy of the best one.
-
-    Args:
-        space: The search space.
-        num_trials: The number of trials.
-        limits: The resources to use.
-        progress: Shows the progress.
-        ray: Started here.
+    """Start Ray, run the trials of a search, and register the policy of the best one.
 
     Raises:
         NothingFound: If no trial was evaluated.
@@ -87,7 +80,7 @@ def tune(space: SearchSpace, num_trials: int, limits: SearchLimits, progress: Tu
     check_tracking_server()
     environment = _environment(space)
     with tracking.run("tune") as run_id, Workspace.temporary() as workspace:
-        tracking.log_search({**space.as_content(), _NUM_TRIALS: num_trials})
+        mlflow.log_dict({**space.as_content(), _NUM_TRIALS: num_trials}, tracking.SEARCH_FILE)
         params = space.config(1).as_params()
         shared = {name: value for name, value in params.items() if name not in space.search}
         tracking.log_params(run_id, {**shared, _NUM_TRIALS: num_trials})
@@ -98,18 +91,12 @@ def tune(space: SearchSpace, num_trials: int, limits: SearchLimits, progress: Tu
 def resume(run_id: str, limits: SearchLimits, progress: TuningTable, ray: RaySession) -> Tuned:
     """Resume an unfinished search: ended trials stay, the others continue from their newest checkpoints.
 
-    Args:
-        run_id: The id of the parent run.
-        limits: The resources to use.
-        progress: Shows the progress.
-        ray: Started here.
-
     Raises:
         NotResumable: If the run cannot be resumed.
         Exception: As `tune`.
     """
     check_tracking_server()
-    content = tracking.load_search(run_id)
+    content = tracking.load(run_id, tracking.SEARCH_FILE)
     num_trials = int(content.pop(_NUM_TRIALS))
     space = SearchSpace.of(content)
     environment = _environment(space)
@@ -158,7 +145,7 @@ class _TuningRun:
         self.progress.note(f"MLflow run {self.run_id}; starting Ray and trying the export")
         config = self.space.config(1)
         self.ray.start(config, min(self._concurrency, num_trials))
-        preflight.attempt(config)
+        preflight.export(config)
         self.ray.wait_until_ready()
 
     def _run_trials(self, statuses: Sequence[TrialStatus], waiting: Sequence[TrialStatus]) -> None:

@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol, Self
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 
@@ -13,18 +13,6 @@ from pipeline.tuning.errors import NotSearchable
 
 #: Draws after which a search space counts as invalid.
 _ATTEMPTS = 100
-
-_EXPECTED = "a list of values, or {from: LOW, to: HIGH}, with scale: log if wanted"
-
-
-class _Domain(Protocol):
-    """The values that one setting may take."""
-
-    def draw(self, rng: np.random.Generator) -> Any:
-        """Return a random value."""
-
-    def ends(self) -> list[Any]:
-        """Return the values that decide whether all are valid."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +26,7 @@ class Choice:
         return self.values[rng.integers(len(self.values))]
 
     def ends(self) -> list[Any]:
-        """Return all values."""
+        """Return the values that decide whether the domain is valid: all."""
         return list(self.values)
 
 
@@ -61,7 +49,7 @@ class Range:
         return min(max(float(f"{number:.3g}"), self.low), self.high)
 
     def ends(self) -> list[Any]:
-        """Return the bounds."""
+        """Return the values that decide whether the domain is valid: the bounds."""
         return [self.low, self.high]
 
 
@@ -77,15 +65,11 @@ class SearchSpace:
     """
 
     settings: Mapping[str, Any]
-    search: Mapping[str, _Domain]
+    search: Mapping[str, Choice | Range]
 
     @classmethod
     def of(cls, content: Mapping[str, Any], shared: Mapping[str, Any] | None = None) -> Self:
-        """Return the search space that a file describes.
-
-        Args:
-            content: The content of the file.
-            shared: Settings of all trials that override the file's.
+        """Return the search space that the content of a file describes; `shared` settings override the file's.
 
         Raises:
             UnknownSetting: On an unknown name; the error names the nearest known one.
@@ -146,7 +130,7 @@ class SearchSpace:
 
 def changed(config: TrainConfig) -> dict[str, Any]:
     """Return the settings that differ from the defaults, as `train --config` reads them."""
-    return {name: value for name, value in asdict(config).items() if value != getattr(TrainConfig, name)}
+    return {name: value for name, value in config.as_params().items() if value != getattr(TrainConfig, name)}
 
 
 def _mapping(part: str, content: Any) -> Mapping[str, Any]:
@@ -155,16 +139,14 @@ def _mapping(part: str, content: Any) -> Mapping[str, Any]:
     return content
 
 
-def _domain(name: str, value: Any) -> _Domain:
+def _domain(name: str, value: Any) -> Choice | Range:
     if not setting(name).metadata["searchable"]:
         raise NotSearchable(name)
     if isinstance(value, list) and value:
-        domain: _Domain = Choice(tuple(convert(name, each) for each in value))
-    elif isinstance(value, Mapping) and {"from", "to"} <= set(value) <= {"from", "to", "scale"}:
-        domain = _range(name, value)
-    else:
-        raise InvalidConfig(name, value, _EXPECTED)
-    return domain
+        return Choice(tuple(convert(name, each) for each in value))
+    if isinstance(value, Mapping) and {"from", "to"} <= set(value) <= {"from", "to", "scale"}:
+        return _range(name, value)
+    raise InvalidConfig(name, value, "a list of values, or {from: LOW, to: HIGH}, with scale: log if wanted")
 
 
 def _range(name: str, value: Mapping[str, Any]) -> Range:

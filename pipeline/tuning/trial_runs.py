@@ -9,6 +9,7 @@ import mlflow
 from pipeline.tracking import checkpoint_store
 from pipeline.tracking import run as tracking
 from pipeline.tracking.metric_queue import MetricQueue, retry_through_outages
+from pipeline.training.loop import LAST_UPLOAD_S
 from pipeline.tuning.progress import TuningTable
 from pipeline.tuning.trial import TrialPlan, TrialReport
 from pipeline.tuning.trial_status import TrialState, TrialStatus
@@ -18,12 +19,9 @@ SETTINGS_TAG = "trial.settings"
 STATUS_TAG = "trial.standing"
 _ERROR_TAG = "trial.error"
 
-#: Seconds that an interrupted search waits for the upload of each trial's last checkpoint.
-_LAST_UPLOAD_S = 60.0
-
 
 class TrialRuns:
-    """Listens to trials and writes their reports into their runs, one request per report.
+    """Receives the events of trials and writes their reports into their runs, one request per report.
 
     Args:
         run_id: The id of the parent run.
@@ -93,7 +91,7 @@ class TrialRuns:
         status, queue = self._statuses[number], self._queues.pop(number)
         status.state = state
         queue.upload("end", functools.partial(_end_run, status))
-        if not queue.flush(_LAST_UPLOAD_S if state == TrialState.INTERRUPTED else None):
+        if not queue.flush(LAST_UPLOAD_S if state == TrialState.INTERRUPTED else None):
             self._progress.note(
                 f"The last checkpoint of trial {number} was not uploaded; it resumes from an earlier one"
             )
@@ -109,12 +107,7 @@ def _end_run(status: TrialStatus) -> None:
 
 
 def read(run_id: str, statuses: Sequence[TrialStatus]) -> None:
-    """Update statuses with the child runs that an earlier process wrote.
-
-    Args:
-        run_id: The id of the parent run.
-        statuses: The statuses to update.
-    """
+    """Update the statuses with the child runs of a run, which an earlier process wrote."""
     by_number = {status.number: status for status in statuses}
     for run in tracking.children(run_id):
         number = int(run.data.tags.get(NUMBER_TAG, 0))

@@ -50,18 +50,18 @@ def fail_because_of_a_signal():
 @pytest.mark.usefixtures("store")
 def test_a_finished_run_is_not_resumed():
     with tracking.run("train") as run_id:
-        tracking.log_config({"lr": 0.1})
-        assert tracking.load_config(run_id) == {"lr": 0.1}
+        mlflow.log_dict({"lr": 0.1}, tracking.CONFIG_FILE)
+        assert tracking.load(run_id, tracking.CONFIG_FILE) == {"lr": 0.1}
     with pytest.raises(NotResumable, match=r"it finished\. Start from its policy"):
-        tracking.load_config(run_id)
+        tracking.load(run_id, tracking.CONFIG_FILE)
 
 
 @pytest.mark.usefixtures("store")
 def test_a_run_of_another_command_is_not_resumed():
     with tracking.run("evaluate") as run_id, pytest.raises(NotResumable, match="so it was not a search"):
-        tracking.load_search(run_id)
+        tracking.load(run_id, tracking.SEARCH_FILE)
     with pytest.raises(NotResumable, match="there is no such run"):
-        tracking.load_search("0" * 32)
+        tracking.load("0" * 32, tracking.SEARCH_FILE)
 
 
 @pytest.mark.usefixtures("store")

@@ -104,7 +104,7 @@ def test_a_signal_ends_the_running_trials_as_killed_and_shows_how_to_resume(sear
         search(interrupt)
     parent, children = parent_and_children()
     assert {run.info.status for run in (parent, *children)} == {"KILLED"}
-    assert tracking.load_search(parent.info.run_id)["num_trials"] == 2
+    assert tracking.load(parent.info.run_id, tracking.SEARCH_FILE)["num_trials"] == 2
 
 
 def test_trials_that_ended_are_not_run_again(search, monkeypatch):
