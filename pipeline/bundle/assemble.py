@@ -25,7 +25,7 @@ _RECORDED_PACKAGES = ("mlflow", "numpy", "onnx", "onnxruntime", "gymnasium", "ra
 
 
 def assemble(directory: Path, environment: Environment, with_values: bool = False) -> None:  # noqa: FBT001, FBT002
-    """Export the checkpoint of a directory, and write the graph and its description if both compute the same.
+    """Export a checkpoint to ONNX, and write the graph and its description if the graph computes the same.
 
     Args:
         directory: Contains `checkpoint/`; receives `model.onnx` and `policy.json`.

@@ -56,7 +56,7 @@ def compare(action_space: Space[Any], expected: Batch, found: Batch, noise: NDAr
     The tolerances are:
 
     - inputs of the distribution: 1e-5 of their largest absolute value, or 1e-5 if that is less than 1;
-    - choices: none, where the two largest logits (plus noise) differ by more than twice that tolerance;
+    - choices: none; they may differ only if the two largest logits (plus noise) are within twice that tolerance;
     - continuous actions: 1e-5 of the width of their range, or of their own size if that is larger, times the largest
       absolute noise if they are sampled.
 

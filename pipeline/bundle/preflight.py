@@ -14,30 +14,6 @@ from pipeline.networks import module_spec
 from serving.errors import ServingError
 
 
-def check(config: TrainConfig) -> None:
-    """Build an untrained policy of this configuration, which takes milliseconds.
-
-    Raises:
-        ExportFailed: If RLlib cannot build it.
-        EnvironmentNotFound, EnvironmentNotMade, EnvKwargsRefused, NoSuchObject, UnsupportedSpace: If the environment
-            cannot be trained on.
-        UnknownModelSetting: If the policy would not use a setting of the network.
-    """
-    with _errors_explained():
-        _untrained(config)
-
-
-def attempt(config: TrainConfig) -> None:
-    """Export an untrained policy of this configuration, which takes seconds.
-
-    Raises:
-        ExportFailed: If it cannot be built or exported.
-        PipelineError: As `check`.
-    """
-    with _errors_explained():
-        to_onnx(_untrained(config))
-
-
 @contextlib.contextmanager
 def _errors_explained() -> Iterator[None]:
     try:
@@ -47,6 +23,30 @@ def _errors_explained() -> Iterator[None]:
     except Exception as error:
         reason = next(iter(str(error).splitlines()), "")
         raise ExportFailed(f"{type(error).__name__}: {reason}") from error
+
+
+@_errors_explained()
+def check(config: TrainConfig) -> None:
+    """Build an untrained policy of this configuration, which takes milliseconds.
+
+    Raises:
+        ExportFailed: If RLlib cannot build it.
+        EnvironmentNotFound, EnvironmentNotMade, EnvKwargsRefused, NoSuchObject, UnsupportedSpace: If the environment
+            cannot be trained on.
+        UnknownModelSetting: If the policy would not use a setting of the network.
+    """
+    _untrained(config)
+
+
+@_errors_explained()
+def export(config: TrainConfig) -> None:
+    """Export an untrained policy of this configuration, which takes seconds.
+
+    Raises:
+        ExportFailed: If it cannot be built or exported.
+        PipelineError: As `check`.
+    """
+    to_onnx(_untrained(config))
 
 
 def _untrained(config: TrainConfig) -> ExportablePolicy:

@@ -23,9 +23,6 @@ from numpy.typing import NDArray
 from pipeline.environments.nested_spaces import flatten, nest
 from serving.policy.spaces import LeafSpace, leaves
 
-#: The largest number of integers that an element of a Box may have; each is an output of the network.
-MAX_CHOICES = 1024
-
 
 def adapted(space: Space[Any]) -> Space[Any]:
     """Return the space of the policy's own actions, which is `space` itself if PPO supports it."""

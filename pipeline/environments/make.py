@@ -1,4 +1,4 @@
-"""Makes environments, and describes one by what training and evaluation need to know."""
+"""Makes environments and describes them: their spaces, and what else training and evaluation need."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence

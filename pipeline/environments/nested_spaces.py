@@ -41,8 +41,8 @@ def stack(space: Space[Any], values: Sequence[Any], root: str) -> dict[str, NDAr
 
     Args:
         space: The space of each value.
-        values: At least one.
-        root: `observations` or `action`, with which the names of the tensors begin.
+        values: One or more values.
+        root: The first part of the names of the tensors: `observations` or `action`.
     """
     is_nested = isinstance(space, spaces.Dict | spaces.Tuple)
     columns = zip(*(flatten(space, value) for value in values), strict=True) if is_nested else [values]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from gymnasium import Space, spaces
 
-from pipeline.environments.action_adapters import MAX_CHOICES, choices, is_integer
+from pipeline.environments.action_adapters import choices, is_integer
 from pipeline.environments.errors import UnsupportedSpace
 from serving.policy.errors import SpaceUnsupported
 from serving.policy.spaces import children, leaves
@@ -19,6 +19,9 @@ _UNSUPPORTED = (
     (spaces.Graph, "there is no network for graphs"),
     (spaces.OneOf, "its elements vary in structure, and a network's input does not"),
 )
+
+#: The largest number of integers that an element of a Box may have; each is an output of the network.
+_MAX_CHOICES = 1024
 
 
 def check(observation_space: Space[Any], action_space: Space[Any]) -> None:
@@ -56,8 +59,8 @@ def _check_actions(space: Space[Any]) -> None:
             continue
         if leaf.space.dtype == np.bool_:
             raise UnsupportedSpace("action", _short(leaf.space), "it is a Box of bool", "MultiBinary")
-        if is_integer(leaf.space) and (choices(leaf.space) > MAX_CHOICES).any():
-            reason = f"an element has more than {MAX_CHOICES:,} integers, each of which is an output of the network"
+        if is_integer(leaf.space) and (choices(leaf.space) > _MAX_CHOICES).any():
+            reason = f"an element has more than {_MAX_CHOICES:,} integers, each of which is an output of the network"
             raise UnsupportedSpace("action", _short(leaf.space), reason, "a Box of floats, with a wrapper that rounds")
 
 

@@ -35,8 +35,7 @@ class ExportablePolicy(torch.nn.Module):
 
     Args:
         module: The network.
-        observation_space: The environment's.
-        action_space: The environment's.
+        observation_space, action_space: The environment's.
         observation_filter: Applied to the observations first, or None.
         with_values: Whether it returns value estimates too; the module needs its critic for them.
     """

@@ -36,13 +36,8 @@ class Verdict:
 
     The challenger passes if its mean return reaches the threshold and it is not worse than the champion: the lower end
     of the one-sided 95% confidence interval of the mean paired difference (Student's t over the seeds) must not be
-    below minus the tolerance, a fraction of the champion's mean return.
-
-    Attributes:
-        challenger: The challenger's evaluation.
-        champion: The champion's evaluation on the same seeds; None without a champion.
-        threshold: The mean return to reach, or None.
-        tolerance: The fraction of the champion's mean return that may be lost.
+    below minus the tolerance, a fraction of the champion's mean return. If there is no champion, only the threshold
+    decides; if there is no threshold, only the champion does.
     """
 
     challenger: Evaluation

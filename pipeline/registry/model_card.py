@@ -76,10 +76,8 @@ def _example(environment: Environment) -> Any:
     with contextlib.closing(environment.make()) as made:
         observation, _ = made.reset(seed=0)
     space = environment.observation_space
-    arrays = [
-        np.asarray(value, leaf.space.dtype)
-        for leaf, value in zip(leaves(space), flatten(space, observation), strict=True)
-    ]
+    values = zip(leaves(space), flatten(space, observation), strict=True)
+    arrays = [np.asarray(value, leaf.space.dtype) for leaf, value in values]
     rounded = [each.astype(np.float64).round(3) if each.dtype.kind == "f" else each for each in arrays]
     return nest(space, [each.tolist() for each in rounded])
 

@@ -47,18 +47,15 @@ class Registration:
     """Registers a policy of one training run.
 
     Attributes:
-        config: The configuration of the training.
-        environment: The environment of the training.
-        run_id: The MLflow run.
         target_return: The mean return to reach, or None.
-        say: Prints a message when the tracking server becomes unreachable and when it responds again.
+        notify: Receives a message when the tracking server becomes unreachable, and one when it responds again.
     """
 
     config: TrainConfig
     environment: Environment
     run_id: str
     target_return: float | None
-    say: Callable[[str], None]
+    notify: Callable[[str], None]
 
     def upload_figures(self, queue: MetricQueue, evaluation: Evaluation, recording: Path | None) -> None:
         """Enqueue the distribution of the final returns, and the recording of an episode if there is one."""
@@ -82,7 +79,7 @@ class Registration:
             lineage: Further tags of the version that name its origin.
         """
         model_id = mlflow_flavor.log(directory, self.environment, self.run_id, step)
-        retry_through_outages(lambda: tracking.log_evaluation(self.run_id, final, model_id), self.say)
+        retry_through_outages(lambda: tracking.log_evaluation(self.run_id, final, model_id), self.notify)
         made_with = provenance.tags(self.environment)
         started_from = tracking.origin_of(self.run_id)
         tags = made_with | tracking.version_tags(final) | dict(lineage or {})

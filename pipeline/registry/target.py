@@ -13,13 +13,7 @@ STAGES = ("Production", "Staging")
 
 @dataclass(frozen=True)
 class Target:
-    """A stage or an alias of one registered model. It refers to one version or to none.
-
-    Attributes:
-        model: The name of the registered model.
-        name: The name of the stage or the alias.
-        is_alias: Whether it is an alias.
-    """
+    """The stage or alias `name` of the registered model `model`. It refers to one version or to none."""
 
     model: str
     name: str

@@ -102,7 +102,7 @@ def _check_greedy(name: str, subject: Subject, answers: list[tuple[Any, Any]]) -
 
 
 def _check_episodes(subject: Subject, server: VerifiedServer, count: int) -> Check:
-    """Play episodes in parallel, and compare the server's actions, from its own states, with those of the graph."""
+    """Play episodes in parallel; the server receives its own states, and its actions must be those of the graph."""
     name = "HTTP, an episode" if count == 1 else f"HTTP, {count} parallel episodes"
     with contextlib.ExitStack() as opened:
         environments = [opened.enter_context(contextlib.closing(subject.environment.make())) for _ in range(count)]

@@ -24,13 +24,7 @@ from serving.policy.tensors import ACTION, ACTION_DIST_INPUTS
 
 
 class Reference:
-    """A policy that RLlib restored from a checkpoint.
-
-    Args:
-        checkpoint: The directory of the RLlib checkpoint.
-        observation_space: The environment's.
-        action_space: The environment's.
-    """
+    """A policy that RLlib restored from a checkpoint directory, for an environment with these spaces."""
 
     def __init__(self, checkpoint: Path, observation_space: Space[Any], action_space: Space[Any]) -> None:
         self._observation_space = observation_space

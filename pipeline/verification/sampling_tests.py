@@ -22,7 +22,7 @@ _SAMPLED_OBSERVATIONS = 5
 #: The probability that any of the tests of one check rejects equal distributions.
 _FALSE_ALARM = 1e-3
 
-#: Values that both samples together contain less often are tested as one: the chi-squared test expects 5 in each.
+#: Values that occur less often in both samples together are merged: the chi-squared test needs 5 in each sample.
 _RARE = 10
 
 
@@ -58,13 +58,13 @@ def _p_values(space: Space[Any], expected: Batch, found: Batch) -> Iterator[floa
 
     for leaf in leaves(space):
         components = (each[leaf.tensor(ACTION)].reshape(SAMPLES, -1).T for each in (found, expected))
-        for ours, rllibs in zip(*components, strict=True):
+        for found_values, expected_values in zip(*components, strict=True):
             if not is_choice(leaf.space):
-                yield float(stats.ks_2samp(ours, rllibs).pvalue)
+                yield float(stats.ks_2samp(found_values, expected_values).pvalue)
                 continue
-            values, which = np.unique(np.concatenate([ours, rllibs]), return_inverse=True)
+            values, indices = np.unique(np.concatenate([found_values, expected_values]), return_inverse=True)
             if len(values) > 1:
-                counts = [np.bincount(part, minlength=len(values)) for part in np.split(which, 2)]
+                counts = [np.bincount(part, minlength=len(values)) for part in np.split(indices, 2)]
                 yield float(stats.chi2_contingency(_without_rare(np.array(counts))).pvalue)
             else:
                 yield 1.0

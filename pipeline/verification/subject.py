@@ -24,7 +24,7 @@ from serving.policy.tensors import ACTION, ACTION_DIST_INPUTS, NOISE, OBSERVATIO
 #: Networks overflow on values beyond this, so observations are clipped to it.
 _LARGEST = 1e6
 
-#: Stands for a bound beyond `_LARGEST` in the corners of a space.
+#: Replaces a bound beyond `_LARGEST` in the corners of a space.
 _UNBOUNDED_CORNER = 10.0
 
 

@@ -10,7 +10,7 @@ from pipeline.networks.errors import UnknownModelSetting
 
 
 def test_the_default_configuration_passes():
-    preflight.attempt(TrainConfig())
+    preflight.export(TrainConfig())
 
 
 @pytest.mark.parametrize(
@@ -28,4 +28,4 @@ def test_the_default_configuration_passes():
 )
 def test_an_invalid_configuration_fails_with_the_reason(settings, error, message):
     with pytest.raises(error, match=message):
-        preflight.attempt(TrainConfig.of(settings))
+        preflight.export(TrainConfig.of(settings))

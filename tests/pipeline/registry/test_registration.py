@@ -17,7 +17,7 @@ def register(store, assembled, cartpole):  # noqa: ARG001  # the store is the cu
 
     def register(target_return, **lineage):
         with tracking.run("train") as run_id:
-            registration = Registration(TrainConfig(promote=True), cartpole, run_id, target_return, say=print)
+            registration = Registration(TrainConfig(promote=True), cartpole, run_id, target_return, notify=print)
             return registration.register(assembled[0], SOLVED, step=4096, lineage=lineage)
 
     return register
