@@ -57,7 +57,7 @@ def without_optional_inputs(graph: bytes) -> onnx.ModelProto:
 
 @contextlib.contextmanager
 def _free_log_stds_traceable(policy: ExportablePolicy) -> Iterator[None]:
-    """Replace the method of RLlib's `free_log_std` head that takes `len` of the batch: tracing it fixes the size."""
+    """Replace the method of RLlib's `free_log_std` head whose `len` of the batch would fix the graph's batch size."""
     heads = [module for module in policy.modules() if isinstance(module, TorchFreeLogStdMLPHead)]
     for head in heads:
         head._forward = functools.partial(_free_log_std, head)  # noqa: SLF001  # RLlib's hook
