@@ -181,7 +181,7 @@ class TrainConfig:
 
 SETTINGS = fields(TrainConfig)
 
-#: Names in other libraries whose spelling is nearer to another setting here.
+#: Names of settings in other libraries, whose spelling is nearest to an unrelated setting here.
 _ALSO_CALLED = {"learning_rate": "lr", "num_workers": "num_env_runners"}
 
 

@@ -1,7 +1,7 @@
 """Interruption by SIGINT, by SIGTERM, or by the death of `mlflow run`.
 
-The first signal is recorded. Outside `deferred`, it also raises Interrupted in the main thread, which ends imports and
-waits at once. Within `deferred`, the running code ends itself: it calls `check` where it is safe to stop.
+The first signal is recorded. Outside `deferred`, it also raises Interrupted in the main thread, which ends an import
+or a wait at once. Within `deferred`, the running code ends itself: it calls `check` where it is safe to stop.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ _PARENT_POLL_S = 0.5
 
 
 class _Interruption:
-    """The state of this process: the name of the first signal, and whether the handler leaves raising to `check`."""
+    """The state of this process: the name of the first signal, and whether signals are only recorded."""
 
     signal_name: str | None = None
     is_deferred = False
@@ -25,7 +25,7 @@ class _Interruption:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Handle SIGINT and SIGTERM within the block; whatever a signal causes leaves it as Interrupted.
+    """Handle SIGINT and SIGTERM within the block; every exception that a signal causes leaves it as Interrupted.
 
     A second SIGINT kills the process. A SIGTERM after the first signal is ignored, because `mlflow run` sends one after
     the terminal's Ctrl-C. When SIGTERM kills `mlflow run`, its child receives no signal; the child therefore treats the
@@ -80,7 +80,7 @@ def check() -> None:
 
 
 def regain_sigterm() -> None:
-    """Install the current handler of SIGTERM again, in front of the one that Ray's native code installs."""
+    """Install Python's handler of SIGTERM again, after Ray's native code has replaced it."""
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 

@@ -36,8 +36,9 @@ _SYSTEM_INTERVAL_S = 5.0
 class MetricQueue:
     """A queue of metrics and files that a thread sends to one MLflow run; a context manager.
 
-    Metrics are sent in order, and none is lost: while the tracking server is unreachable, they wait in memory. Of the
-    files of one key, only the newest waits. Leaving the block without an exception waits until everything is sent.
+    Metrics are sent in order, and none is lost: while the tracking server is unreachable, they wait in memory. An
+    upload replaces a waiting one of the same key. Without an exception, the end of the block waits until everything is
+    sent.
 
     Attributes:
         run_id: The MLflow run.
@@ -80,7 +81,7 @@ class MetricQueue:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop the thread; whatever still waits is lost."""
+        """Stop the thread; what it has not sent yet is lost."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -96,7 +97,7 @@ class MetricQueue:
             timestamp_ms: When they were measured, in milliseconds since 1970; now if not given.
 
         Raises:
-            Exception: The error that an earlier metric or file met, other than an outage.
+            Exception: If an earlier metric or file could not be sent for another reason than an outage.
         """
         now = int(time.time() * 1000) if timestamp_ms is None else timestamp_ms
         self._raise_error()

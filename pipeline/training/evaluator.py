@@ -66,7 +66,7 @@ class Evaluator:
         return evaluation.play_in_halves(worker, player, self.environment, episodes, first_seed)
 
     def check_preflight(self) -> None:
-        """Raise what the preflight export raised, if it has ended.
+        """Raise the error of the preflight export, if it has ended with one.
 
         Raises:
             ExportFailed: If policies of this configuration cannot be exported.

@@ -201,7 +201,7 @@ class Loop:
         return self._reaches_target(final.mean) and (final.is_constant or not self._state.best_perfect)
 
     def _is_converged(self) -> bool:
-        """Return whether the target is reached, and the last evaluations found nothing better or cannot."""
+        """Return whether the target is reached and further training cannot improve the policy, or did not lately."""
         state = self._state
         is_reached = state.best_mean is not None and self._reaches_target(state.best_mean)
         return is_reached and (state.best_perfect or state.stale >= self.config.patience)

@@ -19,7 +19,7 @@ class LoopState:
         best_mean: The mean greedy return of the best policy; None before the first evaluation.
         best_perfect: Whether the best policy reached the target with all returns equal.
         stale: Evaluations since the best policy was found.
-        finals: Number of final evaluations that the best policy of the time did not pass.
+        finals: Final evaluations that failed, after which training continued.
         returns: The last training returns, for the running mean.
         training: Pairs of environment steps and the mean return of the last 100 training episodes.
         evaluation: Pairs of environment steps and the mean greedy return.

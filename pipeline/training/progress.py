@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 
 class TrainingProgress:
-    """A progress bar in a terminal, and one line per evaluation everywhere; a context manager."""
+    """A progress bar in a terminal, and one line per evaluation everywhere; a context manager.
+
+    Args:
+        console: Where it is shown; standard output by default.
+    """
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(highlight=False)
@@ -68,6 +72,6 @@ class TrainingProgress:
 
     def evaluated(self, env_steps: int, result: "Evaluation") -> None:
         """Print the result of a greedy evaluation."""
-        speed = (env_steps - self._done_before) / (time.monotonic() - self._training_begun)
-        left_s = max(0.0, (self._max_env_steps - env_steps) / speed)
+        elapsed_s, done = time.monotonic() - self._training_begun, env_steps - self._done_before
+        left_s = max(0.0, elapsed_s * (self._max_env_steps - env_steps) / done)
         self.note(f"{env_steps:>9,} steps, {self._status} at most {left_s:.0f} s left; greedy return {result}")

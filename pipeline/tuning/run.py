@@ -89,7 +89,7 @@ def tune(space: SearchSpace, num_trials: int, limits: SearchLimits, progress: Tu
 
 
 def resume(run_id: str, limits: SearchLimits, progress: TuningTable, ray: RaySession) -> Tuned:
-    """Resume an unfinished search: ended trials stay, the others continue from their newest checkpoints.
+    """Resume an unfinished search: keep the trials that ended, and continue the others from their newest checkpoints.
 
     Raises:
         NotResumable: If the run cannot be resumed.

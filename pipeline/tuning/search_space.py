@@ -26,7 +26,7 @@ class Choice:
         return self.values[rng.integers(len(self.values))]
 
     def ends(self) -> list[Any]:
-        """Return the values that decide whether the domain is valid: all."""
+        """Return all values; the domain is valid if each of them is."""
         return list(self.values)
 
 
@@ -49,7 +49,7 @@ class Range:
         return min(max(float(f"{number:.3g}"), self.low), self.high)
 
     def ends(self) -> list[Any]:
-        """Return the values that decide whether the domain is valid: the bounds."""
+        """Return the bounds; the domain is valid if both are."""
         return [self.low, self.high]
 
 

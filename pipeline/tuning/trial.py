@@ -108,7 +108,7 @@ class PolicyTrial(tune.Trainable):  # type: ignore[misc]
             raise ValueError(f"the greedy return is {state.best_mean}, expected a finite number")
         best = state.best_mean, state.best_step, state.best_perfect
         report = TrialReport(state.env_steps, *best, self._loop.is_finished, self._log.take())
-        # Tune flattens mappings, but not those within a list.
+        # Tune keeps statistics of all numbers in a result, except those within a list.
         return {
             ENV_STEPS: report.env_steps,
             GREEDY_RETURN: report.best_mean,
