@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 
 from serving.arguments import Arguments
-from serving.http.app import PolicyApp
+from serving.http.policy_app import PolicyApp
 from serving.policy.policy import Policy
 from tests.serving.policies import CARTPOLE_BUNDLE, Store, served
 

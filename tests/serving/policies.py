@@ -14,7 +14,7 @@ import pytest
 from gymnasium import spaces
 from onnx import TensorProto, helper
 
-from serving.http.app import PolicyApp
+from serving.http.policy_app import PolicyApp
 from serving.policy.bundle import Bundle
 from serving.policy.policy import Policy
 from serving.policy.spaces import space_to_json

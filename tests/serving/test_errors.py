@@ -6,6 +6,7 @@ import pytest
 
 from serving import app  # noqa: F401  # imports every module that defines errors
 from serving.errors import RequestError, ServingError, http_errors
+from serving.policy.errors import BundleError
 
 
 def all_errors(base: type[ServingError] = ServingError) -> list[type[ServingError]]:
@@ -44,3 +45,9 @@ def test_no_two_errors_have_the_same_code() -> None:
 def test_every_error_has_a_docstring() -> None:
     generated = [kind.__name__ for kind in CONCRETE if str(kind.__doc__).startswith(f"{kind.__name__}(")]
     assert generated == [], "dataclass has generated these docstrings"
+
+
+def test_every_error_that_rejects_a_version_has_a_code_of_its_own() -> None:
+    codes = [kind.code for kind in CONCRETE if issubclass(kind, BundleError)]
+    assert len(codes) == len(set(codes)) == 9
+    assert "digest_mismatch" in codes

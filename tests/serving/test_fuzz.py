@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from serving.http.app import PolicyApp
+from serving.http.policy_app import PolicyApp
 from serving.policy.bundle import Bundle
 from tests.serving.fuzz import Request, ask_app, corpus, fault_of, mutated_requests
 from tests.serving.policies import COUNTING_BUNDLE, EXPLORING_BUNDLE, ROBOT_BUNDLE, ask, served

@@ -5,7 +5,7 @@ import pytest
 from serving.arguments import Arguments
 from serving.commands import run as server
 from serving.commands.run import ServerOptions
-from serving.http.app import PolicyApp
+from serving.http.policy_app import PolicyApp
 from serving.registry.access import SubprocessRegistry
 from serving.registry.errors import DigestMismatch, RegistryFailed, TrackingServerUnreachable, VersionMissing
 from serving.startup import InitialPolicy, load_initial_policy

@@ -16,12 +16,12 @@ from serving.policy.spaces import Json, describe, leaves
 from serving.policy.state_tokens import StateCodec
 from serving.policy.tensors import ACTION, Rows, Tensors
 from serving.protocols.errors import BodyNotJson
+from serving.protocols.json_body import parse
 from serving.protocols.mlflow_scoring.errors import InvocationInvalid, InvocationMalformed, MediaTypeUnsupported
 from serving.protocols.mlflow_scoring.paths import scoring_paths
 from serving.protocols.mlflow_scoring.signature import Signature
 from serving.protocols.mlflow_scoring.tables import Table
 from serving.protocols.native.actions import leaf_writer
-from serving.protocols.native.json_codec import parse
 from serving.protocols.openapi.parts import Paths
 from serving.protocols.protocol import ErrorResponse, Protocol, Request, Response
 from serving.registry.model_version import ModelVersion

@@ -1,6 +1,5 @@
 """The codec of the native protocol: `{"observation": [...]}` -> `{"action": 1}`, their plurals, and options."""
 
-import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -8,13 +7,13 @@ import numpy as np
 import orjson
 from gymnasium import spaces
 
-from serving.policy.errors import ExploreUnsupported, OptionInvalid
-from serving.policy.noise import Noise
+from serving.policy.errors import OptionInvalid
 from serving.policy.policy import Policy
 from serving.policy.spaces import Json, describe, leaves
 from serving.policy.state_tokens import StateCodec
-from serving.policy.tensors import ACTION_DIST_INPUTS, ACTION_LOGP, NOISE, VALUES, Batch, Rows, Tensors
-from serving.protocols.errors import BodyNotJson, BodyNotObject, KeyUnknown, ObservationAmbiguous, ObservationMissing
+from serving.policy.tensors import ACTION_DIST_INPUTS, ACTION_LOGP, VALUES, Batch, Rows, Tensors
+from serving.protocols.errors import BodyNotObject, KeyUnknown, ObservationAmbiguous, ObservationMissing
+from serving.protocols.json_body import flag, noise_for, parse
 from serving.protocols.native.actions import action_writer, leaf_writer
 from serving.protocols.native.leaf_reader import LeafReader
 from serving.protocols.native.observations import ObservationReader
@@ -27,8 +26,6 @@ KNOWN_KEYS = {ONE: (ONE, STATE, *OPTIONS), MANY: (MANY, STATES, *OPTIONS)}
 
 DETAILS = {ACTION_DIST_INPUTS: "action_dist_inputs", ACTION_LOGP: "action_logp", VALUES: "value"}
 """The optional outputs of the graph, and their names in the member `details` of a response."""
-
-MAX_SEED = 2**64 - 1
 
 
 class Decoded(NamedTuple):
@@ -93,23 +90,6 @@ class JsonCodec:
         return orjson.dumps({plural.get(key, key): values for key, values in written.items()})
 
 
-def parse(body: bytes) -> Json:
-    """Parse JSON. Raises BodyNotJson.
-
-    NaN and Infinity, which Python clients may send, are accepted here, so that a later error can name their place.
-    """
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        reason = str(error)
-    try:
-        return json.loads(body)
-    except RecursionError:
-        raise BodyNotJson("it is nested too deeply") from None
-    except ValueError:
-        raise BodyNotJson(reason if body else "it is empty") from None
-
-
 def _checked(request: Json) -> dict[str, Json]:
     """Return the request if it is an object with the keys of one. Raises RequestError."""
     if type(request) is not dict:
@@ -123,26 +103,6 @@ def _checked(request: Json) -> dict[str, Json]:
         if key not in known:
             raise KeyUnknown(key, ", ".join(known))
     return request
-
-
-def flag(request: dict[str, Json], name: str) -> bool:
-    """Return a boolean option, which is false by default. Raises OptionInvalid."""
-    value = request.get(name, False)
-    if type(value) is not bool:
-        raise OptionInvalid(name, describe(value), "true or false")
-    return value
-
-
-def noise_for(request: dict[str, Json], noise: Noise | None, batch: int) -> Tensors:
-    """Return the graph's noise input by the options `explore` and `seed`. Raises OptionInvalid, ExploreUnsupported."""
-    seed = request.get("seed")
-    if seed is not None and not (type(seed) is int and 0 <= seed <= MAX_SEED):
-        raise OptionInvalid("seed", describe(seed), "an integer from 0 to 2**64 - 1")
-    if not flag(request, "explore"):
-        return {}
-    if noise is None:
-        raise ExploreUnsupported
-    return {NOISE: noise.draw(batch, seed)}
 
 
 def _states(request: dict[str, Json], batch: int, *, batched: bool) -> tuple[list[Json], list[str]]:

@@ -3,7 +3,8 @@
 from typing import Any
 
 from serving.policy.spaces import Json
-from serving.protocols.native.json_codec import MANY, MAX_SEED, ONE, STATE, STATES
+from serving.protocols.json_body import MAX_SEED
+from serving.protocols.native.json_codec import MANY, ONE, STATE, STATES
 from serving.protocols.openapi.json_schemas import element_schema, example
 from serving.protocols.openapi.parts import TEXT, Paths, error_references, get_operation, labelled, record
 from serving.replica.served_policy import ServedPolicy

@@ -13,7 +13,7 @@ import orjson
 
 from serving.policy.spaces import Json, describe
 from serving.protocols.errors import BodyNotJson
-from serving.protocols.native.json_codec import parse
+from serving.protocols.json_body import parse
 from serving.protocols.open_inference.datatypes import InputTensor, OutputTensor
 from serving.protocols.open_inference.errors import InferenceInvalid
 from serving.protocols.open_inference.model import InferenceRequest

@@ -16,7 +16,7 @@ from serving.policy.policy import Policy
 from serving.policy.spaces import Json, Leaf, describe, leaves
 from serving.policy.tensors import ACTION, OBSERVATIONS, STATE_IN, Batch, Rows, Tensors
 from serving.protocols.errors import ObservationShape
-from serving.protocols.native.json_codec import noise_for
+from serving.protocols.json_body import noise_for
 from serving.protocols.native.leaf_reader import LeafReader
 from serving.protocols.open_inference.datatypes import DATATYPES, InputTensor, OutputTensor, TensorInfo, array_of
 from serving.protocols.open_inference.errors import InferenceInvalid, ModelNotServed, VersionNotServed

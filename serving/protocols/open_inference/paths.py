@@ -2,7 +2,7 @@
 
 from serving.policy.spaces import Json, leaves, nearest_to_zero
 from serving.policy.tensors import OBSERVATIONS
-from serving.protocols.native.json_codec import MAX_SEED
+from serving.protocols.json_body import MAX_SEED
 from serving.protocols.open_inference.datatypes import DTYPES, TensorInfo
 from serving.protocols.open_inference.model import InferenceModel
 from serving.protocols.openapi.parts import TEXT, Paths, error_responses, labelled, record

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from serving.client.async_client import AsyncPolicyClient
-from serving.http.app import PolicyApp
+from serving.http.policy_app import PolicyApp
 from tests.serving.policies import COUNTING_BUNDLE, served
 
 

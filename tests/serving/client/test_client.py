@@ -10,7 +10,7 @@ import requests
 from serving.client.client import PolicyClient
 from serving.client.core import to_json
 from serving.client.errors import RequestRefused, ServerUnreachable
-from serving.http.app import PolicyApp
+from serving.http.policy_app import PolicyApp
 from tests.serving.policies import (
     COUNTING_BUNDLE,
     EXPLORING_BUNDLE,

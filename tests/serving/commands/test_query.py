@@ -12,7 +12,7 @@ import pytest
 
 from serving.client.errors import ServerUnreachable
 from serving.commands.query import _shortened, query
-from serving.http.app import PolicyApp
+from serving.http.policy_app import PolicyApp
 from serving.policy.errors import EnvironmentUnknown
 from tests.serving.commands.test_status import Proxy
 from tests.serving.policies import COUNTING_BUNDLE, EXPLORING_BUNDLE, served

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from serving.cli import main
 from serving.commands import status
-from serving.http.app import PolicyApp
+from serving.http.policy_app import PolicyApp
 from serving.replica.identity import ReplicaIdentity
 from serving.replica.refresh_state import Refresh, RejectedVersion
 from tests.serving.policies import served

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from serving.arguments import Arguments, Autoscaling
-from serving.http.app import PolicyApp
+from serving.http.policy_app import PolicyApp
 from serving.policy.bundle import Bundle
 from serving.replica import batching
 from serving.replica.served_policy import ServedPolicy

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from serving.arguments import Arguments
-from serving.http.app import PolicyApp
+from serving.http.policy_app import PolicyApp
 from tests.browser import chromium
 from tests.serving.play.viewer import environments
 from tests.serving.policies import CONTRARY_BUNDLE, EXPLORING_BUNDLE, served

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from serving.arguments import Arguments
-from serving.http.app import PolicyApp
+from serving.http.policy_app import PolicyApp
 from serving.play.protocol import with_keep_alive
 from tests.serving.play.viewer import Viewer
 from tests.serving.policies import CONTRARY_BUNDLE, EXPLORING_BUNDLE, ask, served

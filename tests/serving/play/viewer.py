@@ -7,7 +7,7 @@ from typing import Any
 
 import psutil
 
-from serving.http.app import PolicyApp
+from serving.http.policy_app import PolicyApp
 
 
 def environments(of: int | None = None) -> list[psutil.Process]:

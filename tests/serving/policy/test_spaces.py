@@ -1,5 +1,6 @@
 import json
 from collections import OrderedDict
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from gymnasium import spaces
 
 from serving.policy.errors import SpaceUnsupported
-from serving.policy.spaces import describe, leaves, space_from_json, space_to_json
+from serving.policy.spaces import describe, leaves, nearest_to_zero, space_differences, space_from_json, space_to_json
 from tests.serving.policies import ROBOT
 
 CARTPOLE = spaces.Box(np.array([-4.8, -np.inf], np.float32), np.array([4.8, np.inf], np.float32))
@@ -141,3 +142,25 @@ def test_an_invalid_description_is_rejected(description: object) -> None:
 )
 def test_a_json_value_is_described_in_the_terms_of_json(value: Any, expected: str) -> None:
     assert describe(value) == expected
+
+
+def test_the_differences_name_the_space_and_both_forms() -> None:
+    one = SimpleNamespace(observation_space=CARTPOLE, action_space=spaces.Discrete(2))
+    other = SimpleNamespace(observation_space=CARTPOLE, action_space=spaces.Discrete(3))
+    assert space_differences(one, one) == []
+    assert space_differences(one, other) == [("action", spaces.Discrete(2), spaces.Discrete(3))]
+
+
+@pytest.mark.parametrize(
+    ("space", "expected"),
+    [
+        (CARTPOLE, [0, 0]),
+        (spaces.Box(2, 3, (1,)), [2]),
+        (spaces.Discrete(5, start=-2), -2),
+        (spaces.MultiBinary(2), [0, 0]),
+    ],
+)
+def test_the_element_nearest_to_zero_is_in_the_space(space: Any, expected: object) -> None:
+    found = nearest_to_zero(space)
+    assert found.tolist() == expected
+    assert found.dtype == space.dtype

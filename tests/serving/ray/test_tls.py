@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from serving.http.app import PolicyApp
+from serving.http.policy_app import PolicyApp
 from serving.ray.settings import haproxy_binary
 from serving.replica.auth import BearerToken
 from tests.docs.pages import DOCS, blocks

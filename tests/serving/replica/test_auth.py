@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from serving.cli import main
 from serving.client.client import PolicyClient
 from serving.client.errors import RequestRefused
-from serving.http.app import PolicyApp
+from serving.http.policy_app import PolicyApp
 from serving.replica.auth import BearerToken, read_token
 from serving.replica.errors import TokenFileInvalid
 from tests.serving.policies import ask, served

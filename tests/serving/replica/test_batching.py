@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from serving.arguments import Arguments
-from serving.http.app import PolicyApp
+from serving.http.policy_app import PolicyApp
 from serving.policy.bundle import Bundle
 from serving.policy.errors import PolicyFailed
 from serving.replica.batching import QUICK_S, Batcher, Batching

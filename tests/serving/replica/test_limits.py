@@ -3,7 +3,7 @@ import json
 import pytest
 
 from serving.arguments import Arguments
-from serving.http.app import PolicyApp
+from serving.http.policy_app import PolicyApp
 from serving.policy.bundle import Bundle
 from serving.protocols.native.json_codec import JsonCodec
 from serving.protocols.protocol import ErrorResponse, Protocol, Request, Response

@@ -1,7 +1,7 @@
 import time
 
 from serving.arguments import Arguments
-from serving.http.app import PolicyApp
+from serving.http.policy_app import PolicyApp
 from serving.replica.metrics import DESCRIPTIONS, Metrics, Tally
 from tests.serving.policies import ask, served
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from serving.arguments import Arguments
-from serving.http.app import PolicyApp
+from serving.http.policy_app import PolicyApp
 from serving.policy.bundle import Bundle
 from serving.registry import registry
 from serving.registry.access import DirectRegistry

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import requests
 
-from serving.http.app import PolicyApp
+from serving.http.policy_app import PolicyApp
 from serving.policy.bundle import Bundle
 from serving.policy.policy import Policy
 from serving.registry.registry import fetch, resolve

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from serving.arguments import Arguments
-from serving.http.app import PolicyApp
+from serving.http.policy_app import PolicyApp
 from tests.serving.invocations import (
     BODY,
     BUNDLES,

@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from serving.arguments import Arguments
-from serving.http.app import PolicyApp
+from serving.http.policy_app import PolicyApp
 from serving.policy.bundle import Bundle
 from serving.protocols.open_inference.grpc import InferenceServicer
 from serving.protocols.open_inference.grpc_service import add_GRPCInferenceServiceServicer_to_server

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 
-from serving.http.app import PolicyApp
+from serving.http.policy_app import PolicyApp
 from tests.serving.policies import ask, served
 
 CART = {"name": "observations", "datatype": "FP32", "shape": [2, 4], "data": [0, 0, 1, 0, 0, 0, -1, 0]}

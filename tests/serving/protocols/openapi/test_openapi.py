@@ -12,7 +12,7 @@ from schemathesis.specs.openapi import checks
 
 from serving.arguments import Arguments
 from serving.errors import http_errors
-from serving.http.app import PolicyApp
+from serving.http.policy_app import PolicyApp
 from serving.policy.bundle import Bundle
 from serving.replica.auth import OPEN_PATHS, BearerToken
 from tests.browser import chromium

@@ -1,0 +1,50 @@
+"""Parses the JSON body of a request, and the options `explore`, `seed` and `details` that several protocols accept."""
+
+import json
+
+import orjson
+
+from serving.policy.errors import ExploreUnsupported, OptionInvalid
+from serving.policy.noise import Noise
+from serving.policy.spaces import Json, describe
+from serving.policy.tensors import NOISE, Tensors
+from serving.protocols.errors import BodyNotJson
+
+MAX_SEED = 2**64 - 1
+
+
+def parse(body: bytes) -> Json:
+    """Parse JSON. Raises BodyNotJson.
+
+    NaN and Infinity, which Python clients may send, are accepted here, so that a later error can name their place.
+    """
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        reason = str(error)
+    try:
+        return json.loads(body)
+    except RecursionError:
+        raise BodyNotJson("it is nested too deeply") from None
+    except ValueError:
+        raise BodyNotJson(reason if body else "it is empty") from None
+
+
+def flag(request: dict[str, Json], name: str) -> bool:
+    """Return a boolean option, which is false by default. Raises OptionInvalid."""
+    value = request.get(name, False)
+    if type(value) is not bool:
+        raise OptionInvalid(name, describe(value), "true or false")
+    return value
+
+
+def noise_for(request: dict[str, Json], noise: Noise | None, batch: int) -> Tensors:
+    """Return the graph's noise input by the options `explore` and `seed`. Raises OptionInvalid, ExploreUnsupported."""
+    seed = request.get("seed")
+    if seed is not None and not (type(seed) is int and 0 <= seed <= MAX_SEED):
+        raise OptionInvalid("seed", describe(seed), "an integer from 0 to 2**64 - 1")
+    if not flag(request, "explore"):
+        return {}
+    if noise is None:
+        raise ExploreUnsupported
+    return {NOISE: noise.draw(batch, seed)}
