@@ -18,7 +18,7 @@ from pipeline.verification.over_http import VerifiedServer, check_over_http
 from pipeline.verification.subject import Subject
 from pipeline.verification.suite import check_in_process
 from serving.arguments import Arguments
-from serving.http.app import PolicyApp
+from serving.http.policy_app import PolicyApp
 from serving.policy.bundle import Bundle
 from serving.policy.policy import Policy
 from serving.replica.auth import BearerToken
