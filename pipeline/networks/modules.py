@@ -35,6 +35,7 @@ _MAX_CHANNELS = 16
 #: The number of consecutive integers from 0 that float32 represents exactly.
 _EXACT_IN_FLOAT32 = 2**24
 
+#: Convolutions shrink an image to at most this height and width.
 _MAX_MAP_SIZE = 8
 _FIRST_FILTERS = 16
 

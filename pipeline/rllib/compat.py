@@ -52,13 +52,13 @@ class CustomSamplingRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib
     weights_number = property(attrgetter("_weights_seq_no"))
 
     def sample_steps(self, num_steps: int, *, explore: bool, force_reset: bool) -> list[SingleAgentEpisode]:
-        """Return episodes of at least `num_steps` steps: those that ended, in the order of their ends, then parts."""
+        """Return `num_steps` steps or more: first the ended episodes by their ends, then parts of unfinished ones."""
         raise NotImplementedError
 
     def _sample(
         self, *, num_timesteps: int | None = None, explore: bool, force_reset: bool = False, **more: Any
     ) -> list[SingleAgentEpisode]:
-        """Sample with `sample_steps`; RLlib's own loop samples whole episodes and for recurrent policies."""
+        """Sample with `sample_steps`; RLlib's own loop samples whole episodes, and episodes of recurrent policies."""
         if num_timesteps is None or self.module.is_stateful():
             return list(super()._sample(num_timesteps=num_timesteps, explore=explore, force_reset=force_reset, **more))
         if force_reset:

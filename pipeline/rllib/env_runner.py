@@ -72,7 +72,7 @@ class ArrayEnvRunner(CustomSamplingRunner):
         self._module_device = next(self.module.parameters()).device
 
     def sample_steps(self, num_steps: int, *, explore: bool, force_reset: bool) -> list[SingleAgentEpisode]:
-        """Return episodes of at least `num_steps` steps: those that ended, in the order of their ends, then parts."""
+        """Step all environments until they made `num_steps` steps, and return these as the base class describes."""
         if force_reset or self._observations is None:
             self._reset()
         first, steps, sampled = self._observations, [], 0
@@ -104,7 +104,7 @@ class ArrayEnvRunner(CustomSamplingRunner):
         return _Steps(self._observations, actions, rewards, outputs, terminated, truncated, was_done)
 
     def _cut(self, first: Any, steps: Sequence[_Steps]) -> list[SingleAgentEpisode]:
-        """Cut steps into episodes, beginning with the observations `first`."""
+        """Cut steps into episodes; `first` are the observations before the first step."""
         observations = tree.map_structure(_stack, first, *(step.observations for step in steps))
         stacked = tree.map_structure(_stack, *(step._replace(observations=()) for step in steps))
         episodes = []
@@ -148,6 +148,6 @@ def _stack(*steps: NDArray[Any]) -> NDArray[Any]:
 
 
 def _segments(is_reset: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
-    """Yield the first step of each episode of one environment, and the step after its last; equal ones if it is empty."""
+    """Yield the first step of each episode of one environment, and the step after its last; equal if it is empty."""
     resets = np.flatnonzero(is_reset)
     return zip([0, *(resets + 1)], [*resets, len(is_reset)], strict=True)

@@ -1,4 +1,4 @@
-"""Errors of joining Ray and of its resources."""
+"""Errors of joining a Ray cluster, and of its resources."""
 
 from dataclasses import dataclass
 from typing import ClassVar

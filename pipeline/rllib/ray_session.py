@@ -18,10 +18,10 @@ _CONNECT_TIMEOUT_S = 10.0
 class RaySession:
     """A context manager that starts Ray in a thread and stops it at the end.
 
-    A training in this process alone needs no Ray, and none starts unless an address is given.
+    Training in this process alone needs no Ray; then none starts, unless an address is given.
 
-    Starting Ray mostly waits for its processes, so the program imports its libraries meanwhile. The thread lives as
-    long as Ray, because its end would end Ray's driver. In a thread, Ray leaves Python's signal handlers unchanged.
+    Starting Ray mostly waits for its processes, so the program imports its libraries meanwhile. Ray ends with the
+    thread that started it, and in a thread it leaves Python's signal handlers unchanged.
 
     Args:
         address: The address of a running Ray to join; None starts one.

@@ -77,13 +77,9 @@ class Iteration:
 
 
 class Trainer:
-    """A context manager that trains PPO on one environment.
+    """A context manager that trains PPO with the settings `config` on `environment`, which describes `config.env_id`.
 
-    Unless `config.is_one_process`, Ray must run within the context.
-
-    Args:
-        config: The settings of the training.
-        environment: The description of `config.env_id`.
+    Ray must run within the context, unless `config.is_one_process`.
     """
 
     def __init__(self, config: TrainConfig, environment: Environment) -> None:
@@ -183,7 +179,8 @@ def algorithm_config(config: TrainConfig, environment: Environment) -> PPOConfig
     has_own_vectors = isinstance(env, str) and environment.has_vector_entry_point
     has_boxes = any(isinstance(leaf.space, Box) for leaf in leaves(environment.trained_action_space))
     is_filtered = config.observation_filter == MEAN_STD
-    schedule = [[0, config.lr], [config.lr_decay_steps, config.lr_final]]
+    is_constant = config.lr_final == config.lr
+    lr = config.lr if is_constant else [[0, config.lr], [config.lr_decay_steps, config.lr_final]]
     return (
         PPOConfig()
         # Unsquashing copies every action, and only actions of a Box need it.
@@ -200,10 +197,7 @@ def algorithm_config(config: TrainConfig, environment: Environment) -> PPOConfig
             num_learners=config.num_learners,
             num_gpus_per_learner=config.num_gpus_per_learner,
         )
-        .training(
-            lr=schedule if config.lr_final != config.lr else config.lr,
-            **{name: getattr(config, name) for name in _PPO_SETTINGS},
-        )
+        .training(lr=lr, **{name: getattr(config, name) for name in _PPO_SETTINGS})
         .rl_module(rl_module_spec=module_spec.spec(config, environment))
         .callbacks(on_episode_end=env_runner.log_return)
         .debugging(seed=config.seed)
