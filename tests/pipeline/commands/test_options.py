@@ -1,0 +1,37 @@
+"""Errors and interruptions of a command are one line, and the exit status is 1."""
+
+import signal
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from pipeline.commands.options import one_line_errors
+from pipeline.errors import InvalidConfig
+
+
+def run(body, *arguments):
+    command = click.command()(one_line_errors(body))
+    return CliRunner().invoke(command, arguments)
+
+
+def fail():
+    raise InvalidConfig("lr", 0.0, "more than 0")
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (fail, "Error: lr is 0.0, expected more than 0.\n"),
+        (lambda: signal.raise_signal(signal.SIGTERM), "Error: Interrupted by SIGTERM.\n"),
+    ],
+)
+def test_an_error_or_a_signal_ends_the_command_with_one_line(body, message):
+    done = run(body)
+    assert (done.exit_code, done.output) == (1, message)
+
+
+def test_with_traceback_the_line_follows_the_traceback():
+    done = run(fail, "--traceback")
+    assert done.output.startswith("Traceback (most recent call last):")
+    assert done.output.endswith("Error: lr is 0.0, expected more than 0.\n")
