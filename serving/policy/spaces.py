@@ -140,11 +140,15 @@ def space_differences(one: Any, other: Any) -> list[tuple[str, Space[Any], Space
 
 def nearest_to_zero(space: LeafSpace) -> NDArray[Any]:
     """Return the valid element nearest to zero, in the shape and dtype of the space."""
-    zeros = np.zeros(space.shape or (), space.dtype)
+    low: Any = 0
+    high: Any = 1
     if isinstance(space, spaces.Box):
-        return np.clip(zeros, space.low, space.high).astype(space.dtype)
-    start = space.start if isinstance(space, spaces.Discrete | spaces.MultiDiscrete) else 0
-    return np.asarray(zeros + start, space.dtype)
+        low, high = space.low, space.high
+    elif isinstance(space, spaces.Discrete):
+        low, high = space.start, space.start + space.n - 1
+    elif isinstance(space, spaces.MultiDiscrete):
+        low, high = space.start, np.add(space.start, space.nvec) - 1
+    return np.asarray(np.clip(np.zeros(space.shape or (), space.dtype), low, high), space.dtype)
 
 
 def integer_range(space: LeafSpace) -> tuple[NDArray[Any], NDArray[Any]] | None:

@@ -156,7 +156,7 @@ def test_the_differences_name_the_space_and_both_forms() -> None:
     [
         (CARTPOLE, [0, 0]),
         (spaces.Box(2, 3, (1,)), [2]),
-        (spaces.Discrete(5, start=-2), -2),
+        (spaces.Discrete(5, start=-2), 0),
         (spaces.MultiBinary(2), [0, 0]),
     ],
 )
