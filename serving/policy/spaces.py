@@ -145,7 +145,7 @@ def nearest_to_zero(space: LeafSpace) -> NDArray[Any]:
     if isinstance(space, spaces.Box):
         low, high = space.low, space.high
     elif isinstance(space, spaces.Discrete):
-        low, high = space.start, space.start + space.n - 1
+        low, high = int(space.start), int(space.start) + int(space.n) - 1
     elif isinstance(space, spaces.MultiDiscrete):
         low, high = space.start, np.add(space.start, space.nvec) - 1
     return np.asarray(np.clip(np.zeros(space.shape or (), space.dtype), low, high), space.dtype)
