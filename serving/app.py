@@ -17,8 +17,8 @@ from serving.registry import tracking
 from serving.replica.auth import BearerToken, read_token
 from serving.replica.identity import ReplicaIdentity
 from serving.replica.metrics import Exporter
+from serving.rollout.initial_policy import load_initial_policy
 from serving.rollout.watcher import Watcher
-from serving.startup import load_initial_policy
 
 DEPLOYMENT_NAME = "policy"
 SERVE_ONGOING_REQUESTS = 100_000

@@ -31,7 +31,6 @@ ORDER = {
         "rollout",
         "http",
         "ray",
-        "startup",
         "app",
         "commands",
         "cli",

@@ -27,7 +27,7 @@ from serving.registry.errors import ModelUnknown, ModelUriInvalid, VersionMissin
 from serving.registry.last_known_good import LastKnownGood
 from serving.registry.model_version import ModelVersion
 from serving.replica import auth
-from serving.rollout.trial import run_trial
+from serving.rollout.candidate_trial import run_trial
 
 MAX_EXAMPLE_CHARACTERS = 500
 """The longest example of a request that the command prints."""

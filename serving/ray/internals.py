@@ -1,4 +1,4 @@
-"""Every use of a private part of Ray and Ray Serve, written for Ray 2.60. `haproxy.py` edits Serve's HAProxy template.
+"""Every use of a private part of Ray and Ray Serve, for Ray 2.60; `haproxy_wrapper.py` edits its HAProxy template.
 
 When a private part is gone, the server refuses to start if it would otherwise listen on other interfaces, and
 continues with a warning in all other cases.

@@ -186,12 +186,12 @@ def free_port() -> int:
 
 
 def _private_directory(haproxy: str) -> Path:
-    """Create a directory that only this user can read, with a script in it that runs `haproxy.py` for the binary."""
+    """Create a directory of this user alone, with a script that runs `haproxy_wrapper.py` for the binary."""
     # Unix socket paths are limited to 107 bytes, and Serve adds 57 for the node's id, so the directory is in /tmp.
     directory = Path(tempfile.mkdtemp(prefix="serving-", dir="/tmp"))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     wrapper = directory / "haproxy"
-    command = shlex.join([sys.executable, "-I", "-S", str(Path(__file__).with_name("haproxy.py")), haproxy])
+    command = shlex.join([sys.executable, "-I", "-S", str(Path(__file__).with_name("haproxy_wrapper.py")), haproxy])
     wrapper.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
     wrapper.chmod(stat.S_IRWXU)
     return directory

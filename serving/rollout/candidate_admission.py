@@ -11,8 +11,8 @@ from serving.registry.errors import CacheUnwritable
 from serving.registry.last_known_good import LastKnownGood
 from serving.registry.model_version import ModelVersion
 from serving.replica.served_policy import ServedPolicy
+from serving.rollout.candidate_trial import run_trial
 from serving.rollout.errors import SpacesDiffer
-from serving.rollout.trial import run_trial
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 A graph may loop forever, allocate 20 GB or crash ONNX Runtime. The child imports only what a policy needs:
 
-    python -m serving.rollout.trial < header, graph, policy.json    ->    {"error": null}
+    python -m serving.rollout.candidate_trial < header, graph, policy.json    ->    {"error": null}
 """
 
 import json

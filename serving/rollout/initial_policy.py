@@ -11,7 +11,7 @@ from serving.registry.errors import ModelUriInvalid
 from serving.registry.last_known_good import LastKnownGood
 from serving.replica.refresh_state import Refresh, now
 from serving.replica.served_policy import ServedPolicy
-from serving.rollout.admission import Admission
+from serving.rollout.candidate_admission import Admission
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from serving.registry.model_uri import ModelUri
 from serving.registry.model_version import ModelVersion
 from serving.replica.refresh_state import Refresh, RejectedVersion, now
 from serving.replica.served_policy import ServedPolicy
-from serving.rollout.admission import Admission
+from serving.rollout.candidate_admission import Admission
 
 logger = logging.getLogger(__name__)
 

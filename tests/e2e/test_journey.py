@@ -104,7 +104,7 @@ def test_loading_as_a_replica_does_imports_neither_torch_nor_rllib_and_unpickles
 import sys
 from serving.app import Arguments
 from serving.protocols.native.json_codec import JsonCodec
-from serving.startup import load_initial_policy
+from serving.rollout.initial_policy import load_initial_policy
 
 unpickled = []
 sys.addaudithook(lambda event, what: unpickled.append(what) if event == "pickle.find_class" else None)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.ray.haproxy import edited
+from serving.ray.haproxy_wrapper import edited
 
 GENERATED = """global
     log 127.0.0.1:514 local0 info

@@ -27,7 +27,7 @@ from ray.serve.config import gRPCOptions
 
 from serving.ray import internals
 from serving.ray.errors import RayIncompatible
-from serving.ray.haproxy import edited
+from serving.ray.haproxy_wrapper import edited
 from serving.ray.settings import haproxy_binary
 from tests.workshop import PROJECT, free_port
 

@@ -12,7 +12,7 @@ import ray
 from serving.ray import settings
 from serving.ray.errors import HaproxyNotExecutable
 from serving.ray.internals import LOOPBACK_ONLY
-from tests.serving.ray.test_haproxy import GENERATED
+from tests.serving.ray.test_haproxy_wrapper import GENERATED
 
 ALL_SETTINGS = (
     settings.serve_settings(2)

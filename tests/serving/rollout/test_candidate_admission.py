@@ -6,8 +6,8 @@ from serving.arguments import Arguments
 from serving.registry import registry
 from serving.registry.access import DirectRegistry
 from serving.registry.last_known_good import LastKnownGood
-from serving.rollout import admission
-from serving.rollout.admission import Admission
+from serving.rollout import candidate_admission as admission
+from serving.rollout.candidate_admission import Admission
 from serving.rollout.errors import SpacesDiffer
 from tests.serving.policies import CONTRARY_BUNDLE, STEERING_BUNDLE, Store, served
 

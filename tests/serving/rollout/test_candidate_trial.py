@@ -6,9 +6,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from serving.policy.bundle import Bundle
-from serving.rollout import trial
+from serving.rollout import candidate_trial as trial
+from serving.rollout.candidate_trial import MIB, run_trial
 from serving.rollout.errors import CandidateRejected
-from serving.rollout.trial import MIB, run_trial
 from tests.serving.policies import CARTPOLE_BUNDLE, STEERING_BUNDLE, cartpole_graph, policy_json
 
 LIMITS = MEMORY_BYTES, TIMEOUT_S = 1024 * MIB, 15

@@ -8,7 +8,7 @@ from serving.commands.run import ServerOptions
 from serving.http.policy_app import PolicyApp
 from serving.registry.access import SubprocessRegistry
 from serving.registry.errors import DigestMismatch, RegistryFailed, TrackingServerUnreachable, VersionMissing
-from serving.startup import InitialPolicy, load_initial_policy
+from serving.rollout.initial_policy import InitialPolicy, load_initial_policy
 from tests.serving.policies import CONTRARY_BUNDLE, STEERING_BUNDLE, Store, answer, ask
 from tests.workshop import free_port
 

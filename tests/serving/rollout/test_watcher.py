@@ -18,7 +18,7 @@ from serving.registry.last_known_good import LastKnownGood
 from serving.registry.model_version import ModelVersion
 from serving.replica.refresh_state import Refresh
 from serving.rollout import watcher
-from serving.rollout.admission import Admission
+from serving.rollout.candidate_admission import Admission
 from serving.rollout.watcher import MAX_PAUSE_S, Watcher
 from tests.serving.policies import CARTPOLE_BUNDLE, CONTRARY_BUNDLE, STEERING_BUNDLE, Store, ask, digest_tags
 from tests.workshop import await_true
