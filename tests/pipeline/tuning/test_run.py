@@ -48,7 +48,7 @@ class Progress:
 @pytest.fixture
 def search(store, monkeypatch):  # noqa: ARG001  # its runs are in the store
     """Run a search of two trials, whose processes are replaced by a function; returns its progress."""
-    monkeypatch.setattr(tuning_run.preflight, "attempt", lambda _: None)
+    monkeypatch.setattr(tuning_run.preflight, "export", lambda _: None)
 
     def search(trials, limits=SearchLimits(max_concurrent=1)):  # noqa: B008  # it is frozen
         monkeypatch.setattr(ray_tune, "run", trials)
