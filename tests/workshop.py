@@ -10,9 +10,12 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest import mock
 
+import click
 import psutil
 import requests
+from click.testing import CliRunner, Result
 
 from serving.ray.settings import free_port as free_port  # noqa: PLC0414  # tests and benchmarks take it from here
 
@@ -74,6 +77,19 @@ class Workshop:
     def python(self, *arguments: str, timeout_s: float = 240) -> "subprocess.CompletedProcess[str]":
         """Run `python -m ...` to its end."""
         return self.run(sys.executable, "-m", *arguments, timeout_s=timeout_s)
+
+    def invoke(self, command: click.Command, *arguments: str) -> Result:
+        """Run a command of ours in this process, where a process of its own would show nothing more."""
+        import mlflow
+
+        uri = self.environment.get("MLFLOW_TRACKING_URI", f"sqlite:///{self.directory}/mlflow.db")
+        before = mlflow.get_tracking_uri()
+        with contextlib.chdir(self.directory), mock.patch.dict(os.environ, self.environment):
+            mlflow.set_tracking_uri(uri)
+            try:
+                return CliRunner().invoke(command, arguments)
+            finally:
+                mlflow.set_tracking_uri(before)
 
     def output(self, log: str = "log") -> str:
         return (self.directory / log).read_text()

@@ -84,7 +84,13 @@ def serve_settings(cpus: int, max_body_bytes: int = MAX_BODY_BYTES) -> dict[str,
 
 def local_settings() -> dict[str, str]:
     """Return settings for a Ray on one node, which other Rays on the machine do not share."""
+    first = free_port()
     return {
+        # Every Serve tries the same ports for its replicas, and gRPC prints an error for each that another Serve uses.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + 499),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(first + 500),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(first + 999),
         # On one node a lost GCS does not come back, so processes that shut down must not wait a minute for it.
         "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
         # The fallback proxy holds requests while no replica runs. Every Serve has the same default port, and another

@@ -1,10 +1,12 @@
 """Every environment of a policy is made with the keyword arguments of its training."""
 
 import json
-import sys
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.artifacts import load_text
+
+from pipeline.cli import cli
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -28,19 +30,19 @@ gymnasium.register("Corridor-v0", Corridor, max_episode_steps=10)
 """
 
 
-def test_training_evaluation_and_the_bundle_have_the_same_env_kwargs(workshop):
+def test_training_evaluation_and_the_bundle_have_the_same_env_kwargs(workshop, monkeypatch):
     (workshop.directory / "corridor.py").write_text(CORRIDOR)
-    workshop.environment["PYTHONPATH"] = f"{workshop.directory}:{workshop.variables()['PYTHONPATH']}"
+    monkeypatch.syspath_prepend(str(workshop.directory))
     options = ("--env-id", "corridor:Corridor-v0", "--env-kwargs", '{"size": 8}', "--max-env-steps", "3000")
-    done = workshop.python("pipeline", "train", *options, "--evaluation-interval", "1000")
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = workshop.invoke(cli, "train", *options, "--evaluation-interval", "1000")
+    assert done.exit_code == 0, done.output
     client = MlflowClient(f"sqlite:///{workshop.directory}/mlflow.db")
     version = client.get_model_version("cartpole-ppo", "1")
     run = client.get_run(version.run_id)
     assert run.data.params["env_kwargs"] == version.tags["env_kwargs"] == run.data.tags["env_kwargs"] == '{"size": 8}'
     assert float(version.tags["evaluation.return_min"]) % 8 == 0
     assert run.data.metrics["train/return_mean_100"] > 30, "the training environments have another size"
-    script = "import mlflow, sys; print(mlflow.artifacts.load_text(sys.argv[1]))"
-    text = workshop.run(sys.executable, "-c", script, "models:/cartpole-ppo/1/policy.json").stdout
-    assert json.loads(text)["environment"]["kwargs"] == {"size": 8}
-    assert workshop.python("pipeline", "evaluate", "models:/cartpole-ppo/1", "--episodes", "2").returncode == 0
+    model = client.get_logged_model(version.source.removeprefix("models:/"))
+    assert json.loads(load_text(f"{model.artifact_location}/policy.json"))["environment"]["kwargs"] == {"size": 8}
+    done = workshop.invoke(cli, "evaluate", "models:/cartpole-ppo/1", "--episodes", "2")
+    assert done.exit_code == 0, done.output

@@ -11,6 +11,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
+from pipeline.cli import cli
 from serving.policy.bundle import Bundle
 from serving.policy.policy import Policy
 from tests.workshop import Workshop, await_true
@@ -45,7 +46,7 @@ def client(shop):
 @pytest.fixture(scope="module")
 def run_id(shop, client):
     """A run that was killed after two evaluations, interrupted after another, and resumed to the end."""
-    process = start(shop, "--checkpoint-interval-s", "0.5")
+    process = start(shop, "--checkpoint-interval-s", "0.5", "--evaluation-interval", "2048")
     await_evaluations(shop, 2)
     process.kill()
     for each in shop.processes():
@@ -92,8 +93,8 @@ def test_the_checkpoints_are_bounded(client, run_id):
 
 
 def test_a_run_that_finished_is_not_resumed(shop, run_id):
-    done = shop.python("pipeline", "train", "--resume", run_id)
-    assert done.returncode == 1
+    done = shop.invoke(cli, "train", "--resume", run_id)
+    assert done.exit_code == 1
     assert f"Run {run_id} cannot be resumed: it finished." in done.stderr
 
 
@@ -115,8 +116,8 @@ def test_figures_and_a_recording_are_artifacts(client, run_id, tmp_path):
 
 
 def test_training_starts_from_a_registered_policy(shop, client, run_id):
-    done = shop.python("pipeline", "train", "--from", "models:/cartpole-ppo/1", "--lr", "1e-5", "--lr-final", "1e-5")
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = shop.invoke(cli, "train", "--from", "models:/cartpole-ppo/1", "--lr", "1e-5", "--lr-final", "1e-5")
+    assert done.exit_code == 0, done.output
     version = client.get_model_version("cartpole-ppo", "2")
     run = client.get_run(version.run_id)
     assert version.tags["from"] == run.data.tags["from"] == "models:/cartpole-ppo/1"
@@ -128,15 +129,15 @@ def test_training_starts_from_a_registered_policy(shop, client, run_id):
 
 @pytest.mark.usefixtures("run_id")
 def test_a_policy_of_other_spaces_is_rejected_with_the_difference(shop):
-    done = shop.python("pipeline", "train", "--from", "models:/cartpole-ppo/1", "--env-id", "Acrobot-v1")
-    assert done.returncode == 1
+    done = shop.invoke(cli, "train", "--from", "models:/cartpole-ppo/1", "--env-id", "Acrobot-v1")
+    assert done.exit_code == 1
     assert re.search(r"its observation space is Box\(.*\(4,\).*\), that of Acrobot-v1 is Box\(.*\(6,\)", done.stderr)
 
 
 @pytest.mark.usefixtures("run_id")
 def test_a_policy_of_another_network_is_rejected(shop):
-    done = shop.python("pipeline", "train", "--from", "models:/cartpole-ppo/1", "--fcnet-hiddens", "32")
-    assert done.returncode == 1
+    done = shop.invoke(cli, "train", "--from", "models:/cartpole-ppo/1", "--fcnet-hiddens", "32")
+    assert done.exit_code == 1
     assert "Training cannot start from models:/cartpole-ppo/1: its network has another shape." in done.stderr
 
 

@@ -17,6 +17,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 TRAIN = (sys.executable, "-m", "pipeline", "train")
 
+#: Enough steps for a lost environment runner to come back.
+BUDGET = ("--target-return", "501", "--max-env-steps", "12000", "--evaluation-interval", "2048")
+
 
 @pytest.fixture
 def client(workshop):
@@ -48,7 +51,7 @@ def trained_run(shop: Workshop, client: MlflowClient):
     ],
 )
 def test_training_continues_when_an_environment_runner_is_killed(workshop, client, number, message):
-    workshop.start(*TRAIN, "--num-env-runners", str(number), "--target-return", "501", "--max-env-steps", "25000")
+    workshop.start(*TRAIN, "--num-env-runners", str(number), *BUDGET)
     await_evaluations(workshop, 1)
     found = env_runners(workshop)
     assert len(found) == number
@@ -60,7 +63,7 @@ def test_training_continues_when_an_environment_runner_is_killed(workshop, clien
     assert all(math.isfinite(point.value) for points in metrics.values() for point in points)
     steps = [point.step for point in metrics["train/return_mean_100"]]
     assert steps == sorted(set(steps)), "an iteration without samples was logged"
-    assert steps[-1] >= 25_000
+    assert steps[-1] >= 12_000
     assert run.data.metrics["evaluation/return_mean"] > 50
 
 
@@ -74,12 +77,6 @@ def test_a_run_with_more_processes_than_cores_resumes(workshop, client):
     (run,) = client.search_runs(["0"])
     workshop.start(*TRAIN, "--resume", run.info.run_id)
     await_evaluations(workshop, 0)
-
-
-def test_too_few_gpus_end_the_command_with_one_line(workshop):
-    done = workshop.run(*TRAIN, "--num-learners", "2", "--num-gpus-per-learner", "64")
-    assert done.returncode == 1
-    assert "Error: Training needs 128 GPU (num_learners x num_gpus_per_learner), and Ray has " in done.stderr
 
 
 @pytest.fixture
@@ -113,9 +110,6 @@ def test_training_joins_a_cluster_sends_it_the_code_and_leaves_it_running(worksh
     (shipped,) = other.directory.glob("session_2*/runtime_resources/py_modules_files")
     assert {each.name for each in shipped.rglob("*.py")} >= {"corridor.py", "cli.py", "policy.py"}
     assert any("gcs_server" in each.name() for each in other.processes())
-    done = workshop.run(*TRAIN, "--address", address, "--num-env-runners", "9")
-    assert done.returncode == 1
-    assert "Error: Training needs 9 CPU (num_env_runners + num_learners), and Ray has 2." in done.stderr
 
 
 def test_an_unreachable_cluster_ends_the_command_with_one_line(workshop):

@@ -9,13 +9,14 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.artifacts import load_text
 
+from pipeline.cli import cli
 from tests.workshop import Workshop, await_true
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 #: Trials of a few seconds.
 SPACE = """
-settings: {max_env_steps: 4000, evaluation_interval: 1000, evaluation_episodes: 5, registered_model_name: searched}
+settings: {max_env_steps: 3000, evaluation_interval: 1000, evaluation_episodes: 5, registered_model_name: searched}
 search:
   lr: [1e-3, 3e-3]
   num_epochs: [4, 8]
@@ -56,7 +57,7 @@ def client(shop):
 @pytest.fixture(scope="module")
 def resumed(shop, client):
     """The parent run and its first ended trials: killed outright, then resumed to the end."""
-    process = shop.start(*tune("--search", "space.yaml", "--num-trials", "3", "--max-concurrent", "2"))
+    process = shop.start(*tune("--search", "space.yaml", "--num-trials", "3", "--max-concurrent", "1"))
     await_true(lambda: ended(shop) >= 1, "a trial has ended", 180)
     process.kill()
     for each in shop.processes():
@@ -107,8 +108,8 @@ def test_the_best_trial_is_registered_with_its_lineage(client, resumed):
 
 
 def test_a_search_that_finished_is_not_resumed(shop, resumed):
-    done = shop.run(*tune("--resume", resumed[0]))
-    assert done.returncode == 1
+    done = shop.invoke(cli, "tune", "--resume", resumed[0])
+    assert done.exit_code == 1
     assert f"Run {resumed[0]} cannot be resumed: it finished." in done.stderr
 
 

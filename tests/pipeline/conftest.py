@@ -58,15 +58,21 @@ def save_checkpoint():
     return save
 
 
-@pytest.fixture
-def assembled(tmp_path, build_module, save_checkpoint, cartpole):
-    """The directory of an assembled bundle of CartPole, and the module with random weights that it was made from."""
+@pytest.fixture(scope="session")
+def _assembled_once(tmp_path_factory, build_module, save_checkpoint, cartpole):
     from pipeline.bundle import assemble as bundle
 
-    directory, module = tmp_path / "assembled", build_module(cartpole)
+    directory, module = tmp_path_factory.mktemp("assembled"), build_module(cartpole)
     save_checkpoint(module, directory / "checkpoint")
     bundle.assemble(directory, cartpole)
     return directory, module
+
+
+@pytest.fixture
+def assembled(tmp_path, _assembled_once):
+    """The directory of an assembled bundle of CartPole, and the module with random weights that it was made from."""
+    directory, module = _assembled_once
+    return shutil.copytree(directory, tmp_path / "assembled"), module
 
 
 @pytest.fixture(scope="session")

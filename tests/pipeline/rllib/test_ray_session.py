@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import TrainConfig
-from pipeline.rllib.errors import ClusterUnreachable
-from pipeline.rllib.ray_session import RaySession, _code
+from pipeline.rllib.errors import ClusterUnreachable, NotEnoughResources
+from pipeline.rllib.ray_session import RaySession, _check_resources, _code
 from tests.workshop import free_port
 
 PACKAGES = ["pipeline", "serving"]
@@ -51,3 +51,25 @@ def test_an_address_where_nothing_listens_raises_at_once():
         session.start(TrainConfig())
         with pytest.raises(ClusterUnreachable, match=f"Cannot join the Ray cluster at {address}: .*refused"):
             session.wait_until_ready()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_env_runners": 9}, "Training needs 9 CPU (num_env_runners + num_learners), and Ray has 2."),
+        (
+            {"num_learners": 2, "num_gpus_per_learner": 64},
+            "Training needs 128 GPU (num_learners x num_gpus_per_learner), and Ray has 1.",
+        ),
+    ],
+)
+def test_a_cluster_that_is_too_small_is_reported_with_what_it_has(monkeypatch, settings, message):
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 2.0, "GPU": 1.0})
+    with pytest.raises(NotEnoughResources) as raised:
+        _check_resources(TrainConfig(**settings))
+    assert str(raised.value).startswith(message)
+
+
+def test_a_cluster_that_is_as_large_as_needed_is_enough(monkeypatch):
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 3.0, "GPU": 2.0})
+    _check_resources(TrainConfig(num_env_runners=1, num_learners=2, num_gpus_per_learner=1))

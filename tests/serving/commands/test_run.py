@@ -378,50 +378,51 @@ def test_without_haproxy_the_proxy_of_serve_answers(store: Store) -> None:
         server.clean()
 
 
-def test_a_restarted_replica_keeps_the_spaces_and_the_token(store: Store, tmp_path: Path) -> None:
-    store.register("kept", stage="Production")
-    token_file = tmp_path / "token"
+@pytest.fixture(scope="module")
+def guarded(shared_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that requires a token."""
+    shared_store.register("kept", stage="Production")
+    directory = tmp_path_factory.mktemp("guarded")
+    token_file = directory / "token"
     token_file.write_text("secret\n")
-    options = ("--cache-dir", str(tmp_path), "--refresh-interval", "0.2", "--auth-token-file", str(token_file))
-    server = start_run(store, "models:/kept/Production", *options)
+    options = ("--cache-dir", str(directory), "--refresh-interval", "0.2", "--auth-token-file", str(token_file))
+    server = start_run(shared_store, "models:/kept/Production", *options)
+    try:
+        yield server.wait_up()
+    finally:
+        server.clean()
 
+
+def test_a_restarted_replica_keeps_the_spaces_and_the_token(guarded: Server, store: Store) -> None:
     def model() -> dict[str, Any]:
         with contextlib.suppress(requests.RequestException, ValueError):
-            answer = requests.get(f"{server.url}/model", headers={"Authorization": "Bearer secret"}, timeout=5)
+            answer = requests.get(f"{guarded.url}/model", headers={"Authorization": "Bearer secret"}, timeout=5)
             return dict(answer.json()) if answer.ok else {}
         return {}
 
     def status_without_token() -> int:
-        return requests.get(f"{server.url}/model", timeout=5).status_code
+        return requests.get(f"{guarded.url}/model", timeout=5).status_code
 
-    try:
-        server.wait_up()
-        assert status_without_token() == 401
-        store.promote("kept", store.register("kept", STEERING_BUNDLE))
-        await_true(lambda: model().get("refused"), 30)
-        killed = model()["replica"]["pid"]
-        psutil.Process(killed).kill()
-        await_true(lambda: model().get("replica", {}).get("pid", killed) != killed, 60, server.output)
-        await_true(lambda: (model().get("refused") or {}).get("version") == 2, 30, server.output)
-        successor = model()
-        assert (successor["version"], successor["degraded"]) == (1, True)
-        assert "restart the server to serve it" in successor["refused"]["reason"]
-        assert status_without_token() == 401
-        assert "secret" not in server.output()
-        assert server.stop(signal.SIGTERM) == 0
-    finally:
-        server.clean()
+    assert status_without_token() == 401
+    store.promote("kept", store.register("kept", STEERING_BUNDLE))
+    await_true(lambda: model().get("refused"), 30)
+    killed = model()["replica"]["pid"]
+    psutil.Process(killed).kill()
+    await_true(lambda: model().get("replica", {}).get("pid", killed) != killed, 60, guarded.output)
+    await_true(lambda: (model().get("refused") or {}).get("version") == 2, 30, guarded.output)
+    successor = model()
+    assert (successor["version"], successor["degraded"]) == (1, True)
+    assert "restart the server to serve it" in successor["refused"]["reason"]
+    assert status_without_token() == 401
+    assert "secret" not in guarded.output()
 
 
-def test_sigterm_leaves_no_process(store: Store) -> None:
-    version = store.register("terminated")
-    server = start_run(store, f"models:/terminated/{version}")
-    try:
-        server.wait_up()
-        assert server.stop(signal.SIGTERM) == 0
-        server.assert_nothing_left()
-    finally:
-        server.clean()
+def test_a_killed_server_leaves_no_proxy_and_no_replica(guarded: Server) -> None:
+    """The last test with this server, because it kills it."""
+    private = guarded.private_directory()
+    guarded.stop(signal.SIGKILL)
+    guarded.assert_nothing_left(but="Agent")  # Ray's two agents end minutes later
+    shutil.rmtree(private)  # a killed process cannot remove it
 
 
 def test_an_interrupted_start_leaves_no_process(store: Store) -> None:
@@ -432,18 +433,6 @@ def test_an_interrupted_start_leaves_no_process(store: Store) -> None:
         # The second is the status of a Ray that is still starting.
         assert server.stop(signal.SIGTERM) in (128 + signal.SIGTERM, signal.SIGTERM)
         server.assert_nothing_left()
-    finally:
-        server.clean()
-
-
-def test_a_killed_server_leaves_no_proxy_and_no_replica(store: Store) -> None:
-    version = store.register("killed")
-    server = start_run(store, f"models:/killed/{version}")
-    try:
-        private = server.wait_up().private_directory()
-        server.stop(signal.SIGKILL)
-        server.assert_nothing_left(but="Agent")  # Ray's two agents end minutes later
-        shutil.rmtree(private)  # a killed process cannot remove it
     finally:
         server.clean()
 

@@ -141,3 +141,10 @@ def test_without_haproxy_serves_own_proxy_is_used(
     settings.configure()
     assert environment["RAY_SERVE_ENABLE_HA_PROXY"] == "0"
     assert "HAProxy is not available here" in caplog.text
+
+
+def test_the_replicas_of_two_servers_on_one_machine_use_different_ports() -> None:
+    name = "RAY_SERVE_DIRECT_INGRESS_{}_{}_PORT".format
+    one, other = settings.local_settings(), settings.local_settings()
+    assert one[name("MIN", "HTTP")] != other[name("MIN", "HTTP")]
+    assert int(one[name("MAX", "HTTP")]) < int(one[name("MIN", "GRPC")])

@@ -6,19 +6,23 @@ from serving.arguments import Arguments
 from serving.commands import run as server
 from serving.commands.run import ServerOptions
 from serving.http.policy_app import PolicyApp
-from serving.registry.access import SubprocessRegistry
+from serving.registry.access import DirectRegistry
 from serving.registry.errors import DigestMismatch, RegistryFailed, TrackingServerUnreachable, VersionMissing
+from serving.rollout import initial_policy
 from serving.rollout.initial_policy import InitialPolicy, load_initial_policy
 from tests.serving.policies import CONTRARY_BUNDLE, STEERING_BUNDLE, Store, answer, ask
 from tests.workshop import free_port
 
 
+@pytest.fixture(autouse=True)
+def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`tests/serving/registry/test_access.py` shows that the subprocess of a replica returns the same."""
+    monkeypatch.setattr(initial_policy, "open_registry", DirectRegistry)
+
+
 def start(store: Store, uri: str, cache: Path, deployment: str | None = None, *, allow: bool = False) -> InitialPolicy:
     arguments = Arguments(model_uri=uri, tracking_uri=store.uri, cache_dir=str(cache), allow_space_change=allow)
-    initial = load_initial_policy(arguments, deployment)
-    assert isinstance(initial.admission.registry, SubprocessRegistry)
-    initial.admission.registry.close()
-    return initial
+    return load_initial_policy(arguments, deployment)
 
 
 def test_a_replica_loads_the_version_that_its_uri_refers_to(store: Store, tmp_path: Path) -> None:
@@ -38,7 +42,7 @@ def test_without_the_registry_the_last_known_good_version_is_served_as_degraded(
     def fail(*_: object) -> None:
         raise RegistryFailed("x", "it is down")
 
-    monkeypatch.setattr(SubprocessRegistry, "resolve", fail)
+    monkeypatch.setattr(DirectRegistry, "resolve", fail)
     initial = start(store, "models:/remembered/Production", tmp_path)
     app = PolicyApp(initial.served, refresh=initial.refresh)
     health, model = ask(app, "GET", "/health"), ask(app, "GET", "/model").json()
