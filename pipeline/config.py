@@ -64,7 +64,9 @@ class TrainConfig:
         None, "Mean greedy return to reach; by default the environment's reward threshold."
     )
     evaluation_interval: int = _shared(4096, "Environment steps between greedy evaluations.", minimum=1)
-    patience: int = _shared(10, "Evaluations without improvement after which training ends, at the target.", minimum=1)
+    patience: int = _shared(
+        10, "Evaluations without improvement after which training ends, once the target is reached.", minimum=1
+    )
     evaluation_episodes: int = _shared(100, "Episodes of each greedy evaluation.", minimum=1)
     checkpoint_interval_s: float = _shared(30.0, "Seconds between uploads of checkpoints.", minimum=0)
     num_env_runners: int = _shared(0, "Remote processes that step environments; 0 uses the main process.", minimum=0)

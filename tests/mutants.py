@@ -174,6 +174,9 @@ def main(seed: int, number: int, rooms: tuple[str, ...]) -> None:
         copy = Path(directory, "project")
         ignored = shutil.ignore_patterns(".venv", ".git", "mlruns", "mlartifacts", "mlflow.db*", "*_cache", "results")
         shutil.copytree(PROJECT, copy, ignore=ignored)
+        for room in rooms or ROOMS:
+            if fails(Path("tests", room), copy):
+                raise click.ClickException(f"The tests of {room} fail without any fault: pytest tests/{room}")
         for position, fault in enumerate(faults, 1):
             begun = time.monotonic()
             noticed = is_noticed(fault, copy)

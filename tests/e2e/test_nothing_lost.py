@@ -62,8 +62,8 @@ def run_id(shop, client):
     assert f"To resume: python -m pipeline train --resume {run_id}" in shop.output()
     assert shop.output().splitlines()[-1] == "Error: Interrupted by SIGTERM."
     assert client.get_run(run_id).info.status == "KILLED"
-    done = shop.python("pipeline", "train", "--resume", run_id)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = shop.invoke(cli, "train", "--resume", run_id)
+    assert done.exit_code == 0, done.output
     return run_id
 
 

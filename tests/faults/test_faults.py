@@ -1,12 +1,9 @@
 """The fault suite, `make test-faults`: constant load, one fault after another, every answer checked."""
 
-import contextlib
 import os
 import signal
 import statistics
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -16,6 +13,7 @@ from serving.policy.bundle import Bundle
 from serving.registry.access import open_registry
 from serving.replica.limits import MAX_BODY_BYTES
 from tests.faults.arena import CONTRARY, GOOD, Load, Registry, Server, kill
+from tests.faults.disk import mend, small_disk, spoil
 from tests.faults.load import Record
 from tests.faults.report import gap_s, p99
 from tests.faults.ui import promote_by_hand
@@ -221,20 +219,6 @@ def test_sigkill_of_the_only_replica(registry: Registry, tell) -> None:
     assert row.longest_ms < 20_000, "bounded by ten tries of 2 s"
 
 
-@contextlib.contextmanager
-def small_disk(directory: Path, size: str) -> Iterator[None]:
-    directory.mkdir(parents=True, exist_ok=True)
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(directory)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a small file system here: {mounted.stderr.decode().strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(directory)], check=True)
-
-
 @pytest.mark.parametrize("fault", ["full", "read-only"])
 def test_the_disk_of_the_cache(registry: Registry, tell, tmp_path: Path, fault: str) -> None:
     registry.promote(1)
@@ -258,22 +242,6 @@ def test_the_disk_of_the_cache(registry: Registry, tell, tmp_path: Path, fault: 
     assert (row.failed, row.wrong) == (0, 0)
     reason = {"full": "No space left on device", "read-only": "Read-only file system"}[fault]
     assert model["refused"]["reason"].startswith(f"cannot write the bundle cache {cache}: {reason}")
-
-
-def spoil(cache: Path, fault: str) -> None:
-    if fault == "full":
-        with contextlib.suppress(OSError), (cache / "filler").open("wb", buffering=0) as filler:
-            while True:
-                filler.write(b" " * 512)
-    else:
-        subprocess.run(["mount", "-o", "remount,ro", str(cache)], check=True)
-
-
-def mend(cache: Path, fault: str) -> None:
-    if fault == "full":
-        (cache / "filler").unlink()
-    else:
-        subprocess.run(["mount", "-o", "remount,rw", str(cache)], check=True)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])

@@ -13,7 +13,9 @@ import uvicorn
 from serving.arguments import Arguments
 from serving.http.policy_app import PolicyApp
 from serving.policy.policy import Policy
-from tests.serving.policies import CARTPOLE_BUNDLE, Store, served
+from tests.serving.asking import served
+from tests.serving.policies import CARTPOLE_BUNDLE
+from tests.serving.store import Store
 
 
 def pytest_configure(config: pytest.Config) -> None:

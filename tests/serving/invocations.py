@@ -5,7 +5,8 @@ import json
 from typing import Any, NamedTuple
 
 from serving.policy.bundle import Bundle
-from tests.serving.policies import COUNTING_BUNDLE, EXPLORING_BUNDLE, ROBOT_BUNDLE, STEERING_BUNDLE, Answer
+from tests.serving.asking import Answer
+from tests.serving.policies import COUNTING_BUNDLE, EXPLORING_BUNDLE, ROBOT_BUNDLE, STEERING_BUNDLE
 
 ONE = [0.1, 0.2, 0.3, 0.4]
 ROBOT = {

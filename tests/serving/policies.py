@@ -1,26 +1,17 @@
-"""Small real policies, a registry to register them in, and requests to an application that serves them."""
+"""Small real policies."""
 
-import asyncio
-import contextlib
 import hashlib
 import json
 import re
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
-import pytest
 from gymnasium import spaces
 from onnx import TensorProto, helper
 
-from serving.http.policy_app import PolicyApp
 from serving.policy.bundle import Bundle
-from serving.policy.policy import Policy
 from serving.policy.spaces import space_to_json
-from serving.protocols.native.json_codec import JsonCodec
-from serving.registry.model_version import ModelVersion
-from serving.replica.served_policy import ServedPolicy
 
 CARTPOLE = spaces.Box(
     np.array([-4.8, -np.inf, -0.42, -np.inf], np.float32), np.array([4.8, np.inf, 0.42, np.inf], np.float32)
@@ -245,133 +236,3 @@ ROBOT_OBSERVATION = {
 def digest_tags(bundle: Bundle) -> dict[str, str]:
     files = {"model.onnx": bundle.graph, "policy.json": bundle.policy}
     return {f"sha256.{file}": hashlib.sha256(content).hexdigest() for file, content in files.items()}
-
-
-class Store(NamedTuple):
-    """A SQLite registry in a temporary directory."""
-
-    uri: str
-    directory: Path
-
-    def register(
-        self,
-        name: str,
-        bundle: Bundle = CARTPOLE_BUNDLE,
-        *,
-        stage: str | None = None,
-        alias: str | None = None,
-        tags: dict[str, str] | None = None,
-    ) -> int:
-        """Register the bundle's next version and return its number."""
-        from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
-
-        client = MlflowClient(self.uri)
-        with contextlib.suppress(MlflowException):
-            client.create_registered_model(name)
-        tags = {**digest_tags(bundle), "evaluation.return_mean": "500.0"} if tags is None else tags
-        source = self.directory / "artifacts" / name / str(len(client.search_model_versions(f"name='{name}'")) + 1)
-        source.mkdir(parents=True)
-        (source / "model.onnx").write_bytes(bundle.graph)
-        (source / "policy.json").write_bytes(bundle.policy)
-        version = client.create_model_version(name, source.as_uri(), tags=tags)
-        if stage:
-            self.promote(name, int(version.version), stage, archive=False)
-        if alias:
-            client.set_registered_model_alias(name, alias, version.version)
-        return int(version.version)
-
-    def promote(self, name: str, version: int, stage: str = "Production", *, archive: bool = True) -> None:
-        """Move a version to a stage, as MLflow's UI does."""
-        from mlflow import MlflowClient
-
-        with pytest.warns(FutureWarning):
-            MlflowClient(self.uri).transition_model_version_stage(
-                name, str(version), stage, archive_existing_versions=archive
-            )
-
-    def file(self, name: str, version: int, file: str) -> Path:
-        """Return the path of a version's file in the artifact store."""
-        return self.directory / "artifacts" / name / str(version) / file
-
-
-def served(bundle: Bundle = CARTPOLE_BUNDLE, name: str = "cartpole-ppo", version: int = 3) -> ServedPolicy:
-    model_version = ModelVersion(
-        uri=f"models:/{name}/Production",
-        name=name,
-        version=version,
-        run_id="0123",
-        stage="Production",
-        tags={**digest_tags(bundle), "evaluation.return_mean": "498.5"},
-        registry="sqlite:////nowhere.db",
-    )
-    return ServedPolicy(Policy.load(bundle), model_version, loaded_at=1_700_000_000)
-
-
-def answer(served: ServedPolicy, body: bytes) -> bytes:
-    """Return the body of the native response to a request body, without an application."""
-    codec = served.prepared(JsonCodec)
-    observations, batched = codec.decode(body)
-    return codec.encode(served.policy.act(observations) if len(observations) else observations, batched=batched)
-
-
-class Answer(NamedTuple):
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
-def ask(
-    app: PolicyApp,
-    method: str = "POST",
-    path: str = "/",
-    body: bytes = b"",
-    chunks: list[bytes] | None = None,
-    headers: dict[str, str] | None = None,
-) -> Answer:
-    """Send one request through the ASGI interface."""
-    parts = [body] if chunks is None else chunks
-    incoming = [
-        {"type": "http.request", "body": part, "more_body": index < len(parts) - 1} for index, part in enumerate(parts)
-    ]
-    incoming.append({"type": "http.disconnect"})
-    sent: list[dict[str, Any]] = []
-
-    async def receive() -> dict[str, Any]:
-        return incoming.pop(0)
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    scope = {"type": "http", "method": method, "path": f"/prefix{path}", "root_path": "/prefix", "query_string": b""}
-    scope["headers"] = [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()]
-    asyncio.run(app(scope, receive, send))
-    answered = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
-    return Answer(sent[0]["status"], answered, b"".join(message["body"] for message in sent[1:]))
-
-
-async def post(app: PolicyApp, body: bytes, path: str = "/") -> tuple[int, dict[bytes, bytes], bytes]:
-    """Send one JSON request through the ASGI interface, in the running event loop."""
-    sent: list[Any] = []
-
-    async def receive() -> Any:
-        return {"type": "http.request", "body": body}
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    headers = [(b"content-type", b"application/json")]
-    await app({"type": "http", "method": "POST", "path": path, "headers": headers}, receive, send)
-    return sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"]
-
-
-def answers_together(app: PolicyApp, *bodies: bytes) -> list[tuple[int, dict[bytes, bytes], bytes]]:
-    """Send the requests at the same time."""
-
-    async def everyone() -> list[tuple[int, dict[bytes, bytes], bytes]]:
-        return await asyncio.gather(*(post(app, body) for body in bodies))
-
-    return asyncio.run(everyone())

@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from serving.cli import main
-from tests.serving.policies import CARTPOLE_BUNDLE, Store
+from tests.serving.policies import CARTPOLE_BUNDLE
+from tests.serving.store import Store
 from tests.workshop import free_port
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from serving.http.policy_app import PolicyApp
 from serving.policy.bundle import Bundle
-from tests.serving.fuzz import Request, ask_app, corpus, fault_of, mutated_requests
-from tests.serving.policies import COUNTING_BUNDLE, EXPLORING_BUNDLE, ROBOT_BUNDLE, ask, served
+from tests.serving.asking import ask, served
+from tests.serving.malformed import Request, ask_app, corpus, fault_of, mutated_requests
+from tests.serving.policies import COUNTING_BUNDLE, EXPLORING_BUNDLE, ROBOT_BUNDLE
 
 REQUESTS = 1700
 MAX_GROWTH_BYTES = 2_000_000

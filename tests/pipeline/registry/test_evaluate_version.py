@@ -3,7 +3,8 @@
 import mlflow
 
 from pipeline.registry.evaluate_version import evaluate
-from tests.serving.policies import CARTPOLE_BUNDLE, Store
+from tests.serving.policies import CARTPOLE_BUNDLE
+from tests.serving.store import Store
 
 
 def test_the_returns_are_recorded_in_the_run_and_on_the_version(store, monkeypatch):

@@ -16,7 +16,8 @@ from pipeline.registry.gate import Gate
 from pipeline.registry.target import Target
 from serving.policy.bundle import Bundle
 from serving.registry.errors import DigestMismatch, ModelUnknown, VersionMissing
-from tests.serving.policies import CARTPOLE, CARTPOLE_BUNDLE, STEERING_BUNDLE, Store, cartpole_graph, policy_json
+from tests.serving.policies import CARTPOLE, CARTPOLE_BUNDLE, STEERING_BUNDLE, cartpole_graph, policy_json
+from tests.serving.store import Store
 
 NAME = "cartpole-ppo"
 PRODUCTION = Target(NAME, "Production")

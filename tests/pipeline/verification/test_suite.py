@@ -23,7 +23,7 @@ from serving.policy.bundle import Bundle
 from serving.policy.policy import Policy
 from serving.replica.auth import BearerToken
 from tests.pipeline.cases import CASES, IN_SHORT
-from tests.serving.policies import served
+from tests.serving.asking import served
 from tests.workshop import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.filterwarnings("ignore")]

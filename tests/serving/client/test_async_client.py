@@ -6,7 +6,8 @@ import numpy as np
 
 from serving.client.async_client import AsyncPolicyClient
 from serving.http.policy_app import PolicyApp
-from tests.serving.policies import COUNTING_BUNDLE, served
+from tests.serving.asking import served
+from tests.serving.policies import COUNTING_BUNDLE
 
 
 def test_many_requests_are_sent_concurrently(app: PolicyApp, serve_http: Callable[[Any], str]) -> None:

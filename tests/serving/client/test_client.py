@@ -11,6 +11,7 @@ from serving.client.client import PolicyClient
 from serving.client.core import to_json
 from serving.client.errors import RequestRefused, ServerUnreachable
 from serving.http.policy_app import PolicyApp
+from tests.serving.asking import served
 from tests.serving.policies import (
     COUNTING_BUNDLE,
     EXPLORING_BUNDLE,
@@ -18,7 +19,6 @@ from tests.serving.policies import (
     ROBOT_ACTIONS,
     ROBOT_BUNDLE,
     STEERING_BUNDLE,
-    served,
 )
 
 

@@ -14,8 +14,9 @@ from serving.client.errors import ServerUnreachable
 from serving.commands.query import _shortened, query
 from serving.http.policy_app import PolicyApp
 from serving.policy.errors import EnvironmentUnknown
+from tests.serving.asking import served
 from tests.serving.commands.test_status import Proxy
-from tests.serving.policies import COUNTING_BUNDLE, EXPLORING_BUNDLE, served
+from tests.serving.policies import COUNTING_BUNDLE, EXPLORING_BUNDLE
 from tests.workshop import PROJECT
 
 

@@ -16,7 +16,7 @@ from serving.commands import status
 from serving.http.policy_app import PolicyApp
 from serving.replica.identity import ReplicaIdentity
 from serving.replica.refresh_state import Refresh, RejectedVersion
-from tests.serving.policies import served
+from tests.serving.asking import served
 from tests.workshop import PROJECT
 
 
@@ -120,7 +120,7 @@ def test_an_unreachable_server_is_an_error_of_one_line() -> None:
 
 
 def test_model_describes_the_replica_and_its_counters() -> None:
-    from tests.serving.policies import ask
+    from tests.serving.asking import ask
 
     app = PolicyApp(served(), replica=ReplicaIdentity("aaa", 2, pid=7, started_at="now"))
     ask(app, body=b'{"observation": [0, 0, 1, 0]}')

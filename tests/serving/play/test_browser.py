@@ -8,8 +8,9 @@ import pytest
 from serving.arguments import Arguments
 from serving.http.policy_app import PolicyApp
 from tests.browser import chromium
+from tests.serving.asking import served
 from tests.serving.play.viewer import environments
-from tests.serving.policies import CONTRARY_BUNDLE, EXPLORING_BUNDLE, served
+from tests.serving.policies import CONTRARY_BUNDLE, EXPLORING_BUNDLE
 from tests.workshop import await_true
 
 pytestmark = pytest.mark.e2e

@@ -7,8 +7,9 @@ import pytest
 from serving.arguments import Arguments
 from serving.http.policy_app import PolicyApp
 from serving.play.protocol import with_keep_alive
+from tests.serving.asking import ask, served
 from tests.serving.play.viewer import Viewer
-from tests.serving.policies import CONTRARY_BUNDLE, EXPLORING_BUNDLE, ask, served
+from tests.serving.policies import CONTRARY_BUNDLE, EXPLORING_BUNDLE
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])

@@ -14,8 +14,9 @@ from serving.policy.errors import PolicyFailed
 from serving.policy.tensors import Batch
 from serving.replica.errors import Overloaded
 from serving.replica.served_policy import ServedPolicy
+from tests.serving.asking import served
 from tests.serving.play.viewer import environments
-from tests.serving.policies import CONTRARY_BUNDLE, COUNTING_BUNDLE, EXPLORING_BUNDLE, STEERING_BUNDLE, served
+from tests.serving.policies import CONTRARY_BUNDLE, COUNTING_BUNDLE, EXPLORING_BUNDLE, STEERING_BUNDLE
 
 Act = Callable[[ServedPolicy, Batch], Batch]
 

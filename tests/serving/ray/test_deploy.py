@@ -15,7 +15,7 @@ from serving.protocols.open_inference.protos import inference_pb2 as pb
 from serving.ray.cluster import SERVICER_FUNCTION
 from serving.ray.settings import serve_settings
 from tests.serving.grpc_stub import Stub
-from tests.serving.policies import Store
+from tests.serving.store import Store
 from tests.workshop import PROJECT, Workshop, answers, await_true, free_port
 
 pytestmark = pytest.mark.e2e

@@ -14,7 +14,7 @@ from serving.http.policy_app import PolicyApp
 from serving.ray.settings import haproxy_binary
 from serving.replica.auth import BearerToken
 from tests.docs.pages import DOCS, blocks
-from tests.serving.policies import served
+from tests.serving.asking import served
 from tests.workshop import free_port
 
 CERTIFICATE = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 2 -subj /CN=localhost"

@@ -6,7 +6,7 @@ from serving.errors import ServingError
 from serving.registry.access import DirectRegistry, SubprocessRegistry, open_registry
 from serving.registry.errors import VersionMissing
 from serving.registry.registry import fetch, resolve
-from tests.serving.policies import Store
+from tests.serving.store import Store
 
 
 def test_the_subprocess_returns_what_the_functions_return_and_is_restarted(store: Store, tmp_path: Path) -> None:

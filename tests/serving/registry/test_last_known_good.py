@@ -3,7 +3,8 @@ from pathlib import Path
 
 from serving.registry import registry
 from serving.registry.last_known_good import LastKnownGood
-from tests.serving.policies import CARTPOLE_BUNDLE, CONTRARY_BUNDLE, Store, digest_tags
+from tests.serving.policies import CARTPOLE_BUNDLE, CONTRARY_BUNDLE, digest_tags
+from tests.serving.store import Store
 
 URI = "models:/kept/Production"
 

@@ -6,7 +6,8 @@ import pytest
 from serving.policy.errors import BundleFileMissing
 from serving.registry import registry
 from serving.registry.errors import DigestMismatch, ModelUnknown, VersionMissing
-from tests.serving.policies import CARTPOLE_BUNDLE, STEERING_BUNDLE, Store, digest_tags
+from tests.serving.policies import CARTPOLE_BUNDLE, STEERING_BUNDLE, digest_tags
+from tests.serving.store import Store
 
 
 def test_a_stage_an_alias_a_number_and_latest_resolve_to_a_pinned_version(store: Store) -> None:

@@ -11,7 +11,7 @@ from serving.client.errors import RequestRefused
 from serving.http.policy_app import PolicyApp
 from serving.replica.auth import BearerToken, read_token
 from serving.replica.errors import TokenFileInvalid
-from tests.serving.policies import ask, served
+from tests.serving.asking import ask, served
 
 TOKEN = "s3cret-0123"
 ONE = b'{"observation": [0.1, 0.2, 0.3, 0.4]}'

@@ -12,17 +12,8 @@ from serving.policy.bundle import Bundle
 from serving.policy.errors import PolicyFailed
 from serving.replica.batching import QUICK_S, Batcher, Batching
 from serving.replica.metrics import Metrics
-from tests.serving.policies import (
-    COUNTING_BUNDLE,
-    EXPLORING_BUNDLE,
-    ROBOT_BUNDLE,
-    ROBOT_OBSERVATION,
-    STEERING_BUNDLE,
-    answer,
-    answers_together,
-    ask,
-    served,
-)
+from tests.serving.asking import answer, answers_together, ask, served
+from tests.serving.policies import COUNTING_BUNDLE, EXPLORING_BUNDLE, ROBOT_BUNDLE, ROBOT_OBSERVATION, STEERING_BUNDLE
 
 
 class Doubling:

@@ -8,7 +8,8 @@ from serving.policy.bundle import Bundle
 from serving.protocols.native.json_codec import JsonCodec
 from serving.protocols.protocol import ErrorResponse, Protocol, Request, Response
 from serving.replica.served_policy import ServedPolicy
-from tests.serving.policies import COUNTING_BUNDLE, ROBOT_BUNDLE, ask, served
+from tests.serving.asking import ask, served
+from tests.serving.policies import COUNTING_BUNDLE, ROBOT_BUNDLE
 
 ZERO = [0.0] * 4
 

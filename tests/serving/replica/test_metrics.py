@@ -3,7 +3,7 @@ import time
 from serving.arguments import Arguments
 from serving.http.policy_app import PolicyApp
 from serving.replica.metrics import DESCRIPTIONS, Metrics, Tally
-from tests.serving.policies import ask, served
+from tests.serving.asking import ask, served
 
 ONE = b'{"observation": [0, 0, 1, 0]}'
 

@@ -2,7 +2,8 @@ import pytest
 
 from serving.policy.policy import Policy
 from serving.registry.model_version import ModelVersion
-from tests.serving.policies import EXPLORING_BUNDLE, ROBOT_BUNDLE, served
+from tests.serving.asking import served
+from tests.serving.policies import EXPLORING_BUNDLE, ROBOT_BUNDLE
 
 
 def test_the_description_contains_all_that_a_client_needs() -> None:

@@ -9,7 +9,9 @@ from serving.registry.last_known_good import LastKnownGood
 from serving.rollout import candidate_admission as admission
 from serving.rollout.candidate_admission import Admission
 from serving.rollout.errors import SpacesDiffer
-from tests.serving.policies import CONTRARY_BUNDLE, STEERING_BUNDLE, Store, served
+from tests.serving.asking import served
+from tests.serving.policies import CONTRARY_BUNDLE, STEERING_BUNDLE
+from tests.serving.store import Store
 
 
 def admission_of(store: Store, cache: Path, name: str) -> Admission:

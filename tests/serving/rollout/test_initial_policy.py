@@ -10,7 +10,9 @@ from serving.registry.access import DirectRegistry
 from serving.registry.errors import DigestMismatch, RegistryFailed, TrackingServerUnreachable, VersionMissing
 from serving.rollout import initial_policy
 from serving.rollout.initial_policy import InitialPolicy, load_initial_policy
-from tests.serving.policies import CONTRARY_BUNDLE, STEERING_BUNDLE, Store, answer, ask
+from tests.serving.asking import answer, ask
+from tests.serving.policies import CONTRARY_BUNDLE, STEERING_BUNDLE
+from tests.serving.store import Store
 from tests.workshop import free_port
 
 

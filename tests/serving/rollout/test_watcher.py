@@ -20,7 +20,9 @@ from serving.replica.refresh_state import Refresh
 from serving.rollout import watcher
 from serving.rollout.candidate_admission import Admission
 from serving.rollout.watcher import MAX_PAUSE_S, Watcher
-from tests.serving.policies import CARTPOLE_BUNDLE, CONTRARY_BUNDLE, STEERING_BUNDLE, Store, ask, digest_tags
+from tests.serving.asking import ask
+from tests.serving.policies import CARTPOLE_BUNDLE, CONTRARY_BUNDLE, STEERING_BUNDLE, digest_tags
+from tests.serving.store import Store
 from tests.workshop import await_true
 
 TILTED = b'{"observation": [0, 0, 1, 0]}'

@@ -15,8 +15,9 @@ from serving.policy.bundle import Bundle
 from serving.policy.policy import Policy
 from serving.registry.registry import fetch, resolve
 from serving.replica.served_policy import ServedPolicy
+from tests.serving.asking import Answer, served
 from tests.serving.invocations import BUNDLES, CONTENT_TYPES, ONE, SAME, STRICTER, Sent, invoke
-from tests.serving.policies import Answer, Store, served
+from tests.serving.store import Store
 from tests.workshop import Workshop, answers, await_true, free_port
 
 pytestmark = [

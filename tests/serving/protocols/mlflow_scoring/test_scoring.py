@@ -8,27 +8,9 @@ import pytest
 
 from serving.arguments import Arguments
 from serving.http.policy_app import PolicyApp
-from tests.serving.invocations import (
-    BODY,
-    BUNDLES,
-    CONTENT_TYPES,
-    CSV_BODY,
-    FIRST,
-    JSON,
-    ROBOT,
-    STRICTER,
-    Sent,
-    invoke,
-)
-from tests.serving.policies import (
-    CONTRARY_BUNDLE,
-    COUNTING_BUNDLE,
-    EXPLORING_BUNDLE,
-    ROBOT_BUNDLE,
-    STEERING_BUNDLE,
-    ask,
-    served,
-)
+from tests.serving.asking import ask, served
+from tests.serving.invocations import BODY, BUNDLES, CONTENT_TYPES, CSV_BODY, FIRST, JSON, ROBOT, STRICTER, Sent, invoke
+from tests.serving.policies import CONTRARY_BUNDLE, COUNTING_BUNDLE, EXPLORING_BUNDLE, ROBOT_BUNDLE, STEERING_BUNDLE
 
 
 def predictions(bundle: Any, request: Any) -> Any:

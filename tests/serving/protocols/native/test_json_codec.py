@@ -7,7 +7,7 @@ import pytest
 from serving.errors import RequestError
 from serving.policy.tensors import Rows
 from serving.protocols.native.json_codec import JsonCodec
-from tests.serving.policies import served
+from tests.serving.asking import served
 
 
 @pytest.fixture

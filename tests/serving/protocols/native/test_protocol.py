@@ -8,15 +8,8 @@ from gymnasium import spaces
 from serving.policy.bundle import Bundle
 from serving.policy.errors import StateInvalid
 from serving.replica.served_policy import ServedPolicy
-from tests.serving.policies import (
-    COUNTING_BUNDLE,
-    EXPLORING_BUNDLE,
-    ROBOT_BUNDLE,
-    ROBOT_OBSERVATION,
-    STEERING_BUNDLE,
-    answer,
-    served,
-)
+from tests.serving.asking import answer, served
+from tests.serving.policies import COUNTING_BUNDLE, EXPLORING_BUNDLE, ROBOT_BUNDLE, ROBOT_OBSERVATION, STEERING_BUNDLE
 
 
 def test_continuous_actions_are_in_the_action_space() -> None:

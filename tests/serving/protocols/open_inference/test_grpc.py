@@ -16,15 +16,9 @@ from serving.protocols.open_inference.grpc import InferenceServicer
 from serving.protocols.open_inference.grpc_service import add_GRPCInferenceServiceServicer_to_server
 from serving.protocols.open_inference.protos import inference_pb2 as pb
 from serving.replica.auth import BearerToken
+from tests.serving.asking import served
 from tests.serving.grpc_stub import Stub
-from tests.serving.policies import (
-    CARTPOLE_BUNDLE,
-    COUNTING_BUNDLE,
-    EXPLORING_BUNDLE,
-    ROBOT_BUNDLE,
-    STEERING_BUNDLE,
-    served,
-)
+from tests.serving.policies import CARTPOLE_BUNDLE, COUNTING_BUNDLE, EXPLORING_BUNDLE, ROBOT_BUNDLE, STEERING_BUNDLE
 
 
 class Servicer(InferenceServicer):

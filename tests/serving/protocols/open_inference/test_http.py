@@ -9,7 +9,7 @@ import pytest
 import tritonclient.http as triton
 
 from serving.http.policy_app import PolicyApp
-from tests.serving.policies import ask, served
+from tests.serving.asking import ask, served
 
 CART = {"name": "observations", "datatype": "FP32", "shape": [2, 4], "data": [0, 0, 1, 0, 0, 0, -1, 0]}
 MODEL = "/v2/models/cartpole-ppo"

@@ -11,14 +11,8 @@ from serving.policy.policy import Policy
 from serving.policy.tensors import Batch
 from serving.protocols.open_inference.datatypes import InputTensor, TensorInfo
 from serving.protocols.open_inference.model import InferenceModel, InferenceRequest
-from tests.serving.policies import (
-    CARTPOLE_BUNDLE,
-    COUNTING_BUNDLE,
-    EXPLORING_BUNDLE,
-    ROBOT_BUNDLE,
-    STEERING_BUNDLE,
-    served,
-)
+from tests.serving.asking import served
+from tests.serving.policies import CARTPOLE_BUNDLE, COUNTING_BUNDLE, EXPLORING_BUNDLE, ROBOT_BUNDLE, STEERING_BUNDLE
 
 CART = InputTensor("observations", "FP32", (2, 4), [0, 0, 1, 0, 0, 0, -1, 0])
 STEP = InputTensor("observations", "FP32", (1, 1), [2])

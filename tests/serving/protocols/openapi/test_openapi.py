@@ -16,15 +16,8 @@ from serving.http.policy_app import PolicyApp
 from serving.policy.bundle import Bundle
 from serving.replica.auth import OPEN_PATHS, BearerToken
 from tests.browser import chromium
-from tests.serving.policies import (
-    CARTPOLE_BUNDLE,
-    COUNTING_BUNDLE,
-    EXPLORING_BUNDLE,
-    ROBOT_BUNDLE,
-    STEERING_BUNDLE,
-    ask,
-    served,
-)
+from tests.serving.asking import ask, served
+from tests.serving.policies import CARTPOLE_BUNDLE, COUNTING_BUNDLE, EXPLORING_BUNDLE, ROBOT_BUNDLE, STEERING_BUNDLE
 
 BUNDLES = {
     "cartpole": CARTPOLE_BUNDLE,

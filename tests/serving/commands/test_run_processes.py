@@ -1,0 +1,182 @@
+"""How a server starts, sheds load, survives the loss of a process, and ends, with a real Ray, HAProxy and signals."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+
+from tests.serving.commands.server import Server, await_true, start_run
+from tests.serving.policies import STEERING_BUNDLE
+from tests.serving.store import Store
+from tests.workshop import PROJECT, free_port
+
+pytestmark = pytest.mark.e2e
+
+
+def answers_under_load(url: str, body: bytes, connections: int, each: int) -> list[tuple[requests.Response, float]]:
+    """Send requests over parallel connections. Return each answer and its time in seconds."""
+
+    def ask(_: int) -> list[tuple[requests.Response, float]]:
+        answers = []
+        with requests.Session() as session:
+            for _ in range(each):
+                start = time.monotonic()
+                answers.append((session.post(url, body, timeout=10), time.monotonic() - start))
+        return answers
+
+    with ThreadPoolExecutor(connections) as threads:
+        return [answer for answers in threads.map(ask, range(connections)) for answer in answers]
+
+
+def test_requests_above_the_limit_are_rejected_at_once_and_invalid_ones_are_answered(store: Store) -> None:
+    version = store.register("pressed")
+    # A waiting batch keeps its requests in progress, as a slow policy would.
+    slow = ("--max-ongoing-requests", "4", "--max-batch-size", "64", "--batch-wait-timeout", "0.5")
+    server = start_run(store, f"models:/pressed/{version}", *slow)
+    try:
+        server.wait_up()
+        good = b'{"observation": [0, 0, 1, 0]}'
+        found = answers_under_load(server.url, good, 16, 5)
+        refused = [(answer, took) for answer, took in found if answer.status_code == 503]
+        assert {answer.status_code for answer, _ in found} == {200, 503}
+        assert {answer.json()["error"]["code"] for answer, _ in refused} == {"overloaded"}
+        assert {answer.headers["Retry-After"] for answer, _ in refused} == {"1"}
+        assert sorted(took for _, took in refused)[len(refused) // 2] < 0.4, "rejections do not wait for the batch"
+        assert requests.post(server.url, good, timeout=5).json() == {"action": 1}, "requests are accepted again"
+        bad = answers_under_load(server.url, b'{"observation": [1]}', 3, 5)
+        assert {answer.json()["error"]["message"] for answer, _ in bad} == {
+            "observation has shape (1,), expected (4,) float32"
+        }
+        assert server.stop(signal.SIGTERM) == 0
+        server.assert_nothing_left()
+    finally:
+        server.clean()
+
+
+def test_without_haproxy_the_proxy_of_serve_answers(store: Store) -> None:
+    store.register("proxied", stage="Production")
+    server = start_run(store, "models:/proxied/Production", RAY_SERVE_ENABLE_HA_PROXY="0")
+    try:
+        server.wait_up()
+        assert requests.post(server.url, json={"observation": [0, 0, 1, 0]}, timeout=5).json() == {"action": 1}
+        assert "Ray Serve's own proxy is used" in server.output()
+        assert not [child for child in server.children() if child.name() == "haproxy"]
+        assert server.stop(signal.SIGTERM) == 0
+        server.assert_nothing_left()
+    finally:
+        server.clean()
+
+
+@pytest.fixture(scope="module")
+def guarded(shared_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that requires a token."""
+    shared_store.register("kept", stage="Production")
+    directory = tmp_path_factory.mktemp("guarded")
+    token_file = directory / "token"
+    token_file.write_text("secret\n")
+    options = ("--cache-dir", str(directory), "--refresh-interval", "0.2", "--auth-token-file", str(token_file))
+    server = start_run(shared_store, "models:/kept/Production", *options)
+    try:
+        yield server.wait_up()
+    finally:
+        server.clean()
+
+
+def test_a_restarted_replica_keeps_the_spaces_and_the_token(guarded: Server, store: Store) -> None:
+    def model() -> dict[str, Any]:
+        with contextlib.suppress(requests.RequestException, ValueError):
+            answer = requests.get(f"{guarded.url}/model", headers={"Authorization": "Bearer secret"}, timeout=5)
+            return dict(answer.json()) if answer.ok else {}
+        return {}
+
+    def status_without_token() -> int:
+        return requests.get(f"{guarded.url}/model", timeout=5).status_code
+
+    assert status_without_token() == 401
+    store.promote("kept", store.register("kept", STEERING_BUNDLE))
+    await_true(lambda: model().get("refused"), 30)
+    killed = model()["replica"]["pid"]
+    psutil.Process(killed).kill()
+    await_true(lambda: model().get("replica", {}).get("pid", killed) != killed, 60, guarded.output)
+    await_true(lambda: (model().get("refused") or {}).get("version") == 2, 30, guarded.output)
+    successor = model()
+    assert (successor["version"], successor["degraded"]) == (1, True)
+    assert "restart the server to serve it" in successor["refused"]["reason"]
+    assert status_without_token() == 401
+    assert "secret" not in guarded.output()
+
+
+def test_a_killed_server_leaves_no_proxy_and_no_replica(guarded: Server) -> None:
+    """The last test with this server, because it kills it."""
+    private = guarded.private_directory()
+    guarded.stop(signal.SIGKILL)
+    guarded.assert_nothing_left(but="Agent")  # Ray's two agents end minutes later
+    shutil.rmtree(private)  # a killed process cannot remove it
+
+
+def test_an_interrupted_start_leaves_no_process(store: Store) -> None:
+    version = store.register("hasty")
+    server = start_run(store, f"models:/hasty/{version}")
+    try:
+        await_true(lambda: any("raylet" in child.name() for child in server.children()), 60)
+        # The second is the status of a Ray that is still starting.
+        assert server.stop(signal.SIGTERM) in (128 + signal.SIGTERM, signal.SIGTERM)
+        server.assert_nothing_left()
+    finally:
+        server.clean()
+
+
+def test_serve_run_deploys_the_same_application(store: Store, tmp_path: Path) -> None:
+    store.register("served", stage="Staging")
+    command = [
+        *(str(Path(sys.executable).with_name("serve")), "run", "serving.app:build", "--app-dir", str(PROJECT)),
+        *("--route-prefix", "/served", "model_uri=models:/served/Staging", f"cache_dir={tmp_path}"),
+    ]
+    server = Server(command, {"MLFLOW_TRACKING_URI": store.uri}, 8000, "/served")
+    try:
+        server.wait_up()
+        answer = requests.post(server.url, json={"observation": [0, 0, 1, 0]}, timeout=5)
+        assert (answer.json(), answer.headers["X-Model-Name"]) == ({"action": 1}, "served")
+        assert "without its throughput settings" not in server.output()
+    finally:  # how `serve run` ends is up to Ray
+        server.clean()
+
+
+def test_the_error_of_a_replica_that_cannot_start_is_reported(store: Store) -> None:
+    """`serving run` finds this error before Ray starts; here only the replica finds it."""
+    code = f"""if True:
+        from serving.ray import settings
+        settings.configure()
+        from serving.ray.cluster import Cluster
+        from serving.app import Arguments, build
+        from serving.ray.errors import DeploymentFailed
+        with Cluster("127.0.0.1", {free_port()}, cpus=2) as cluster:
+            cluster.deploy(build(Arguments(model_uri="models:/gone/Production")), "gone", "/gone")
+            try:
+                cluster.wait("gone", "http://127.0.0.1:1/health", 60)
+            except DeploymentFailed as error:
+                print(error)
+    """
+    store.register("gone")
+    directory = Path(tempfile.mkdtemp(prefix="r-", dir="/tmp"))
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "RAY_TMPDIR": str(directory)}
+    try:
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    finally:
+        shutil.rmtree(directory)
+    assert done.stdout == (
+        "the policy could not be deployed: No version of 'gone' is in stage 'Production'. Promote one: "
+        "python -m pipeline promote VERSION, or in the MLflow UI. Versions: 1 (None).\n"
+    )
