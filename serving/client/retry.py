@@ -17,6 +17,9 @@ RETRIED_STATUSES = frozenset({HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAIL
 FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 5.0
 
+_JITTER = random.Random()  # noqa: S311  # it is no secret
+"""Not the global generator: that is the caller's, who may seed it, and then clients would retry in step."""
+
 
 class Response(NamedTuple):
     """An HTTP response; the names of `headers` are case-insensitive."""
@@ -73,7 +76,7 @@ class Attempts:
         backoff = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2**self._retries)
         self._retries += 1
         retry_after = _retry_after_s(outcome.headers) if isinstance(outcome, Response) else 0.0
-        delay = retry_after + random.uniform(0.0, backoff)  # noqa: S311 - jitter, so that clients do not retry in step
+        delay = retry_after + _JITTER.uniform(0.0, backoff)
         return delay if delay < self._deadline - time.monotonic() else None
 
 

@@ -8,7 +8,7 @@ import atexit
 import contextlib
 import logging
 import os
-import random
+import secrets
 import shlex
 import shutil
 import socket
@@ -185,8 +185,9 @@ def haproxy_binary() -> str | None:
 
 def free_port() -> int:
     """Return a free port of 127.0.0.1 outside the range from which the system assigns ports."""
+    # `random` is seeded by training, and two processes with the same seed would take the same ports.
     while True:
-        port = random.randint(20_000, 32_000)  # noqa: S311  # it is no secret
+        port = 20_000 + secrets.randbelow(12_000)
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
 

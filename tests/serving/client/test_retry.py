@@ -1,6 +1,7 @@
 """Retries and final errors of both clients against a server that fails on purpose."""
 
 import asyncio
+import random
 import time
 from collections.abc import Callable
 from typing import Any
@@ -38,6 +39,14 @@ def test_temporary_failures_are_retried(act: Act, fault: str) -> None:
     with faulty_server(fault, fault) as server:
         assert act(server.url) == [1]
         assert len(server.requests) == 3
+
+
+def test_retries_leave_the_callers_random_generator_alone(act: Act) -> None:
+    random.seed(0)
+    before = random.getstate()
+    with faulty_server("close") as server:
+        act(server.url)
+    assert random.getstate() == before
 
 
 def test_a_response_that_takes_too_long_is_retried(act: Act) -> None:

@@ -1,5 +1,6 @@
 import logging
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -41,6 +42,14 @@ def test_every_setting_still_exists_in_ray(name: str) -> None:
     assert found.encode() in source_of_ray(), (
         f"{name} of Ray 2.60 is not in Ray {ray.__version__}: look for its successor in ray/serve/_private/constants.py"
     )
+
+
+def test_processes_with_the_same_random_seed_find_different_ports() -> None:
+    found = []
+    for _ in range(2):
+        random.seed(0)
+        found.append([settings.free_port() for _ in range(5)])
+    assert found[0] != found[1]
 
 
 def test_settings_apply_to_the_ray_that_is_imported_next_and_leave_nothing_behind() -> None:
