@@ -1,5 +1,6 @@
 """What tests of both packages share: directories to run commands in, and a real MLflow server."""
 
+import gc
 import signal
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from tests.workshop import Workshop, answers, await_true, free_port
 
 
 def pytest_configure() -> None:
+    # As `python -m pipeline` does: collecting garbage among the objects of torch, RLlib and MLflow takes long.
+    gc.set_threshold(100_000, 50, 100)
     # A shell's background jobs ignore Ctrl-C, and so would the commands that tests start, and stop as a person does.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

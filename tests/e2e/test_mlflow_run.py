@@ -4,10 +4,13 @@ Training is short; `test_journey.py` trains until the environment is solved.
 """
 
 import itertools
+import os
 import signal
 import sys
 import time
+from unittest import mock
 
+import mlflow
 import psutil
 import pytest
 import requests
@@ -71,11 +74,13 @@ def test_the_version_names_its_run_and_carries_its_evaluation(finished):
 
 def test_evaluate_and_promote_are_entry_points_too(finished, tracked_workshop):
     client, _, _ = finished
-    evaluate = mlflow_run("-e", "evaluate", "-P", "model_uri=models:/cartpole-ppo/1", "-P", "episodes=5")
-    assert tracked_workshop.run(*evaluate).returncode == 0
+    for name, parameters in {
+        "evaluate": {"model_uri": "models:/cartpole-ppo/1", "episodes": 5},
+        "promote": {"version": 1, "stage": "Staging"},
+    }.items():
+        with mock.patch.dict(os.environ, tracked_workshop.variables()):
+            mlflow.projects.run(str(PROJECT), name, parameters=parameters, env_manager="local")
     assert client.get_model_version("cartpole-ppo", "1").tags["evaluation.episodes"] == "5"
-    promote = mlflow_run("-e", "promote", "-P", "version=1", "-P", "stage=Staging")
-    assert tracked_workshop.run(*promote).returncode == 0
     assert client.get_model_version("cartpole-ppo", "1").current_stage == "Staging"
 
 

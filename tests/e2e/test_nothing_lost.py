@@ -27,6 +27,15 @@ def await_evaluations(shop: Workshop, count: int) -> None:
     await_true(lambda: shop.output().count("greedy return ") > count, "training is under way", 180)
 
 
+def await_checkpoint(client: MlflowClient) -> None:
+    """Wait until the only run has a complete checkpoint, one with a manifest."""
+    (run,) = client.search_runs(["0"])
+    await_true(
+        lambda: any(file.path.endswith(".json") for file in client.list_artifacts(run.info.run_id, "checkpoints")),
+        "a checkpoint is uploaded",
+    )
+
+
 def await_end(shop: Workshop) -> None:
     await_true(lambda: not shop.processes(), "every process has ended", 180)
 
@@ -48,6 +57,7 @@ def run_id(shop, client):
     """A run that was killed after two evaluations, interrupted after another, and resumed to the end."""
     process = start(shop, "--checkpoint-interval-s", "0.5", "--evaluation-interval", "2048")
     await_evaluations(shop, 2)
+    await_checkpoint(client)
     process.kill()
     for each in shop.processes():
         each.kill()

@@ -65,20 +65,6 @@ def test_requests_above_the_limit_are_rejected_at_once_and_invalid_ones_are_answ
         server.clean()
 
 
-def test_without_haproxy_the_proxy_of_serve_answers(store: Store) -> None:
-    store.register("proxied", stage="Production")
-    server = start_run(store, "models:/proxied/Production", RAY_SERVE_ENABLE_HA_PROXY="0")
-    try:
-        server.wait_up()
-        assert requests.post(server.url, json={"observation": [0, 0, 1, 0]}, timeout=5).json() == {"action": 1}
-        assert "Ray Serve's own proxy is used" in server.output()
-        assert not [child for child in server.children() if child.name() == "haproxy"]
-        assert server.stop(signal.SIGTERM) == 0
-        server.assert_nothing_left()
-    finally:
-        server.clean()
-
-
 @pytest.fixture(scope="module")
 def guarded(shared_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that requires a token."""
@@ -154,29 +140,56 @@ def test_serve_run_deploys_the_same_application(store: Store, tmp_path: Path) ->
         server.clean()
 
 
-def test_the_error_of_a_replica_that_cannot_start_is_reported(store: Store) -> None:
-    """`serving run` finds this error before Ray starts; here only the replica finds it."""
+@pytest.fixture(scope="module")
+def without_haproxy(shared_store: Store) -> "subprocess.CompletedProcess[str]":
+    """A program that deploys two versions on a cluster without HAProxy: one that does not exist, and one that does."""
+    shared_store.register("gone")
+    shared_store.register("proxied", stage="Production")
+    port = free_port()
     code = f"""if True:
         from serving.ray import settings
         settings.configure()
-        from serving.ray.cluster import Cluster
+        import psutil
+        import requests
         from serving.app import Arguments, build
+        from serving.ray.cluster import Cluster
         from serving.ray.errors import DeploymentFailed
-        with Cluster("127.0.0.1", {free_port()}, cpus=2) as cluster:
+        url = "http://127.0.0.1:{port}"
+        with Cluster("127.0.0.1", {port}, cpus=2) as cluster:
             cluster.deploy(build(Arguments(model_uri="models:/gone/Production")), "gone", "/gone")
             try:
-                cluster.wait("gone", "http://127.0.0.1:1/health", 60)
+                cluster.wait("gone", url + "/gone/health", 60)
             except DeploymentFailed as error:
                 print(error)
+            cluster.deploy(build(Arguments(model_uri="models:/proxied/Production")), "proxied", "/proxied")
+            cluster.wait("proxied", url + "/proxied/health", 60)
+            print(requests.post(url + "/proxied", json={{"observation": [0, 0, 1, 0]}}, timeout=5).json())
+            print("haproxy" in [each.name() for each in psutil.Process().children(recursive=True)])
     """
-    store.register("gone")
-    directory = Path(tempfile.mkdtemp(prefix="r-", dir="/tmp"))
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "RAY_TMPDIR": str(directory)}
+    directory = Path(tempfile.mkdtemp(prefix="r-", dir="/tmp"))  # short, for Ray's sockets
+    environment = {
+        **os.environ,
+        "MLFLOW_TRACKING_URI": shared_store.uri,
+        "PYTHONPATH": str(PROJECT),
+        "RAY_SERVE_ENABLE_HA_PROXY": "0",
+        "RAY_TMPDIR": str(directory),
+    }
     try:
-        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     finally:
         shutil.rmtree(directory)
-    assert done.stdout == (
+
+
+def test_without_haproxy_the_proxy_of_serve_answers(without_haproxy: "subprocess.CompletedProcess[str]") -> None:
+    assert without_haproxy.stdout.splitlines()[1:] == ["{'action': 1}", "False"]
+    assert "Ray Serve's own proxy is used" in without_haproxy.stderr
+
+
+def test_the_error_of_a_replica_that_cannot_start_is_reported(
+    without_haproxy: "subprocess.CompletedProcess[str]",
+) -> None:
+    """`serving run` finds this error before Ray starts; here only the replica finds it."""
+    assert without_haproxy.stdout.splitlines()[0] == (
         "the policy could not be deployed: No version of 'gone' is in stage 'Production'. Promote one: "
-        "python -m pipeline promote VERSION, or in the MLflow UI. Versions: 1 (None).\n"
+        "python -m pipeline promote VERSION, or in the MLflow UI. Versions: 1 (None)."
     )
