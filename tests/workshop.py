@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from unittest import mock
@@ -44,8 +44,7 @@ class Workshop:
 
     def variables(self) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "RAY_"))}
-        scripts = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        return inherited | {"PATH": scripts, "PYTHONPATH": str(PROJECT), MARK: self.mark} | self.environment
+        return inherited | _scripts() | {"PYTHONPATH": str(PROJECT), MARK: self.mark} | self.environment
 
     def start(self, *command: str, log: str = "log") -> "subprocess.Popen[str]":
         """Start a command in a process group of its own; its output goes to a file."""
@@ -78,18 +77,24 @@ class Workshop:
         """Run `python -m ...` to its end."""
         return self.run(sys.executable, "-m", *arguments, timeout_s=timeout_s)
 
-    def invoke(self, command: click.Command, *arguments: str) -> Result:
-        """Run a command of ours in this process, where a process of its own would show nothing more."""
+    @contextlib.contextmanager
+    def inside(self) -> Iterator[None]:
+        """Move this process into the directory, with the MLflow and the variables of its commands."""
         import mlflow
 
         uri = self.environment.get("MLFLOW_TRACKING_URI", f"sqlite:///{self.directory}/mlflow.db")
         before = mlflow.get_tracking_uri()
-        with contextlib.chdir(self.directory), mock.patch.dict(os.environ, self.environment):
+        with contextlib.chdir(self.directory), mock.patch.dict(os.environ, _scripts() | self.environment):
             mlflow.set_tracking_uri(uri)
             try:
-                return CliRunner().invoke(command, arguments)
+                yield
             finally:
                 mlflow.set_tracking_uri(before)
+
+    def invoke(self, command: click.Command, *arguments: str) -> Result:
+        """Run a command of ours in this process, where a process of its own would show nothing more."""
+        with self.inside():
+            return CliRunner().invoke(command, arguments)
 
     def output(self, log: str = "log") -> str:
         return (self.directory / log).read_text()
@@ -110,6 +115,11 @@ class Workshop:
                 process.send_signal(signal.SIGKILL)
         for started in self._started:
             started.wait()
+
+
+def _scripts() -> dict[str, str]:
+    """The PATH with the commands of this Python's environment first."""
+    return {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
 def answers(url: str) -> bool:

@@ -4,11 +4,9 @@ Training is short; `test_journey.py` trains until the environment is solved.
 """
 
 import itertools
-import os
 import signal
 import sys
 import time
-from unittest import mock
 
 import mlflow
 import psutil
@@ -74,11 +72,11 @@ def test_the_version_names_its_run_and_carries_its_evaluation(finished):
 
 def test_evaluate_and_promote_are_entry_points_too(finished, tracked_workshop):
     client, _, _ = finished
-    for name, parameters in {
-        "evaluate": {"model_uri": "models:/cartpole-ppo/1", "episodes": 5},
-        "promote": {"version": 1, "stage": "Staging"},
-    }.items():
-        with mock.patch.dict(os.environ, tracked_workshop.variables()):
+    with tracked_workshop.inside():
+        for name, parameters in {
+            "evaluate": {"model_uri": "models:/cartpole-ppo/1", "episodes": 5},
+            "promote": {"version": 1, "stage": "Staging"},
+        }.items():
             mlflow.projects.run(str(PROJECT), name, parameters=parameters, env_manager="local")
     assert client.get_model_version("cartpole-ppo", "1").tags["evaluation.episodes"] == "5"
     assert client.get_model_version("cartpole-ppo", "1").current_stage == "Staging"

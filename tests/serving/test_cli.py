@@ -36,9 +36,14 @@ def refused(*arguments: str) -> str:
     return lines[0]
 
 
+def refused_start(*options: str) -> str:
+    """Run `serving run`, which must fail, on a free port."""
+    return refused("run", "--port", str(free_port()), *options)
+
+
 def test_an_empty_stage_stops_the_start(store: Store) -> None:
     store.register("waiting")
-    assert refused("run", "--model-uri", "models:/waiting/Production") == (
+    assert refused_start("--model-uri", "models:/waiting/Production") == (
         "Error: No version of 'waiting' is in stage 'Production'. Promote one: python -m pipeline promote VERSION, or "
         "in the MLflow UI. Versions: 1 (None)."
     )
@@ -46,32 +51,30 @@ def test_an_empty_stage_stops_the_start(store: Store) -> None:
 
 @pytest.mark.usefixtures("store")
 def test_an_unknown_model_stops_the_start() -> None:
-    assert refused("run", "--model-uri", "models:/nope/Production").startswith(
-        "Error: No model 'nope' is registered at"
-    )
+    assert refused_start("--model-uri", "models:/nope/Production").startswith("Error: No model 'nope' is registered at")
 
 
 @pytest.mark.usefixtures("store")
 def test_a_wrong_uri_stops_the_start() -> None:
-    assert refused("run", "--model-uri", "nope").startswith(
+    assert refused_start("--model-uri", "nope").startswith(
         "Error: 'nope' is not the URI of a registered model, expected models:/"
     )
 
 
 def test_an_mlflow_server_that_is_down_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
-    assert refused("run").startswith("Error: no MLflow server answers at http://127.0.0.1:1 (connection refused)")
+    assert refused_start().startswith("Error: no MLflow server answers at http://127.0.0.1:1 (connection refused)")
 
 
 def test_the_tracking_uri_is_an_option() -> None:
-    line = refused("run", "--tracking-uri", "http://127.0.0.1:1", "--port", str(free_port()))
+    line = refused_start("--tracking-uri", "http://127.0.0.1:1")
     assert line.startswith("Error: no MLflow server answers at http://127.0.0.1:1 (connection refused)")
 
 
 def test_a_limit_of_the_trial_is_an_option(store: Store, tmp_path: Path) -> None:
     store.register("limited", stage="Production")
-    options = ("--candidate-timeout", "0.001", "--cache-dir", str(tmp_path), "--port", str(free_port()))
-    line = refused("run", "--model-uri", "models:/limited/Production", *options)
+    options = ("--candidate-timeout", "0.001", "--cache-dir", str(tmp_path))
+    line = refused_start("--model-uri", "models:/limited/Production", *options)
     assert "within 0.001 s" in line
 
 
@@ -92,8 +95,8 @@ def test_the_ports_of_grpc_and_http_must_differ() -> None:
 def test_a_tampered_graph_stops_the_start(store: Store, tmp_path: Path) -> None:
     version = store.register("forged")
     store.file("forged", version, "model.onnx").write_bytes(CARTPOLE_BUNDLE.graph + b"\0")
-    options = ("--model-uri", f"models:/forged/{version}", "--cache-dir", str(tmp_path), "--port", str(free_port()))
-    assert refused("run", *options).startswith(
+    options = ("--model-uri", f"models:/forged/{version}", "--cache-dir", str(tmp_path))
+    assert refused_start(*options).startswith(
         "Error: model.onnx of version 1 of 'forged' was changed after it was registered: its sha256 is "
     )
 

@@ -17,6 +17,8 @@ import psutil
 import pytest
 import requests
 
+from serving.ray.cluster import check_port
+from serving.ray.errors import PortTaken
 from tests.serving.commands.server import Server, await_true, start_run
 from tests.serving.policies import STEERING_BUNDLE
 from tests.serving.store import Store
@@ -125,6 +127,10 @@ def test_an_interrupted_start_leaves_no_process(store: Store) -> None:
 
 
 def test_serve_run_deploys_the_same_application(store: Store, tmp_path: Path) -> None:
+    try:
+        check_port("127.0.0.1", 8000)
+    except PortTaken:
+        pytest.skip("port 8000 is taken, and `serve run` has no option for another")
     store.register("served", stage="Staging")
     command = [
         *(str(Path(sys.executable).with_name("serve")), "run", "serving.app:build", "--app-dir", str(PROJECT)),
