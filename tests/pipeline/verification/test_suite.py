@@ -72,6 +72,13 @@ def trained(case, directory):
     return Bundle.read(directory), environment
 
 
+@pytest.fixture(scope="module")
+def cartpole(tmp_path_factory):
+    """A policy for CartPole: its directory, its bundle and its environment."""
+    directory = tmp_path_factory.mktemp("cartpole")
+    return directory, *trained("CartPole-v1", directory)
+
+
 @pytest.mark.parametrize(
     "case", [case if case in IN_SHORT else pytest.param(case, marks=pytest.mark.conformance) for case in CASES]
 )
@@ -97,14 +104,14 @@ def test_the_graph_acts_as_rllib_does(case, tmp_path):
         ("Tanh", "Softsign", ["distribution inputs differ by"] * 3),
     ],
 )
-def test_a_graph_with_other_operators_fails_the_suite(operator, instead, failures, tmp_path):
-    policy_bundle, environment = trained("CartPole-v1", tmp_path)
+def test_a_graph_with_other_operators_fails_the_suite(operator, instead, failures, cartpole):
+    directory, policy_bundle, environment = cartpole
     graph = onnx.load_from_string(policy_bundle.graph)
     for node in graph.graph.node:
         if node.op_type == operator:
             node.op_type = instead
     other = Policy.load(Bundle(graph.SerializeToString(), policy_bundle.policy))
-    subject = Subject(other, tmp_path / bundle.CHECKPOINT_DIRECTORY, environment, count=200, seed=0)
+    subject = Subject(other, directory / bundle.CHECKPOINT_DIRECTORY, environment, count=200, seed=0)
     found = [check.failure for check in check_in_process(subject) if check.failure is not None]
     assert all(expected in failure for expected, failure in zip(failures, found, strict=False))
     assert len(found) >= len(failures)

@@ -27,6 +27,26 @@ from tests.workshop import PROJECT, free_port
 pytestmark = pytest.mark.e2e
 
 
+TOKEN = {"Authorization": "Bearer secret"}
+
+
+@pytest.fixture(scope="module")
+def guarded(shared_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that requires a token, and answers few requests at a time."""
+    shared_store.register("kept", stage="Production")
+    directory = tmp_path_factory.mktemp("guarded")
+    token_file = directory / "token"
+    token_file.write_text("secret\n")
+    options = ("--cache-dir", str(directory), "--refresh-interval", "0.2", "--auth-token-file", str(token_file))
+    # A waiting batch keeps its requests in progress, as a slow policy would.
+    slow = ("--max-ongoing-requests", "4", "--max-batch-size", "64", "--batch-wait-timeout", "0.5")
+    server = start_run(shared_store, "models:/kept/Production", *options, *slow)
+    try:
+        yield server.wait_up()
+    finally:
+        server.clean()
+
+
 def answers_under_load(url: str, body: bytes, connections: int, each: int) -> list[tuple[requests.Response, float]]:
     """Send requests over parallel connections. Return each answer and its time in seconds."""
 
@@ -35,57 +55,33 @@ def answers_under_load(url: str, body: bytes, connections: int, each: int) -> li
         with requests.Session() as session:
             for _ in range(each):
                 start = time.monotonic()
-                answers.append((session.post(url, body, timeout=10), time.monotonic() - start))
+                answers.append((session.post(url, body, headers=TOKEN, timeout=10), time.monotonic() - start))
         return answers
 
     with ThreadPoolExecutor(connections) as threads:
         return [answer for answers in threads.map(ask, range(connections)) for answer in answers]
 
 
-def test_requests_above_the_limit_are_rejected_at_once_and_invalid_ones_are_answered(store: Store) -> None:
-    version = store.register("pressed")
-    # A waiting batch keeps its requests in progress, as a slow policy would.
-    slow = ("--max-ongoing-requests", "4", "--max-batch-size", "64", "--batch-wait-timeout", "0.5")
-    server = start_run(store, f"models:/pressed/{version}", *slow)
-    try:
-        server.wait_up()
-        good = b'{"observation": [0, 0, 1, 0]}'
-        found = answers_under_load(server.url, good, 16, 5)
-        refused = [(answer, took) for answer, took in found if answer.status_code == 503]
-        assert {answer.status_code for answer, _ in found} == {200, 503}
-        assert {answer.json()["error"]["code"] for answer, _ in refused} == {"overloaded"}
-        assert {answer.headers["Retry-After"] for answer, _ in refused} == {"1"}
-        assert sorted(took for _, took in refused)[len(refused) // 2] < 0.4, "rejections do not wait for the batch"
-        assert requests.post(server.url, good, timeout=5).json() == {"action": 1}, "requests are accepted again"
-        bad = answers_under_load(server.url, b'{"observation": [1]}', 3, 5)
-        assert {answer.json()["error"]["message"] for answer, _ in bad} == {
-            "observation has shape (1,), expected (4,) float32"
-        }
-        assert server.stop(signal.SIGTERM) == 0
-        server.assert_nothing_left()
-    finally:
-        server.clean()
-
-
-@pytest.fixture(scope="module")
-def guarded(shared_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server that requires a token."""
-    shared_store.register("kept", stage="Production")
-    directory = tmp_path_factory.mktemp("guarded")
-    token_file = directory / "token"
-    token_file.write_text("secret\n")
-    options = ("--cache-dir", str(directory), "--refresh-interval", "0.2", "--auth-token-file", str(token_file))
-    server = start_run(shared_store, "models:/kept/Production", *options)
-    try:
-        yield server.wait_up()
-    finally:
-        server.clean()
+def test_requests_above_the_limit_are_rejected_at_once_and_invalid_ones_are_answered(guarded: Server) -> None:
+    good = b'{"observation": [0, 0, 1, 0]}'
+    found = answers_under_load(guarded.url, good, 16, 5)
+    refused = [(answer, took) for answer, took in found if answer.status_code == 503]
+    assert {answer.status_code for answer, _ in found} == {200, 503}
+    assert {answer.json()["error"]["code"] for answer, _ in refused} == {"overloaded"}
+    assert {answer.headers["Retry-After"] for answer, _ in refused} == {"1"}
+    assert sorted(took for _, took in refused)[len(refused) // 2] < 0.4, "rejections do not wait for the batch"
+    again = requests.post(guarded.url, good, headers=TOKEN, timeout=5)
+    assert again.json() == {"action": 1}, "requests are accepted again"
+    bad = answers_under_load(guarded.url, b'{"observation": [1]}', 3, 5)
+    assert {answer.json()["error"]["message"] for answer, _ in bad} == {
+        "observation has shape (1,), expected (4,) float32"
+    }
 
 
 def test_a_restarted_replica_keeps_the_spaces_and_the_token(guarded: Server, store: Store) -> None:
     def model() -> dict[str, Any]:
         with contextlib.suppress(requests.RequestException, ValueError):
-            answer = requests.get(f"{guarded.url}/model", headers={"Authorization": "Bearer secret"}, timeout=5)
+            answer = requests.get(f"{guarded.url}/model", headers=TOKEN, timeout=5)
             return dict(answer.json()) if answer.ok else {}
         return {}
 
