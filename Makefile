@@ -5,6 +5,9 @@ BIN := .venv/bin
 MLFLOW_PORT ?= 5000
 SERVING_PORT ?= 8000
 
+# With it, each of the tests' processes would compile this project's modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup lock run test test-unit test-long test-conformance test-faults fuzz mutants lint types docs docs-serve docs-check protos bench-serving bench-batching bench-protocols bench-play bench-training bench-scale clean
 
