@@ -1,6 +1,7 @@
 """Commands run for real: in a directory of their own, every process accounted for."""
 
 import contextlib
+import importlib
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 from unittest import mock
 
 import click
@@ -18,6 +20,9 @@ import requests
 from click.testing import CliRunner, Result
 
 from serving.ray.settings import free_port as free_port  # noqa: PLC0414  # tests and benchmarks take it from here
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 PROJECT = Path(__file__).parent.parent
 
@@ -83,18 +88,34 @@ class Workshop:
         import mlflow
 
         uri = self.environment.get("MLFLOW_TRACKING_URI", f"sqlite:///{self.directory}/mlflow.db")
-        before = mlflow.get_tracking_uri()
+        before, path = mlflow.get_tracking_uri(), list(sys.path)
         with contextlib.chdir(self.directory), mock.patch.dict(os.environ, _scripts() | self.environment):
             mlflow.set_tracking_uri(uri)
             try:
                 yield
             finally:
                 mlflow.set_tracking_uri(before)
+                sys.path[:] = path
+                self._forget_modules()
+
+    def client(self) -> "MlflowClient":
+        """The MLflow of the commands. Made in the directory, where the first use of a database puts its artifacts."""
+        from mlflow import MlflowClient
+
+        with self.inside():
+            return MlflowClient()
 
     def invoke(self, command: click.Command, *arguments: str) -> Result:
         """Run a command of ours in this process, where a process of its own would show nothing more."""
         with self.inside():
             return CliRunner().invoke(command, arguments)
+
+    def _forget_modules(self) -> None:
+        """Drop the modules of the directory that a command imported: another test has its own of the same name."""
+        for name, module in list(sys.modules.items()):
+            if (getattr(module, "__file__", None) or "").startswith(f"{self.directory}{os.sep}"):
+                del sys.modules[name]
+        importlib.invalidate_caches()
 
     def output(self, log: str = "log") -> str:
         return (self.directory / log).read_text()

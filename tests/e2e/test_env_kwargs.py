@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from mlflow import MlflowClient
 from mlflow.artifacts import load_text
 
 from pipeline.cli import cli
@@ -36,7 +35,7 @@ def test_training_evaluation_and_the_bundle_have_the_same_env_kwargs(workshop, m
     options = ("--env-id", "corridor:Corridor-v0", "--env-kwargs", '{"size": 8}', "--max-env-steps", "3000")
     done = workshop.invoke(cli, "train", *options, "--evaluation-interval", "1000")
     assert done.exit_code == 0, done.output
-    client = MlflowClient(f"sqlite:///{workshop.directory}/mlflow.db")
+    client = workshop.client()
     version = client.get_model_version("cartpole-ppo", "1")
     run = client.get_run(version.run_id)
     assert run.data.params["env_kwargs"] == version.tags["env_kwargs"] == run.data.tags["env_kwargs"] == '{"size": 8}'

@@ -131,7 +131,7 @@ def start_training(shop: Workshop, *, under_mlflow: bool) -> tuple[psutil.Proces
     lines = {" ".join(process.cmdline()): process for process in shop.processes()}
     trainer = next(process for line, process in lines.items() if "-m pipeline train" in line and "bash" not in line)
     parent = next((process for line, process in lines.items() if "mlflow run" in line), trainer)
-    return parent, trainer, MlflowClient(f"sqlite:///{shop.directory}/mlflow.db")
+    return parent, trainer, shop.client()
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_a_run_interrupted_while_ray_starts_leaves_nothing(workshop):
     (trainer,) = [process for process in workshop.processes() if "train" in process.cmdline()]
     trainer.send_signal(signal.SIGTERM)
     await_true(lambda: not workshop.processes(), "every process has ended")
-    client = MlflowClient(f"sqlite:///{workshop.directory}/mlflow.db")
+    client = workshop.client()
     assert client.search_runs(["0"])[0].info.status == "KILLED"
 
 
@@ -180,7 +180,7 @@ def test_a_policy_that_cannot_be_exported_fails_soon(workshop):
     done = workshop.invoke(cli, "train", *options, "--max-env-steps", "100000000", "--target-return", "1000")
     assert done.exit_code == 1
     assert "cannot be exported to ONNX" in done.stderr
-    client = MlflowClient(f"sqlite:///{workshop.directory}/mlflow.db")
+    client = workshop.client()
     assert client.search_runs(["0"])[0].info.status == "FAILED"
     assert not client.search_registered_models()
 
@@ -188,6 +188,6 @@ def test_a_policy_that_cannot_be_exported_fails_soon(workshop):
 def test_a_run_that_fails_is_failed(workshop):
     done = workshop.invoke(cli, "train", "--fcnet-activation", "nonsense")
     assert done.exit_code == 1
-    client = MlflowClient(f"sqlite:///{workshop.directory}/mlflow.db")
+    client = workshop.client()
     assert client.search_runs(["0"])[0].info.status == "FAILED"
     assert not client.search_registered_models()

@@ -42,14 +42,15 @@ def await_end(shop: Workshop) -> None:
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
-    shop = Workshop(tmp_path_factory.mktemp("resumed"))
+    directory = tmp_path_factory.mktemp("resumed")
+    shop = Workshop(directory, {"TMPDIR": str(directory)})  # what is killed cannot delete its temporary files
     yield shop
     shop.end()
 
 
 @pytest.fixture(scope="module")
 def client(shop):
-    return MlflowClient(f"sqlite:///{shop.directory}/mlflow.db")
+    return shop.client()
 
 
 @pytest.fixture(scope="module")

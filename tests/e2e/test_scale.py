@@ -23,7 +23,7 @@ BUDGET = ("--target-return", "501", "--max-env-steps", "12000", "--evaluation-in
 
 @pytest.fixture
 def client(workshop):
-    return MlflowClient(f"sqlite:///{workshop.directory}/mlflow.db")
+    return workshop.client()
 
 
 def env_runners(shop: Workshop) -> list[psutil.Process]:

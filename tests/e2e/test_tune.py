@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+import tempfile
 
 import pytest
 import yaml
@@ -43,7 +44,9 @@ def ended(shop: Workshop) -> int:
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
-    shop = Workshop(tmp_path_factory.mktemp("tuned"))
+    directory = tmp_path_factory.mktemp("tuned")
+    # What is killed cannot delete its temporary files. Ray's sockets need a shorter path than the directory's.
+    shop = Workshop(directory, {"TMPDIR": str(directory), "RAY_TMPDIR": tempfile.gettempdir()})
     (shop.directory / "space.yaml").write_text(SPACE)
     yield shop
     shop.end()
@@ -51,7 +54,7 @@ def shop(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(shop):
-    return MlflowClient(f"sqlite:///{shop.directory}/mlflow.db")
+    return shop.client()
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +123,7 @@ def test_an_interrupted_search_shows_how_to_resume(workshop):
     await_true(lambda: ", running\n" in workshop.output(), "a trial runs", 180)
     process.send_signal(signal.SIGTERM)
     await_end(workshop)
-    client = MlflowClient(f"sqlite:///{workshop.directory}/mlflow.db")
+    client = workshop.client()
     (parent,) = [run for run in client.search_runs(["0"]) if run.info.run_name == "tune"]
     assert f"To resume: python -m pipeline tune --resume {parent.info.run_id}" in workshop.output(), workshop.output()
     assert workshop.output().splitlines()[-1] == "Error: Interrupted by SIGTERM."
