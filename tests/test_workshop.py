@@ -1,15 +1,15 @@
 """Commands that tests run in their own process leave nothing of it changed for the next test."""
 
 import importlib
-import os
 import sys
+from pathlib import Path
 
 import click
 
 
 @click.command()
 def importing() -> None:
-    sys.path.insert(0, os.getcwd())
+    sys.path.insert(0, str(Path.cwd()))
     importlib.import_module("corridor_of_a_test")
 
 
