@@ -106,8 +106,11 @@ class Workshop:
             return MlflowClient()
 
     def invoke(self, command: click.Command, *arguments: str) -> Result:
-        """Run a command of ours in this process, where a process of its own would show nothing more."""
-        with self.inside():
+        """Run a command of ours in this process, where a process of its own would show nothing more.
+
+        Training does without its worker process, as on a machine of one core.
+        """
+        with self.inside(), mock.patch("pipeline.training.worker_process.WorkerProcess.start"):
             return CliRunner().invoke(command, arguments)
 
     def _forget_modules(self) -> None:

@@ -43,28 +43,26 @@ def trained_run(shop: Workshop, client: MlflowClient):
     return run
 
 
-@pytest.mark.parametrize(
-    ("number", "message"),
-    [
-        pytest.param(2, "1 of 2 environment runners lost; restarting them\n", marks=pytest.mark.long),
-        (1, "1 of 1 environment runners lost; restarting them; until then iterations have no samples\n"),
-    ],
-)
-def test_training_continues_when_an_environment_runner_is_killed(workshop, client, number, message):
-    workshop.start(*TRAIN, "--num-env-runners", str(number), *BUDGET)
-    await_evaluations(workshop, 1)
-    found = env_runners(workshop)
-    assert len(found) == number
-    found[0].kill()
-    run = trained_run(workshop, client)
-    assert message in workshop.output()
-    assert "All environment runners are back" in workshop.output()
+def assert_continued(shop: Workshop, client: MlflowClient, message: str) -> None:
+    """Assert that training survived the loss of environment runners, and logged nothing that was not measured."""
+    run = trained_run(shop, client)
+    assert message in shop.output()
+    assert "All environment runners are back" in shop.output()
     metrics = {name: client.get_metric_history(run.info.run_id, name) for name in run.data.metrics}
     assert all(math.isfinite(point.value) for points in metrics.values() for point in points)
     steps = [point.step for point in metrics["train/return_mean_100"]]
     assert steps == sorted(set(steps)), "an iteration without samples was logged"
     assert steps[-1] >= 12_000
-    assert run.data.metrics["evaluation/return_mean"] > 50
+    assert run.data.metrics["evaluation/return_mean"] > 40
+
+
+@pytest.mark.long
+def test_training_continues_when_one_of_two_environment_runners_is_killed(workshop, client):
+    workshop.start(*TRAIN, "--num-env-runners", "2", *BUDGET)
+    await_evaluations(workshop, 1)
+    first, _ = env_runners(workshop)
+    first.kill()
+    assert_continued(workshop, client, "1 of 2 environment runners lost; restarting them\n")
 
 
 @pytest.mark.long
@@ -97,16 +95,21 @@ def cluster(workshop):
     shutil.rmtree(directory, ignore_errors=True)
 
 
-def test_training_joins_a_cluster_sends_it_the_code_and_leaves_it_running(workshop, client, cluster):
+def test_training_joins_a_cluster_sends_it_the_code_survives_a_lost_runner_and_leaves_it_running(
+    workshop, client, cluster
+):
     other, address = cluster
     (workshop.directory / "corridor.py").write_text(
         "import gymnasium\n"
         "gymnasium.register('Corridor-v0', 'gymnasium.envs.classic_control:CartPoleEnv', max_episode_steps=50)\n"
     )
-    options = ("--num-env-runners", "1", "--num-learners", "1", "--max-env-steps", "3000", "--env-id")
-    done = workshop.run(*TRAIN, "--address", address, *options, "corridor:Corridor-v0")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert client.get_model_version("cartpole-ppo", "1")
+    options = ("--address", address, "--num-env-runners", "1", "--num-learners", "1", "--env-id", "corridor:Corridor-v0")
+    workshop.start(*TRAIN, *options, *BUDGET)
+    await_evaluations(workshop, 1)
+    (runner,) = env_runners(other)
+    runner.kill()
+    lost = "1 of 1 environment runners lost; restarting them; until then iterations have no samples\n"
+    assert_continued(workshop, client, lost)
     (shipped,) = other.directory.glob("session_2*/runtime_resources/py_modules_files")
     assert {each.name for each in shipped.rglob("*.py")} >= {"corridor.py", "cli.py", "policy.py"}
     assert any("gcs_server" in each.name() for each in other.processes())
