@@ -146,6 +146,14 @@ def _scripts() -> dict[str, str]:
     return {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
+def command_line(process: psutil.Process) -> str:
+    """The command line of a process; "" once it has ended, which it may do at any time."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
 def answers(url: str) -> bool:
     """Whether a URL answers with a success."""
     try:

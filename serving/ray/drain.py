@@ -16,11 +16,12 @@ def drain_proxies() -> None:
     start another one. Sessions of /play last for minutes, so their environment processes are killed.
     """
     descendants = psutil.Process().children(recursive=True)
-    proxies = [process for process in descendants if process.name() == "haproxy"]
-    for proxy in proxies:
-        proxy.send_signal(signal.SIGUSR1)
+    proxies = []
     for process in descendants:
-        with contextlib.suppress(psutil.Error):
-            if "serving.play.environment" in process.cmdline():
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            if process.name() == "haproxy":
+                process.send_signal(signal.SIGUSR1)
+                proxies.append(process)
+            elif "serving.play.environment" in process.cmdline():
                 process.kill()
     psutil.wait_procs(proxies, CLOSE_WITHIN_S)

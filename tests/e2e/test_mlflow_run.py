@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 
 from pipeline.cli import cli
 from tests.docs.pages import commands_to_run
-from tests.workshop import PROJECT, Workshop, answers, await_true, free_port
+from tests.workshop import PROJECT, Workshop, answers, await_true, command_line, free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -128,7 +128,7 @@ def start_training(shop: Workshop, *, under_mlflow: bool) -> tuple[psutil.Proces
     else:
         shop.start(sys.executable, "-m", "pipeline", "train", *forever)
     await_true(lambda: "8," in shop.output() and "greedy return" in shop.output(), "training is under way", 120)
-    lines = {" ".join(process.cmdline()): process for process in shop.processes()}
+    lines = {command_line(process): process for process in shop.processes()}
     trainer = next(process for line, process in lines.items() if "-m pipeline train" in line and "bash" not in line)
     parent = next((process for line, process in lines.items() if "mlflow run" in line), trainer)
     return parent, trainer, shop.client()
@@ -167,7 +167,7 @@ def test_a_run_interrupted_while_ray_starts_leaves_nothing(workshop):
     workshop.start(sys.executable, "-m", "pipeline", "train", "--num-env-runners", "1")
     await_true(lambda: "trying the export" in workshop.output(), "Ray starts")
     time.sleep(2)  # somewhere within the seconds that Ray takes; there is nothing to await
-    (trainer,) = [process for process in workshop.processes() if "train" in process.cmdline()]
+    (trainer,) = [process for process in workshop.processes() if " train " in command_line(process)]
     trainer.send_signal(signal.SIGTERM)
     await_true(lambda: not workshop.processes(), "every process has ended")
     client = workshop.client()

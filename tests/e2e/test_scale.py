@@ -11,7 +11,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from tests.workshop import Workshop, await_true, free_port
+from tests.workshop import Workshop, await_true, command_line, free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -27,7 +27,7 @@ def client(workshop):
 
 
 def env_runners(shop: Workshop) -> list[psutil.Process]:
-    return [each for each in shop.processes() if each.name().startswith("ray::ArrayEnvRu")]
+    return [each for each in shop.processes() if command_line(each).startswith("ray::ArrayEnvRu")]
 
 
 def await_evaluations(shop: Workshop, count: int) -> None:
@@ -103,7 +103,16 @@ def test_training_joins_a_cluster_sends_it_the_code_survives_a_lost_runner_and_l
         "import gymnasium\n"
         "gymnasium.register('Corridor-v0', 'gymnasium.envs.classic_control:CartPoleEnv', max_episode_steps=50)\n"
     )
-    options = ("--address", address, "--num-env-runners", "1", "--num-learners", "1", "--env-id", "corridor:Corridor-v0")
+    options = (
+        "--address",
+        address,
+        "--num-env-runners",
+        "1",
+        "--num-learners",
+        "1",
+        "--env-id",
+        "corridor:Corridor-v0",
+    )
     workshop.start(*TRAIN, *options, *BUDGET)
     await_evaluations(workshop, 1)
     (runner,) = env_runners(other)
@@ -112,4 +121,4 @@ def test_training_joins_a_cluster_sends_it_the_code_survives_a_lost_runner_and_l
     assert_continued(workshop, client, lost)
     (shipped,) = other.directory.glob("session_2*/runtime_resources/py_modules_files")
     assert {each.name for each in shipped.rglob("*.py")} >= {"corridor.py", "cli.py", "policy.py"}
-    assert any("gcs_server" in each.name() for each in other.processes())
+    assert any("gcs_server" in command_line(each) for each in other.processes())

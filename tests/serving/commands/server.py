@@ -14,7 +14,7 @@ import psutil
 import requests
 
 from tests.serving.store import Store
-from tests.workshop import Workshop, answers, free_port
+from tests.workshop import Workshop, answers, command_line, free_port
 
 UP_WITHIN_S, DOWN_WITHIN_S = 90, 60
 
@@ -51,7 +51,7 @@ class Server:
         """Wait until all processes have ended, except those whose name contains `but`."""
 
         def left() -> list[str]:
-            names = [name(each) for each in self.shop.processes()]
+            names = [command_line(each)[:80] for each in self.shop.processes()]
             return [each for each in names if not but or but not in each]
 
         await_true(lambda: not left(), DOWN_WITHIN_S, lambda: f"still running: {left()}")
@@ -59,8 +59,9 @@ class Server:
 
     def private_directory(self) -> Path:
         """The directory of HAProxy's configuration and sockets."""
-        haproxy = next(child for child in self.children() if child.name() == "haproxy")
-        return Path(haproxy.cmdline()[haproxy.cmdline().index("-f") + 1]).parents[1]
+        lines = [command_line(child).split() for child in self.children()]
+        haproxy = next(line for line in lines if line and Path(line[0]).name == "haproxy" and "-f" in line)
+        return Path(haproxy[haproxy.index("-f") + 1]).parents[1]
 
     def output(self) -> str:
         return self.shop.output("output")
@@ -76,14 +77,6 @@ class Server:
         except requests.ConnectionError:
             return False
         return True
-
-
-def name(process: psutil.Process) -> str:
-    """The start of a process's command line; "" once it has ended."""
-    try:
-        return " ".join(process.cmdline())[:80]
-    except psutil.NoSuchProcess:
-        return ""
 
 
 def await_true(condition: Callable[[], Any], timeout_s: float, otherwise: Callable[[], str] = lambda: "") -> None:

@@ -19,7 +19,7 @@ import requests
 from serving.replica.metrics import DESCRIPTIONS, Metrics
 from tests.serving.commands.server import Server, await_true, start_run
 from tests.serving.store import Store
-from tests.workshop import PROJECT, free_port
+from tests.workshop import PROJECT, command_line, free_port
 
 pytestmark = pytest.mark.e2e
 
@@ -154,7 +154,7 @@ def test_a_hundred_episodes_are_played_over_http(server: Server) -> None:
 
 
 def test_a_replica_loads_neither_torch_nor_rllib(server: Server) -> None:
-    replicas = [child for child in server.children() if "ServeReplica" in " ".join(child.cmdline())]
+    replicas = [child for child in server.children() if "ServeReplica" in command_line(child)]
     assert len(replicas) == 2
     for replica in replicas:
         maps = Path(f"/proc/{replica.pid}/maps").read_text()

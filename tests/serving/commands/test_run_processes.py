@@ -22,7 +22,7 @@ from serving.ray.errors import PortTaken
 from tests.serving.commands.server import Server, await_true, start_run
 from tests.serving.policies import STEERING_BUNDLE
 from tests.serving.store import Store
-from tests.workshop import PROJECT, free_port
+from tests.workshop import PROJECT, command_line, free_port
 
 pytestmark = pytest.mark.e2e
 
@@ -114,7 +114,7 @@ def test_an_interrupted_start_leaves_no_process(store: Store) -> None:
     version = store.register("hasty")
     server = start_run(store, f"models:/hasty/{version}")
     try:
-        await_true(lambda: any("raylet" in child.name() for child in server.children()), 60)
+        await_true(lambda: any("raylet/raylet" in command_line(child) for child in server.children()), 60)
         # The second is the status of a Ray that is still starting.
         assert server.stop(signal.SIGTERM) in (128 + signal.SIGTERM, signal.SIGTERM)
         server.assert_nothing_left()

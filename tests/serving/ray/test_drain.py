@@ -2,6 +2,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 
@@ -57,3 +58,15 @@ def test_an_open_connection_gets_its_next_answer_and_a_new_one_is_refused(
         answer = session.get(url)
     assert (answer.status_code, answer.headers["connection"]) == (200, "close")
     assert process.wait(2) == 0
+
+
+def test_a_process_that_has_just_ended_is_passed_over(
+    haproxy: tuple["subprocess.Popen[bytes]", str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = subprocess.Popen(["sleep", "60"])
+    found = [psutil.Process(ended.pid), psutil.Process(haproxy[0].pid)]
+    ended.kill()
+    ended.wait()
+    monkeypatch.setattr(psutil.Process, "children", lambda self, recursive: found)
+    drain.drain_proxies()
+    assert haproxy[0].wait(5) == 0, "the proxy was drained"
