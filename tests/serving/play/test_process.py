@@ -12,7 +12,7 @@ import pytest
 from serving.play.errors import EnvironmentFailed
 from serving.play.process import EnvironmentProcess
 from tests.serving.play.viewer import environments
-from tests.workshop import PROJECT, await_true
+from tests.workshop import PROJECT, await_true, command_line
 
 CARTPOLE = {"environment": {"id": "CartPole-v1", "kwargs": {}}}
 
@@ -65,4 +65,4 @@ def test_the_process_dies_with_its_parent(kill: Callable[[psutil.Process], None]
         assert parent.stdout.readline() == b"up\n"
         (child,) = environments(parent.pid)
         kill(psutil.Process(parent.pid))
-    await_true(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, "the child is gone", 5)
+    await_true(lambda: not command_line(child), "the child is gone", 5)

@@ -67,6 +67,6 @@ def test_a_process_that_has_just_ended_is_passed_over(
     found = [psutil.Process(ended.pid), psutil.Process(haproxy[0].pid)]
     ended.kill()
     ended.wait()
-    monkeypatch.setattr(psutil.Process, "children", lambda self, recursive: found)
+    monkeypatch.setattr(psutil.Process, "children", lambda *_, **__: found)
     drain.drain_proxies()
     assert haproxy[0].wait(5) == 0, "the proxy was drained"
