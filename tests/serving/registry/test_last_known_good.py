@@ -1,7 +1,10 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from serving.registry import registry
+from serving.registry.errors import CacheUnwritable
 from serving.registry.last_known_good import LastKnownGood
 from tests.serving.policies import CARTPOLE_BUNDLE, CONTRARY_BUNDLE, digest_tags
 from tests.serving.store import Store
@@ -22,6 +25,16 @@ def test_a_damaged_record_is_ignored(store: Store, tmp_path: Path) -> None:
     known.save(registry.resolve(f"models:/scratched/{store.register('scratched')}"))
     next((tmp_path / "good").iterdir()).write_text('{"name"')
     assert known.load() is None
+
+
+def test_a_directory_that_cannot_be_written_is_named_with_the_reason(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "good").write_text("a file")
+    version = registry.resolve(f"models:/unwritten/{store.register('unwritten')}")
+    with pytest.raises(CacheUnwritable) as caught:
+        LastKnownGood(tmp_path, store.uri, URI).save(version)
+    assert str(caught.value) == (
+        f"cannot write the bundle cache {tmp_path}: File exists. Choose another directory with --cache-dir"
+    )
 
 
 def test_versions_are_compared_by_their_files_and_not_by_their_number(store: Store, tmp_path: Path) -> None:

@@ -116,3 +116,11 @@ def test_the_error_names_the_file_that_the_store_lacks(store: Store, tmp_path: P
     store.file("emptied", 1, "model.onnx").unlink()
     with pytest.raises(BundleFileMissing, match=r"cannot read model\.onnx of models:/emptied/1"):
         registry.fetch(version, tmp_path)
+
+
+def test_the_cache_is_in_the_directory_for_caches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+    assert registry.default_cache_dir() == Path("/caches/policy-bundles")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert registry.default_cache_dir() == Path("/home/someone/.cache/policy-bundles")
