@@ -1,11 +1,15 @@
+import errno
 import logging
+import os
 from pathlib import Path
 
+import mlflow
 import pytest
+from mlflow.exceptions import MlflowException
 
 from serving.policy.errors import BundleFileMissing
 from serving.registry import registry
-from serving.registry.errors import DigestMismatch, ModelUnknown, VersionMissing
+from serving.registry.errors import CacheUnwritable, DigestMismatch, ModelUnknown, VersionMissing
 from tests.serving.policies import CARTPOLE_BUNDLE, STEERING_BUNDLE, digest_tags
 from tests.serving.store import Store
 
@@ -115,6 +119,20 @@ def test_the_error_names_the_file_that_the_store_lacks(store: Store, tmp_path: P
     version = registry.resolve(f"models:/emptied/{store.register('emptied')}")
     store.file("emptied", 1, "model.onnx").unlink()
     with pytest.raises(BundleFileMissing, match=r"cannot read model\.onnx of models:/emptied/1"):
+        registry.fetch(version, tmp_path)
+
+
+def test_a_full_disk_is_not_taken_for_a_missing_file(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = registry.resolve(f"models:/large/{store.register('large')}")
+
+    def download(**_: str) -> None:
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise MlflowException(f"The following failures occurred while downloading: {full!r}")
+
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", download)
+    with pytest.raises(CacheUnwritable, match=r"No space left on device\. Choose another directory with --cache-dir"):
         registry.fetch(version, tmp_path)
 
 
