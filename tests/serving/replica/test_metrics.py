@@ -16,6 +16,16 @@ def test_a_tally_has_the_cumulative_counts_of_a_prometheus_histogram() -> None:
     assert tally.total == 12.5
 
 
+def test_the_bounds_of_the_histograms_stay_because_dashboards_add_them_up_over_replicas_and_releases() -> None:
+    bounds = {name: " ".join(bound for bound, _ in tally.cumulative()) for name, tally in Metrics().histograms.items()}
+    latency = "0.05 0.1 0.2 0.5 1 2 5 10 20 50 100 200 500 1000 5000 +Inf"
+    assert bounds == {
+        "policy_request_latency_ms": latency,
+        "policy_inference_latency_ms": latency,
+        "policy_batch_size": "1 2 4 8 16 32 64 128 256 512 1024 4096 16384 +Inf",
+    }
+
+
 def test_every_histogram_is_described() -> None:
     assert Metrics().histograms.keys() <= DESCRIPTIONS.keys()
 
