@@ -1,5 +1,3 @@
-import time
-
 from serving.arguments import Arguments
 from serving.http.policy_app import PolicyApp
 from serving.replica.metrics import DESCRIPTIONS, Metrics, Tally
@@ -38,11 +36,3 @@ def test_requests_batches_and_errors_are_counted() -> None:
     assert app.metrics.inference_ms.cumulative()[-1] == ("+Inf", 2)
     assert app.metrics.batch_size.cumulative()[:2] == [("1", 1), ("2", 2)]
     assert app.metrics.requests_rejected == {"body_not_json": 2, "observation_missing": 1}
-
-
-def test_counting_takes_microseconds_at_most() -> None:
-    tally, times = Metrics().request_ms, 10_000
-    start = time.process_time()
-    for _ in range(times):
-        tally.add(0.3)
-    assert (time.process_time() - start) / times < 5e-6, "0.2 us where nothing else runs"
