@@ -82,9 +82,11 @@ def test_attempts_are_limited_in_number_and_total_time(act: Act) -> None:
             act(server.url, retries=1)
         assert len(server.requests) == 2
     with faulty_server(*["hang"] * 9) as server:
+        start = time.monotonic()
         with pytest.raises(ServerUnreachable, match="no answer in time"):
             act(server.url, timeout_s=0.2, total_timeout_s=0.3, retries=9)
-        assert len(server.requests) < 9, "the total time ended the attempts"
+        assert time.monotonic() - start < 2
+        assert len(server.requests) <= 2, "the total time ended the attempts"
 
 
 def test_the_connection_is_kept_and_replaced_once_the_server_closes_it(act: Act) -> None:
