@@ -17,7 +17,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from pipeline import signals
 from pipeline.evaluation.evaluation import Evaluation
 from pipeline.tracking.errors import NotResumable, RelativeStore
-from serving.registry.tracking import bounded_retries
+from serving.registry.tracking import bounded_retries, check_artifact_uri
 
 #: Artifacts of a run.
 LEARNING_CURVE = "figures/learning_curve.png"
@@ -82,11 +82,18 @@ def log_params(run_id: str, params: Mapping[str, Any]) -> None:
     mlflow.log_params({name: value for name, value in params.items() if name not in logged})
 
 
+def log_settings(run_id: str, settings: dict[str, Any], file: str) -> None:
+    """Log settings as `CONFIG_FILE`, `SEARCH_FILE` or `BEST_FILE` of the run. Raises ArtifactsBehindServer."""
+    check_artifact_uri(mlflow.get_run(run_id).info.artifact_uri)
+    mlflow.log_dict(settings, file, run_id)
+
+
 def load(run_id: str, file: str) -> dict[str, Any]:
     """Return the content of `CONFIG_FILE` or `SEARCH_FILE` of an unfinished run.
 
     Raises:
         NotResumable: If the run does not exist, finished, or has no such file.
+        ArtifactsBehindServer: If its artifacts are reached through another MLflow server.
     """
     try:
         run = mlflow.get_run(run_id)
@@ -94,6 +101,7 @@ def load(run_id: str, file: str) -> dict[str, Any]:
         raise NotResumable(run_id, "there is no such run.") from error
     if run.info.status == "FINISHED":
         raise NotResumable(run_id, "it finished. Start from its policy: python -m pipeline train --from models:/NAME/N")
+    check_artifact_uri(run.info.artifact_uri)
     try:
         content: dict[str, Any] = yaml.safe_load(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{file}"))
     except (MlflowException, OSError) as error:

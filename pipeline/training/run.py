@@ -44,6 +44,7 @@ def train(
         EnvironmentNotFound, UnsupportedSpace: If the environment cannot be trained on.
         CannotContinueFrom: If the registered policy does not fit.
         ExportFailed, ExportDiffers: If the policy cannot be served; nothing is registered.
+        ArtifactsBehindServer: If the tracking URI names the database of an MLflow server that keeps the artifacts.
         TrackingServerUnreachable: If MLflow's server does not answer at the start.
         ClusterUnreachable, NotEnoughResources: If Ray cannot be joined, or has too few processors.
         Interrupted: On SIGINT and SIGTERM; nothing is registered.
@@ -52,7 +53,7 @@ def train(
     environment = environments.describe(config.env_id, config.environment_kwargs, config.wrappers)
     with tracking.run("train") as run_id, Workspace.temporary() as workspace:
         tracking.log_params(run_id, config.as_params())
-        mlflow.log_dict(config.as_params(), tracking.CONFIG_FILE)
+        tracking.log_settings(run_id, config.as_params(), tracking.CONFIG_FILE)
         mlflow.set_tags(provenance.tags(environment))
         initial = None
         if model_uri is not None:

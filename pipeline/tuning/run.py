@@ -73,6 +73,7 @@ def tune(space: SearchSpace, num_trials: int, limits: SearchLimits, progress: Tu
     Raises:
         NothingFound: If no trial was evaluated.
         EnvironmentNotFound, EnvKwargsRefused, UnsupportedSpace, ExportFailed: If the environment cannot be trained on.
+        ArtifactsBehindServer: If the tracking URI names the database of an MLflow server that keeps the artifacts.
         TrackingServerUnreachable: If MLflow's server does not answer at the start.
         NotEnoughResources: If the machine has too few processors for a trial.
         Interrupted: On SIGINT and SIGTERM; nothing is registered.
@@ -80,7 +81,7 @@ def tune(space: SearchSpace, num_trials: int, limits: SearchLimits, progress: Tu
     check_tracking_server()
     environment = _environment(space)
     with tracking.run("tune") as run_id, Workspace.temporary() as workspace:
-        mlflow.log_dict({**space.as_content(), _NUM_TRIALS: num_trials}, tracking.SEARCH_FILE)
+        tracking.log_settings(run_id, {**space.as_content(), _NUM_TRIALS: num_trials}, tracking.SEARCH_FILE)
         params = space.config(1).as_params()
         shared = {name: value for name, value in params.items() if name not in space.search}
         tracking.log_params(run_id, {**shared, _NUM_TRIALS: num_trials})
@@ -187,7 +188,7 @@ class _TuningRun:
         config, workspace = self.space.config(best_trial.number), self.workspace
         self.progress.note(f"Exporting and registering the policy of trial {best_trial.number}")
         settings = changed(config)
-        mlflow.log_dict(settings, tracking.BEST_FILE)
+        tracking.log_settings(self.run_id, settings, tracking.BEST_FILE)
         tracking.log_params(self.run_id, {**config.as_params(), "best_trial": best_trial.number})
         checkpoint_store.download_newest(best_trial.run_id, workspace.bundle)
         evaluator = Evaluator(config, self.environment, workspace, WorkerProcess())

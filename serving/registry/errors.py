@@ -82,6 +82,16 @@ class TrackingServerUnreachable(RegistryError):
 
 
 @dataclass(eq=False)
+class ArtifactsBehindServer(RegistryError):
+    """The store's artifacts are kept by an MLflow server, and the tracking URI names its database instead."""
+
+    template = (
+        "an MLflow server keeps the artifacts of this store, and MLFLOW_TRACKING_URI does not name it. Start that "
+        "server and set its URL, such as: export MLFLOW_TRACKING_URI=http://127.0.0.1:5000"
+    )
+
+
+@dataclass(eq=False)
 class RegistryFailed(RegistryError):
     """MLflow raised an error, whose message is `reason`."""
 

@@ -20,7 +20,7 @@ from serving.registry.cache import BundleCache
 from serving.registry.errors import ModelUnknown, RegistryFailed, VersionMissing
 from serving.registry.model_uri import ModelUri
 from serving.registry.model_version import ModelVersion
-from serving.registry.tracking import absolute_uri, stage_warnings_ignored
+from serving.registry.tracking import absolute_uri, check_artifact_uri, is_remote, stage_warnings_ignored
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +102,7 @@ def _download(version: ModelVersion, directory: Path) -> None:
                 download_artifacts(artifact_uri=f"{version.pinned_uri}/{file}", dst_path=str(directory))
         except Exception as error:  # each artifact store raises exceptions of its own
             _raise_if_local(error)
+            _raise_if_behind_server(version)
             raise BundleFileMissing(file, version.pinned_uri, _last_line(error)) from error
 
 
@@ -110,6 +111,13 @@ def _raise_if_local(error: Exception) -> None:
     for number in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
         if os.strerror(number) in str(error):
             raise OSError(number, os.strerror(number)) from error
+
+
+def _raise_if_behind_server(version: ModelVersion) -> None:
+    from mlflow import MlflowClient
+
+    if not is_remote(_registry_uri()):  # so that this is no further request to a server that has just failed
+        check_artifact_uri(MlflowClient().get_model_version_download_uri(version.name, str(version.version)))
 
 
 def _registry_uri() -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from serving.registry.errors import TrackingServerUnreachable
+from serving.registry.errors import ArtifactsBehindServer, TrackingServerUnreachable
 
 HEALTH_TIMEOUT_S = 3.0
 
@@ -63,6 +63,16 @@ def absolute_uri(uri: str) -> str:
     if scheme.startswith("sqlite") and separator and path and not path.startswith(("/", ":memory:")):
         return f"{scheme}:///{Path(path).resolve()}"
     return uri if "://" in uri or ":/" in uri else Path(uri).resolve().as_uri()
+
+
+def check_artifact_uri(artifact_uri: str) -> None:
+    """Check that this process can reach the artifacts of a run or version, wherever MLflow keeps them.
+
+    Raises:
+        ArtifactsBehindServer: they are reached through an MLflow server only, and the tracking URI is a database's.
+    """
+    if artifact_uri.startswith("mlflow-artifacts:") and not is_remote(tracking_uri()):
+        raise ArtifactsBehindServer
 
 
 def check_tracking_server() -> None:

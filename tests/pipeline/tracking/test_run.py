@@ -1,6 +1,8 @@
 """A command is one MLflow run, which ends with the status of the command."""
 
+import contextlib
 import signal
+import sqlite3
 
 import mlflow
 import pytest
@@ -10,10 +12,22 @@ from pipeline.evaluation.evaluation import Evaluation
 from pipeline.signals import interruptible
 from pipeline.tracking import run as tracking
 from pipeline.tracking.errors import NotResumable, RelativeStore
+from serving.registry.errors import ArtifactsBehindServer
 
 
 def status(run_id):
     return mlflow.get_run(run_id).info.status
+
+
+def test_settings_are_not_logged_and_not_read_past_the_server_that_keeps_the_artifacts(store):
+    with contextlib.closing(sqlite3.connect(store / "mlflow.db")) as database, database:
+        database.execute("UPDATE experiments SET artifact_location = 'mlflow-artifacts:/0'")
+    message = "^an MLflow server keeps the artifacts of this store, and MLFLOW_TRACKING_URI does not name it"
+    with pytest.raises(ArtifactsBehindServer, match=message), tracking.run("train") as run_id:
+        tracking.log_settings(run_id, {"seed": 1}, tracking.CONFIG_FILE)
+    assert status(run_id) == "FAILED"
+    with pytest.raises(ArtifactsBehindServer, match=message):
+        tracking.load(run_id, tracking.CONFIG_FILE)
 
 
 def run_that_raises(error):

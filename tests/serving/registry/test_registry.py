@@ -1,6 +1,8 @@
+import contextlib
 import errno
 import logging
 import os
+import sqlite3
 from pathlib import Path
 
 import mlflow
@@ -9,7 +11,7 @@ from mlflow.exceptions import MlflowException
 
 from serving.policy.errors import BundleFileMissing
 from serving.registry import registry
-from serving.registry.errors import CacheUnwritable, DigestMismatch, ModelUnknown, VersionMissing
+from serving.registry.errors import ArtifactsBehindServer, CacheUnwritable, DigestMismatch, ModelUnknown, VersionMissing
 from tests.serving.policies import CARTPOLE_BUNDLE, STEERING_BUNDLE, digest_tags
 from tests.serving.store import Store
 
@@ -133,6 +135,16 @@ def test_a_full_disk_is_not_taken_for_a_missing_file(
 
     monkeypatch.setattr(mlflow.artifacts, "download_artifacts", download)
     with pytest.raises(CacheUnwritable, match=r"No space left on device\. Choose another directory with --cache-dir"):
+        registry.fetch(version, tmp_path)
+
+
+def test_artifacts_that_an_mlflow_server_keeps_are_asked_of_the_server(store: Store, tmp_path: Path) -> None:
+    version = registry.resolve(f"models:/proxied/{store.register('proxied')}")
+    with contextlib.closing(sqlite3.connect(store.uri.removeprefix("sqlite:///"))) as database, database:
+        location = "mlflow-artifacts:/0/models/m-1/artifacts"  # as in the database of a server
+        changed = "UPDATE model_versions SET source = ?, storage_location = ? WHERE name = 'proxied'"
+        database.execute(changed, (location, location))
+    with pytest.raises(ArtifactsBehindServer, match="export MLFLOW_TRACKING_URI=http"):
         registry.fetch(version, tmp_path)
 
 
