@@ -106,7 +106,6 @@ def _start_session(graph: bytes, num_threads: int) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
-    options.inter_op_num_threads = 1
     options.log_severity_level = 3
     # Idle threads that spin would take the core from the HTTP server.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

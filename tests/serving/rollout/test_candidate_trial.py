@@ -1,4 +1,5 @@
 import time
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -90,3 +91,16 @@ def test_a_child_that_crashes_is_reported(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(trial, "__name__", "this_is_no_module")
     with pytest.raises(CandidateRejected, match=r"^its trial exited with status 1$"):
         run_trial(CARTPOLE_BUNDLE, *LIMITS)
+
+
+def test_a_child_that_is_killed_is_reported_with_the_signal_and_its_limit(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As the system kills a process when memory runs out."""
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nkill -KILL $$\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(trial.sys, "executable", str(python))
+    with pytest.raises(CandidateRejected) as caught:
+        run_trial(CARTPOLE_BUNDLE, 1 << 30, TIMEOUT_S)
+    assert str(caught.value) == "its trial was killed by SIGKILL, with a limit of 1024 MiB of memory"

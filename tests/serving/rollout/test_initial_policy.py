@@ -35,6 +35,20 @@ def test_a_replica_loads_the_version_that_its_uri_refers_to(store: Store, tmp_pa
     assert not initial.refresh.degraded
 
 
+def test_the_tracking_uri_of_the_arguments_comes_before_that_of_the_environment(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.register("explicit", stage="Production")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/another.db")
+    assert start(store, "models:/explicit/Production", tmp_path).served.version.name == "explicit"
+
+
+def test_without_a_tracking_uri_that_of_the_environment_is_used(store: Store, tmp_path: Path) -> None:
+    store.register("implicit", stage="Production")
+    arguments = Arguments(model_uri="models:/implicit/Production", cache_dir=str(tmp_path))
+    assert load_initial_policy(arguments).served.version.name == "implicit"
+
+
 def test_without_the_registry_the_last_known_good_version_is_served_as_degraded(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -190,6 +190,24 @@ def test_missing_files_are_tried_again_after_a_pause(
     assert bench.answer() == (0, "2")
 
 
+def test_the_pause_doubles_with_each_failed_attempt_to_serve_a_version(
+    store: Store, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = 0.0
+    monkeypatch.setattr(watcher, "monotonic", lambda: clock)
+    shutil.rmtree(store.file(bench.name, promote(store, bench, CONTRARY_BUNDLE), ""))
+    bench.poll()
+    tried = []
+    while clock < 2 * 2 + 2 * 4:  # the interval is 2 s; the pauses are at most 4 and 8 s, and at least half of that
+        clock += 0.5
+        before = bench.registry.fetched
+        bench.poll()
+        tried += [clock] * (bench.registry.fetched - before)
+    first, second = tried[:2]
+    assert 2 <= first <= 4.5
+    assert 4 <= second - first <= 8.5
+
+
 def test_a_full_disk_is_tried_again_after_a_pause(
     store: Store, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
