@@ -1,12 +1,16 @@
 """What tests of both packages share: directories to run commands in, and a real MLflow server."""
 
+import contextlib
 import gc
+import shutil
 import signal
+import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tests.workshop import Workshop, answers, await_true, free_port
 
@@ -18,9 +22,33 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session")
+def new_database(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[[Path], None]:
+    """Return a function that puts an empty `mlflow.db` into a directory.
+
+    It is a copy of one that the session's first test has MLflow make, which takes two seconds.
+    """
+    directory = tmp_path_factory.getbasetemp()
+    file = (directory if worker_id == "master" else directory.parent) / "empty.db"
+    with FileLock(f"{file}.lock"):
+        if not file.exists():
+            from mlflow import MlflowClient
+
+            MlflowClient(f"sqlite:///{file}.new").search_experiments()
+            Path(f"{file}.new").rename(file)
+
+    def put_into(directory: Path) -> None:
+        shutil.copyfile(file, directory / "mlflow.db")
+        with contextlib.closing(sqlite3.connect(directory / "mlflow.db")) as database, database:
+            database.execute("UPDATE experiments SET artifact_location = ?", (f"{directory}/mlruns/0",))
+
+    return put_into
+
+
 @pytest.fixture
-def workshop(tmp_path: Path) -> Iterator[Workshop]:
+def workshop(tmp_path: Path, new_database: Callable[[Path], None]) -> Iterator[Workshop]:
     """A directory whose MLflow store is its own `mlflow.db`, as it is for a person who sets nothing."""
+    new_database(tmp_path)
     shop = Workshop(tmp_path)
     yield shop
     shop.end()

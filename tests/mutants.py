@@ -30,6 +30,9 @@ ROOMS = [
 WANTED = 0.9
 TIMEOUT_S = 240
 
+#: Larger numbers are times and sizes, where one more is no fault.
+LARGEST_NUMBER = 100
+
 OPPOSITES: dict[type[ast.AST], str] = {
     ast.Lt: ">=",
     ast.GtE: "<",
@@ -98,7 +101,7 @@ class Finder:
             yield self._fault(node, f"bool({self._text(node.operand)})")
         elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
             yield self._fault(node, str(not node.value))
-        elif isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+        elif isinstance(node, ast.Constant) and isinstance(node.value, int | float) and node.value <= LARGEST_NUMBER:
             yield self._fault(node, f"({node.value!r} + 1)")
         elif isinstance(node, ast.Raise) and node.exc is not None:
             yield self._fault(node, "pass")

@@ -66,8 +66,8 @@ def is_integer(space: Any) -> bool:
 
 def choices(space: spaces.Box) -> NDArray[Any]:
     """Return the number of integers of each element of a Box of integers, as Python integers, which cannot overflow."""
-    counts: NDArray[Any] = space.high.astype(object) - space.low.astype(object) + 1
-    return counts
+    counts = space.high.astype(object) - space.low.astype(object) + 1
+    return np.asarray(counts, dtype=object)  # without dimensions, the difference is a number
 
 
 def from_policy(space: Space[Any], action: Any) -> Any:
@@ -87,7 +87,7 @@ def _leaf_from_policy(space: LeafSpace, action: Any) -> Any:
     if isinstance(space, spaces.MultiBinary):
         return flat.astype(space.dtype)
     if is_integer(space):
-        return flat.astype(space.dtype) + space.low
+        return np.asarray(flat.astype(space.dtype) + space.low)
     return _scaled(space, flat.astype(np.float64))
 
 

@@ -42,9 +42,6 @@ class Journey:
         text = re.sub(r"http://(127\.0\.0\.1|localhost):8000/cartpole-ppo", self.policy_url, text)
         text = text.replace("127.0.0.1:8000/cartpole-ppo", self.policy_url.removeprefix("http://"))
         text = re.sub(r"serving (query|status)", rf"serving \1 --url {self.policy_url}", text)
-        # test_mlflow_run.py runs the command itself. From version 1, training soon reaches the target.
-        warm = "python -m pipeline train --seed 1 --from models:/cartpole-ppo/1 --lr 1e-5 --lr-final 1e-5 --patience 1"
-        text = text.replace("mlflow run . --env-manager local -P seed=1", warm)
         text = text.replace("train --seed 2", "train --seed 2 --target-return 20 --max-env-steps 5000")
         # Without -f, curl succeeds whatever the status of the response.
         return re.sub(r"\bcurl -s ", "curl -sf ", text)
@@ -54,6 +51,10 @@ class Journey:
 
         Commands of ours run in this process: the journey itself, and other tests, show that they are processes too.
         """
+        if line.startswith("mlflow run ."):
+            # test_mlflow_run.py runs it. Here a copy of version 1 stands for the version that it registers.
+            MlflowClient(self.mlflow_url).copy_model_version("models:/cartpole-ppo/1", "cartpole-ppo")
+            return 0, ""
         words = shlex.split(self.here(line))
         if words[:2] == ["python", "-m"]:
             result = self.shop.invoke({"pipeline": pipeline_cli, "serving": serving_cli}[words[2]], *words[3:])
@@ -157,9 +158,15 @@ def test_a_port_that_is_taken_is_named(journey):
     assert done.stderr == f"Error: Port {port} is taken. Choose another: make run MLFLOW_PORT=PORT\n"
 
 
-def test_it_leaves_no_process_and_the_second_time_serves_the_promoted_version(journey):
-    """The last test of this file: it stops what the others use."""
+def test_ctrl_c_leaves_no_process(journey):
+    """The last test of this file but for the next: it stops what the others use."""
     journey.stop()
+
+
+@pytest.mark.long
+def test_the_second_time_it_serves_the_promoted_version(journey):
+    if journey.process.poll() is None:
+        journey.stop()
     del journey.shop.environment["MLFLOW_TRACKING_URI"]
     journey.start()
     assert "A version of 'cartpole-ppo' is already in Production." in journey.shop.output()

@@ -159,8 +159,11 @@ def test_an_interrupted_command_is_killed_and_shows_one_line(workshop):
     _, trainer, client = start_training(workshop, under_mlflow=False)
     trainer.send_signal(signal.SIGINT)
     await_true(lambda: not workshop.processes(), "every process has ended")
-    assert workshop.output().splitlines()[-1] == "Error: Interrupted by SIGINT."
-    assert client.search_runs(["0"])[0].info.status == "KILLED"
+    (run,) = client.search_runs(["0"])
+    *_, how, ended = workshop.output().splitlines()
+    assert how == f"To resume: python -m pipeline train --resume {run.info.run_id}"
+    assert ended == "Error: Interrupted by SIGINT."
+    assert run.info.status == "KILLED"
 
 
 def test_a_run_interrupted_while_ray_starts_leaves_nothing(workshop):
@@ -170,6 +173,7 @@ def test_a_run_interrupted_while_ray_starts_leaves_nothing(workshop):
     (trainer,) = [process for process in workshop.processes() if " train " in command_line(process)]
     trainer.send_signal(signal.SIGTERM)
     await_true(lambda: not workshop.processes(), "every process has ended")
+    assert workshop.output().splitlines()[-1] == "Error: Interrupted by SIGTERM."
     client = workshop.client()
     assert client.search_runs(["0"])[0].info.status == "KILLED"
 

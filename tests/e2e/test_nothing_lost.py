@@ -2,12 +2,10 @@
 
 import itertools
 import re
-import signal
 import sys
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from mlflow import MlflowClient
 
@@ -19,14 +17,6 @@ from tests.workshop import Workshop, await_true
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
-def start(shop: Workshop, *options: str) -> psutil.Process:
-    return psutil.Process(shop.start(sys.executable, "-m", "pipeline", "train", *options).pid)
-
-
-def await_evaluations(shop: Workshop, count: int) -> None:
-    await_true(lambda: shop.output().count("greedy return ") > count, "training is under way", 180)
-
-
 def await_checkpoint(client: MlflowClient) -> None:
     """Wait until the only run has a complete checkpoint, one with a manifest."""
     (run,) = client.search_runs(["0"])
@@ -34,10 +24,6 @@ def await_checkpoint(client: MlflowClient) -> None:
         lambda: any(file.path.endswith(".json") for file in client.list_artifacts(run.info.run_id, "checkpoints")),
         "a checkpoint is uploaded",
     )
-
-
-def await_end(shop: Workshop) -> None:
-    await_true(lambda: not shop.processes(), "every process has ended", 180)
 
 
 @pytest.fixture(scope="module")
@@ -55,24 +41,18 @@ def client(shop):
 
 @pytest.fixture(scope="module")
 def run_id(shop, client):
-    """A run that was killed after two evaluations, interrupted after another, and resumed to the end."""
-    process = start(shop, "--checkpoint-interval-s", "0.5", "--evaluation-interval", "2048")
-    await_evaluations(shop, 2)
+    """A run that was killed after two evaluations, and resumed to the end."""
+    command = (sys.executable, "-m", "pipeline", "train")
+    process = shop.start(*command, "--checkpoint-interval-s", "0.5", "--evaluation-interval", "2048")
+    await_true(lambda: shop.output().count("greedy return ") > 2, "training is under way", 180)
     await_checkpoint(client)
     process.kill()
     for each in shop.processes():
         each.kill()
-    await_end(shop)
+    await_true(lambda: not shop.processes(), "every process has ended", 180)
     (run,) = client.search_runs(["0"])
     run_id = run.info.run_id
     assert run.info.status == "RUNNING"
-    process = start(shop, "--resume", run_id)
-    await_evaluations(shop, 1)
-    process.send_signal(signal.SIGTERM)
-    await_end(shop)
-    assert f"To resume: python -m pipeline train --resume {run_id}" in shop.output()
-    assert shop.output().splitlines()[-1] == "Error: Interrupted by SIGTERM."
-    assert client.get_run(run_id).info.status == "KILLED"
     done = shop.invoke(cli, "train", "--resume", run_id)
     assert done.exit_code == 0, done.output
     return run_id
@@ -127,14 +107,17 @@ def test_figures_and_a_recording_are_artifacts(client, run_id, tmp_path):
 
 
 def test_training_starts_from_a_registered_policy(shop, client, run_id):
-    done = shop.invoke(cli, "train", "--from", "models:/cartpole-ppo/1", "--lr", "1e-5", "--lr-final", "1e-5")
+    unchanged = ("--lr", "1e-12", "--lr-final", "1e-12", "--patience", "1")
+    done = shop.invoke(cli, "train", "--from", "models:/cartpole-ppo/1", *unchanged)
     assert done.exit_code == 0, done.output
     version = client.get_model_version("cartpole-ppo", "2")
     run = client.get_run(version.run_id)
     assert version.tags["from"] == run.data.tags["from"] == "models:/cartpole-ppo/1"
     assert "starting from `models:/cartpole-ppo/1`" in version.description
     assert [each.model_id for each in run.inputs.model_inputs] == [model_id(client, "cartpole-ppo")]
-    assert history(client, version.run_id, "evaluation/greedy_return_mean")[0].value == 500
+    before, after = (history(client, each, "evaluation/greedy_return_mean") for each in (run_id, version.run_id))
+    # Weights that differ by 1e-12 can balance the pole a few steps longer in one of the 100 episodes.
+    assert after[0].value == pytest.approx(max(point.value for point in before), abs=0.5)
     assert version.run_id != run_id
 
 

@@ -43,8 +43,9 @@ def ended(shop: Workshop) -> int:
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory):
+def shop(tmp_path_factory, new_database):
     directory = tmp_path_factory.mktemp("tuned")
+    new_database(directory)
     # What is killed cannot delete its temporary files. Ray's sockets need a shorter path than the directory's.
     shop = Workshop(directory, {"TMPDIR": str(directory), "RAY_TMPDIR": tempfile.gettempdir()})
     (shop.directory / "space.yaml").write_text(SPACE)
@@ -70,8 +71,8 @@ def resumed(shop, client):
     parent_id = parent.info.run_id
     first = {number: run for number, run in children(client, parent_id).items() if run.info.status == "FINISHED"}
     assert first
-    done = shop.run(*tune("--resume", parent_id))
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = shop.invoke(cli, "tune", "--resume", parent_id)
+    assert done.exit_code == 0, done.output
     return parent_id, first, done.stdout
 
 

@@ -1,7 +1,6 @@
 """Fixtures: untrained policies, built by RLlib as training builds them, and an MLflow store of the test."""
 
 import shutil
-import sqlite3
 
 import mlflow
 import pytest
@@ -75,20 +74,10 @@ def assembled(tmp_path, _assembled_once):
     return shutil.copytree(directory, tmp_path / "assembled"), module
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory):
-    """An empty `mlflow.db`, created once per session because MLflow takes a second or more."""
-    file = tmp_path_factory.mktemp("database") / "mlflow.db"
-    mlflow.MlflowClient(f"sqlite:///{file}").search_experiments()
-    return file
-
-
 @pytest.fixture
-def store(tmp_path, monkeypatch, empty_database):
+def store(tmp_path, monkeypatch, new_database):
     """A new MLflow store in the working directory, which is a temporary one."""
-    shutil.copyfile(empty_database, tmp_path / "mlflow.db")
-    with sqlite3.connect(tmp_path / "mlflow.db") as database:
-        database.execute("UPDATE experiments SET artifact_location = ?", (f"{tmp_path}/mlruns/0",))
+    new_database(tmp_path)
     monkeypatch.chdir(tmp_path)
     for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
         monkeypatch.delenv(variable, raising=False)

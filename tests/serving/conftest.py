@@ -4,6 +4,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -32,8 +33,9 @@ def _environment() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+def shared_store(tmp_path_factory: pytest.TempPathFactory, new_database: Callable[[Path], None]) -> Store:
     directory = tmp_path_factory.mktemp("store")
+    new_database(directory)
     return Store(f"sqlite:///{directory}/mlflow.db", directory)
 
 

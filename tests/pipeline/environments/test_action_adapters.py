@@ -39,6 +39,7 @@ def test_every_action_of_the_policy_converts_to_a_valid_action(space):
         (spaces.MultiDiscrete([[3, 4], [2, 2]], start=[[1, 0], [0, 5]]), [2, 3, 1, 0], [[3, 3], [1, 5]]),
         (spaces.MultiBinary((2, 2)), [0, 1, 1, 0], [[0, 1], [1, 0]]),
         (spaces.Box(-3, 4, (2,), np.int16), [0, 7], [-3, 4]),
+        (spaces.Box(-3, 4, (), np.int64), [5], 2),
         (spaces.Box(-2, 4, (1, 2), np.float32), [0.0, 3.0], [[1.0, 4.0]]),
         (spaces.Box(0, np.inf, (2,), np.float32), [-1.0, 7.0], [0.0, 7.0]),
         (spaces.Box(np.array([0, -np.inf]), np.array([8, 1]), dtype=np.float64), [0.0, 3.0], [4.0, 1.0]),

@@ -1,10 +1,16 @@
 """A training run is tracked, interrupted, resumed and registered in one MLflow run."""
 
+import json
 import signal
 
+import gymnasium
 import mlflow
 import pytest
+from click.testing import CliRunner
+from gymnasium.envs.classic_control import CartPoleEnv
+from mlflow.artifacts import load_text
 
+from pipeline.cli import cli
 from pipeline.config import TrainConfig
 from pipeline.errors import Interrupted
 from pipeline.rllib.ray_session import RaySession
@@ -13,8 +19,24 @@ from pipeline.tracking.errors import NoCheckpoint
 from pipeline.training import run as training_run
 from pipeline.training.worker_process import WorkerProcess
 
+
+class Corridor(CartPoleEnv):
+    """An environment whose rewards are its keyword argument."""
+
+    def __init__(self, size=3, render_mode=None):
+        super().__init__(render_mode=render_mode)
+        self.size = size
+
+    def step(self, action):
+        observation, _, terminated, truncated, info = super().step(action)
+        return observation, float(self.size), terminated, truncated, info
+
+
 #: A training of two iterations.
 CONFIG = TrainConfig(
+    env_id="Corridor-v0",
+    env_kwargs='{"size": 8}',
+    target_return=100,
     max_env_steps=256,
     train_batch_size_per_learner=128,
     minibatch_size=64,
@@ -23,6 +45,13 @@ CONFIG = TrainConfig(
     evaluation_episodes=2,
     num_envs_per_env_runner=2,
 )
+
+
+@pytest.fixture
+def _corridor():
+    gymnasium.register("Corridor-v0", Corridor, max_episode_steps=10)
+    yield
+    del gymnasium.registry["Corridor-v0"]
 
 
 class Progress:
@@ -58,7 +87,7 @@ def resume(run_id, progress):
 
 
 @pytest.mark.e2e
-@pytest.mark.usefixtures("store")
+@pytest.mark.usefixtures("store", "_corridor")
 def test_an_interrupted_run_is_killed_and_registers_nothing_and_resuming_finishes_it():
     progress = Progress(interrupts=True)
     with pytest.raises(Interrupted, match="SIGINT"):
@@ -72,14 +101,28 @@ def test_an_interrupted_run_is_killed_and_registers_nothing_and_resuming_finishe
     progress = Progress()
     trained = resume(run_id, progress)
     assert trained.run_id == run_id
-    assert "129 of 256" in progress.messages, "one iteration was done"
+    assert "128 of 256" in progress.messages, "one iteration was done"
     assert mlflow.get_run(run_id).info.status == "FINISHED"
     (version,) = mlflow.search_model_versions(filter_string="name='cartpole-ppo'")
     assert (int(version.version), version.run_id) == (trained.version, run_id)
     assert not trained.solved
+    assert_env_kwargs_are_everywhere(mlflow.get_run(run_id), version)
 
 
-@pytest.mark.usefixtures("store")
+def assert_env_kwargs_are_everywhere(run, version):
+    """Assert that training, its evaluation, the bundle and `evaluate` made the environment with the same arguments."""
+    assert run.data.params["env_kwargs"] == version.tags["env_kwargs"] == run.data.tags["env_kwargs"] == '{"size": 8}'
+    assert run.data.metrics["train/return_mean_100"] > 30, "the training environments have another size"
+    assert float(version.tags["evaluation.return_min"]) % 8 == 0
+    model = mlflow.get_logged_model(version.source.removeprefix("models:/"))
+    assert json.loads(load_text(f"{model.artifact_location}/policy.json"))["environment"]["kwargs"] == {"size": 8}
+    done = CliRunner().invoke(cli, ["evaluate", "models:/cartpole-ppo/1", "--episodes", "2"])
+    assert done.exit_code == 0, done.output
+    evaluated = mlflow.MlflowClient().get_model_version("cartpole-ppo", "1")
+    assert (evaluated.tags["evaluation.episodes"], float(evaluated.tags["evaluation.return_min"]) % 8) == ("2", 0)
+
+
+@pytest.mark.usefixtures("store", "_corridor")
 def test_a_run_without_a_checkpoint_is_not_resumed():
     with mlflow.start_run() as run:
         mlflow.log_dict(dict(CONFIG.as_params()), "config.yaml")
