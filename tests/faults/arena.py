@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -11,16 +10,16 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
 import psutil
-import requests
 
 from serving.policy.bundle import Bundle
 from tests.faults.load import Record
 from tests.faults.report import read
+from tests.serving.commands import server as commands
 from tests.serving.policies import CARTPOLE_BUNDLE, CONTRARY_BUNDLE, digest_tags
 from tests.workshop import PROJECT, Workshop, answers, await_true, free_port
 
@@ -134,8 +133,8 @@ class Registry:
         return time.time()
 
 
-class Server:
-    """`python -m serving run`, its replicas, and what it says of itself."""
+class Server(commands.Server):
+    """`python -m serving run` for a version in the registry."""
 
     def __init__(
         self,
@@ -146,69 +145,30 @@ class Server:
         name: str = NAME,
         uri: str = "",
     ) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="f-", dir="/tmp"))  # short, for Ray's sockets
-        self.port, self.replicas = free_port(), replicas
-        self.url = f"http://127.0.0.1:{self.port}/{name}"
-        variables = {"MLFLOW_TRACKING_URI": uri or registry.url, "RAY_TMPDIR": str(self.directory)}
-        self.shop = Workshop(self.directory, variables)
-        self.cache = cache or self.directory / "cache"
-        self.process = self.shop.start(
-            *(
-                sys.executable,
-                "-m",
-                "serving",
-                "run",
-                "--model-uri",
-                f"models:/{name}/Production",
-                "--port",
-                str(self.port),
-            ),
-            *("--num-replicas", str(replicas), "--cache-dir", str(self.cache), *options),
-        )
+        port = free_port()
+        command = [
+            *(sys.executable, "-m", "serving", "run", "--model-uri", f"models:/{name}/Production"),
+            *("--port", str(port), "--num-replicas", str(replicas)),
+            *("--cache-dir", str(cache) if cache else "cache", *options),
+        ]
+        super().__init__(command, {"MLFLOW_TRACKING_URI": uri or registry.url}, port, f"/{name}")
 
-    def wait_up(self) -> "Server":
-        await_true(lambda: answers(f"{self.url}/health") or self.process.poll() is not None, "the server answers", 90)
-        assert self.process.poll() is None, self.shop.output()
-        await_true(lambda: len(self.models()) == self.replicas, "every replica answers", 60)
+    def wait_up(self) -> Self:
+        super().wait_up()
+        self.await_models(lambda _: True, "every replica answers", 60)
         return self
-
-    def models(self) -> dict[str, dict[str, Any]]:
-        """What each replica says of itself, by its id, over connections of their own."""
-        found = {}
-        for _ in range(8 * self.replicas):
-            with contextlib.suppress(requests.RequestException, KeyError, ValueError):
-                model = requests.get(f"{self.url}/model", timeout=5).json()
-                found[model["replica"]["id"]] = model
-            if len(found) == self.replicas:
-                break
-        return found
-
-    def await_models(self, condition: Callable[[dict[str, Any]], object], what: str, timeout_s: float = 30) -> float:
-        """Wait until it holds of every replica, and return how long that took."""
-        start = time.monotonic()
-
-        def all_do() -> bool:
-            models = self.models()
-            return len(models) == self.replicas and all(condition(model) for model in models.values())
-
-        await_true(all_do, what, timeout_s)
-        return time.monotonic() - start
-
-    def replica_pid(self) -> int:
-        return int(next(iter(self.models().values()))["replica"]["pid"])
 
     def end(self) -> None:
         self.process.terminate()  # killed, it would leave its proxy's directory
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(20)
-        self.shop.end()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        self.clean()
 
 
 class Load:
     """The load's process; its records are there when it has ended."""
 
-    def __init__(self, server: Server, *options: str) -> None:
+    def __init__(self, server: commands.Server, *options: str) -> None:
         self._output = Path(tempfile.mkstemp(prefix="load-")[1])
         command = [sys.executable, "-m", "tests.faults.load", server.url, str(self._output), *options]
         self._process = subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.PIPE, start_new_session=True)

@@ -1,5 +1,6 @@
 """A command that serves, started as in a terminal, with every process of it accounted for."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -8,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 import requests
@@ -23,18 +24,48 @@ class Server:
     """A command that serves, in a directory and a session of its own."""
 
     def __init__(self, command: list[str], environment: dict[str, str], port: int, prefix: str) -> None:
-        self.url = f"http://127.0.0.1:{port}{prefix}"
+        self.port, self.url = port, f"http://127.0.0.1:{port}{prefix}"
         self.grpc_address = ""
         self.directory = Path(tempfile.mkdtemp(prefix="r-", dir="/tmp"))  # short, for Ray's sockets
         self.shop = Workshop(self.directory, {"RAY_TMPDIR": str(self.directory), **environment})
-        self.process = self.shop.start(*command, log="output")
+        self.process = self.shop.start(*command)
 
-    def wait_up(self) -> "Server":
+    def wait_up(self) -> Self:
         await_true(lambda: answers(f"{self.url}/health") or self.process.poll() is not None, UP_WITHIN_S)
         assert answers(f"{self.url}/health"), self.output()
         if "serving" in self.process.args:  # `python -m serving run` polls the server before it prints its URL
             await_true(lambda: "Stop it:" in self.output(), UP_WITHIN_S, self.output)
         return self
+
+    def models(self) -> dict[str, dict[str, Any]]:
+        """What each replica says of itself, by its id, over connections of their own."""
+        found = {}
+        for _ in range(8 * self._replicas):
+            with contextlib.suppress(requests.RequestException, KeyError, ValueError):
+                model = requests.get(f"{self.url}/model", timeout=5).json()
+                found[model["replica"]["id"]] = model
+            if len(found) == self._replicas:
+                break
+        return found
+
+    def await_models(self, condition: Callable[[dict[str, Any]], object], what: str, timeout_s: float = 30) -> float:
+        """Wait until it holds of every replica, and return how long that took."""
+        start = time.monotonic()
+
+        def all_do() -> bool:
+            models = self.models()
+            return len(models) == self._replicas and all(condition(model) for model in models.values())
+
+        await_true(all_do, timeout_s, lambda: f"not within {timeout_s} s: {what}")
+        return time.monotonic() - start
+
+    def replica_pid(self) -> int:
+        return int(next(iter(self.models().values()))["replica"]["pid"])
+
+    @property
+    def _replicas(self) -> int:
+        command = list(self.process.args)  # type: ignore[arg-type]  # a list: the workshop was given one
+        return int(command[command.index("--num-replicas") + 1]) if "--num-replicas" in command else 1
 
     def children(self) -> list[psutil.Process]:
         """Return the processes that the command has started, orphans included."""
@@ -64,7 +95,7 @@ class Server:
         return Path(haproxy[haproxy.index("-f") + 1]).parents[1]
 
     def output(self) -> str:
-        return self.shop.output("output")
+        return self.shop.output()
 
     def clean(self) -> None:
         """Kill the processes that a failed test has left."""

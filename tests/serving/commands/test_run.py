@@ -17,7 +17,10 @@ import pytest
 import requests
 
 from serving.replica.metrics import DESCRIPTIONS, Metrics
+from tests.faults.arena import Load, kill
+from tests.faults.report import row
 from tests.serving.commands.server import Server, await_true, start_run
+from tests.serving.policies import CARTPOLE_BUNDLE, CONTRARY_BUNDLE, digest_tags
 from tests.serving.store import Store
 from tests.workshop import PROJECT, command_line, free_port
 
@@ -193,6 +196,31 @@ def test_metrics_are_exported_in_the_format_of_prometheus(server: Server, store:
         assert f"\nray_{name}{suffix}{{" in text, name
     versions = [line for line in text.splitlines() if line.startswith("ray_policy_model_version{")]
     assert {float(line.rsplit(" ", 1)[1]) for line in versions} == {1.0}
+
+
+def test_promotions_a_refusal_and_a_killed_replica_fail_no_request(server: Server, store: Store) -> None:
+    """The fault suite in short; `make test-faults` runs it whole."""
+    bundles = {1: CARTPOLE_BUNDLE, 3: CONTRARY_BUNDLE}
+    assert store.register("running", CONTRARY_BUNDLE) == 3
+    corrupt = store.register("running", tags=digest_tags(CONTRARY_BUNDLE))
+    server.await_models(lambda model: model["version"] == 1 and not model["refused"], "version 1 answers")
+    with Load(server, "--rate", "100", "--client", "requests") as load:
+        swaps = []
+        for version in (3, 1):
+            store.promote("running", version)
+            swaps.append(server.await_models(lambda model, v=version: model["version"] == v, "the promoted answers"))
+        store.promote("running", corrupt)
+        server.await_models(lambda model: model["refused"], "the corrupt version is refused")
+        store.promote("running", 1)
+        server.await_models(lambda model: not model["refused"], "the refusal is over")
+        killed = server.replica_pid()
+        kill(killed)
+        back = server.await_models(lambda model: model["replica"]["pid"] != killed, "both replicas are back", 60)
+    counts = row("in short", load.records, bundles)
+    assert (counts.failed, counts.wrong) == (0, 0), [record for record in load.records if record.error][:5]
+    assert {record.version for record in load.records} == {1, 3}
+    assert max(swaps) < 10
+    assert back < 30
 
 
 def test_ctrl_c_twice_leaves_no_process(server: Server) -> None:
