@@ -35,17 +35,17 @@ MAX_EXAMPLE_CHARACTERS = 500
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """Where to serve: the options of `serving run` that are no arguments of the application."""
+    """Where to serve: the options in `serving/cli.py` that are no arguments of the application."""
 
-    host: str = "127.0.0.1"
-    port: int = 8000
-    grpc_port: int | None = None
+    host: str
+    port: int
+    grpc_port: int | None
     """None turns gRPC off."""
-    route_prefix: str | None = None
+    route_prefix: str | None
     """None means `/` and the model's name."""
-    address: str | None = None
+    address: str | None
     """The Ray cluster to join; None starts a local Ray."""
-    startup_timeout_s: float = 120.0
+    startup_timeout_s: float
 
 
 def run(arguments: Arguments, options: ServerOptions) -> None:

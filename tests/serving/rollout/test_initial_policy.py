@@ -100,7 +100,7 @@ def test_the_command_starts_with_the_last_known_good_version_and_a_warning(
     store.register("commanded", stage="Production")
     start(store, "models:/commanded/Production", tmp_path)
     arguments = Arguments(model_uri="models:/commanded/Production", cache_dir=str(tmp_path))
-    options = ServerOptions(port=free_port())
+    options = ServerOptions("127.0.0.1", free_port(), None, None, None, 60.0)
     store.promote("commanded", 1, "Archived", archive=False)
     with pytest.raises(VersionMissing):
         server.check(arguments, options)
