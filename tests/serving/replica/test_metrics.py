@@ -1,6 +1,12 @@
+from typing import Any
+
+import pytest
+
 from serving.arguments import Arguments
 from serving.http.policy_app import PolicyApp
-from serving.replica.metrics import DESCRIPTIONS, Metrics, Tally
+from serving.replica import metrics
+from serving.replica.metrics import DESCRIPTIONS, Exporter, Metrics, Tally
+from serving.replica.refresh_state import Refresh
 from tests.serving.asking import ask, served
 
 ONE = b'{"observation": [0, 0, 1, 0]}'
@@ -36,3 +42,45 @@ def test_requests_batches_and_errors_are_counted() -> None:
     assert app.metrics.inference_ms.cumulative()[-1] == ("+Inf", 2)
     assert app.metrics.batch_size.cumulative()[:2] == [("1", 1), ("2", 2)]
     assert app.metrics.requests_rejected == {"body_not_json": 2, "observation_missing": 1}
+
+
+class Gauges:
+    """Keeps what the exporter sets, in the place of Ray's gauges; `test_run.py` reads the real ones from a server."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, float] = {}
+
+    def __call__(self, name: str, suffix: str = "", *tag_keys: str) -> "Gauges.One":
+        return Gauges.One(self, name + suffix, tag_keys)
+
+    class One:
+        def __init__(self, gauges: "Gauges", name: str, tag_keys: tuple[str, ...]) -> None:
+            self._gauges, self._name, self._tag_keys = gauges, name, tag_keys
+
+        def set(self, value: float, tags: dict[str, Any] | None = None) -> None:
+            assert set(tags or {}) == set(self._tag_keys)
+            self._gauges.values[" ".join([self._name, *(tags or {}).values()])] = value
+
+
+def test_the_exported_numbers_are_those_of_the_replica(monkeypatch: pytest.MonkeyPatch) -> None:
+    gauges, counted = Gauges(), Metrics()
+    monkeypatch.setattr(metrics, "_gauge", gauges)
+    for size in (1.0, 2.0, 2.0):
+        counted.batch_size.add(size)
+    counted.requests_rejected["body_not_json"] += 4
+    refresh = Refresh(swaps=2, degraded=True, rejections={"digest_mismatch": 5})
+    Exporter(counted, lambda: 7, lambda: refresh).flush()
+    expected = {
+        "policy_batch_size_bucket 1": 1,
+        "policy_batch_size_bucket 2": 3,
+        "policy_batch_size_bucket +Inf": 3,
+        "policy_batch_size_sum": 5,
+        "policy_batch_size_count": 3,
+        "policy_request_latency_ms_count": 0,
+        "policy_requests_rejected body_not_json": 4,
+        "policy_model_version": 7,
+        "policy_swaps": 2,
+        "policy_degraded": True,
+        "policy_versions_rejected digest_mismatch": 5,
+    }
+    assert {name: gauges.values[name] for name in expected} == expected
