@@ -34,7 +34,6 @@ def to_onnx(policy: ExportablePolicy) -> bytes:
                 policy.eval(),
                 (examples,),
                 dynamo=True,
-                verbose=False,
                 input_names=policy.input_names,
                 output_names=policy.output_names,
                 dynamic_shapes=([{0: batch} for _ in examples],),

@@ -161,7 +161,7 @@ def test_an_interrupted_command_is_killed_and_shows_one_line(workshop):
     await_true(lambda: not workshop.processes(), "every process has ended")
     (run,) = client.search_runs(["0"])
     *_, how, ended = workshop.output().splitlines()
-    assert how == f"To resume: python -m pipeline train --resume {run.info.run_id}"
+    assert how.endswith(f"To resume: python -m pipeline train --resume {run.info.run_id}")
     assert ended == "Error: Interrupted by SIGINT."
     assert run.info.status == "KILLED"
 

@@ -30,6 +30,11 @@ def observations():
     return {"observations": np.random.default_rng(0).normal(size=(500, 4)).astype(np.float32)}
 
 
+def test_the_exporter_prints_nothing(cartpole_policy, capfd):
+    to_onnx(cartpole_policy)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_the_graph_computes_the_same_as_the_policy(cartpole_policy, cartpole_graph, observations):
     check_equal(cartpole_policy, cartpole_graph, observations)
 
