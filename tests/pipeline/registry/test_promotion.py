@@ -163,12 +163,12 @@ def test_staging_has_no_gate_and_a_version_that_moves_there_leaves_production():
     assert (last.version, last.kind, last.why) == (None, "promotion", "version 1 moved to stage 'Staging'")
 
 
-@pytest.mark.usefixtures("registry")
 def test_an_alias_takes_the_place_of_the_stage():
     assert Target.of(NAME, "Production", None) == Target(NAME, "Production")
     assert Target.of(NAME, "Production", "champion") == Target(NAME, "champion", is_alias=True)
 
 
+@pytest.mark.usefixtures("registry")
 def test_an_alias_works_like_a_stage():
     champion = Target(NAME, "champion", is_alias=True)
     promotion.promote(champion, 1, GATE)
