@@ -2,10 +2,12 @@
 
 import contextlib
 import gc
+import os
 import shutil
 import signal
 import sqlite3
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,11 +17,17 @@ from filelock import FileLock
 from tests.workshop import Workshop, answers, await_true, free_port
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     # As `python -m pipeline` does: collecting garbage among the objects of torch, RLlib and MLflow takes long.
     gc.set_threshold(100_000, 50, 100)
     # A shell's background jobs ignore Ctrl-C, and so would the commands that tests start, and stop as a person does.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if not hasattr(config, "workerinput"):
+        # MLflow and Ray leave temporary files, above all when they are killed. They are deleted with the session's
+        # own directory, whose path is short for Ray's sockets. pytest keeps its `tmp_path`s where they were.
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+        os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="t-", dir="/tmp")
+        config.add_cleanup(lambda: shutil.rmtree(tempfile.gettempdir(), ignore_errors=True))
 
 
 @pytest.fixture(scope="session")

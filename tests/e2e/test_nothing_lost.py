@@ -28,8 +28,7 @@ def await_checkpoint(client: MlflowClient) -> None:
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("resumed")
-    shop = Workshop(directory, {"TMPDIR": str(directory)})  # what is killed cannot delete its temporary files
+    shop = Workshop(tmp_path_factory.mktemp("resumed"))
     yield shop
     shop.end()
 

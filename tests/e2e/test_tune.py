@@ -3,7 +3,6 @@
 import json
 import signal
 import sys
-import tempfile
 
 import pytest
 import yaml
@@ -46,8 +45,7 @@ def ended(shop: Workshop) -> int:
 def shop(tmp_path_factory, new_database):
     directory = tmp_path_factory.mktemp("tuned")
     new_database(directory)
-    # What is killed cannot delete its temporary files. Ray's sockets need a shorter path than the directory's.
-    shop = Workshop(directory, {"TMPDIR": str(directory), "RAY_TMPDIR": tempfile.gettempdir()})
+    shop = Workshop(directory)
     (shop.directory / "space.yaml").write_text(SPACE)
     yield shop
     shop.end()

@@ -138,7 +138,8 @@ def test_serve_run_deploys_the_same_application(store: Store, tmp_path: Path) ->
         answer = requests.post(server.url, json={"observation": [0, 0, 1, 0]}, timeout=5)
         assert (answer.json(), answer.headers["X-Model-Name"]) == ({"action": 1}, "served")
         assert "without its throughput settings" not in server.output()
-    finally:  # how `serve run` ends is up to Ray
+        server.stop(signal.SIGINT)  # what is left then is up to Ray
+    finally:
         server.clean()
 
 
