@@ -1,7 +1,8 @@
 """Interruption by SIGINT, by SIGTERM, or by the death of `mlflow run`.
 
 The first signal is recorded. Outside `deferred`, it also raises Interrupted in the main thread, which ends an import
-or a wait at once. Within `deferred`, the running code ends itself: it calls `check` where it is safe to stop.
+or a wait at once. Within `deferred`, the running code ends itself: it calls `check` where it is safe to stop. A second
+SIGINT does not wait for that.
 """
 
 import contextlib
@@ -27,9 +28,9 @@ class _Interruption:
 def interruptible() -> Iterator[None]:
     """Handle SIGINT and SIGTERM within the block; every exception that a signal causes leaves it as Interrupted.
 
-    A second SIGINT kills the process. A SIGTERM after the first signal is ignored, because `mlflow run` sends one after
-    the terminal's Ctrl-C. When SIGTERM kills `mlflow run`, its child receives no signal; the child therefore treats the
-    loss of its parent process as a SIGTERM.
+    A SIGINT after Interrupted was raised kills the process. A SIGTERM after the first signal is ignored, because
+    `mlflow run` sends one after the terminal's Ctrl-C. When SIGTERM kills `mlflow run`, its child receives no signal;
+    the child therefore treats the loss of its parent process as a SIGTERM.
 
     Raises:
         Interrupted: After a signal.
@@ -54,7 +55,10 @@ def interruptible() -> Iterator[None]:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Only record signals within the block; `check`, also called at the end of the block, raises Interrupted."""
+    """Only record the first signal within the block; `check`, also called at the end of it, raises Interrupted.
+
+    A second signal, which can only be SIGINT, raises Interrupted at once.
+    """
     previous, _Interruption.is_deferred = _Interruption.is_deferred, True
     try:
         yield
@@ -87,10 +91,11 @@ def regain_sigterm() -> None:
 def _handle(number: int, _: FrameType | None) -> None:
     # While Ray starts, its native handler runs before this one, and sets an alarm that aborts the process.
     signal.alarm(0)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    _Interruption.signal_name = signal.Signals(number).name
-    if not _Interruption.is_deferred:
+    is_first = _Interruption.signal_name is None
+    _Interruption.signal_name = _Interruption.signal_name or signal.Signals(number).name
+    if not (is_first and _Interruption.is_deferred):
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         check()
 
 

@@ -10,11 +10,12 @@ from ray import is_initialized, serve
 from ray.serve import Application
 
 from serving.arguments import Arguments
+from serving.client.token_file import read_token
 from serving.http.policy_app import PolicyApp
 from serving.protocols.open_inference.grpc import InferenceServicer
 from serving.ray import settings
 from serving.registry import tracking
-from serving.replica.auth import BearerToken, read_token
+from serving.replica.auth import BearerToken
 from serving.replica.identity import ReplicaIdentity
 from serving.replica.metrics import Exporter
 from serving.rollout.initial_policy import load_initial_policy

@@ -52,5 +52,8 @@ def kill_children() -> None:
 
 
 def _children() -> list[int]:
-    threads = Path("/proc/self/task").glob("*/children")
-    return [int(child) for thread in threads for child in thread.read_text().split()]
+    children: list[int] = []
+    for thread in Path("/proc/self/task").glob("*/children"):
+        with suppress(OSError):  # the thread has ended
+            children += map(int, thread.read_text().split())
+    return children

@@ -1,7 +1,5 @@
 """The commands `evaluate` and `verify`."""
 
-from typing import TextIO
-
 import click
 
 from pipeline.commands.options import one_line_errors, seed_option
@@ -29,7 +27,7 @@ def evaluate(model_uri: str, episodes: int, seed: int) -> None:
     "token_file",
     envvar="SERVING_AUTH_TOKEN_FILE",
     show_envvar=True,
-    type=click.File(encoding="ascii"),
+    type=click.Path(dir_okay=False),
     help="File with the bearer token that the server requires.",
 )
 @click.option(
@@ -37,7 +35,7 @@ def evaluate(model_uri: str, episodes: int, seed: int) -> None:
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the observations.")
 @one_line_errors
-def verify(model_uri: str, url: str | None, token_file: TextIO | None, observations: int, seed: int) -> None:
+def verify(model_uri: str, url: str | None, token_file: str | None, observations: int, seed: int) -> None:
     """Check that MODEL_URI, such as models:/cartpole-ppo/1, acts as RLlib does with the version's checkpoint.
 
     The observations come from rollouts and from the corners of the observation space. Greedy actions are compared
@@ -46,8 +44,9 @@ def verify(model_uri: str, url: str | None, token_file: TextIO | None, observati
     from pipeline.tables import checks_table
     from pipeline.verification.errors import VerificationFailed
     from pipeline.verification.suite import verify
+    from serving.client.token_file import read_token
 
-    checks = verify(model_uri, observations, seed, url, token_file.read().strip() if token_file else None)
+    checks = verify(model_uri, observations, seed, url, token_file and read_token(token_file))
     checks_table(checks)
     failures = [f"{each.name}: {each.failure}" for each in checks if each.failure is not None]
     if failures:

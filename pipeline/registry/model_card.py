@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import shlex
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -12,8 +14,8 @@ from pipeline.environments.nested_spaces import flatten, nest
 from pipeline.evaluation.evaluation import Evaluation
 from serving.policy.spaces import leaves
 
-#: The most characters of a space or an observation; most databases limit the whole card to 5,000.
-_LONGEST = 600
+#: The most characters of a space and of an observation; most databases limit the whole card to 5,000.
+_LONGEST_SPACE, _LONGEST_OBSERVATION = 600, 1500
 
 _CARD = """\
 PPO policy for **{env_id}**, trained with Ray RLlib, served as ONNX.
@@ -36,7 +38,7 @@ Output: {action_space}.
 **Query** after its promotion to Production, with `python -m serving run` running:
 
 ```
-curl -s http://127.0.0.1:8000/cartpole-ppo -d '{{"observation": {example}}}'
+{query}
 ```
 """
 
@@ -67,11 +69,19 @@ def write(
         verdict=_verdict(evaluation, target_return),
         observation_space=_short(environment.observation_space),
         action_space=_short(environment.action_space),
-        example=_short(json.dumps(_example(environment))),
+        query=_query(config.registered_model_name, json.dumps(example(environment))),
     )
 
 
-def _example(environment: Environment) -> Any:
+def _query(name: str, example: str) -> str:
+    """Return a command that queries the served version; with an observation, unless that would fill the card."""
+    url = shlex.quote(f"http://127.0.0.1:8000/{quote(name)}")
+    if len(example) > _LONGEST_OBSERVATION:
+        return f"curl -s {url}/model   # what observations look like"
+    return f"curl -s {url} -d '{{\"observation\": {example}}}'"
+
+
+def example(environment: Environment) -> Any:
     """Return the first observation of an episode in JSON form, its floats rounded to 3 digits."""
     with contextlib.closing(environment.make()) as made:
         observation, _ = made.reset(seed=0)
@@ -82,10 +92,10 @@ def _example(environment: Environment) -> Any:
     return nest(space, [each.tolist() for each in rounded])
 
 
-def _short(value: object) -> str:
-    """Return the text of a value on one line, truncated if it would fill the card, as the numbers of an image would."""
-    text = " ".join(str(value).split())
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
+def _short(space: object) -> str:
+    """Return the text of a space on one line, truncated if it would fill the card."""
+    text = " ".join(str(space).split())
+    return text if len(text) <= _LONGEST_SPACE else f"{text[:_LONGEST_SPACE]} ..."
 
 
 def _network(config: TrainConfig) -> str:

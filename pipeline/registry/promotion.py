@@ -22,7 +22,7 @@ from pipeline.tracking import run as tracking
 from serving.errors import ServingError
 from serving.policy.policy import Policy
 from serving.policy.spaces import space_differences
-from serving.registry.model_version import ModelVersion
+from serving.registry.model_version import ModelVersion, number_of
 from serving.registry.registry import fetch, resolve
 from serving.registry.tracking import check_tracking_server, stage_warnings_ignored
 
@@ -141,12 +141,11 @@ def versions(name: str) -> list[VersionRow]:
 
 
 def _row(version: RegistryVersion, aliases: Mapping[str, str]) -> VersionRow:
-    return_mean = version.tags.get("evaluation.return_mean")
     return VersionRow(
         version=int(version.version),
         stage=version.current_stage or "None",
         aliases=tuple(sorted(alias for alias, number in aliases.items() if int(number) == int(version.version))),
-        return_mean=None if return_mean is None else float(return_mean),
+        return_mean=number_of(version.tags, "evaluation.return_mean"),
         age_s=time.time() - version.creation_timestamp / 1000,
     )
 
@@ -196,8 +195,8 @@ def _judge(
 def _threshold(gate: Gate, challenger: ModelVersion, environment: Environment) -> float | None:
     if gate.threshold is not None:
         return gate.threshold
-    target_return = challenger.tags.get("target_return")
-    return environment.reward_threshold if target_return is None else float(target_return)
+    target_return = number_of(challenger.tags, "target_return")
+    return environment.reward_threshold if target_return is None else target_return
 
 
 def _log(verdict: Verdict | None, objections: list[str]) -> None:

@@ -131,9 +131,11 @@ class MetricQueue:
         with self._changed:
             self._urgent = True
             self._changed.notify_all()
-            if not self._changed.wait_for(self._is_done, _NOTICE_AFTER_S):
+            before_notice_s = _NOTICE_AFTER_S if timeout_s is None else min(_NOTICE_AFTER_S, timeout_s)
+            done = self._changed.wait_for(self._is_done, before_notice_s)
+            if not done:
                 self._notify(f"Waiting for the tracking server: {self._waiting()} metrics and files are not sent yet.")
-            done = self._changed.wait_for(self._is_done, timeout_s)
+                done = self._changed.wait_for(self._is_done, timeout_s and timeout_s - before_notice_s)
             self._urgent = False
         self._raise_error()
         return bool(done)
@@ -174,7 +176,12 @@ class MetricQueue:
         if self._system_metrics is None:
             return
         now = time.time()
-        metrics = self._system_metrics.measure()
+        try:
+            metrics = self._system_metrics.measure()
+        except Exception as error:  # noqa: BLE001  # psutil fails in many ways, and training does not depend on it
+            self._notify(f"The load of this machine is not logged any more: {type(error).__name__}: {error}")
+            self._system_metrics = None
+            return
         with self._changed:
             self._metrics += [Metric(name, value, int(now * 1000), int(now)) for name, value in metrics.items()]
 
@@ -186,7 +193,8 @@ class MetricQueue:
             with self._changed:
                 del self._metrics[: len(batch)]
         while self._uploads:
-            key, send = next(iter(self._uploads.items()))
+            with self._changed:
+                key, send = next(iter(self._uploads.items()))
             retry_through_outages(send, self._notify)
             with self._changed:
                 if self._uploads[key] is send:

@@ -34,7 +34,7 @@ class TrainingProgress:
         )
         self._max_env_steps = 0
         self._task: TaskID | None = None
-        self._done_before = 0
+        self._env_steps = 0
         self._status = ""
 
     def __enter__(self) -> Self:
@@ -47,7 +47,7 @@ class TrainingProgress:
 
     def budget(self, max_env_steps: int, env_steps: int) -> None:
         """Set the budget of environment steps, and how many of them are done."""
-        self._max_env_steps, self._done_before = max_env_steps, env_steps
+        self._max_env_steps, self._env_steps = max_env_steps, env_steps
 
     def stage(self, message: str) -> None:
         """Print a new stage, and remove the bar."""
@@ -64,7 +64,8 @@ class TrainingProgress:
         """Update the bar: steps, return, speed, and the time left if training needs the whole budget."""
         if self._task is None:
             self._task = self._bar.add_task("", total=self._max_env_steps, status="")
-            self._training_begun = time.monotonic()
+            self._training_begun, self._done_before = time.monotonic(), self._env_steps
+        self._env_steps = iteration.env_steps
         mean = "   -" if math.isnan(iteration.return_mean_100) else f"{iteration.return_mean_100:6.1f}"
         speed = iteration.metrics["train/env_steps_per_second"]
         self._status = f"return {mean} (last 100), {speed:,.0f} steps/s,"

@@ -66,11 +66,13 @@ class WorkerProcess(Executor):
         os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
         self._pool = ProcessPoolExecutor(1, context, _initialize, (worker_end, config.torch_num_threads))
         # A terminal sends Ctrl-C to every process of its group. The worker inherits the mask, so it ignores SIGINT.
+        others = multiprocessing.active_children()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self._pool.submit(os.getpid)  # the first call starts the process
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self._processes = [each for each in multiprocessing.active_children() if each not in others]
         worker_end.close()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -88,6 +90,8 @@ class WorkerProcess(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002  # the base class's signature
         """End the worker at once, whatever it is computing."""
         if self._pool is not None:
+            for process in self._processes:
+                process.kill()
             self._parent_end.close()
             self._pool.shutdown(wait, cancel_futures=cancel_futures)
 

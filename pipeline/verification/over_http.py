@@ -13,7 +13,8 @@ from pipeline.verification.checks import Check
 from pipeline.verification.errors import ServerAnswered, ServesAnother
 from pipeline.verification.sampling_tests import SAMPLES, check_samples, sampled_queries
 from pipeline.verification.subject import Query, Subject, as_arrays
-from serving.client.core import to_json
+from serving.client.core import failure_reason, to_json
+from serving.client.errors import ServerUnreachable
 from serving.policy.tensors import ACTION, ACTION_DIST_INPUTS
 
 #: The largest number of observations that are sent one by one.
@@ -51,8 +52,12 @@ class VerifiedServer:
         Raises:
             ServerAnswered: If the server responds with an error.
             ServesAnother: If it serves another model or version.
+            ServerUnreachable: If there is no response.
         """
-        response = requests.post(self.url, json=request, headers=self._headers, timeout=_TIMEOUT_S)
+        try:
+            response = requests.post(self.url, json=request, headers=self._headers, timeout=_TIMEOUT_S)
+        except requests.RequestException as error:
+            raise ServerUnreachable(self.url, failure_reason(error)) from error
         headers = response.headers
         served = f"{headers.get('X-Model-Name')} version {headers.get('X-Model-Version')}"
         if "X-Model-Name" in headers and served != self._served:

@@ -33,3 +33,16 @@ class RequestRefused(ServingError):
     status: int
     code: str
     message: str
+
+
+@dataclass(eq=False)
+class TokenFileInvalid(ServingError):
+    """No bearer token can be read from a file, for the given reason."""
+
+    template = (
+        "cannot read a bearer token from {file}: {reason}. Write one into it: "
+        "(umask 077 && openssl rand -hex 32 > {file})"
+    )
+
+    file: str
+    reason: str

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeElapsedColumn
 from rich.text import Text
 
+from serving.client.token_file import read_token
 from serving.commands.episodes import Episode, Step, TimedClient, play_in_lockstep, play_sequentially
 from serving.policy import environments
-from serving.replica.auth import read_token
 
 PRINTED_STEPS = 3
 LOCKSTEP_FROM = 20

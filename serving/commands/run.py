@@ -15,6 +15,7 @@ import click
 from gymnasium import Space
 
 from serving.arguments import Arguments
+from serving.client.token_file import read_token
 from serving.errors import ServingError
 from serving.protocols.openapi.json_schemas import example
 from serving.ray import settings
@@ -26,7 +27,6 @@ from serving.registry.access import SubprocessRegistry
 from serving.registry.errors import ModelUnknown, ModelUriInvalid, VersionMissing
 from serving.registry.last_known_good import LastKnownGood
 from serving.registry.model_version import ModelVersion
-from serving.replica import auth
 from serving.rollout.candidate_trial import run_trial
 
 MAX_EXAMPLE_CHARACTERS = 500
@@ -92,7 +92,7 @@ def check(arguments: Arguments, options: ServerOptions) -> tuple[ModelVersion, S
     """
     tracking.bound_requests()
     if arguments.auth_token_file is not None:
-        auth.read_token(arguments.auth_token_file)
+        read_token(arguments.auth_token_file)
     if options.address is None:
         check_port(options.host, options.port)
         if options.grpc_port is not None:

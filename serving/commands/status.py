@@ -15,8 +15,8 @@ from rich.text import Text
 
 from serving.client.client import PolicyClient
 from serving.client.errors import ServerUnreachable
+from serving.client.token_file import read_token
 from serving.policy.spaces import Json
-from serving.replica.auth import read_token
 
 REQUESTS_PER_REPLICA = 8
 """The most requests per replica; the proxy may send several to the same one."""
@@ -112,7 +112,7 @@ def _cells(model: Model, rate: float | None, *, wide: bool) -> dict[str, Json]:
     return {
         "replica": replica["id"],
         "version": model["version"],
-        **({"stage": model["stage"] or "-"} if wide else {}),
+        **({"stage": "-" if model["stage"] == "None" else model["stage"]} if wide else {}),
         "status": _status(model),
         # Of "2026-11-22T20:00:00+00:00", a narrow console shows "20:00:00Z".
         "refreshed": "never" if refreshed is None else refreshed if wide else f"{refreshed[11:19]}Z",

@@ -140,8 +140,9 @@ def _check_outputs(outputs: Tensors, batch: int, interface: Interface) -> None:
             reason = f"its state '{name}' has shape {state.shape} {state.dtype.name}, expected {expected} float32"
             raise BundleInvalid(GRAPH_FILE, reason)
     for name in DETAILS:
-        if name in outputs and outputs[name].shape[:1] != (batch,):
-            raise BundleInvalid(GRAPH_FILE, f"its {name} have shape {outputs[name].shape}, expected ({batch}, ...)")
+        if name in outputs and (outputs[name].shape[:1] != (batch,) or outputs[name].dtype.kind != "f"):
+            found = f"shape {outputs[name].shape} {outputs[name].dtype.name}"
+            raise BundleInvalid(GRAPH_FILE, f"its {name} have {found}, expected ({batch}, ...) of floats")
 
 
 def _check_actions(actions: NDArray[Any], batch: int, space: LeafSpace) -> None:

@@ -1,7 +1,7 @@
 """A version of a registered model."""
 
+import math
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 DIGEST_TAG = "sha256."
@@ -34,14 +34,19 @@ class ModelVersion:
     @property
     def evaluation(self) -> dict[str, float]:
         """The figures of the evaluation, such as `return_mean`; empty if the version was not evaluated."""
-        figures = {}
-        for key, tag in self.tags.items():
-            if key.startswith(EVALUATION_TAG):
-                with suppress(ValueError):  # anyone can set tags
-                    figures[key.removeprefix(EVALUATION_TAG)] = float(tag)
-        return figures
+        figures = {key: number_of(self.tags, key) for key in self.tags if key.startswith(EVALUATION_TAG)}
+        return {key.removeprefix(EVALUATION_TAG): number for key, number in figures.items() if number is not None}
 
     @property
     def pinned_uri(self) -> str:
         """The URI that always resolves to this version."""
         return f"models:/{self.name}/{self.version}"
+
+
+def number_of(tags: Mapping[str, str], name: str) -> float | None:
+    """Return a tag as a finite number; None if it is missing or is none, because anyone can set tags."""
+    try:
+        number = float(tags[name])
+    except (KeyError, ValueError):
+        return None
+    return number if math.isfinite(number) else None

@@ -9,6 +9,7 @@ The functions import MLflow themselves, because the import takes two seconds.
 import errno
 import logging
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,8 +42,8 @@ def resolve(model_uri: str) -> ModelVersion:
         found = _find(uri)
         if found is None:
             raise _missing(uri)
-    if uri.stage is not None:
-        _warn_if_several(uri, int(found.version))
+        if uri.stage is not None:
+            _warn_if_several(uri, int(found.version))
     return _pinned(model_uri, found)
 
 
@@ -117,7 +118,9 @@ def _raise_if_behind_server(version: ModelVersion) -> None:
     from mlflow import MlflowClient
 
     if not is_remote(_registry_uri()):  # so that this is no further request to a server that has just failed
-        check_artifact_uri(MlflowClient().get_model_version_download_uri(version.name, str(version.version)))
+        with _registry_errors():
+            uri = MlflowClient().get_model_version_download_uri(version.name, str(version.version))
+        check_artifact_uri(uri)
 
 
 def _registry_uri() -> str:
@@ -159,12 +162,13 @@ def _warn_if_several(uri: ModelUri, chosen: int) -> None:
     numbers = [int(version.version) for version in _versions(uri.name) if version.current_stage == uri.stage]
     if len(numbers) > 1:
         logger.warning(
-            "versions %s of '%s' are all in stage '%s'; MLflow resolves the stage to the highest, %d. Keep only one: "
-            "python -m pipeline promote VERSION",
+            "versions %s of '%s' are all in stage '%s'; MLflow resolves the stage to the highest, %d. "
+            "Keep only one: %s",
             ", ".join(map(str, sorted(numbers))),
             uri.name,
             uri.stage,
             chosen,
+            _promote(uri),
         )
 
 
@@ -186,13 +190,16 @@ def _describe_request(uri: ModelUri) -> tuple[str, str]:
     """Return the fields `criterion` and `remedy` of VersionMissing."""
     if uri.stage is not None:
         option = "" if uri.stage == "Production" else f" --stage {uri.stage}"
-        promote = f"Promote one: python -m pipeline promote VERSION{option}, or in the MLflow UI."
-        return f"is in stage '{uri.stage}'", promote
+        return f"is in stage '{uri.stage}'", f"Promote one: {_promote(uri)}{option}, or in the MLflow UI."
     if uri.alias is not None:
-        return f"has the alias '{uri.alias}'", "Set it on a version in the MLflow UI."
+        return f"has the alias '{uri.alias}'", f"Set it: {_promote(uri)} --alias {uri.alias}, or in the MLflow UI."
     if uri.number is not None:
         return f"has the number {uri.number}", "Choose an existing one."
     return "is registered", "Train one: python -m pipeline train."
+
+
+def _promote(uri: ModelUri) -> str:
+    return f"python -m pipeline promote VERSION --name {shlex.quote(uri.name)}"
 
 
 @contextmanager

@@ -59,6 +59,8 @@ def is_remote(uri: str) -> bool:
 
 def absolute_uri(uri: str) -> str:
     """Return a store's URI with an absolute path, if it has a path."""
+    if is_remote(uri):
+        return uri
     scheme, separator, path = uri.partition(":///")
     if scheme.startswith("sqlite") and separator and path and not path.startswith(("/", ":memory:")):
         return f"{scheme}:///{Path(path).resolve()}"

@@ -1,29 +1,12 @@
 """Authentication by a bearer token (RFC 6750, section 2.1)."""
 
 import hmac
-import re
 from collections.abc import Iterable
-from pathlib import Path
 
-from serving.replica.errors import TokenFileInvalid, Unauthorized
+from serving.replica.errors import Unauthorized
 
 OPEN_PATHS = frozenset({"/health", "/ping", "/v2/health/live", "/v2/health/ready", "/play", "/docs"})
 """Paths that need no token: load balancers and probes have none, and the two pages contain no data and ask for it."""
-
-B64TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
-"""The syntax of a token."""
-
-
-def read_token(file: str | Path) -> str:
-    """Return the token in a file, without surrounding whitespace. Raises TokenFileInvalid."""
-    try:
-        token = Path(file).read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or "it is not ASCII text"
-        raise TokenFileInvalid(str(file), reason) from error
-    if not B64TOKEN.fullmatch(token):
-        raise TokenFileInvalid(str(file), "its content is not a token" if token else "it is empty")
-    return token
 
 
 class BearerToken:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from serving.errors import HttpError, RequestError, ServingError
+from serving.errors import HttpError, RequestError
 
 RETRY_AFTER = (b"retry-after", b"1")
 """The header that asks a client to wait one second before its next attempt."""
@@ -65,16 +65,3 @@ class Unauthorized(RequestError):
     def headers(self) -> tuple[tuple[bytes, bytes], ...]:
         """Name the authentication scheme (RFC 6750, section 3)."""
         return ((b"www-authenticate", b"Bearer"),)
-
-
-@dataclass(eq=False)
-class TokenFileInvalid(ServingError):
-    """No bearer token can be read from a file, for the given reason."""
-
-    template = (
-        "cannot read a bearer token from {file}: {reason}. Write one into it: "
-        "(umask 077 && openssl rand -hex 32 > {file})"
-    )
-
-    file: str
-    reason: str

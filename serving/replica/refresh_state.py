@@ -31,6 +31,10 @@ class RejectedVersion:
         """Describe the error for which `version` is not served."""
         return cls(version.version, error.code, str(error))
 
+    def describe(self) -> str:
+        """Return the reason with the number of the version."""
+        return f"version {self.version}: {self.reason}"
+
 
 @dataclass(frozen=True)
 class Refresh:

@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 MAX_PAUSE_S = 30.0
 """The longest pause between two polls, or between two attempts to serve a version."""
-TRANSIENT = (BundleFileMissing, CacheUnwritable)
-"""Errors after which the same version is tried again: the artifact store may be down or the disk full."""
+TRANSIENT = (BundleFileMissing, CacheUnwritable, RegistryError)
+"""Errors after which the same version is tried again: a store or the registry may be down, or the disk full."""
 
 
 class Replica(Protocol):
@@ -69,7 +69,8 @@ class Watcher:
         if (version.version, version.digests) == (served.version.version, served.version.digests):
             self._confirm(served, version)
         elif self._rejected == (version.version, version.tags) and monotonic() < self._retry_at:
-            self._update(last=now())
+            rejected = self._replica.refresh.rejected
+            self._update(last=now(), error=rejected and rejected.describe())
         else:
             self._replace(served, version)
 
@@ -112,7 +113,7 @@ class Watcher:
         before, rejected = self._replica.refresh, RejectedVersion.of(version, error)
         self._update(
             last=now(),
-            error=f"version {version.version}: {error}",
+            error=rejected.describe(),
             rejected=rejected,
             rejections={**before.rejections, rejected.code: before.rejections.get(rejected.code, 0) + 1},
         )

@@ -1,4 +1,4 @@
-"""A first signal interrupts at once, or where deferring code checks for it; a second Ctrl-C kills the process."""
+"""A first signal interrupts at once, or where deferring code checks for it; a second Ctrl-C does not wait for that."""
 
 import os
 import signal
@@ -75,19 +75,32 @@ def test_the_sigterm_that_mlflow_run_sends_after_ctrl_c_is_ignored():
     assert signal_that_interrupts(body) == "SIGINT"
 
 
-def test_a_second_ctrl_c_kills_the_process():
+def test_a_second_ctrl_c_within_deferred_raises_at_once():
+    def body():
+        with deferred():
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT)
+            pytest.fail("the second signal did not raise")
+
+    assert signal_that_interrupts(body) == "SIGTERM"
+
+
+def test_a_ctrl_c_during_the_cleanup_kills_the_process():
     script = """
 import signal
 from pipeline.signals import deferred, interruptible
 with interruptible(), deferred():
-    signal.raise_signal(signal.SIGINT)
-    print("first", flush=True)
-    signal.raise_signal(signal.SIGINT)
-    print("second", flush=True)
+    try:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+    finally:
+        print("cleanup", flush=True)
+        signal.raise_signal(signal.SIGINT)
+        print("not reached", flush=True)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGINT
-    assert done.stdout == "first\n"
+    assert done.stdout == "cleanup\n"
 
 
 class Collected:

@@ -1,5 +1,6 @@
 """The model card states how the version was trained, how good it is, and how to query it."""
 
+import json
 import re
 
 import numpy as np
@@ -59,11 +60,19 @@ def test_the_example_request_is_the_first_observation_of_an_episode(cartpole):
 
 
 def test_floats_of_a_nested_example_are_rounded_and_integers_kept():
-    text = card(environments.describe("tests.pipeline.zoo:Nested-v0"))
+    text = json.dumps(model_card.example(environments.describe("tests.pipeline.zoo:Nested-v0")))
     arm = r'{"held": \[[01], [01]\], "position": \[(-?\d\.\d{1,3}(, )?){3}\], "tool": -?\d}'
-    assert re.search(f'"observation": {{"arm": {arm}', text)
+    assert text.startswith('{"arm": ')
+    assert re.search(arm, text)
 
 
 def test_the_card_of_an_image_environment_fits_mlflows_limit():
     environment = environments.describe("tests.pipeline.zoo:Images-v0")
-    assert len(card(environment)) < 5000
+    text = card(environment)
+    assert len(text) < 5000
+    assert "curl -s http://127.0.0.1:8000/cartpole-ppo/model" in text
+
+
+def test_the_query_is_sent_to_the_route_of_the_model(cartpole):
+    text = card(cartpole, registered_model_name="my robot")
+    assert "curl -s http://127.0.0.1:8000/my%20robot -d '" in text

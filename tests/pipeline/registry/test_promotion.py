@@ -117,6 +117,15 @@ def test_the_threshold_defaults_to_the_target_return_of_the_training():
 
 
 @pytest.mark.usefixtures("registry")
+def test_tags_that_are_no_numbers_are_ignored():
+    for tag in ("target_return", "evaluation.return_mean"):
+        mlflow.MlflowClient().set_model_version_tag(NAME, "1", tag, "475 points")
+    assert promotion.versions(NAME)[-1].return_mean is None
+    promotion.promote(PRODUCTION, 1, GATE)  # against the threshold of the environment
+    assert stages() == {1: "Production"}
+
+
+@pytest.mark.usefixtures("registry")
 def test_a_given_threshold_overrides_the_tag_and_the_environment():
     mlflow.MlflowClient().set_model_version_tag(NAME, "3", "target_return", "5")
     with pytest.raises(PromotionRefused, match="is below the threshold 100"):

@@ -2,6 +2,8 @@
 
 import signal
 import sys
+import threading
+import time
 
 import mlflow
 import pytest
@@ -100,6 +102,32 @@ def test_an_error_other_than_an_outage_is_raised_by_flush():
 
     with tracking.run("train") as run_id, pytest.raises(ValueError, match="no"), MetricQueue(run_id, print) as queue:
         queue.upload("curve", fail)
+
+
+@pytest.mark.usefixtures("store")
+def test_flush_waits_no_longer_than_its_timeout():
+    stop = threading.Event()
+    with tracking.run("train") as run_id, MetricQueue(run_id, print) as queue:
+        queue.upload("slow", stop.wait)
+        begun = time.monotonic()
+        assert not queue.flush(timeout_s=0.1)
+        assert time.monotonic() - begun < metric_queue._NOTICE_AFTER_S
+        stop.set()
+
+
+@pytest.mark.usefixtures("store")
+def test_a_machine_that_cannot_be_measured_costs_one_line(monkeypatch):
+    def fail(_):
+        raise OSError("no /proc")
+
+    notices = []
+    monkeypatch.setattr(metric_queue, "_SYSTEM_INTERVAL_S", 0.01)
+    monkeypatch.setattr(metric_queue.SystemMetrics, "measure", fail)
+    with tracking.run("train") as run_id, MetricQueue(run_id, notices.append) as queue:
+        await_true(lambda: notices, "the failure is reported")
+        queue.log_metrics({"m": 1.0}, step=0)
+    assert points(run_id, "m") == [(0, 1.0)]
+    assert notices == ["The load of this machine is not logged any more: OSError: no /proc"]
 
 
 @pytest.mark.usefixtures("store")

@@ -2,6 +2,7 @@
 
 import math
 import re
+import time
 
 from pipeline.evaluation.evaluation import Evaluation
 from pipeline.rllib.trainer import Iteration
@@ -35,3 +36,15 @@ def test_before_the_first_episode_ends_the_return_is_a_dash(capsys):
         progress.iteration(Iteration(1000, 1000, 0, math.nan, {"train/env_steps_per_second": 1.0}))
         progress.evaluated(1000, Evaluation((1.0,), 0))
     assert "return    - (last 100)" in lines(capsys)[0]
+
+
+def test_the_time_left_follows_from_the_steps_since_the_last_stage(capsys, monkeypatch):
+    clock = iter([0, 0, 10, 20, 30, 40])
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    with TrainingProgress() as progress:
+        progress.budget(10_000, 0)
+        progress.iteration(Iteration(5000, 5000, 0, 1.0, {"train/env_steps_per_second": 500.0}))
+        progress.stage("The policy is not confirmed")
+        progress.iteration(Iteration(5500, 500, 0, 1.0, {"train/env_steps_per_second": 50.0}))
+        progress.evaluated(6000, Evaluation((1.0,), 0))
+    assert "at most 40 s left" in lines(capsys)[1]

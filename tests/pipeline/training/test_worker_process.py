@@ -1,5 +1,6 @@
 """The worker process runs calls beside training, and this process runs the calls that it cannot."""
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -23,6 +24,10 @@ def wait_for(path):
     while not path.exists():
         time.sleep(0.01)
     return os.getpid()
+
+
+def hold_the_gil(seconds):
+    ctypes.PyDLL(None).sleep(seconds)
 
 
 def fail_unless_in(pid):
@@ -116,6 +121,16 @@ def test_the_worker_ends_with_the_program_even_if_it_is_busy(end):
         assert time.monotonic() < deadline, "the worker outlived the program"
         time.sleep(0.05)
     assert not done.stderr
+
+
+def test_a_worker_that_holds_the_gil_ends_at_once():
+    with WorkerProcess() as process:
+        process.start(TrainConfig())
+        process.submit(os.getpid).result()
+        process.submit(hold_the_gil, 30)
+        time.sleep(0.5)
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 10
 
 
 def test_an_evaluation_is_the_same_wherever_its_halves_are_played(worker, cartpole, build_policy):

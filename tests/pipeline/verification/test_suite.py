@@ -8,8 +8,10 @@ import warnings
 import onnx
 import pytest
 import uvicorn
+from click.testing import CliRunner
 
 from pipeline.bundle import assemble as bundle
+from pipeline.commands.evaluate import verify
 from pipeline.config import TrainConfig
 from pipeline.environments import make as environments
 from pipeline.rllib.trainer import Trainer
@@ -18,6 +20,7 @@ from pipeline.verification.over_http import VerifiedServer, check_over_http
 from pipeline.verification.subject import Subject
 from pipeline.verification.suite import check_in_process
 from serving.arguments import Arguments
+from serving.client.errors import ServerUnreachable
 from serving.http.policy_app import PolicyApp
 from serving.policy.bundle import Bundle
 from serving.policy.policy import Policy
@@ -95,6 +98,19 @@ def test_the_graph_acts_as_rllib_does(case, tmp_path):
             with pytest.raises(ServerAnswered, match="answered 401"):
                 list(check_over_http(subject, VerifiedServer(url, "cartpole-ppo", 3)))
     assert [check for check in checks if check.failure is not None] == []
+
+
+def test_a_server_that_does_not_answer_is_named():
+    with pytest.raises(ServerUnreachable, match=r"answers at http://127.0.0.1:1/x \(connection refused"):
+        VerifiedServer("http://127.0.0.1:1/x", "x", 1).query(observation=[0])
+
+
+def test_verify_reports_what_is_wrong_with_the_token_file(tmp_path):
+    (tmp_path / "token").write_bytes(b"\xff")
+    arguments = ["models:/x/1", "--url", "http://127.0.0.1:1/x", "--auth-token-file", str(tmp_path / "token")]
+    result = CliRunner().invoke(verify, arguments)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: cannot read a bearer token from {tmp_path}/token: it is not ASCII text.")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from serving.commands import status
 from serving.http.policy_app import PolicyApp
 from serving.replica.identity import ReplicaIdentity
 from serving.replica.refresh_state import Refresh, RejectedVersion
+from serving.replica.served_policy import ServedPolicy
 from tests.serving.asking import served
 from tests.workshop import PROJECT
 
@@ -66,6 +68,13 @@ def test_a_wide_console_shows_every_column_of_every_replica(url: str) -> None:
         ["bbb", "4", "Production", "ok", "2026-11-22T20:00:01+00:00", "0", "7", "0", "1"],
     ]
     assert note == "version 5: it is bad"
+
+
+def test_a_version_without_a_stage_shows_a_dash(serve_http: Callable[[Any], str]) -> None:
+    policy = served()
+    unstaged = ServedPolicy(policy.policy, replace(policy.version, stage="None"))
+    header, row = shown(serve_http(PolicyApp(unstaged)))[2:4]
+    assert row[header.index("stage") :].startswith("- ")
 
 
 def test_eighty_columns_show_the_most_important_columns_in_full(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

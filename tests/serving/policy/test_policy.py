@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from gymnasium import spaces
 
@@ -151,6 +152,16 @@ def changed(**changes: Any) -> bytes:
 def test_a_bundle_whose_parts_do_not_match_is_rejected(bundle: Bundle, message: str) -> None:
     with pytest.raises(BundleInvalid, match=message):
         Policy.load(bundle)
+
+
+@pytest.mark.parametrize(("dtype", "shape"), [(onnx.TensorProto.STRING, (1,)), (onnx.TensorProto.FLOAT, ())])
+def test_values_that_are_no_floats_for_each_row_are_rejected(dtype: int, shape: tuple[int, ...]) -> None:
+    graph = cartpole_graph()
+    values = onnx.helper.make_tensor("the_values", dtype, shape, [b"high" if dtype == onnx.TensorProto.STRING else 1.0])
+    graph.graph.node.append(onnx.helper.make_node("Constant", [], ["values"], value=values))
+    graph.graph.output.append(onnx.helper.make_tensor_value_info("values", dtype, shape))
+    with pytest.raises(BundleInvalid, match=r"its values have shape .*, expected \(\d, ...\) of floats"):
+        Policy.load(Bundle(graph.SerializeToString(), policy_json()))
 
 
 def test_a_pickle_in_place_of_the_graph_is_never_loaded() -> None:

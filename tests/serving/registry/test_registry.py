@@ -41,8 +41,8 @@ def test_the_error_of_an_empty_stage_says_how_to_promote_a_version(store: Store)
     with pytest.raises(VersionMissing) as caught:
         registry.resolve("models:/unpromoted/Production")
     assert str(caught.value) == (
-        "No version of 'unpromoted' is in stage 'Production'. Promote one: python -m pipeline promote VERSION, "
-        "or in the MLflow UI. Versions: 2 (Staging), 1 (None)."
+        "No version of 'unpromoted' is in stage 'Production'. Promote one: python -m pipeline promote VERSION "
+        "--name unpromoted, or in the MLflow UI. Versions: 2 (Staging), 1 (None)."
     )
 
 
@@ -56,25 +56,22 @@ def test_the_error_of_an_unknown_model_lists_the_registered_ones(store: Store) -
 
 
 @pytest.mark.parametrize(
-    ("which", "message"),
+    ("which", "criterion", "remedy"),
     [
-        ("/7", "has the number 7. Choose an existing one. Versions: 1 (None)."),
-        ("@champion", "has the alias 'champion'. Set it on a version in the MLflow UI. Versions: 1 (None)."),
-        (
-            "/Staging",
-            (
-                "is in stage 'Staging'. Promote one: python -m pipeline promote VERSION --stage Staging, or in the "
-                "MLflow UI. Versions: 1 (None)."
-            ),
-        ),
+        ("/7", "has the number 7", "Choose an existing one."),
+        ("@champion", "has the alias 'champion'", "Set it: {promote} --alias champion, or in the MLflow UI."),
+        ("/Staging", "is in stage 'Staging'", "Promote one: {promote} --stage Staging, or in the MLflow UI."),
     ],
 )
-def test_the_error_of_a_missing_version_has_the_request_and_the_remedy(store: Store, which: str, message: str) -> None:
+def test_the_error_of_a_missing_version_has_the_request_and_the_remedy(
+    store: Store, which: str, criterion: str, remedy: str
+) -> None:
     name = f"lacking{abs(hash(which))}"
     store.register(name)
     with pytest.raises(VersionMissing) as caught:
         registry.resolve(f"models:/{name}{which}")
-    assert str(caught.value) == f"No version of '{name}' {message}"
+    remedy = remedy.format(promote=f"python -m pipeline promote VERSION --name {name}")
+    assert str(caught.value) == f"No version of '{name}' {criterion}. {remedy} Versions: 1 (None)."
 
 
 def test_several_versions_in_a_stage_resolve_to_the_highest_with_a_warning(

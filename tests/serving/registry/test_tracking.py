@@ -18,6 +18,8 @@ from serving.registry.errors import TrackingServerUnreachable
         ("sqlite:////var/mlflow.db", "sqlite:////var/mlflow.db"),
         ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
         ("postgresql://db/mlflow", "postgresql://db/mlflow"),
+        ("databricks", "databricks"),
+        ("databricks-uc://profile", "databricks-uc://profile"),
         ("mlruns", "file://{cwd}/mlruns"),
     ],
 )

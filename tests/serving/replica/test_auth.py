@@ -9,8 +9,7 @@ from serving.cli import main
 from serving.client.client import PolicyClient
 from serving.client.errors import RequestRefused
 from serving.http.policy_app import PolicyApp
-from serving.replica.auth import BearerToken, read_token
-from serving.replica.errors import TokenFileInvalid
+from serving.replica.auth import BearerToken
 from tests.serving.asking import ask, served
 
 TOKEN = "s3cret-0123"
@@ -93,39 +92,6 @@ def test_every_described_path_is_open_or_closed_here() -> None:
 
 def test_the_token_is_in_no_representation() -> None:
     assert TOKEN not in repr(BearerToken(TOKEN))
-
-
-def test_a_token_is_read_without_surrounding_whitespace(tmp_path: Path) -> None:
-    (tmp_path / "token").write_text(f"{TOKEN}\n")
-    assert read_token(tmp_path / "token") == TOKEN
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (None, "No such file or directory"),
-        (b" \n", "it is empty"),
-        (b"two words", "its content is not a token"),
-        (b"\xff\xfe", "it is not ASCII text"),
-    ],
-)
-def test_a_file_without_a_token_is_rejected(tmp_path: Path, content: bytes | None, reason: str) -> None:
-    file = tmp_path / "token"
-    if content is not None:
-        file.write_bytes(content)
-    with pytest.raises(TokenFileInvalid) as caught:
-        read_token(file)
-    assert str(caught.value) == (
-        f"cannot read a bearer token from {file}: {reason}. Write one into it: "
-        f"(umask 077 && openssl rand -hex 32 > {file})"
-    )
-
-
-@pytest.mark.parametrize("command", ["run", "query", "status"])
-def test_a_command_reports_what_is_wrong_with_the_file(command: str) -> None:
-    result = CliRunner().invoke(main, [command, "--auth-token-file", "/nowhere/token"])
-    assert result.exit_code == 1
-    assert result.stderr.startswith("Error: cannot read a bearer token from /nowhere/token: No such file or directory.")
 
 
 def test_clients_send_the_token(closed: PolicyApp, serve_http: Any, tmp_path: Path) -> None:

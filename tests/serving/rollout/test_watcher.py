@@ -33,6 +33,7 @@ class CountingRegistry(DirectRegistry):
 
     fetched = 0
     failure: Exception | None = None
+    fetch_failure: Exception | None = None
 
     def poll(self, model_uri: str) -> ModelVersion:
         if self.failure is not None:
@@ -41,6 +42,8 @@ class CountingRegistry(DirectRegistry):
 
     def fetch(self, version: ModelVersion, cache_dir: Path) -> Bundle:
         self.fetched += 1
+        if self.fetch_failure is not None:
+            raise self.fetch_failure
         return super().fetch(version, cache_dir)
 
 
@@ -188,6 +191,27 @@ def test_missing_files_are_tried_again_after_a_pause(
     monkeypatch.setattr(watcher, "monotonic", lambda: time.monotonic() + MAX_PAUSE_S)
     assert bench.poll().error is None
     assert bench.answer() == (0, "2")
+
+
+def test_a_version_is_tried_again_if_the_registry_failed_during_its_fetch(
+    store: Store, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(store, bench, CONTRARY_BUNDLE)
+    bench.registry.fetch_failure = RegistryFailed("http://registry", "no answer within 300 s")
+    assert bench.poll().rejections == {"registry_failed": 1}
+    bench.registry.fetch_failure = None
+    monkeypatch.setattr(watcher, "monotonic", lambda: time.monotonic() + MAX_PAUSE_S)
+    assert bench.poll().error is None
+    assert bench.answer() == (0, "2")
+
+
+def test_after_an_outage_the_reason_of_a_rejected_version_is_shown_again(store: Store, bench: Bench) -> None:
+    promote(store, bench, CONTRARY_BUNDLE, tags={})
+    reason = bench.poll().error
+    bench.registry.failure = RegistryFailed("http://registry", "connection refused")
+    assert bench.poll().error == str(bench.registry.failure)
+    bench.registry.failure = None
+    assert bench.poll().error == reason
 
 
 def test_the_pause_doubles_with_each_failed_attempt_to_serve_a_version(
