@@ -21,7 +21,7 @@ setup: .venv/installed ## Install everything into .venv.
 		echo "Python 3.11 is needed, $(PYTHON) is $$($(PYTHON) --version). Name one: make setup PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
 		echo "$(PYTHON) lacks the venv module. On Debian: apt-get install python3.11-venv"; exit 1; }
-	@echo "Installing into .venv (about 2 GB, some minutes the first time) ..."
+	@echo "Installing into .venv (about 3 GB, some minutes the first time) ..."
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[pipeline]' --group dev

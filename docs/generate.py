@@ -114,13 +114,53 @@ def autoscaling() -> str:
 def error_codes() -> str:
     """Return the table of all HTTP errors, ordered by status and code, with an example message of each."""
     from serving.errors import http_errors
+    from serving.protocols.protocol import INTERNAL_ERROR
 
     importlib.import_module("serving.app")  # imports every room, and so every module that defines errors
     rows = (
         (str(int(error.status)), f"`{error.code}`", str(error(**ERROR_EXAMPLES[error.code])))
         for error in sorted(http_errors(), key=lambda error: (error.status, error.code))
     )
-    return table(("status", "code", "example of the message"), rows)
+    internal = (
+        "500",
+        f"`{INTERNAL_ERROR}`",
+        "every other failure; the server's log has the reason",
+    )
+    return table(("status", "code", "example of the message"), (*rows, internal))
+
+
+def rejection_codes() -> str:
+    """Return the table of the reasons for which a replica does not serve a version, ordered by code."""
+    from serving.policy.errors import BundleError
+    from serving.registry.errors import RegistryError
+
+    importlib.import_module("serving.app")
+    rows = [(f"`{each.code}`", _first_paragraph(each.__doc__ or "")) for each in _subclasses(BundleError)]
+    rows.append((f"`{RegistryError.code}`", "The registry failed while the version was fetched."))
+    return table(("code", "reason"), sorted(rows))
+
+
+def _subclasses(error: type[Any]) -> Iterable[type[Any]]:
+    for each in error.__subclasses__():
+        yield each
+        yield from _subclasses(each)
+
+
+def python_client() -> str:
+    """Return the arguments and methods of the clients, from their docstrings."""
+    from serving.client import PolicyClient
+    from serving.client.core import BaseClient
+
+    described = [(BaseClient, "PolicyClient"), *((getattr(PolicyClient, name), name) for name in CLIENT_METHODS)]
+    return "\n".join(
+        f"## {name}\n\n```text\n{name}{_signature(each)}\n\n{inspect.getdoc(each)}\n```\n" for each, name in described
+    )
+
+
+def _signature(function: Any) -> str:
+    parameters = list(inspect.signature(function).parameters.values())
+    shown = [each.replace(annotation=inspect.Parameter.empty) for each in parameters if each.name != "self"]
+    return str(inspect.Signature(shown))
 
 
 def serving_metrics() -> str:
@@ -189,11 +229,16 @@ def _first_paragraph(text: str) -> str:
     return " ".join(text.split("\n\n", maxsplit=1)[0].split())
 
 
+#: The methods of the clients, in the order of the page.
+CLIENT_METHODS = ("act", "act_batch", "answer", "model", "reset", "close")
+
 PARTS: dict[str, Callable[[], str]] = {
     "training-parameters": training_parameters,
     "server-arguments": server_arguments,
     "autoscaling": autoscaling,
     "error-codes": error_codes,
+    "rejection-codes": rejection_codes,
+    "python-client": python_client,
     "serving-metrics": serving_metrics,
     "cluster-settings": cluster_settings,
     "verified-policies": verified_policies,

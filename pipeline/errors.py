@@ -49,12 +49,12 @@ class UnknownSetting(PipelineError):
 
 @dataclass(eq=False)
 class UnreadableConfig(PipelineError):
-    """A file of training settings is not a YAML mapping."""
+    """A file of settings is not a YAML mapping."""
 
     file: str
     reason: str
 
-    template: ClassVar[str] = "{file} holds no training settings: {reason}"
+    template: ClassVar[str] = "{file} cannot be read as YAML settings: {reason}"
 
 
 @dataclass(eq=False)

@@ -68,7 +68,8 @@ class Arguments(BaseModel):
     max_ongoing_requests: int = Field(
         default=256,
         ge=1,
-        description="Concurrent requests per replica; further ones are rejected (503) if the policy takes over 1 ms.",
+        description="Concurrent requests per replica; further ones are rejected (503) if the policy takes over 1 ms or "
+        "autoscaling is on.",
     )
     max_batch_size: int = Field(
         default=16, ge=1, description="Observations of concurrent requests in one batch; 1 turns batching off."

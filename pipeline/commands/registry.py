@@ -31,7 +31,7 @@ from pipeline.commands.output import print_promotion, promote_and_print
 @click.option("--force", is_flag=True, help="Promote in spite of objections, which are recorded.")
 @one_line_errors
 def promote(version: int, stage: str, alias: str | None, name: str, **gate: Any) -> None:
-    """Put VERSION into a stage or behind an alias if it passes the gate, and archive the version that it replaces.
+    """Assign VERSION to a stage or an alias if it passes the gate. The version that it replaces in a stage is archived.
 
     For Production and aliases, VERSION plays the same seeded episodes as the champion. It must reach the threshold, and
     the lower 95% bound of the mean difference of returns must not be below minus the tolerance.
@@ -47,7 +47,7 @@ def promote(version: int, stage: str, alias: str | None, name: str, **gate: Any)
 @name_option
 @one_line_errors
 def rollback(stage: str, alias: str | None, name: str) -> None:
-    """Put the previous version back into a stage or behind an alias; each further rollback goes one back."""
+    """Assign the previous version to a stage or an alias again; each further rollback goes back one more."""
     from pipeline.registry.promotion import rollback
     from pipeline.registry.target import Target
 

@@ -66,7 +66,7 @@ def train(
 
 
 @click.command()
-@click.option("--resume", metavar="RUN_ID", help="Resume an unfinished search; trials that ended stay.")
+@click.option("--resume", metavar="RUN_ID", help="Resume an unfinished search; trials that have ended are kept.")
 @click.option(
     "--search",
     type=OptionalFile(exists=True, dir_okay=False),

@@ -16,7 +16,7 @@ class PromotionRefused(PipelineError):
 
     def __str__(self) -> str:
         reasons = "; ".join(self.objections)
-        return f"Version {self.version} was not promoted to {self.target}: {reasons}. --force overrides."
+        return f"Version {self.version} was not promoted to {self.target}: {reasons}. Use --force to promote it anyway."
 
 
 @dataclass(eq=False)

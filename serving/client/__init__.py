@@ -3,11 +3,13 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from serving.client.errors import RequestRefused, ServerUnreachable, ServerUrlInvalid
+
 if TYPE_CHECKING:
     from serving.client.async_client import AsyncPolicyClient
     from serving.client.client import PolicyClient
 
-__all__ = ["AsyncPolicyClient", "PolicyClient"]
+__all__ = ["AsyncPolicyClient", "PolicyClient", "RequestRefused", "ServerUnreachable", "ServerUrlInvalid"]
 
 _MODULES = {"PolicyClient": "serving.client.client", "AsyncPolicyClient": "serving.client.async_client"}
 

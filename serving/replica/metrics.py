@@ -26,7 +26,7 @@ DESCRIPTIONS = {
     "policy_requests_rejected": "Requests rejected or failed, by `code` as in the error responses; a counter",
     "policy_model_version": "The version that the replica serves",
     "policy_swaps": "Versions that replaced another in the replica; a counter",
-    "policy_versions_rejected": "Versions rejected, by `code`: the error's name, such as `digest_mismatch`; a counter",
+    "policy_versions_rejected": "Versions rejected, by the `code` of the reason, such as `digest_mismatch`; a counter",
     "policy_degraded": "1 while the replica serves the last known good version, else 0",
 }
 """Every metric. In Prometheus their names begin with `ray_`."""
