@@ -4,26 +4,14 @@ Each room defines its own errors in its `errors.py`. An error is a dataclass: it
 is the message.
 """
 
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
+
+from serving.errors import ExpectedError
 
 
-class PipelineError(Exception):
-    """A failure that the user can act on; the message is one line that says how.
-
-    Attributes:
-        template: The message, a format string over the fields. A class whose message needs more than that overrides
-            `__str__`.
-    """
-
-    template: ClassVar[str]
-
-    def __str__(self) -> str:
-        return self.template.format(**vars(self))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Exception's own replays positional arguments only; the fields may have been given by name.
-        return type(self), tuple(getattr(self, field.name) for field in fields(self))  # type: ignore[arg-type]
+class PipelineError(ExpectedError):
+    """A failure that the user can act on; the message is one line that says how."""
 
 
 @dataclass(eq=False)

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from serving.arguments import Arguments
-from serving.commands.console import domain_errors
+from serving.commands.console import one_line_errors
 from serving.commands.options import argument_options
 
 URL_OPTION = click.option(
@@ -51,7 +51,7 @@ def main() -> None:
     metavar="SECONDS",
     help="Time after which a server that does not answer yet is stopped.",
 )
-@domain_errors()
+@one_line_errors
 def run(arguments: Arguments, **options: Any) -> None:
     """Serve a registered policy until Ctrl-C."""
     from serving.commands import run as server
@@ -73,7 +73,7 @@ def run(arguments: Arguments, **options: Any) -> None:
     help="Send one request per step for all episodes together.  [default: from 20 episodes on]",
 )
 @TOKEN_OPTION
-@domain_errors()
+@one_line_errors
 def query(**options: Any) -> None:
     """Play episodes with a served policy, over HTTP."""
     from serving.commands import query
@@ -85,7 +85,7 @@ def query(**options: Any) -> None:
 @URL_OPTION
 @click.option("--watch", is_flag=True, help="Refresh every second until Ctrl-C.")
 @TOKEN_OPTION
-@domain_errors()
+@one_line_errors
 def status(**options: Any) -> None:
     """Show which version each replica serves, and its last poll of the registry."""
     from serving.commands import status

@@ -10,8 +10,8 @@ from http import HTTPStatus
 from typing import Any, ClassVar
 
 
-class ServingError(Exception):
-    """Base of the errors that this package raises on purpose. Their messages can be shown to a user."""
+class ExpectedError(Exception):
+    """Base of the errors that both packages raise on purpose. Their messages can be shown to a user."""
 
     template: ClassVar[str]
     """The message, a format string of the fields. Classes whose message needs logic define `__str__` instead."""
@@ -22,6 +22,10 @@ class ServingError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         # Exception.__reduce__ replays only positional arguments, and the fields may have been given by name.
         return type(self), tuple(getattr(self, field.name) for field in fields(self))  # type: ignore[arg-type]
+
+
+class ServingError(ExpectedError):
+    """Base of the errors of this package."""
 
 
 class HttpError(ServingError):

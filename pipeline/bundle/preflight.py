@@ -5,20 +5,19 @@ from collections.abc import Iterator
 
 from pipeline.config import TrainConfig
 from pipeline.environments import make as environments
-from pipeline.errors import PipelineError
 from pipeline.export import observation_filter
 from pipeline.export.errors import ExportFailed
 from pipeline.export.exportable_policy import ExportablePolicy
 from pipeline.export.onnx_graph import to_onnx
 from pipeline.networks import module_spec
-from serving.errors import ServingError
+from serving.errors import ExpectedError
 
 
 @contextlib.contextmanager
 def _errors_explained() -> Iterator[None]:
     try:
         yield
-    except (PipelineError, ServingError):
+    except ExpectedError:
         raise
     except Exception as error:
         reason = next(iter(str(error).splitlines()), "")

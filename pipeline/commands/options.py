@@ -11,9 +11,9 @@ import click
 from click.core import ParameterSource
 
 from pipeline.config import SETTINGS, TrainConfig
-from pipeline.errors import Interrupted, PipelineError
+from pipeline.errors import Interrupted
 from pipeline.signals import interruptible
-from serving.errors import ServingError
+from serving.errors import ExpectedError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -42,7 +42,7 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
         try:
             with interruptible():
                 command(*args, **kwargs)
-        except (PipelineError, ServingError, Interrupted) as error:
+        except (ExpectedError, Interrupted) as error:
             if show_traceback:
                 traceback.print_exception(error)
             click.secho(f"Error: {error}", fg="red", err=True)

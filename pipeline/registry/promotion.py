@@ -9,7 +9,6 @@ from mlflow.entities.model_registry import ModelVersion as RegistryVersion
 
 from pipeline.environments import make as environments
 from pipeline.environments.make import Environment
-from pipeline.errors import PipelineError
 from pipeline.evaluation import evaluation
 from pipeline.evaluation.evaluation import Evaluation
 from pipeline.evaluation.player import Player
@@ -19,7 +18,7 @@ from pipeline.registry.gate import Gate, Verdict
 from pipeline.registry.history import Event
 from pipeline.registry.target import STAGES, Target
 from pipeline.tracking import run as tracking
-from serving.errors import ServingError
+from serving.errors import ExpectedError, ServingError
 from serving.policy.policy import Policy
 from serving.policy.spaces import space_differences
 from serving.registry.model_version import ModelVersion, number_of
@@ -181,7 +180,7 @@ def _judge(
             return None, [f"its {role} space is {new}, the champion's is {old}" for role, new, old in differences]
     try:
         environment = environments.of_policy(policy)
-    except (PipelineError, ServingError) as error:
+    except ExpectedError as error:
         return None, [f"it cannot be evaluated here: {error}"]
 
     def play(each: Policy) -> Evaluation:

@@ -47,7 +47,8 @@ def refused_start(*options: str) -> str:
 def test_an_empty_stage_stops_the_start(store: Store) -> None:
     store.register("waiting")
     assert refused_start("--model-uri", "models:/waiting/Production") == (
-        "Error: No version of 'waiting' is in stage 'Production'. Promote one: python -m pipeline promote VERSION, or "
+        "Error: No version of 'waiting' is in stage 'Production'. Promote one: python -m pipeline promote VERSION "
+        "--name waiting, or "
         "in the MLflow UI. Versions: 1 (None)."
     )
 

@@ -1,12 +1,11 @@
 """The JSON Schema of a space's elements, and an example element that can be sent as it is."""
 
-import base64
 from typing import Any
 
 import numpy as np
 from gymnasium import Space, spaces
-from numpy.typing import NDArray
 
+from serving.client.core import to_json
 from serving.policy.spaces import Json, LeafSpace, children, integer_range, nearest_to_zero
 from serving.protocols.openapi.parts import record
 
@@ -39,7 +38,7 @@ def example(space: Space[Any]) -> Json:
     if isinstance(space, spaces.Tuple):
         return [example(child) for _, child in children(space)]
     array = nearest_to_zero(space)  # type: ignore[arg-type]  # the rest are leaves
-    return array.tolist() if array.size <= MAX_EXAMPLE_NUMBERS else _encoded(array)
+    return to_json(array, MAX_EXAMPLE_NUMBERS)
 
 
 def _leaf_schema(space: LeafSpace, *, sent: bool) -> dict[str, Json]:
@@ -63,8 +62,3 @@ def _number_schema(space: LeafSpace) -> dict[str, Json]:
     low, high = integer_range(space) or (np.array(limits.min), np.array(limits.max))
     # The numbers of a MultiDiscrete share one schema, with their widest bounds.
     return {"type": "integer", "minimum": int(low.min()), "maximum": int(high.max())}
-
-
-def _encoded(array: NDArray[Any]) -> Json:
-    content = array.astype(array.dtype.newbyteorder("<")).tobytes()
-    return {"base64": base64.b64encode(content).decode(), "dtype": array.dtype.name, "shape": list(array.shape)}

@@ -22,8 +22,8 @@ def test_resume_excludes_other_settings():
         ("lamda: 0.9", "There is no setting 'lamda'; the nearest is 'lambda_'."),
         ("lr: fast", "lr is 'fast', expected a number."),
         ("lr: -1", "lr is -1.0, expected more than 0."),
-        ("- lr", "holds no training settings: expected one NAME: VALUE per line."),
-        ("lr: [", "holds no training settings: while parsing"),
+        ("- lr", "cannot be read as YAML settings: expected one NAME: VALUE per line."),
+        ("lr: [", "cannot be read as YAML settings: while parsing"),
     ],
 )
 def test_an_invalid_file_of_settings_is_rejected(tmp_path, content, message):

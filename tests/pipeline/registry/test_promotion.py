@@ -61,7 +61,7 @@ def test_a_worse_challenger_is_refused_and_the_registry_is_unchanged():
     message = str(caught.value)
     assert message.startswith("Version 3 was not promoted to stage 'Production': its mean return ")
     assert "is below the threshold 475; it may be worse than the champion" in message
-    assert message.endswith("--force overrides.")
+    assert message.endswith("Use --force to promote it anyway.")
     assert stages() == {1: "Production"}
     (run,) = mlflow.search_runs(["0"], "attributes.run_name = 'promote cartpole-ppo 3'", output_format="list")
     assert run.info.status == "FAILED"
