@@ -194,5 +194,5 @@ def test_the_error_of_a_replica_that_cannot_start_is_reported(
     """`serving run` finds this error before Ray starts; here only the replica finds it."""
     assert without_haproxy.stdout.splitlines()[0] == (
         "the policy could not be deployed: No version of 'gone' is in stage 'Production'. Promote one: "
-        "python -m pipeline promote VERSION, or in the MLflow UI. Versions: 1 (None)."
+        "python -m pipeline promote VERSION --name gone, or in the MLflow UI. Versions: 1 (None)."
     )
