@@ -29,7 +29,7 @@ from serving.replica.batching import Batching
 from serving.replica.served_policy import ServedPolicy
 from tests.workshop import free_port
 
-SETTINGS: tuple[Batching, ...] = (Batching(1), Batching(16), Batching(16, 0.002), Batching(64, 0.005))
+SETTINGS: tuple[Batching, ...] = (Batching(1, 0.0), Batching(16, 0.0), Batching(16, 0.002), Batching(64, 0.005))
 CONNECTIONS = (1, 16, 64)
 ACTIONS = 6
 

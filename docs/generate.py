@@ -215,7 +215,7 @@ def rooms(package: str) -> str:
     for name in ORDER[package]:
         path = PROJECT / package / name.replace(".", "/")
         if not name.startswith("__"):
-            shown = f"`{name.replace('.', '/')}/`" if path.is_dir() else f"`{name}.py`"
+            shown = f"`{name.replace('.', '/')}{'/' if path.is_dir() else '.py'}`"
             rows.append((shown, _responsibility(path / "__init__.py" if path.is_dir() else path.with_suffix(".py"))))
     return table((f"in `{package}/`", "responsibility"), rows)
 

@@ -57,9 +57,11 @@ class TrainConfig:
         "CartPole-v1", "Gymnasium id; module:Id imports a module, gym:Id is of the legacy package gym."
     )
     env_kwargs: str = _shared("{}", "Keyword arguments of the environment, as a JSON object.")
-    promote: bool = _shared(default=False, about="Promote the version at the end, if it passes the gate.")
+    promote: bool = _shared(default=False, about="Promote the version to Production at the end, if it passes the gate.")
     seed: int = _shared(0, "Seed of training; evaluations have their own seeds.", minimum=0)
-    max_env_steps: int = _shared(300_000, "Budget of environment steps.", minimum=1)
+    max_env_steps: int = _shared(
+        300_000, "Budget: environment steps after which training ends, solved or not.", minimum=1
+    )
     target_return: float | None = _shared(
         None, "Mean greedy return to reach; by default the environment's reward threshold."
     )

@@ -46,6 +46,16 @@ class UnreadableConfig(PipelineError):
 
 
 @dataclass(eq=False)
+class RllibUnsupported(PipelineError):
+    """The installed RLlib lacks a private part that there is no public way around."""
+
+    version: str
+    part: str
+
+    template: ClassVar[str] = "RLlib {version} has no {part}. Install the version of constraints.txt: make setup"
+
+
+@dataclass(eq=False)
 class Interrupted(KeyboardInterrupt):
     """SIGINT or SIGTERM interrupts the command.
 

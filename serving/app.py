@@ -38,7 +38,7 @@ class PolicyReplica(InferenceServicer):
         settings.tune_replica()
         token = BearerToken(read_token(arguments.auth_token_file)) if arguments.auth_token_file else None
         start = await asyncio.to_thread(load_initial_policy, arguments, deployment)
-        replica = ReplicaIdentity(serve.get_replica_context().replica_id.unique_id, arguments.num_replicas)
+        replica = ReplicaIdentity(serve.get_replica_context().replica_id.unique_id, arguments.largest_num_replicas)
         self._app = app = PolicyApp(start.served, arguments, token=token, refresh=start.refresh, replica=replica)
         Watcher(app, start.admission).start()
         exporter = Exporter(app.metrics, lambda: app.served.version.version, lambda: app.refresh)

@@ -1,6 +1,7 @@
 """Rooms are ordered and imports run one way; see docs/explanation/architecture.md."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -41,6 +42,7 @@ ORDER = {
         "config",
         "signals",
         "environments",
+        "rllib.compat",
         "networks",
         "export",
         "evaluation",
@@ -61,6 +63,9 @@ ORDER = {
 
 #: What `pipeline` may import from `serving`, beside its base error.
 ALLOWED_FROM_SERVING = ("serving.policy", "serving.registry", "serving.client", "serving.errors")
+
+#: Where private parts of Ray, RLlib and MLflow may be used.
+PRIVATE = (PROJECT / "serving/ray/internals.py", PROJECT / "pipeline/rllib/compat.py")
 
 MAX_FILES = 9
 MAX_LINES = 300
@@ -90,9 +95,10 @@ def imported(file: Path) -> frozenset[str]:
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{name(file)}, line {node.lineno}: a relative import"
             inner = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= {each if each in MODULES else node.module for each in inner}
+            found |= inner if inner <= MODULES.keys() else inner | {node.module}
     return frozenset(found)
 
 
@@ -145,6 +151,12 @@ def test_pipeline_imports_from_serving_only_what_judging_a_policy_needs(file):
             assert f"{module}.".startswith(tuple(f"{room}." for room in ALLOWED_FROM_SERVING)), f"imports {module}"
 
 
+@pytest.mark.parametrize("file", [file for file in WRITTEN if file not in PRIVATE], ids=name)
+def test_private_parts_of_libraries_are_used_in_one_file_an_engine(file):
+    assert "SLF001" not in file.read_text(), "move the use of a private member into one of PRIVATE, with a guard"
+    assert not [module for module in imported(file) if re.search(r"(^|\.)_", module) and "__" not in module]
+
+
 @pytest.mark.parametrize("directory", DIRECTORIES, ids=name)
 def test_a_room_is_small_and_says_what_it_is_for(directory):
     assert ast.get_docstring(ast.parse((directory / "__init__.py").read_text()))
@@ -160,6 +172,11 @@ def test_files_and_functions_are_short(file):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = node.end_lineno - node.lineno + 1
             assert length <= MAX_FUNCTION_LINES, f"{node.name} has {length} lines"
+
+
+@pytest.mark.parametrize("file", sorted((PROJECT / "serving" / "play" / "web").iterdir()), ids=name)
+def test_files_of_the_page_are_short(file):
+    assert file.read_text().count("\n") <= MAX_LINES
 
 
 @pytest.mark.parametrize("module", ["pipeline.cli", "pipeline.training.progress", "serving.cli"])

@@ -23,7 +23,7 @@ _SEARCH_SPACE = Path(__file__).parents[1] / "tuning" / "search_space.yaml"
 
 @click.command()
 @click.option("--resume", metavar="RUN_ID", help="Resume an unfinished run, with its own settings.")
-@click.option("--from", "model_uri", metavar="MODEL_URI", help="Start with the weights of a registered policy.")
+@click.option("--from", "model_uri", metavar="models:/NAME/VERSION", help="Start with the weights of this policy.")
 @config_file_option
 @click.option("--address", envvar="RAY_ADDRESS", show_envvar=True, help="A running Ray to join.  [default: start one]")
 @training_options
@@ -73,7 +73,9 @@ def train(
     help="YAML file of the search space.  [default: pipeline/tuning/search_space.yaml]",
 )
 @config_file_option
-@click.option("--num-trials", type=click.IntRange(1), default=20, show_default=True, help="Number of trials.")
+@click.option(
+    "--num-trials", type=click.IntRange(1), default=20, show_default=True, help="Trials; the first draws nothing."
+)
 @click.option("--max-concurrent", type=click.IntRange(0), default=0, help="Trials at once.  [default: one per core]")
 @click.option(
     "--time-budget-s", type=OptionalFloat(), default="auto", help="Seconds for all trials.  [default: no limit]"

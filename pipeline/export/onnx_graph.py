@@ -1,10 +1,8 @@
 """Translates an exportable policy into an ONNX graph."""
 
 import contextlib
-import functools
 import io
 import logging
-import math
 import warnings
 from collections.abc import Iterator
 
@@ -12,10 +10,10 @@ import numpy as np
 import onnx
 import torch
 from onnx import helper
-from ray.rllib.core.models.torch.heads import TorchFreeLogStdMLPHead
 
 from pipeline.export.errors import ExportFailed
 from pipeline.export.exportable_policy import ExportablePolicy
+from pipeline.rllib.compat import free_log_stds_traceable
 from serving.policy.spaces import leaves
 from serving.policy.tensors import NOISE, STATE_IN
 
@@ -29,7 +27,7 @@ def to_onnx(policy: ExportablePolicy) -> bytes:
     examples = _examples(policy)
     batch = torch.export.Dim("batch")
     try:
-        with _quiet(), _free_log_stds_traceable(policy):
+        with _quiet(), free_log_stds_traceable(policy):
             program = torch.onnx.export(
                 policy.eval(),
                 (examples,),
@@ -52,25 +50,6 @@ def without_optional_inputs(graph: bytes) -> onnx.ModelProto:
     for value in [each for each in model.graph.input if each.name in optional]:
         model.graph.input.remove(value)
     return model
-
-
-@contextlib.contextmanager
-def _free_log_stds_traceable(policy: ExportablePolicy) -> Iterator[None]:
-    """Replace the method of RLlib's `free_log_std` head whose `len` of the batch would fix the graph's batch size."""
-    heads = [module for module in policy.modules() if isinstance(module, TorchFreeLogStdMLPHead)]
-    for head in heads:
-        head._forward = functools.partial(_free_log_std, head)  # noqa: SLF001  # RLlib's hook
-    try:
-        yield
-    finally:
-        for head in heads:
-            del head._forward  # noqa: SLF001  # as above
-
-
-def _free_log_std(head: TorchFreeLogStdMLPHead, inputs: torch.Tensor) -> torch.Tensor:
-    mean = head.net(inputs)
-    limit = head.log_std_clip_param_const if head.clip_log_std else math.inf
-    return torch.cat([mean, head.log_std.clamp(-limit, limit).expand_as(mean)], dim=-1)
 
 
 def _examples(policy: ExportablePolicy) -> list[torch.Tensor]:

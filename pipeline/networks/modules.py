@@ -4,17 +4,14 @@ Environment runner, learner and exported graph therefore share the preprocessing
 one-dimensional Boxes of floats, which it takes without preprocessing.
 """
 
-import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 import numpy as np
-import ray
 import torch
 from gymnasium import Space, spaces
-from ray.rllib.algorithms.ppo.ppo_catalog import PPOCatalog
 from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.models.base import ENCODER_OUT, Encoder
@@ -24,9 +21,8 @@ from ray.rllib.core.models.torch.primitives import TorchCNN
 
 from pipeline.environments.action_adapters import choices, is_integer
 from pipeline.environments.nested_spaces import flatten
+from pipeline.rllib.compat import CustomEncoderCatalog, default_encoder, supports_custom_encoders
 from serving.policy.spaces import LeafSpace, leaves
-
-_logger = logging.getLogger(__name__)
 
 #: A three-dimensional array is an image if height and width are at least 8, and there are at most 16 channels.
 _MIN_IMAGE_SIZE = 8
@@ -153,23 +149,21 @@ def _flat(values: torch.Tensor, rank: int) -> torch.Tensor:
     return values.unsqueeze(-1) if rank == 0 else values.flatten(-rank)
 
 
-class AnySpaceCatalog(PPOCatalog):  # type: ignore[misc]  # RLlib has no types
+class AnySpaceCatalog(CustomEncoderCatalog):
     """Builds RLlib's networks for PPO on the output of the preprocessor."""
 
     def __init__(self, observation_space: Space[Any], action_space: Space[Any], model_config_dict: Any) -> None:
         vector = _Vector(observation_space)
-        if vector.images and not hasattr(PPOCatalog, "_get_encoder_config"):  # written for Ray 2.60
-            _logger.warning("RLlib %s has no Catalog._get_encoder_config: images are not convolved.", ray.__version__)
+        if vector.images:
+            supports_custom_encoders()
         super().__init__(vector, action_space, model_config_dict)
 
     @classmethod
-    def _get_encoder_config(
-        cls, observation_space: Space[Any], model_config_dict: dict[str, Any], action_space: Space[Any] | None = None
-    ) -> ModelConfig:
-        is_convolved = isinstance(observation_space, _Vector) and observation_space.images
-        if is_convolved and not model_config_dict["use_lstm"]:
-            return ConvolvingEncoderConfig(space=observation_space, model_config=model_config_dict)
-        return super()._get_encoder_config(observation_space, model_config_dict, action_space)
+    def custom_encoder(cls, observation_space: Space[Any], model_config: dict[str, Any]) -> ModelConfig | None:
+        """Return a convolving encoder for a vector with images, except below an LSTM."""
+        if isinstance(observation_space, _Vector) and observation_space.images and not model_config["use_lstm"]:
+            return ConvolvingEncoderConfig(space=observation_space, model_config=model_config)
+        return None
 
 
 class _Vector(spaces.Box):
@@ -182,7 +176,7 @@ class _Vector(spaces.Box):
 
 
 @dataclass
-class ConvolvingEncoderConfig(ModelConfig):  # type: ignore[misc]  # as above
+class ConvolvingEncoderConfig(ModelConfig):  # type: ignore[misc]  # RLlib has no types
     """The configuration of an encoder for vectors with images at their ends."""
 
     space: Any = None
@@ -211,7 +205,7 @@ class ConvolvingEncoder(TorchModel, Encoder):  # type: ignore[misc]  # as above
         with torch.no_grad():
             joined = self._joined(torch.zeros(1, *config.space.shape))
         dense = spaces.Box(-np.inf, np.inf, (joined.shape[-1],), np.float32)
-        self._dense = PPOCatalog._get_encoder_config(dense, config.model_config | {"use_lstm": False}).build("torch")  # noqa: SLF001  # RLlib documents it for overriding
+        self._dense = default_encoder(dense, config.model_config | {"use_lstm": False})
 
     def _forward(self, inputs: dict[str, Any], **_: Any) -> dict[str, Any]:
         return {ENCODER_OUT: self._dense({Columns.OBS: self._joined(inputs[Columns.OBS])})[ENCODER_OUT]}

@@ -80,7 +80,7 @@ class Verdict:
 
 
 def _lower_bound(differences: np.ndarray) -> float:
-    # scipy's ttest_1samp(...).confidence_interval() warns and returns NaN where all differences are equal.
+    # scipy's ttest_1samp(...).confidence_interval() warns where all differences are equal, as on CartPole.
     from scipy.stats import sem, t
 
     count = len(differences)

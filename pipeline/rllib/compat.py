@@ -1,19 +1,31 @@
-"""Every use of private parts of Ray and RLlib in training, written for Ray 2.60.
+"""Every use of private parts of Ray and RLlib by this package, written for Ray 2.60.
 
-When a part is missing in another version, training logs a warning and uses the public way, which is slower.
+When a part is missing in another version, training logs a warning and uses the public way, which is slower. Where there
+is none, the command ends with an error that names the part.
 """
 
 import contextlib
+import functools
 import logging
+import math
 from collections.abc import Iterator
 from operator import attrgetter
 from typing import Any
 
 import ray
+import torch
+from gymnasium import Space
+from ray.rllib.algorithms.ppo.ppo_catalog import PPOCatalog
+from ray.rllib.connectors.env_to_module import MeanStdFilter
+from ray.rllib.core.models.base import Encoder
+from ray.rllib.core.models.configs import ModelConfig
+from ray.rllib.core.models.torch.heads import TorchFreeLogStdMLPHead
 from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+
+from pipeline.errors import RllibUnsupported
 
 _logger = logging.getLogger(__name__)
 
@@ -92,6 +104,82 @@ def without_ray() -> Iterator[None]:
         yield
     finally:
         ray.put = put
+
+
+class CustomEncoderCatalog(PPOCatalog):  # type: ignore[misc]  # as above
+    """PPO's catalog of networks with a replaceable encoder; subclasses implement `custom_encoder`."""
+
+    @classmethod
+    def custom_encoder(cls, observation_space: Space[Any], model_config: dict[str, Any]) -> ModelConfig | None:
+        """Return the configuration of the encoder for this space, or None for RLlib's own."""
+        raise NotImplementedError
+
+    @classmethod
+    def _get_encoder_config(
+        cls, observation_space: Space[Any], model_config_dict: dict[str, Any], action_space: Space[Any] | None = None
+    ) -> ModelConfig:
+        custom = cls.custom_encoder(observation_space, model_config_dict)
+        return custom or super()._get_encoder_config(observation_space, model_config_dict, action_space)
+
+
+def supports_custom_encoders() -> bool:
+    """Return whether `CustomEncoderCatalog` works with the installed RLlib; log a warning if it does not."""
+    supported = hasattr(PPOCatalog, "_get_encoder_config")
+    if not supported:
+        _logger.warning("RLlib %s has no Catalog._get_encoder_config: images are not convolved.", ray.__version__)
+    return supported
+
+
+def default_encoder(observation_space: Space[Any], model_config: dict[str, Any]) -> Encoder:
+    """Return the encoder that RLlib builds for a space."""
+    return PPOCatalog._get_encoder_config(observation_space, model_config).build("torch")
+
+
+@contextlib.contextmanager
+def free_log_stds_traceable(module: torch.nn.Module) -> Iterator[None]:
+    """Replace the method of RLlib's `free_log_std` heads whose `len` of the batch would fix the graph's batch size.
+
+    Without its effect, the comparison of the graph with the module in several batch sizes fails.
+    """
+    heads = [each for each in module.modules() if isinstance(each, TorchFreeLogStdMLPHead)]
+    for head in heads:
+        head._forward = functools.partial(_free_log_std, head)
+    try:
+        yield
+    finally:
+        for head in heads:
+            del head._forward
+
+
+def _free_log_std(head: TorchFreeLogStdMLPHead, inputs: torch.Tensor) -> torch.Tensor:
+    mean = head.net(inputs)
+    limit = head.log_std_clip_param_const if head.clip_log_std else math.inf
+    return torch.cat([mean, head.log_std.clamp(-limit, limit).expand_as(mean)], dim=-1)
+
+
+def freeze(observation_filter: MeanStdFilter) -> None:
+    """Stop a filter that was restored from a checkpoint from learning from what it filters.
+
+    Raises:
+        RllibUnsupported: If the installed RLlib has another switch for it.
+    """
+    if not hasattr(observation_filter, "_update_stats"):
+        raise RllibUnsupported(ray.__version__, "MeanStdFilter._update_stats")
+    observation_filter._update_stats = False
+
+
+def repeat_rows(shared_data: dict[str, Any], count: int) -> None:
+    """Repeat the rows between RLlib's two connector pipelines: each row's episode occurs `count` times.
+
+    The first pipeline passes the episode of each row to the second in `shared_data`.
+
+    Raises:
+        RllibUnsupported: If the installed RLlib passes it in another way.
+    """
+    key = "memorized_map_structure"
+    if key not in shared_data:
+        raise RllibUnsupported(ray.__version__, f"shared_data[{key!r}]")
+    shared_data[key] = [episode for episode in shared_data[key] for _ in range(count)]
 
 
 def _names_in(function: Any) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from pipeline.environments.action_adapters import adapted, from_policy
 from pipeline.environments.nested_spaces import stack
 from pipeline.evaluation.player import State
 from pipeline.export.recurrent_state import StateLayout
+from pipeline.rllib import compat
 from pipeline.rllib.checkpoint_layout import connectors, load_module
 from serving.policy.tensors import ACTION, ACTION_DIST_INPUTS
 
@@ -36,7 +37,7 @@ class Reference:
         self._module_to_env = ModuleToEnvPipeline.from_checkpoint(directory / "module_to_env_connector")
         for connector in self._env_to_module.connectors:
             if isinstance(connector, MeanStdFilter):
-                connector._update_stats = False  # noqa: SLF001  # an existing filter has no public switch
+                compat.freeze(connector)
 
     def act(self, observations: Sequence[Any], states: Sequence[State]) -> dict[str, NDArray[Any]]:
         """Compute the greedy actions of one step, one for each episode.
@@ -63,10 +64,7 @@ class Reference:
             to_module = self._env_to_module(batch={}, **common)
             forward = self._module.forward_exploration if explore else self._module.forward_inference
             inputs = forward(to_module)[Columns.ACTION_DIST_INPUTS].repeat_interleave(count, dim=0)
-            # The first pipeline passes the episode of each row to the second through this entry.
-            shared["memorized_map_structure"] = [
-                each for each in shared["memorized_map_structure"] for _ in range(count)
-            ]
+            compat.repeat_rows(shared, count)
             # RLlib fails to compute the log-probability of greedy Dict and Tuple actions; this one is not used.
             batch = {Columns.ACTION_DIST_INPUTS: inputs, Columns.ACTION_LOGP: torch.zeros(len(inputs))}
             to_env = self._module_to_env(batch=batch, **common)

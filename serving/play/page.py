@@ -1,26 +1,29 @@
-"""The web page, assembled from its three files, and the headers that keep it from loading anything else."""
+"""The web page, assembled from the files in `web/`, and the headers that keep it from loading anything else."""
 
 import base64
 import functools
 import hashlib
 from pathlib import Path
 
-DIRECTORY = Path(__file__).parent
+DIRECTORY = Path(__file__).parent / "web"
+
+SCRIPTS = ("stream.js", "panels.js", "drawing.js", "viewer.js")
+"""The parts of the script, in their order."""
 
 
-def _file(name: str) -> str:
-    return (DIRECTORY / name).read_text(encoding="utf-8")
+def _files(*names: str) -> str:
+    return "\n".join((DIRECTORY / name).read_text(encoding="utf-8") for name in names)
 
 
 @functools.cache
 def page() -> bytes:
     """Return the page: HTML with its style and script inline."""
-    html = _file("page.html").replace("/* style */", _file("page.css"))
-    return html.replace("/* script */", _file("page.js")).encode()
+    html = _files("page.html").replace("/* style */", _files("page.css"))
+    return html.replace("/* script */", _files(*SCRIPTS)).encode()
 
 
-def _digest(file: str) -> str:
-    return base64.b64encode(hashlib.sha256(_file(file).encode()).digest()).decode()
+def _digest(*names: str) -> str:
+    return base64.b64encode(hashlib.sha256(_files(*names).encode()).digest()).decode()
 
 
 @functools.cache
@@ -32,7 +35,7 @@ def headers() -> tuple[tuple[bytes, bytes], ...]:
     policy = (
         "default-src 'none'",
         f"style-src 'sha256-{_digest('page.css')}'",
-        f"script-src 'sha256-{_digest('page.js')}'",
+        f"script-src 'sha256-{_digest(*SCRIPTS)}'",
         "connect-src 'self'",
         "img-src data:",
         "base-uri 'none'",

@@ -81,7 +81,10 @@ def _frame(environment: gymnasium.Env[Any, Any]) -> NDArray[np.uint8] | None:
     """Return a frame `[height, width, 3]`, or None if the environment renders none."""
     if environment.render_mode != "rgb_array":
         return None
-    frame: Any = environment.render()
+    try:
+        frame: Any = environment.render()
+    except (gymnasium.error.Error, ImportError):  # what draws it is not installed
+        return None
     fits = isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3  # noqa: PLR2004
     return frame if fits else None
 

@@ -17,6 +17,8 @@ from serving.ray.drain import drain_proxies
 from serving.ray.errors import ClusterUnreachable, DeploymentFailed, GrpcNotStarted, PortTaken
 from serving.ray.stopping import restore_handlers
 
+logger = logging.getLogger(__name__)
+
 SERVICER_FUNCTION = "serving.protocols.open_inference.grpc_service.add_GRPCInferenceServiceServicer_to_server"
 """The function that registers the gRPC service with Serve."""
 
@@ -61,9 +63,12 @@ class Cluster:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        # Ray prints to stdout that its actors were killed. A step that fails does not stop those after it.
-        with Path(os.devnull).open("w") as null, contextlib.redirect_stdout(null), contextlib.suppress(Exception):
-            self._cleanup.close()
+        try:
+            # Ray prints to stdout that its actors were killed.
+            with Path(os.devnull).open("w") as null, contextlib.redirect_stdout(null):
+                self._cleanup.close()
+        except Exception:  # the other steps were taken; an error of the block must not be hidden
+            logger.warning("ending Ray failed", exc_info=True)
 
     def _start(self) -> None:
         import ray

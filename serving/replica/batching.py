@@ -20,9 +20,9 @@ QUICK_S = 1e-3
 class Batching:
     """When a batch is complete."""
 
-    max_batch_size: int = 16
+    max_batch_size: int
     """The maximum number of observations in a batch. A request with more is computed alone."""
-    wait_timeout_s: float = 0.0
+    wait_timeout_s: float
     """How long the first request of a batch waits for others."""
 
 

@@ -41,14 +41,16 @@ def run_trial(bundle: Bundle, memory_bytes: int, timeout_s: float) -> None:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise CandidateRejected(f"its trial did not end within {timeout_s:g} s") from None
+        raise CandidateRejected(f"it did not load and answer within {timeout_s:g} s") from None
     try:
         error = json.loads(child.stdout)["error"]
     except (ValueError, KeyError, TypeError):
-        error = f"its trial exited with status {child.returncode}"
+        error = f"loading and running it ended its process with status {child.returncode}"
         if child.returncode < 0:
             name = signal.Signals(-child.returncode).name
-            error = f"its trial was killed by {name}, with a limit of {memory_bytes // MIB} MiB of memory"
+            error = (
+                f"loading and running it ended its process by {name}, with {memory_bytes // MIB} MiB of memory allowed"
+            )
     if error is not None:
         raise CandidateRejected(error)
 

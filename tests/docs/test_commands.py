@@ -1,5 +1,6 @@
 """Every command in the documents exists. `tests/e2e/test_journey.py` runs those of the `bash` blocks."""
 
+import copy
 import re
 import shlex
 
@@ -28,7 +29,7 @@ COMMANDS = [
 
 def parse_python(module: str, command: str, *arguments: str) -> None:
     group = {"pipeline": pipeline_cli, "serving": serving_cli}[module]
-    found = group.commands[command]
+    found = copy.deepcopy(group.commands[command])
     # Paths that an example names need not exist.
     for option in found.params:
         if isinstance(option.type, click.Path):

@@ -131,7 +131,7 @@ def test_a_promotion_to_a_bad_version(registry: Registry, pair: Server, tell, fa
         time.sleep(5)
         registry.promote(1)
         pair.await_models(lambda model: not model["refused"], "the refusal is over")
-    row = tell(f"a promotion to a version that is {fault}", load.records, f"refused within {took:.1f} s")
+    row = tell(f"a promotion to a version that is {fault}", load.records, f"rejected within {took:.1f} s")
     assert (row.failed, row.wrong) == (0, 0)
     assert {record.version for record in load.records} == {1}
     assert all(reason in model["refused"]["reason"] for model in models), models
@@ -149,7 +149,7 @@ def test_sigkill_of_one_of_two_replicas(pair: Server, tell, client: str) -> None
         time.sleep(2)
     stall = gap_s(load.records)
     fault = f"SIGKILL of one of two replicas ({client}, bodies up to 256 KiB)"
-    row = tell(fault, load.records, f"stall {stall:.2f} s; two again after {back:.0f} s")
+    row = tell(fault, load.records, f"stall {stall:.2f} s; two replicas again after {back:.0f} s")
     assert (row.failed, row.wrong) == (0, 0), [record for record in load.records if record.error][:3]
     assert stall <= 0.5
     assert back <= 30
@@ -163,7 +163,7 @@ def test_sigstop_of_one_of_two_replicas(pair: Server, tell) -> None:
         kill(stopped, signal.SIGSTOP)
         await_true(lambda: not psutil.pid_exists(stopped), "Serve gives up the one that hangs", 60)
         back = pair.await_models(lambda model: model["replica"]["pid"] != stopped, "both are back", 60)
-    row = tell("SIGSTOP of one of two replicas", load.records, f"two again {back:.0f} s after it was given up")
+    row = tell("SIGSTOP of one of two replicas", load.records, f"two replicas again {back:.0f} s after it was given up")
     assert (row.failed, row.wrong) == (0, 0), [record for record in load.records if record.error][:3]
     assert row.longest_ms < 4500, "bounded by twice the proxy's timeout of 2 s"
 
@@ -197,7 +197,7 @@ def test_mlflow_stopped_for_a_minute_and_a_replica_killed_meanwhile(registry: Re
         time.sleep(max(0.0, 60 - (time.monotonic() - stopped)))
         registry.start()
         pair.await_models(lambda model: not model["degraded"] and not model["refresh_error"], "all is well again", 90)
-    row = tell("MLflow stopped for 60 s, and a replica killed", load.records, f"two again after {back:.0f} s")
+    row = tell("MLflow stopped for 60 s, and a replica killed", load.records, f"two replicas again after {back:.0f} s")
     assert (row.failed, row.wrong) == (0, 0), [record for record in load.records if record.error][:3]
     assert sorted(degraded) == [False, True], "the new one says that it serves the last known good version"
 
@@ -238,7 +238,7 @@ def test_the_disk_of_the_cache(registry: Registry, tell, tmp_path: Path, fault: 
         finally:
             server.end()
             registry.promote(1)
-    row = tell(f"the disk of the cache {fault}", load.records, f"served {took:.0f} s after the disk was mended")
+    row = tell(f"the disk of the cache {fault}", load.records, f"served {took:.0f} s after the disk was repaired")
     assert (row.failed, row.wrong) == (0, 0)
     reason = {"full": "No space left on device", "read-only": "Read-only file system"}[fault]
     assert model["refused"]["reason"].startswith(f"cannot write the bundle cache {cache}: {reason}")

@@ -1,5 +1,6 @@
 """Errors and interruptions of a command are one line, and the exit status is 1."""
 
+import dataclasses
 import signal
 
 import click
@@ -7,7 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.commands.options import one_line_errors
+from pipeline.commands.registry import promote
 from pipeline.errors import InvalidConfig
+from pipeline.registry.gate import Gate
 
 
 def run(body, *arguments):
@@ -35,3 +38,10 @@ def test_with_traceback_the_line_follows_the_traceback():
     done = run(fail, "--traceback")
     assert done.output.startswith("Traceback (most recent call last):")
     assert done.output.endswith("Error: lr is 0.0, expected more than 0.\n")
+
+
+def test_the_defaults_of_promote_are_those_of_the_gate():
+    """`train --promote` uses the ones, `promote` the others; the command line must not import NumPy."""
+    given = {option.name: option.get_default(click.Context(promote)) for option in promote.params}
+    given["threshold"] = None if given["threshold"] == "auto" else given["threshold"]
+    assert {each.name: given[each.name] for each in dataclasses.fields(Gate)} == dataclasses.asdict(Gate())

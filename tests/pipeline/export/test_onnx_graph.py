@@ -5,7 +5,6 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from ray.rllib.core.models.torch.heads import TorchFreeLogStdMLPHead
 from ray.rllib.utils.spaces.space_utils import unsquash_action
 
 from pipeline.bundle.equivalence import check_equal
@@ -142,10 +141,3 @@ class _FixedBatch(_Untranslatable):
 def test_a_module_that_fixes_the_batch_size_is_rejected(cartpole):
     with pytest.raises(ExportFailed, match=r"the module fixes the batch size\. Replace len\(x\) by x\.shape\[0\]"):
         to_onnx(ExportablePolicy(_FixedBatch(), cartpole.observation_space, cartpole.action_space))
-
-
-def test_rllibs_head_for_free_log_std_has_the_method_that_export_replaces():
-    assert callable(getattr(TorchFreeLogStdMLPHead, "_forward", None)), (
-        "Written for Ray 2.60: its _forward takes len() of the batch. If that is gone, see whether "
-        "_free_log_stds_traceable in pipeline/export/onnx_graph.py is still needed."
-    )

@@ -104,7 +104,7 @@ def test_a_champion_that_cannot_be_loaded_requires_force(registry):
 
 def test_force_does_not_promote_a_challenger_that_cannot_be_loaded(registry):
     registry.file(NAME, 1, "model.onnx").write_bytes(b"other bytes")
-    with pytest.raises(DigestMismatch):
+    with pytest.raises(DigestMismatch, match=r"model\.onnx of version 1"):
         promotion.promote(PRODUCTION, 1, dataclasses.replace(GATE, force=True))
     assert stages() == {}
 

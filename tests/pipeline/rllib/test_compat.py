@@ -1,4 +1,4 @@
-"""Every private part of Ray and RLlib that training uses exists, and training works when one is missing."""
+"""Every private part of Ray and RLlib that is used exists; without it training works, or an error names the part."""
 
 import contextlib
 import logging
@@ -6,11 +6,15 @@ from types import SimpleNamespace
 
 import pytest
 import ray
+from ray.rllib.algorithms.ppo.ppo_catalog import PPOCatalog
+from ray.rllib.connectors.env_to_module import MeanStdFilter
+from ray.rllib.core.models.torch.heads import TorchFreeLogStdMLPHead
 from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 from pipeline.config import TrainConfig
+from pipeline.errors import RllibUnsupported
 from pipeline.rllib import compat
 from pipeline.rllib.env_runner import ArrayEnvRunner
 from pipeline.rllib.trainer import Trainer, algorithm_config
@@ -37,6 +41,49 @@ def test_rllib_samples_with_the_method_that_is_overridden():
 def test_rllib_stores_weights_with_ray_put():
     called = compat._names_in(EnvRunnerGroup.__init__)
     assert "put" in called, LOOK_AT.format("EnvRunnerGroup.__init__", "env_runner_group")
+
+
+@pytest.mark.parametrize(
+    ("owner", "member"),
+    [(PPOCatalog, "_get_encoder_config"), (TorchFreeLogStdMLPHead, "_forward"), (MeanStdFilter(), "_update_stats")],
+    ids=str,
+)
+def test_rllib_has_the_member(owner, member):
+    assert hasattr(owner, member), (
+        f"Written for Ray 2.60.0, and this is {ray.__version__}: see pipeline/rllib/compat.py"
+    )
+
+
+def test_a_frozen_filter_does_not_learn_from_what_it_filters():
+    observation_filter = MeanStdFilter(update_stats=True)
+    compat.freeze(observation_filter)
+    assert observation_filter._update_stats is MeanStdFilter(update_stats=False)._update_stats is False
+
+
+def test_each_row_between_the_connector_pipelines_is_repeated():
+    shared = {"memorized_map_structure": ["a", "b"]}
+    compat.repeat_rows(shared, 2)
+    assert shared == {"memorized_map_structure": ["a", "a", "b", "b"]}
+
+
+@pytest.mark.parametrize(
+    ("use", "part"),
+    [
+        (lambda: compat.freeze(object()), "MeanStdFilter._update_stats"),
+        (lambda: compat.repeat_rows({}, 2), "shared_data['memorized_map_structure']"),
+    ],
+)
+def test_what_verification_cannot_do_without_is_an_error_that_names_it(use, part):
+    with pytest.raises(RllibUnsupported) as caught:
+        use()
+    assert str(caught.value).startswith(f"RLlib {ray.__version__} has no {part}. Install the version")
+
+
+def test_a_missing_hook_for_encoders_is_a_warning(monkeypatch, caplog):
+    assert compat.supports_custom_encoders()
+    monkeypatch.setattr(compat, "PPOCatalog", object)
+    assert not compat.supports_custom_encoders()
+    assert "has no Catalog._get_encoder_config: images are not convolved." in caplog.text
 
 
 def test_training_in_one_process_starts_no_ray(cartpole):

@@ -1,5 +1,6 @@
 import base64
 import io
+import sys
 
 import gymnasium
 import pytest
@@ -35,6 +36,13 @@ def test_other_environments_are_shown_as_reduced_frames() -> None:
     assert scene.describe() == {"kind": "frames", "width": 500, "height": 500}
     image = Image.open(io.BytesIO(base64.b64decode(scene.picture()["jpeg"])))
     assert (image.format, image.size) == ("JPEG", (MAX_FRAME[1], MAX_FRAME[1]))
+
+
+def test_an_environment_whose_library_for_drawing_is_missing_shows_its_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pygame", None)
+    environment = environments.make("Pendulum-v1", {"render_mode": "rgb_array"})
+    environment.reset(seed=0)
+    assert scene_of(environment).describe() == {"kind": "numbers"}
 
 
 def test_an_environment_that_renders_nothing_has_no_picture() -> None:

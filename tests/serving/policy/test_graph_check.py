@@ -82,13 +82,13 @@ def test_a_graph_that_is_not_self_contained_is_rejected(make: Callable[[], onnx.
 
 @pytest.mark.parametrize("keep", [1, 10, 57, 100, -1])
 def test_a_truncated_graph_is_invalid(keep: int) -> None:
-    with pytest.raises(BundleInvalid):
+    with pytest.raises(BundleInvalid, match=r"model\.onnx is not valid: "):
         check_graph(cartpole_graph().SerializeToString()[:keep])
 
 
 @pytest.mark.parametrize("content", [b"", b"\x0b", b"\xff" * 20, b"PK\x03\x04 a pickle in a zip"])
 def test_other_bytes_are_invalid(content: bytes) -> None:
-    with pytest.raises(BundleInvalid):
+    with pytest.raises(BundleInvalid, match=r"model\.onnx is not valid: "):
         check_graph(content)
 
 

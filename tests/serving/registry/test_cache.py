@@ -54,7 +54,7 @@ def test_a_damaged_bundle_is_downloaded_again(tmp_path: Path) -> None:
 def test_a_rejected_download_leaves_no_files(tmp_path: Path) -> None:
     with pytest.raises(DigestMismatch, match=r"model\.onnx of version 1 of 'cached' was changed"):
         BundleCache(tmp_path).bundle(version(1), Downloads(CONTRARY_BUNDLE))
-    with pytest.raises(BundleFileMissing):
+    with pytest.raises(BundleFileMissing, match=r"cannot read model\.onnx"):
         BundleCache(tmp_path).bundle(version(1), lambda _version, _directory: None)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 

@@ -108,7 +108,7 @@ def test_single_requests_are_computed_inline_and_concurrent_ones_together(monkey
     policy = Doubling()
 
     async def run() -> list[bool]:
-        batcher = Batcher(policy, Batching(8), Metrics())
+        batcher = Batcher(policy, Batching(8, 0.0), Metrics())
         await batcher.act(batch(1))  # after this, the duration of the policy is known
         await asyncio.sleep(0)
         alone = asyncio.create_task(batcher.act(batch(2)))
@@ -132,7 +132,7 @@ def test_a_batcher_that_gathers_computes_nothing_inline() -> None:
     policy = Doubling()
 
     async def run() -> None:
-        batcher = Batcher(policy, Batching(8), Metrics(), gathers=True)
+        batcher = Batcher(policy, Batching(8, 0.0), Metrics(), gathers=True)
         for _ in range(2):
             await asyncio.gather(*(batcher.act(batch(value)) for value in (1, 2)))
 
@@ -145,7 +145,7 @@ def test_a_slow_policy_does_not_block_the_event_loop() -> None:
     policy.resume.clear()
 
     async def run() -> None:
-        batcher = Batcher(policy, Batching(8), Metrics())
+        batcher = Batcher(policy, Batching(8, 0.0), Metrics())
         request = asyncio.create_task(batcher.act(batch(1)))
         await asyncio.to_thread(policy.entered.wait, 10)
         await asyncio.sleep(5 * QUICK_S)  # the policy's duration, in which this event loop runs
@@ -174,7 +174,7 @@ def test_requests_that_arrive_during_a_batch_form_the_next() -> None:
     policy.resume.clear()
 
     async def run() -> None:
-        batcher = Batcher(policy, Batching(8), Metrics())
+        batcher = Batcher(policy, Batching(8, 0.0), Metrics())
         first = asyncio.create_task(batcher.act(batch(1)))
         await asyncio.to_thread(policy.entered.wait, 10)
         others = [asyncio.create_task(batcher.act(batch(value))) for value in (2, 3)]

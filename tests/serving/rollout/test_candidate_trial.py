@@ -75,7 +75,7 @@ def test_the_error_of_an_invalid_bundle_is_that_of_the_policy() -> None:
 
 def test_a_graph_that_never_ends_is_rejected_after_the_timeout() -> None:
     start = time.monotonic()
-    with pytest.raises(CandidateRejected, match=r"^its trial did not end within 2 s$"):
+    with pytest.raises(CandidateRejected, match=r"^it did not load and answer within 2 s$"):
         run_trial(Bundle(endless_graph(), policy_json()), MEMORY_BYTES, 2)
     assert time.monotonic() - start < 5
 
@@ -89,7 +89,7 @@ def test_a_graph_that_exceeds_the_memory_limit_is_rejected() -> None:
 
 def test_a_child_that_crashes_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial, "__name__", "this_is_no_module")
-    with pytest.raises(CandidateRejected, match=r"^its trial exited with status 1$"):
+    with pytest.raises(CandidateRejected, match=r"^loading and running it ended its process with status 1$"):
         run_trial(CARTPOLE_BUNDLE, *LIMITS)
 
 
@@ -103,4 +103,4 @@ def test_a_child_that_is_killed_is_reported_with_the_signal_and_its_limit(
     monkeypatch.setattr(trial.sys, "executable", str(python))
     with pytest.raises(CandidateRejected) as caught:
         run_trial(CARTPOLE_BUNDLE, 1 << 30, TIMEOUT_S)
-    assert str(caught.value) == "its trial was killed by SIGKILL, with a limit of 1024 MiB of memory"
+    assert str(caught.value) == ("loading and running it ended its process by SIGKILL, with 1024 MiB of memory allowed")

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from serving.arguments import Arguments
@@ -268,15 +267,6 @@ def test_an_empty_stage_is_reported_and_the_version_stays_in_service(store: Stor
     store.promote(bench.name, 1, "Archived", archive=False)
     assert str(bench.poll().error).startswith("No version of")
     assert bench.answer() == (1, "1")
-
-
-def test_a_request_in_progress_is_answered_by_the_version_that_it_began_with(store: Store, bench: Bench) -> None:
-    old = bench.app.served
-    promote(store, bench, CONTRARY_BUNDLE)
-    bench.poll()
-    assert bench.app.served is not old
-    assert old.policy.act(np.array([[0, 0, 1, 0]], np.float32)).tolist() == [1]
-    assert (b"x-model-version", b"1") in old.headers
 
 
 def test_the_thread_survives_an_unexpected_exception(
