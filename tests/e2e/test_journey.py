@@ -30,10 +30,10 @@ class Journey:
         self.mlflow_url = f"http://127.0.0.1:{free_port()}"
         self.policy_url = f"http://127.0.0.1:{free_port()}/cartpole-ppo"
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
         ports = ("--mlflow-port", self.mlflow_url.rsplit(":", 1)[1])
         ports += ("--serving-port", self.policy_url.rsplit(":", 1)[1].split("/")[0])
-        self.process = self.shop.start(sys.executable, "-m", "pipeline", "journey", *ports)
+        self.process = self.shop.start(sys.executable, "-m", "pipeline", "journey", *ports, *options)
         await_true(lambda: "Ctrl-C ends both." in self.shop.output(), "the journey arrives", timeout_s=240)
         self.shop.environment["MLFLOW_TRACKING_URI"] = self.mlflow_url
 
@@ -62,6 +62,12 @@ class Journey:
         done = self.shop.run(*words)
         return done.returncode, done.stdout + done.stderr
 
+    def mean_return(self, episodes: int) -> float:
+        """Return what the journey printed of the episodes that it played through HTTP."""
+        mean = re.search(rf"\b{episodes} episodes: mean return ([\d.]+)", self.shop.output())
+        assert mean is not None
+        return float(mean[1])
+
     def stop(self) -> None:
         self.process.send_signal(signal.SIGINT)
         assert self.process.wait(60) == 0, self.shop.output()
@@ -73,7 +79,7 @@ def journey(tmp_path_factory):
     shop = Workshop(tmp_path_factory.mktemp("journey"))
     under_way = Journey(shop)
     try:
-        under_way.start()
+        under_way.start("--episodes", "20")  # after the 100 with which training ends
         yield under_way
     finally:
         shop.end()
@@ -90,9 +96,7 @@ def test_its_commands_and_those_typed_later_share_one_experiment(journey):
 
 
 def test_it_trains_promotes_and_serves_a_policy_that_balances_the_pole(journey):
-    mean = re.search(r"100 episodes: mean return ([\d.]+)", journey.shop.output())
-    assert mean is not None
-    assert float(mean[1]) >= 475
+    assert journey.mean_return(episodes=20) >= 475
     version = MlflowClient(journey.mlflow_url).get_model_version("cartpole-ppo", "1")
     assert version.current_stage == "Production"
     assert float(version.tags["evaluation.return_mean"]) >= 475
@@ -171,4 +175,5 @@ def test_the_second_time_it_serves_the_promoted_version(journey):
     journey.start()
     assert "A version of 'cartpole-ppo' is already in Production." in journey.shop.output()
     assert "pipeline train" not in journey.shop.output()
+    assert journey.mean_return(episodes=100) >= 475
     journey.stop()
