@@ -22,6 +22,8 @@ def pytest_configure(config: pytest.Config) -> None:
     gc.set_threshold(100_000, 50, 100)
     # A shell's background jobs ignore Ctrl-C, and so would the commands that tests start, and stop as a person does.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Tests run beside each other. Threads of torch and OpenBLAS that wait for each other took a quarter of the time.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     if not hasattr(config, "workerinput"):
         # MLflow and Ray leave temporary files, above all when they are killed. They are deleted with the session's
         # own directory, whose path is short for Ray's sockets. pytest keeps its `tmp_path`s where they were.
