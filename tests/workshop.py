@@ -88,13 +88,13 @@ class Workshop:
         import mlflow
 
         uri = self.environment.get("MLFLOW_TRACKING_URI", f"sqlite:///{self.directory}/mlflow.db")
-        before, path = mlflow.get_tracking_uri(), list(sys.path)
+        path = list(sys.path)
         with contextlib.chdir(self.directory), mock.patch.dict(os.environ, _scripts() | self.environment):
             mlflow.set_tracking_uri(uri)
             try:
                 yield
             finally:
-                mlflow.set_tracking_uri(before)
+                mlflow.set_tracking_uri(None)  # so that the variable decides again
                 sys.path[:] = path
                 self._forget_modules()
 

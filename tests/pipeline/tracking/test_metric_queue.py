@@ -37,7 +37,6 @@ class Server:
 def server(tmp_path, monkeypatch):
     shop = Workshop(tmp_path, {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
     server = Server(shop)
-    before = mlflow.get_tracking_uri()
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
     mlflow.set_tracking_uri(server.url)
@@ -45,7 +44,7 @@ def server(tmp_path, monkeypatch):
         server.start()
         yield server
     finally:
-        mlflow.set_tracking_uri(before)
+        mlflow.set_tracking_uri(None)
         shop.end()
 
 

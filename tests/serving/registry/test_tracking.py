@@ -11,6 +11,14 @@ from serving.registry import tracking
 from serving.registry.errors import TrackingServerUnreachable
 
 
+@pytest.fixture(autouse=True)
+def _the_variable_decides() -> None:
+    """Take back what an earlier test in this process told MLflow, which comes before the variable."""
+    import mlflow
+
+    mlflow.set_tracking_uri(None)
+
+
 @pytest.mark.parametrize(
     ("uri", "expected"),
     [
