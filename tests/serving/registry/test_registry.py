@@ -4,6 +4,7 @@ import logging
 import os
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
@@ -11,7 +12,14 @@ from mlflow.exceptions import MlflowException
 
 from serving.policy.errors import BundleFileMissing
 from serving.registry import registry
-from serving.registry.errors import ArtifactsBehindServer, CacheUnwritable, DigestMismatch, ModelUnknown, VersionMissing
+from serving.registry.errors import (
+    ArtifactsBehindServer,
+    CacheUnwritable,
+    DigestMismatch,
+    ModelUnknown,
+    RegistryFailed,
+    VersionMissing,
+)
 from tests.serving.policies import CARTPOLE_BUNDLE, STEERING_BUNDLE, digest_tags
 from tests.serving.store import Store
 
@@ -85,6 +93,18 @@ def test_several_versions_in_a_stage_resolve_to_the_highest_with_a_warning(
         "versions 1, 2 of 'crowded' are all in stage 'Production'; MLflow resolves the stage to the highest, 2"
         in caplog.text
     )
+
+
+def test_a_registry_that_fails_while_a_stage_is_checked_is_an_error_of_the_registry(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_name: str) -> list[Any]:
+        raise MlflowException("no answer")
+
+    store.register("checked", stage="Production")
+    monkeypatch.setattr(registry, "_versions", fail)
+    with pytest.raises(RegistryFailed, match="failed: no answer"):
+        registry.resolve("models:/checked/Production")
 
 
 def test_a_bundle_is_fetched_and_the_artifact_store_stays_unchanged(store: Store, tmp_path: Path) -> None:
