@@ -21,7 +21,7 @@ from ray.rllib.core.models.torch.primitives import TorchCNN
 
 from pipeline.environments.action_adapters import choices, is_integer
 from pipeline.environments.nested_spaces import flatten
-from pipeline.rllib.compat import CustomEncoderCatalog, default_encoder, supports_custom_encoders
+from pipeline.rllib.compat import CustomEncoderCatalog, default_encoder, warn_without_custom_encoders
 from serving.policy.spaces import LeafSpace, leaves
 
 #: A three-dimensional array is an image if height and width are at least 8, and there are at most 16 channels.
@@ -155,7 +155,7 @@ class AnySpaceCatalog(CustomEncoderCatalog):
     def __init__(self, observation_space: Space[Any], action_space: Space[Any], model_config_dict: Any) -> None:
         vector = _Vector(observation_space)
         if vector.images:
-            supports_custom_encoders()
+            warn_without_custom_encoders()
         super().__init__(vector, action_space, model_config_dict)
 
     @classmethod

@@ -107,12 +107,12 @@ def without_ray() -> Iterator[None]:
 
 
 class CustomEncoderCatalog(PPOCatalog):  # type: ignore[misc]  # as above
-    """PPO's catalog of networks with a replaceable encoder; subclasses implement `custom_encoder`."""
+    """PPO's catalog of networks with a replaceable encoder; subclasses override `custom_encoder`."""
 
     @classmethod
-    def custom_encoder(cls, observation_space: Space[Any], model_config: dict[str, Any]) -> ModelConfig | None:
+    def custom_encoder(cls, observation_space: Space[Any], model_config: dict[str, Any]) -> ModelConfig | None:  # noqa: ARG003
         """Return the configuration of the encoder for this space, or None for RLlib's own."""
-        raise NotImplementedError
+        return None
 
     @classmethod
     def _get_encoder_config(
@@ -122,12 +122,10 @@ class CustomEncoderCatalog(PPOCatalog):  # type: ignore[misc]  # as above
         return custom or super()._get_encoder_config(observation_space, model_config_dict, action_space)
 
 
-def supports_custom_encoders() -> bool:
-    """Return whether `CustomEncoderCatalog` works with the installed RLlib; log a warning if it does not."""
-    supported = hasattr(PPOCatalog, "_get_encoder_config")
-    if not supported:
+def warn_without_custom_encoders() -> None:
+    """Log a warning if the installed RLlib does not ask `CustomEncoderCatalog` for encoders."""
+    if not hasattr(PPOCatalog, "_get_encoder_config"):
         _logger.warning("RLlib %s has no Catalog._get_encoder_config: images are not convolved.", ray.__version__)
-    return supported
 
 
 def default_encoder(observation_space: Space[Any], model_config: dict[str, Any]) -> Encoder:

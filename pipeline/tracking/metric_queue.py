@@ -54,7 +54,12 @@ class MetricQueue:
         self.run_id = run_id
         self.cpu_s = 0.0
         self._notify = notify
-        self._system_metrics = SystemMetrics(run_id) if logs_system_metrics else None
+        self._system_metrics: SystemMetrics | None = None
+        if logs_system_metrics:
+            try:
+                self._system_metrics = SystemMetrics(run_id)
+            except Exception as error:  # noqa: BLE001  # as in _measure_system
+                self._stop_measuring(error)
         self._metrics: list[Metric] = []
         self._uploads: dict[str, Callable[[], object]] = {}
         self._changed = threading.Condition()
@@ -179,11 +184,14 @@ class MetricQueue:
         try:
             metrics = self._system_metrics.measure()
         except Exception as error:  # noqa: BLE001  # psutil fails in many ways, and training does not depend on it
-            self._notify(f"The load of this machine is not logged any more: {type(error).__name__}: {error}")
-            self._system_metrics = None
+            self._stop_measuring(error)
             return
         with self._changed:
             self._metrics += [Metric(name, value, int(now * 1000), int(now)) for name, value in metrics.items()]
+
+    def _stop_measuring(self, error: Exception) -> None:
+        self._notify(f"The load of this machine is not logged: {type(error).__name__}: {error}")
+        self._system_metrics = None
 
     def _send_all(self) -> None:
         begun = time.thread_time()

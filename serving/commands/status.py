@@ -112,7 +112,7 @@ def _cells(model: Model, rate: float | None, *, wide: bool) -> dict[str, Json]:
     return {
         "replica": replica["id"],
         "version": model["version"],
-        **({"stage": "-" if model["stage"] == "None" else model["stage"]} if wide else {}),
+        **({"stage": "-" if model["stage"] in (None, "", "None") else model["stage"]} if wide else {}),
         "status": _status(model),
         # Of "2026-11-22T20:00:00+00:00", a narrow console shows "20:00:00Z".
         "refreshed": "never" if refreshed is None else refreshed if wide else f"{refreshed[11:19]}Z",

@@ -67,8 +67,8 @@ class Cluster:
             # Ray prints to stdout that its actors were killed.
             with Path(os.devnull).open("w") as null, contextlib.redirect_stdout(null):
                 self._cleanup.close()
-        except Exception:  # the other steps were taken; an error of the block must not be hidden
-            logger.warning("ending Ray failed", exc_info=True)
+        except Exception as error:  # noqa: BLE001 - the other steps were taken; an error of the block must not be hidden
+            logger.warning("ending Ray failed: %s: %s", type(error).__name__, error)
 
     def _start(self) -> None:
         import ray

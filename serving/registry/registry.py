@@ -189,17 +189,20 @@ def _missing(uri: ModelUri) -> Exception:
 def _describe_request(uri: ModelUri) -> tuple[str, str]:
     """Return the fields `criterion` and `remedy` of VersionMissing."""
     if uri.stage is not None:
-        option = "" if uri.stage == "Production" else f" --stage {uri.stage}"
-        return f"is in stage '{uri.stage}'", f"Promote one: {_promote(uri)}{option}, or in the MLflow UI."
+        return f"is in stage '{uri.stage}'", f"Promote one: {_promote(uri)}, or in the MLflow UI."
     if uri.alias is not None:
-        return f"has the alias '{uri.alias}'", f"Set it: {_promote(uri)} --alias {uri.alias}, or in the MLflow UI."
+        return f"has the alias '{uri.alias}'", f"Set it: {_promote(uri)}, or in the MLflow UI."
     if uri.number is not None:
         return f"has the number {uri.number}", "Choose an existing one."
     return "is registered", "Train one: python -m pipeline train."
 
 
 def _promote(uri: ModelUri) -> str:
-    return f"python -m pipeline promote VERSION --name {shlex.quote(uri.name)}"
+    """Return the command that assigns a version to the stage or alias of the URI."""
+    command = f"python -m pipeline promote VERSION --name {shlex.quote(uri.name)}"
+    if uri.alias is not None:
+        return f"{command} --alias {shlex.quote(uri.alias)}"
+    return command if uri.stage == "Production" else f"{command} --stage {uri.stage}"
 
 
 @contextmanager

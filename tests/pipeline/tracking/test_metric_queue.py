@@ -115,18 +115,19 @@ def test_flush_waits_no_longer_than_its_timeout():
 
 
 @pytest.mark.usefixtures("store")
-def test_a_machine_that_cannot_be_measured_costs_one_line(monkeypatch):
-    def fail(_):
+@pytest.mark.parametrize("method", ["__init__", "measure"])
+def test_a_machine_that_cannot_be_measured_costs_one_line(monkeypatch, method):
+    def fail(*_):
         raise OSError("no /proc")
 
     notices = []
     monkeypatch.setattr(metric_queue, "_SYSTEM_INTERVAL_S", 0.01)
-    monkeypatch.setattr(metric_queue.SystemMetrics, "measure", fail)
+    monkeypatch.setattr(metric_queue.SystemMetrics, method, fail)
     with tracking.run("train") as run_id, MetricQueue(run_id, notices.append) as queue:
         await_true(lambda: notices, "the failure is reported")
         queue.log_metrics({"m": 1.0}, step=0)
     assert points(run_id, "m") == [(0, 1.0)]
-    assert notices == ["The load of this machine is not logged any more: OSError: no /proc"]
+    assert notices == ["The load of this machine is not logged: OSError: no /proc"]
 
 
 @pytest.mark.usefixtures("store")

@@ -70,9 +70,10 @@ def test_a_wide_console_shows_every_column_of_every_replica(url: str) -> None:
     assert note == "version 5: it is bad"
 
 
-def test_a_version_without_a_stage_shows_a_dash(serve_http: Callable[[Any], str]) -> None:
+@pytest.mark.parametrize("stage", ["None", "", None])  # as registries say that there is none
+def test_a_version_without_a_stage_shows_a_dash(stage: Any, serve_http: Callable[[Any], str]) -> None:
     policy = served()
-    unstaged = ServedPolicy(policy.policy, replace(policy.version, stage="None"))
+    unstaged = ServedPolicy(policy.policy, replace(policy.version, stage=stage))
     header, row = shown(serve_http(PolicyApp(unstaged)))[2:4]
     assert row[header.index("stage") :].startswith("- ")
 
