@@ -101,7 +101,14 @@ class PolicyClient(BaseClient):
     def _attempt(self, request: Request, attempts: Attempts) -> Response | NoResponse:
         url = self.url + request.path
         try:
-            response = self._session.request(request.method, url, data=request.body, timeout=attempts.timeouts_s)
+            response = self._session.request(
+                request.method,
+                url,
+                data=request.body,
+                timeout=attempts.timeouts_s,
+                # An empty proxy prevents that requests looks for one itself, which it also does for this machine.
+                proxies=dict.fromkeys(("http", "https"), self._proxy or ""),
+            )
         except requests.RequestException as error:
             return NoResponse(failure_reason(error), error)
         return Response(response.status_code, response.headers, response.content)

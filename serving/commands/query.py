@@ -13,8 +13,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from serving.client.token_file import read_token
+from serving.commands.descriptions import Model, Played, described
 from serving.commands.episodes import Episode, Step, TimedClient, play_in_lockstep, play_sequentially
+from serving.errors import one_line, redacted
 from serving.policy import environments
+from serving.policy.bundle import EnvironmentSpec
+from serving.policy.errors import ImportRefused
 
 PRINTED_STEPS = 3
 LOCKSTEP_FROM = 20
@@ -26,6 +30,7 @@ def query(
     *,
     episodes: int,
     env_id: str | None,
+    allow_import: bool = False,
     seed: int,
     quiet: bool,
     together: bool | None,
@@ -34,20 +39,23 @@ def query(
 ) -> list[Episode]:
     """Play episodes with the policy at `url`, and print their steps and returns, and a summary.
 
-    The arguments are the options of the command; `quiet` leaves the summary and, on a terminal, a progress bar.
+    The arguments are the options of the command; `quiet` leaves the summary and, on a terminal, a progress bar. What
+    the server says chooses no code to run here but an environment of Gymnasium, unless `allow_import` is true.
 
     Raises:
         ServerUnreachable, RequestRefused: as `PolicyClient`.
         TokenFileInvalid: the file contains no token.
+        ImportRefused: modules would be imported on the server's word.
         EnvironmentUnknown, EnvironmentNotMade, ObjectUnknown: the environment cannot be made.
     """
     with TimedClient(url, token=token_file and read_token(token_file)) as client:
-        model = client.model()
-        environment: dict[str, Any] = {"id": env_id, "kwargs": {}} if env_id else model["environment"]
-        make = partial(environments.make, environment["id"], environment["kwargs"], environment.get("wrappers", ()))
+        model = described(client, Played)
+        spec = EnvironmentSpec(env_id, {}) if env_id else _named_by_server(model, allow_import=allow_import)
+        make = partial(environments.make, spec.id, spec.kwargs, spec.wrappers)
         make().close()  # type: ignore[no-untyped-call]  # to raise EnvironmentUnknown before the first request
         seeds = range(seed, seed + episodes)
-        click.echo(f"{model['name']} version {model['version']} plays {environment['id']} through {client.url}")
+        played_by = f"{model['name']} version {model['version']}"
+        click.echo(one_line(redacted(f"{played_by} plays {spec.id} through {client.url}")))
         start = time.perf_counter()
         if episodes >= LOCKSTEP_FROM if together is None else together:
             playing = play_in_lockstep(client, make, seeds, explore=explore)
@@ -57,6 +65,15 @@ def query(
         seconds = time.perf_counter() - start
     _print_summary(client, seconds, [episode.episode_return for episode in played])
     return played
+
+
+def _named_by_server(model: Model, *, allow_import: bool) -> EnvironmentSpec:
+    """Return the environment in a description of the server. Raises ImportRefused."""
+    named = model["environment"]
+    spec = EnvironmentSpec(named["id"], named["kwargs"], tuple(named.get("wrappers", ())))
+    if not (allow_import or environments.is_own_of_gymnasium(spec.id, spec.wrappers)):
+        raise ImportRefused(spec.id)
+    return spec
 
 
 def _print_each(episodes: Iterator[Episode]) -> Iterator[Episode]:

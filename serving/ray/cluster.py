@@ -1,6 +1,7 @@
 """Starts or joins Ray and Ray Serve, deploys one application, and stops what it started."""
 
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -9,12 +10,12 @@ import time
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 
 from serving import processes
 from serving.ray import internals
 from serving.ray.drain import drain_proxies
-from serving.ray.errors import ClusterUnreachable, DeploymentFailed, GrpcNotStarted, PortTaken
+from serving.ray.errors import ClusterUnreachable, DeploymentFailed, GrpcNotStarted, HostInvalid, PortTaken
 from serving.ray.stopping import restore_handlers
 
 logger = logging.getLogger(__name__)
@@ -25,6 +26,9 @@ SERVICER_FUNCTION = "serving.protocols.open_inference.grpc_service.add_GRPCInfer
 POLL_S = 0.05
 STATUS_EVERY_S = 0.5
 NAMESPACE = "serve"
+
+_DIRECTLY = build_opener(ProxyHandler({}))
+"""Connects without a proxy: the server is on this machine, or beside it on a cluster."""
 
 
 class Cluster:
@@ -173,20 +177,28 @@ class Cluster:
 
 
 def check_port(host: str, port: int, option: str = "--port") -> None:
-    """Raise PortTaken, naming the option to change, unless this process could listen there."""
+    """Check that this process could listen on a port.
+
+    Raises:
+        PortTaken: The port cannot be used; the error names the option to change.
+        HostInvalid: The host is no address of this machine.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as listener:
         # The server sets it, too: lingering connections of the previous server do not block the port.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
-        except OSError as error:
-            raise PortTaken(host, port, error.strerror or str(error), option) from error
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            if isinstance(error, (socket.gaierror, UnicodeError)) or error.errno == errno.EADDRNOTAVAIL:
+                raise HostInvalid(host, reason) from error
+            raise PortTaken(host, port, reason, option) from error
 
 
 def _answers(url: str) -> bool:
     try:
-        with urlopen(url, timeout=1) as answer:  # noqa: S310 - our own http URL
+        with _DIRECTLY.open(url, timeout=1) as answer:
             return bool(answer.status == HTTPStatus.OK and answer.headers.get("X-Model-Version"))
     except OSError:
         return False

@@ -70,3 +70,39 @@ class RayIncompatible(ServingError):
     remedy: str
 
     template = "Ray {version} {problem}. {remedy}, or install Ray 2.60"
+
+
+@dataclass(eq=False)
+class NoExecutableDirectory(ServingError):
+    """The script that starts HAProxy cannot be executed from any directory that the server may write."""
+
+    directory: str
+    cache: str
+
+    template = (
+        "HAProxy's script can be executed neither in {directory} nor in {cache} (noexec, or not writable). Set "
+        "XDG_CACHE_HOME to a directory where it can, or RAY_SERVE_ENABLE_HA_PROXY=0 to serve more slowly without it"
+    )
+
+
+@dataclass(eq=False)
+class RoutePrefixInvalid(ServingError):
+    """No application can be served at a path prefix through HAProxy and Ray Serve."""
+
+    prefix: str
+    suggestion: str
+
+    template = (
+        "the route prefix '{prefix}' is not / or a path of letters, digits and . _ ~ - such as {suggestion}. Correct "
+        "--route-prefix, or omit it"
+    )
+
+
+@dataclass(eq=False)
+class HostInvalid(ServingError):
+    """The server cannot listen on an address, because it is none of this machine."""
+
+    host: str
+    reason: str
+
+    template = "cannot listen on '{host}' ({reason}). Give --host an address of this machine, or 0.0.0.0 for all"

@@ -1,4 +1,7 @@
-"""SIGINT and SIGTERM: the first one stops the server, later ones do not interrupt its cleanup."""
+"""SIGINT, SIGTERM and SIGHUP: the first one stops the server, later ones do not interrupt its cleanup.
+
+A terminal that closes sends SIGHUP. If it is ignored, as under `nohup`, it stays ignored.
+"""
 
 import signal
 from collections.abc import Iterator
@@ -6,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stop(BaseException):
@@ -19,8 +22,11 @@ class Stop(BaseException):
 
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """Raise Stop in the main thread at the first SIGINT or SIGTERM, and ignore later ones until the block ends."""
-    before = {signum: signal.signal(signum, _stop) for signum in SIGNALS}
+    """Raise Stop in the main thread at the first of the signals, and ignore later ones until the block ends."""
+    before = {signum: signal.getsignal(signum) for signum in SIGNALS}
+    for signum in SIGNALS:
+        if signum != signal.SIGHUP or before[signum] != signal.SIG_IGN:
+            signal.signal(signum, _stop)
     try:
         yield
     finally:
@@ -40,8 +46,21 @@ def restore_handlers() -> Iterator[None]:
         signal.signal(signum, handler)
 
 
+@contextmanager
+def hangup_ignored_by_children() -> Iterator[None]:
+    """Have the processes that the block starts ignore SIGHUP, which a closing terminal sends to them, too.
+
+    They must live until the requests in progress are answered.
+    """
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def ignore_signals() -> None:
-    """Ignore SIGINT and SIGTERM from now on."""
+    """Ignore the signals from now on."""
     for signum in SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
 

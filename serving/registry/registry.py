@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from serving.errors import redacted
 from serving.policy.bundle import BUNDLE_FILES, Bundle
 from serving.policy.errors import BundleFileMissing
 from serving.registry.cache import BundleCache
@@ -69,7 +70,7 @@ def _pinned(model_uri: str, found: Any) -> ModelVersion:
         run_id=found.run_id or None,
         stage=found.current_stage,
         tags=dict(found.tags),
-        registry=_registry_uri(),
+        registry=redacted(_registry_uri()),
     )
 
 
@@ -219,4 +220,5 @@ def _registry_errors() -> Iterator[None]:
 
 def _last_line(error: Exception) -> str:
     """Return the last line of the message, in which MLflow puts the cause of a failed download."""
-    return next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)[:300]
+    lines = redacted(str(error)).splitlines()  # before they are cut, which may leave the half of a URL
+    return next((line for line in reversed(lines) if line.strip()), type(error).__name__)[:300]
