@@ -16,7 +16,7 @@ from serving import processes
 from serving.ray import internals
 from serving.ray.drain import drain_proxies
 from serving.ray.errors import ClusterUnreachable, DeploymentFailed, GrpcNotStarted, HostInvalid, PortTaken
-from serving.ray.stopping import restore_handlers
+from serving.ray.stopping import hangup_blocked, restore_handlers
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class Cluster:
         processes.adopt_orphans()
         self._cleanup.callback(processes.kill_children)
         self._cleanup.callback(ray.shutdown)
-        with restore_handlers():
+        with hangup_blocked(), restore_handlers():
             ray.init(
                 # "local" always starts a Ray; without an address ray.init joins one that runs on this machine.
                 address="local",

@@ -47,16 +47,17 @@ def restore_handlers() -> Iterator[None]:
 
 
 @contextmanager
-def hangup_ignored_by_children() -> Iterator[None]:
-    """Have the processes that the block starts ignore SIGHUP, which a closing terminal sends to them, too.
+def hangup_blocked() -> Iterator[None]:
+    """Block SIGHUP within the block, and for ever in the processes that it starts.
 
-    They must live until the requests in progress are answered.
+    A closing terminal sends it to them, too, and they must live until the requests in progress are answered. This
+    process receives one that arrived meanwhile at the end of the block.
     """
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         yield
     finally:
-        signal.signal(signal.SIGHUP, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def ignore_signals() -> None:

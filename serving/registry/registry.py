@@ -89,6 +89,19 @@ def fetch(version: ModelVersion, cache_dir: str | Path | None = None) -> Bundle:
     return BundleCache(Path(cache_dir or default_cache_dir())).bundle(version, _download)
 
 
+def files_uri(version: ModelVersion) -> str:
+    """Return the URI of the version's files in MLflow, to which `/` and a path can be appended.
+
+    Of a `models:/` URI with a path, MLflow ignores what follows a `#` or `?` in the name.
+    """
+    if not {"#", "?"} & set(version.name):
+        return version.pinned_uri
+    from mlflow import MlflowClient
+
+    uri: str = MlflowClient().get_model_version_download_uri(version.name, str(version.version))
+    return uri
+
+
 def default_cache_dir() -> Path:
     """Return the default directory of the bundle cache, `$XDG_CACHE_HOME/policy-bundles`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "policy-bundles"
@@ -101,7 +114,7 @@ def _download(version: ModelVersion, directory: Path) -> None:
         try:
             with stage_warnings_ignored():
                 # Without dst_path, a local store returns its own folder and writes into it.
-                download_artifacts(artifact_uri=f"{version.pinned_uri}/{file}", dst_path=str(directory))
+                download_artifacts(artifact_uri=f"{files_uri(version)}/{file}", dst_path=str(directory))
         except Exception as error:  # each artifact store raises exceptions of its own
             _raise_if_local(error)
             _raise_if_behind_server(version)
@@ -154,8 +167,8 @@ def _versions(name: str) -> list[Any]:
     """Return all versions of a model, newest first."""
     from mlflow import MlflowClient
 
-    escaped = name.replace("'", "''")
-    found = MlflowClient().search_model_versions(f"name='{escaped}'")
+    quote = '"' if "'" in name else "'"  # MLflow's filters have no escape
+    found = MlflowClient().search_model_versions(f"name={quote}{name}{quote}")
     return sorted(found, key=lambda version: -int(version.version))
 
 
