@@ -1,8 +1,9 @@
 """Reads what a server says of itself in `/model`. Any server may answer at a URL, so nothing in it is trusted."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
+import gymnasium
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from serving.client.client import PolicyClient
@@ -26,6 +27,7 @@ class Environment(_Strict):
     id: str
     kwargs: dict[str, Any]
     wrappers: list[str] = []
+    max_episode_steps: Annotated[int, Field(ge=1)] = 1
 
 
 class Played(_Strict):
@@ -64,6 +66,16 @@ class Monitored(_Strict):
     refused: Rejected | None
     degraded: bool
     swaps: int
+
+
+def needs_import(environment: Mapping[str, Any], wrappers: Sequence[str] = ()) -> bool:
+    """Return whether making the environment, `{"id", "kwargs"}`, runs other code than Gymnasium's own.
+
+    Environments that plugins register do: one of shimmy's imports the module that an argument names.
+    """
+    spec = gymnasium.registry.get(environment["id"])
+    entry_point = None if spec is None else spec.entry_point
+    return bool(wrappers) or not (isinstance(entry_point, str) and entry_point.startswith("gymnasium.envs."))
 
 
 def described(client: PolicyClient, kind: type[BaseModel]) -> Model:

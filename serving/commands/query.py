@@ -13,12 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from serving.client.token_file import read_token
-from serving.commands.descriptions import Model, Played, described
+from serving.commands.descriptions import Model, Played, described, needs_import
 from serving.commands.episodes import Episode, Step, TimedClient, play_in_lockstep, play_sequentially
+from serving.commands.errors import ImportRefused
 from serving.errors import one_line, redacted
 from serving.policy import environments
-from serving.policy.bundle import EnvironmentSpec
-from serving.policy.errors import ImportRefused
 
 PRINTED_STEPS = 3
 LOCKSTEP_FROM = 20
@@ -50,12 +49,12 @@ def query(
     """
     with TimedClient(url, token=token_file and read_token(token_file)) as client:
         model = described(client, Played)
-        spec = EnvironmentSpec(env_id, {}) if env_id else _named_by_server(model, allow_import=allow_import)
-        make = partial(environments.make, spec.id, spec.kwargs, spec.wrappers)
+        environment: dict[str, Any] = {"id": env_id, "kwargs": {}} if env_id else _trusted(model, allow_import)
+        make = partial(environments.make, environment["id"], environment["kwargs"], environment.get("wrappers", ()))
         make().close()  # type: ignore[no-untyped-call]  # to raise EnvironmentUnknown before the first request
         seeds = range(seed, seed + episodes)
         played_by = f"{model['name']} version {model['version']}"
-        click.echo(one_line(redacted(f"{played_by} plays {spec.id} through {client.url}")))
+        click.echo(one_line(redacted(f"{played_by} plays {environment['id']} through {client.url}")))
         start = time.perf_counter()
         if episodes >= LOCKSTEP_FROM if together is None else together:
             playing = play_in_lockstep(client, make, seeds, explore=explore)
@@ -67,13 +66,12 @@ def query(
     return played
 
 
-def _named_by_server(model: Model, *, allow_import: bool) -> EnvironmentSpec:
-    """Return the environment in a description of the server. Raises ImportRefused."""
-    named = model["environment"]
-    spec = EnvironmentSpec(named["id"], named["kwargs"], tuple(named.get("wrappers", ())))
-    if not (allow_import or environments.is_own_of_gymnasium(spec.id, spec.wrappers)):
-        raise ImportRefused(spec.id)
-    return spec
+def _trusted(model: Model, allow_import: bool) -> dict[str, Any]:  # noqa: FBT001
+    """Return the environment that the server names. Raises ImportRefused."""
+    environment: dict[str, Any] = model["environment"]
+    if not allow_import and needs_import(environment, environment.get("wrappers", ())):
+        raise ImportRefused(environment["id"])
+    return environment
 
 
 def _print_each(episodes: Iterator[Episode]) -> Iterator[Episode]:

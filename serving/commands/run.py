@@ -17,9 +17,9 @@ from gymnasium import Space
 
 from serving.arguments import Arguments
 from serving.client.token_file import read_token
+from serving.commands.descriptions import needs_import
 from serving.errors import ServingError, one_line
-from serving.policy import environments
-from serving.policy.bundle import Bundle
+from serving.policy.bundle import Bundle, parse_policy_file
 from serving.protocols.openapi.json_schemas import example
 from serving.ray import settings
 from serving.ray.cluster import Cluster, check_port
@@ -181,8 +181,8 @@ def _announce(url: str, cluster: Cluster, version: ModelVersion, bundle: Bundle,
     token_file = shlex.quote(arguments.auth_token_file) if arguments.auth_token_file else None
     header = f' -H "Authorization: Bearer $(cat {token_file})"' if token_file else ""
     option = f" --auth-token-file {token_file}" if token_file else ""
-    environment = bundle.environment
-    if not environments.is_own_of_gymnasium(environment.id, environment.wrappers):
+    described = parse_policy_file(bundle.policy)
+    if needs_import(described["environment"], described.get("wrappers", ())):
         option += " --allow-import"
     if cluster.grpc_port is not None:
         click.echo(f"gRPC:     {_client_host(cluster.host)}:{cluster.grpc_port}, the Open Inference Protocol")

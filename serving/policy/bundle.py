@@ -53,12 +53,6 @@ class Bundle:
         """The space of the policy's observations. Raises BundleInvalid, SpaceUnsupported."""
         return space_from_json(parse_policy_file(self.policy)["observation_space"])
 
-    @property
-    def environment(self) -> "EnvironmentSpec":
-        """The environment that the policy was trained in. Raises BundleInvalid."""
-        description = parse_policy_file(self.policy)
-        return EnvironmentSpec(**description["environment"], wrappers=tuple(description.get("wrappers", ())))
-
 
 @dataclass(frozen=True)
 class EnvironmentSpec:

@@ -43,16 +43,6 @@ def make(
     return environment
 
 
-def is_own_of_gymnasium(env_id: str, wrappers: Sequence[str] = ()) -> bool:
-    """Return whether making the environment runs no code but Gymnasium's, whoever chose the id and the arguments.
-
-    Environments that plugins register do not count: one of shimmy's imports the module that an argument names.
-    """
-    spec = gymnasium.registry.get(env_id)
-    entry_point = None if spec is None else spec.entry_point
-    return not wrappers and isinstance(entry_point, str) and entry_point.startswith("gymnasium.envs.")
-
-
 def for_gymnasium(env_id: str, kwargs: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return the id and the arguments that `gymnasium.make` takes: for `gym:Id`, those of shimmy's adapter."""
     if not env_id.startswith(LEGACY_PREFIX):

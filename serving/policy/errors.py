@@ -124,15 +124,3 @@ class EnvironmentNotMade(ServingError):
 
 class EnvironmentUnknown(EnvironmentNotMade):
     """Gymnasium has no such environment, or a package that it needs is not installed."""
-
-
-@dataclass(eq=False)
-class ImportRefused(ServingError):
-    """The server names an environment for which code outside Gymnasium would run in the client's process."""
-
-    template = (
-        "to make the environment '{env_id}', Python modules that the server names would be imported here. Add "
-        "--allow-import if you trust it, or name the environment yourself with --env-id"
-    )
-
-    env_id: str

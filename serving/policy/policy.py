@@ -46,7 +46,7 @@ class Policy:
         session = _start_session(bundle.graph, num_threads)
         _check_names(session, interface)
         digest = hashlib.sha256(bundle.graph + bundle.policy).digest()
-        environment = bundle.environment
+        environment = EnvironmentSpec(**description["environment"], wrappers=tuple(description.get("wrappers", ())))
         policy = cls(session, interface, environment, digest)
         policy._warm_up()
         return policy

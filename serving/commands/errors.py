@@ -1,0 +1,17 @@
+"""Errors of the commands themselves."""
+
+from dataclasses import dataclass
+
+from serving.errors import ServingError
+
+
+@dataclass(eq=False)
+class ImportRefused(ServingError):
+    """The server names an environment for which code outside Gymnasium would run in the client's process."""
+
+    template = (
+        "to make the environment '{env_id}', Python modules that the server names would be imported here. Add "
+        "--allow-import if you trust it, or name the environment yourself with --env-id"
+    )
+
+    env_id: str
