@@ -8,7 +8,7 @@ import click
 from serving.arguments import Arguments
 from serving.client.proxies import bypass_loopback
 from serving.commands.console import one_line_errors
-from serving.commands.options import argument_options
+from serving.commands.options import Duration, argument_options
 
 URL_OPTION = click.option(
     "--url",
@@ -49,7 +49,7 @@ def main() -> None:
     "startup_timeout_s",
     default=120.0,
     show_default=True,
-    type=click.FloatRange(1),
+    type=Duration(1),
     metavar="SECONDS",
     help="Time after which a server that does not answer yet is stopped.",
 )

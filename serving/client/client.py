@@ -109,7 +109,7 @@ class PolicyClient(BaseClient):
                 # An empty proxy prevents that requests looks for one itself, which it also does for this machine.
                 proxies=dict.fromkeys(("http", "https"), self._proxy or ""),
             )
-        except requests.RequestException as error:
+        except (requests.RequestException, ValueError) as error:  # of a host name that none can have
             return NoResponse(failure_reason(error), error)
         return Response(response.status_code, response.headers, response.content)
 

@@ -186,6 +186,6 @@ def failure_reason(error: Exception) -> str:
 def _is_http(url: str) -> bool:
     try:
         parts = urlsplit(url)
-    except ValueError:
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of the port, too
         return False
-    return parts.scheme in {"http", "https"} and bool(parts.hostname)

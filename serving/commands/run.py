@@ -23,7 +23,7 @@ from serving.policy.bundle import Bundle, parse_policy_file
 from serving.protocols.openapi.json_schemas import example
 from serving.ray import settings
 from serving.ray.cluster import Cluster, check_port
-from serving.ray.errors import PortTaken, RoutePrefixInvalid
+from serving.ray.errors import HostInvalid, PortTaken, RoutePrefixInvalid
 from serving.ray.stopping import Stop, ignore_signals, stop_on_signals
 from serving.registry import tracking
 from serving.registry.access import SubprocessRegistry
@@ -111,6 +111,8 @@ def check_options(arguments: Arguments, options: ServerOptions) -> None:
         raise RoutePrefixInvalid(prefix, route_prefix(prefix.strip("/") or "policy"))
     if arguments.auth_token_file is not None:
         read_token(arguments.auth_token_file)
+    if not options.host:
+        raise HostInvalid(options.host, "it is empty")
     if options.grpc_port == options.port:
         raise PortTaken(options.host, options.port, "taken by HTTP", "--grpc-port")
     if options.address is None:

@@ -25,6 +25,7 @@ SERVICER_FUNCTION = "serving.protocols.open_inference.grpc_service.add_GRPCInfer
 
 POLL_S = 0.05
 STATUS_EVERY_S = 0.5
+CONNECT_TIMEOUT_S = 5.0
 NAMESPACE = "serve"
 
 _DIRECTLY = build_opener(ProxyHandler({}))
@@ -104,6 +105,7 @@ class Cluster:
 
         import serving
 
+        _check_listening(address)
         self._cleanup.callback(ray.shutdown)  # disconnects; the cluster keeps running
         package = str(Path(serving.__file__).parent)
         try:
@@ -194,6 +196,16 @@ def check_port(host: str, port: int, option: str = "--port") -> None:
             if isinstance(error, (socket.gaierror, UnicodeError)) or error.errno == errno.EADDRNOTAVAIL:
                 raise HostInvalid(host, reason) from error
             raise PortTaken(host, port, reason, option) from error
+
+
+def _check_listening(address: str) -> None:
+    """Raise ClusterUnreachable if nothing listens at `HOST:PORT`, for which Ray would wait while it prints warnings."""
+    host, _, port = address.rpartition(":")
+    if port.isdecimal() and "/" not in host:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
+        except (OSError, OverflowError, UnicodeError) as error:
+            raise ClusterUnreachable(address, getattr(error, "strerror", None) or str(error)) from error
 
 
 def _answers(url: str) -> bool:
