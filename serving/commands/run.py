@@ -112,7 +112,7 @@ def check_options(arguments: Arguments, options: ServerOptions) -> None:
     if arguments.auth_token_file is not None:
         read_token(arguments.auth_token_file)
     if not options.host:
-        raise HostInvalid(options.host, "it is empty")
+        raise HostInvalid(options.host, options.port, "the host is empty")
     if options.grpc_port == options.port:
         raise PortTaken(options.host, options.port, "taken by HTTP", "--grpc-port")
     if options.address is None:

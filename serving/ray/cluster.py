@@ -194,7 +194,7 @@ def check_port(host: str, port: int, option: str = "--port") -> None:
         except (OSError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             if isinstance(error, (socket.gaierror, UnicodeError)) or error.errno == errno.EADDRNOTAVAIL:
-                raise HostInvalid(host, reason) from error
+                raise HostInvalid(host, port, reason) from error
             raise PortTaken(host, port, reason, option) from error
 
 

@@ -17,6 +17,12 @@ class PortTaken(ServingError):
     template = "cannot listen on {host}:{port} ({reason}). Choose another port with {option}"
 
 
+class HostInvalid(PortTaken):
+    """The server cannot listen on an address, because it is none of this machine."""
+
+    template = "cannot listen on {host}:{port} ({reason}). Give --host an address of this machine, or 0.0.0.0 for all"
+
+
 @dataclass(eq=False)
 class GrpcNotStarted(ServingError):
     """The cluster already runs a Serve without this gRPC service, which cannot be added while it runs."""
@@ -96,13 +102,3 @@ class RoutePrefixInvalid(ServingError):
         "the route prefix '{prefix}' is not / or a path of letters, digits and . _ ~ - such as {suggestion}. Correct "
         "--route-prefix, or omit it"
     )
-
-
-@dataclass(eq=False)
-class HostInvalid(ServingError):
-    """The server cannot listen on an address, because it is none of this machine."""
-
-    host: str
-    reason: str
-
-    template = "cannot listen on '{host}' ({reason}). Give --host an address of this machine, or 0.0.0.0 for all"

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from pipeline import journey
-from pipeline.journey import CommandFailed, PortTaken
+from pipeline.journey import CommandFailed, PortTaken, VersionsNotListed
 
 
 @pytest.fixture
@@ -70,6 +70,13 @@ def test_a_version_in_production_is_served_as_it_is(registry, commands):
     registry.stages = ["Production", "None"]
     ensure_production(registry)
     assert not commands
+
+
+@pytest.mark.parametrize("stages", [3, [None]])
+def test_an_answer_of_mlflow_without_versions_is_one_line(registry, commands, stages, monkeypatch):
+    monkeypatch.setattr(json, "dumps", lambda _: f'{{"model_versions": {json.JSONEncoder().encode(stages)}}}')
+    with pytest.raises(VersionsNotListed, match="did not list the versions"):
+        ensure_production(registry)
 
 
 def test_a_port_that_is_taken_is_reported_before_anything_starts():

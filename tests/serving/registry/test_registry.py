@@ -3,6 +3,7 @@ import errno
 import logging
 import os
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -171,3 +172,10 @@ def test_the_cache_is_in_the_directory_for_caches(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/someone")
     assert registry.default_cache_dir() == Path("/home/someone/.cache/policy-bundles")
+
+
+@pytest.mark.parametrize("name", ["my ppo", "été", "50%", "ppo#1", "what?", "a&b", "it's"])
+def test_a_version_of_a_model_of_any_name_is_found_and_fetched(store: Store, tmp_path: Path, name: str) -> None:
+    version = registry.resolve(f"models:/{name}/{store.register(name)}")
+    assert registry.resolve(f"models:/{name}/latest") == replace(version, uri=f"models:/{name}/latest")
+    assert registry.fetch(version, tmp_path) == CARTPOLE_BUNDLE
