@@ -17,7 +17,7 @@ from serving.policy.spaces import Json
 from serving.protocols.open_inference.datatypes import DTYPES, InputTensor
 from serving.protocols.open_inference.errors import InferenceInvalid
 from serving.protocols.open_inference.http import server_metadata
-from serving.protocols.open_inference.model import InferenceModel, InferenceRequest
+from serving.protocols.open_inference.model import InferenceModel, InferenceRequest, check_parameters
 from serving.protocols.open_inference.protos import inference_pb2 as pb
 from serving.protocols.protocol import ErrorResponse
 from serving.replica.auth import BearerToken
@@ -135,6 +135,9 @@ class InferenceServicer:
 
 async def _infer(request: pb.ModelInferRequest, model: InferenceModel, act: Act) -> pb.ModelInferResponse:
     parameters = {name: _parameter(each) for name, each in request.parameters.items()}
+    for kind, tensors in (("inputs", request.inputs), ("outputs", request.outputs)):
+        for index, tensor in enumerate(tensors):
+            check_parameters(tensor.parameters, f"{kind}[{index}].parameters")
     names = [output.name for output in request.outputs]
     prepared = model.decode(InferenceRequest(request.id, parameters, _inputs(request), names))
     outputs = model.encode(prepared, await act(prepared.batch))

@@ -117,6 +117,15 @@ def test_parameters_have_their_types(serve_grpc: Callable[[PolicyApp], Any]) -> 
     assert set(one) == {0, 1}
 
 
+def test_parameters_that_belong_to_other_servers_are_ignored(serve_grpc: Callable[[PolicyApp], Any]) -> None:
+    content_type = {"content_type": pb.InferParameter(string_param="np")}
+    asked = request(1, 4, floats=[0, 0, 1, 0], parameters=content_type)
+    asked.outputs.add(name="action", parameters=content_type)
+    asked.inputs[0].parameters["content_type"].string_param = "np"
+    (action,) = serve_grpc(PolicyApp(served())).ModelInfer(asked).outputs
+    assert action.contents.int64_contents == [1]
+
+
 def test_a_response_reports_a_state_that_was_reset(serve_grpc: Callable[[PolicyApp], Any]) -> None:
     stub = serve_grpc(PolicyApp(served(COUNTING_BUNDLE)))
     asked = request(1, 1, floats=[2], parameters={"state_version": pb.InferParameter(string_param="2")})
@@ -143,6 +152,9 @@ def test_every_kind_of_integer_is_read_and_written(serve_grpc: Callable[[PolicyA
 
 
 CODE = grpc.StatusCode
+CLASSES = pb.ModelInferRequest.InferRequestedOutputTensor(
+    name="action", parameters={"classification": pb.InferParameter(int64_param=2)}
+)
 FP16 = pb.ModelInferRequest.InferInputTensor(name="observations", datatype="FP16", shape=[1, 4])
 
 
@@ -190,6 +202,21 @@ FP16 = pb.ModelInferRequest.InferInputTensor(name="observations", datatype="FP16
             request(99, 4, raw=bytes(99 * 16)),
             CODE.RESOURCE_EXHAUSTED,
             "the body is larger than 1000 bytes; send fewer observations per request",
+        ),
+        (
+            CARTPOLE_BUNDLE,
+            pb.ModelInferRequest(model_name="cartpole-ppo", outputs=[CLASSES]),
+            CODE.INVALID_ARGUMENT,
+            (
+                'outputs[0].parameters: an object with the string "classification", expected none of the classification '
+                "extension, which is not supported"
+            ),
+        ),
+        (
+            STEERING_BUNDLE,
+            request(1, 1, floats=[float("nan")]),
+            CODE.INVALID_ARGUMENT,
+            "observations[0][0] is NaN, expected a finite float32",
         ),
         (
             STEERING_BUNDLE,
