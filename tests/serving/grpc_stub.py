@@ -10,6 +10,7 @@ class Stub:
     """Has a method per RPC, which takes the request, and options of the call such as `timeout` and `metadata`."""
 
     def __init__(self, channel: grpc.Channel) -> None:
+        self.channel = channel
         for rpc in SERVICE.methods:
             call = channel.unary_unary(
                 f"/{SERVICE.full_name}/{rpc.name}",

@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import Any, Protocol
 
 import grpc
+from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from ray.serve.grpc_util import RayServegRPCContext as Context
 
 from serving.policy.spaces import Json
@@ -47,6 +48,12 @@ CONTENTS = {
 """The field that holds the elements of each datatype. FP16 has none: its tensors are raw bytes."""
 
 
+SERVING = 1
+"""The status SERVING of the standard health check."""
+CHECKED_SERVICES = ("", "inference.GRPCInferenceService")
+"""The services whose health can be checked; the empty name is that of the whole server."""
+
+
 class Application(Protocol):
     """What the RPCs need of the application that also answers HTTP."""
 
@@ -63,9 +70,16 @@ class Application(Protocol):
 
 
 class InferenceServicer:
-    """The protocol's RPCs. A subclass sets `_app` in its constructor."""
+    """The protocol's RPCs, and the standard health check. A subclass sets `_app` in its constructor."""
 
     _app: Application
+
+    async def Check(self, request: StringValue, grpc_context: Context) -> Int32Value:
+        """Return that the server or a service of it is healthy; for an unknown service, the status is NOT_FOUND."""
+        if request.value not in CHECKED_SERVICES:
+            grpc_context.set_code(grpc.StatusCode.NOT_FOUND)
+            grpc_context.set_details(f"no service '{request.value}' is offered here, only '{CHECKED_SERVICES[1]}'")
+        return Int32Value(value=SERVING)
 
     async def ServerLive(self, request: pb.ServerLiveRequest, grpc_context: Context) -> pb.ServerLiveResponse:
         """Return that the server is alive."""

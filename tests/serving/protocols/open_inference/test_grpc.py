@@ -67,6 +67,12 @@ def serve_grpc() -> Iterator[Callable[[PolicyApp], Any]]:
         server.stop()
 
 
+def check_health(channel: grpc.Channel, service: bytes = b"") -> bytes:
+    """Call the standard health check as `grpc_health_probe` and Kubernetes do, on the level of bytes."""
+    asked = b"\n%c%s" % (len(service), service) if service else b""
+    return bytes(channel.unary_unary("/grpc.health.v1.Health/Check")(asked, timeout=10))
+
+
 def request(*shape: int, raw: bytes | None = None, floats: list[float] | None = None, **more: Any) -> Any:
     tensor = pb.ModelInferRequest.InferInputTensor(name="observations", datatype="FP32", shape=shape)
     if floats is not None:
@@ -90,6 +96,19 @@ def test_server_and_model_are_described(serve_grpc: Callable[[PolicyApp], Any]) 
     assert (model.name, model.versions, model.platform) == ("cartpole-ppo", ["3"], "onnx_onnxv1")
     assert [(each.name, each.datatype, each.shape) for each in model.inputs] == [("observations", "FP32", [-1, 4])]
     assert [each.name for each in model.outputs] == ["action", "action_dist_inputs"]
+
+
+@pytest.mark.parametrize("service", [b"", b"inference.GRPCInferenceService"])
+def test_the_standard_health_check_needs_no_token(serve_grpc: Callable[[PolicyApp], Any], service: bytes) -> None:
+    stub = serve_grpc(PolicyApp(served(), token=BearerToken("s3cret-0123")))
+    assert check_health(stub.channel, service) == b"\x08\x01", "HealthCheckResponse(status=SERVING)"
+
+
+def test_the_health_of_an_unknown_service_is_not_found(serve_grpc: Callable[[PolicyApp], Any]) -> None:
+    with pytest.raises(grpc.RpcError) as refused:
+        check_health(serve_grpc(PolicyApp(served())).channel, b"other")
+    assert refused.value.code() == CODE.NOT_FOUND
+    assert refused.value.details() == "no service 'other' is offered here, only 'inference.GRPCInferenceService'"
 
 
 def test_bytes_are_answered_with_bytes(serve_grpc: Callable[[PolicyApp], Any]) -> None:
