@@ -25,9 +25,9 @@ from serving.registry.model_version import ModelVersion
 PLATFORM = "onnx_onnxv1"
 STATE_VERSION = "state_version"
 
-EXTENSIONS = {"sequence_id": "sequence", "classification": "classification", "shared_memory_region": "shared memory"}
-"""Parameters of Triton's extensions that change what a response must be, by the extension's name. Requests with them
-are rejected; other unknown parameters are ignored, as the protocol allows."""
+EXTENSIONS = frozenset({"sequence_id", "classification", "shared_memory_region"})
+"""Parameters of Triton's extensions that change what a response must be. Requests with them are rejected; other unknown
+parameters are ignored, as the protocol allows."""
 
 
 class InferenceRequest(NamedTuple):
@@ -157,8 +157,7 @@ def check_parameters(parameters: Iterable[str], path: str) -> None:
     """Raise InferenceInvalid if the parameters of a request or of one of its tensors need one of `EXTENSIONS`."""
     for name in parameters:
         if name in EXTENSIONS:
-            found = f"an object with {describe(name)}"
-            raise InferenceInvalid(path, found, f"none of the {EXTENSIONS[name]} extension, which is not supported")
+            raise InferenceInvalid(f"{path}.{name}", "an unsupported extension", "only that of binary tensors")
 
 
 def _check_state_version(parameters: dict[str, Json]) -> None:

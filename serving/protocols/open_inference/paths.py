@@ -61,7 +61,7 @@ def _infer(name: str, served: ServedPolicy, parameters: Parameters) -> dict[str,
     body = {"required": True, "content": {"application/json": content}}
     operation = {"operationId": name, "summary": "Outputs for inputs", "requestBody": body}
     success = labelled("The requested outputs.", _response(served.prepared(InferenceModel)))
-    return operation | _responses(success, parameters, 400, 413, 422, 503)
+    return operation | _responses(success, parameters, 400, 413, 415, 422, 503)
 
 
 def _responses(success: dict[str, Json], parameters: Parameters, *statuses: int) -> dict[str, Json]:

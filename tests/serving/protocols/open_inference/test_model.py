@@ -143,10 +143,7 @@ STEPS = InputTensor("state_in.steps", "FP32", (2, 2, 3), bytes(48))
             CARTPOLE_BUNDLE,
             [CART],
             {"sequence_id": 7},
-            (
-                'parameters is an object with the string "sequence_id", expected none of the sequence extension, which is '
-                "not supported"
-            ),
+            "parameters.sequence_id: an unsupported extension, expected only that of binary tensors",
         ),
         (CARTPOLE_BUNDLE, [CART], {"explore": 1}, '"explore" is 1, expected true or false'),
         (CARTPOLE_BUNDLE, [CART], {"seed": "1"}, '"seed" is the string "1", expected an integer from 0 to 2**64 - 1'),
