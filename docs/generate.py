@@ -24,6 +24,8 @@ ERROR_EXAMPLES: dict[str, dict[str, Any]] = {
     "body_not_json": {"reason": "unexpected character, expected a JSON value: line 1 column 1 (char 0)"},
     "body_not_object": {"found": "a list"},
     "body_too_large": {"limit": 1000},
+    "compression_invalid": {"coding": "gzip", "reason": "it is cut off"},
+    "content_encoding_unsupported": {"found": "br"},
     "explore_unsupported": {},
     "inference_invalid": {"path": "inputs[0].shape", "found": "[2, -2]", "expected": "a list of lengths"},
     "invocation_invalid": {"reason": "observations[0] has shape (3,), expected (4,) float32"},
@@ -91,7 +93,7 @@ def training_parameters() -> str:
 
 def _model_fields(first_column: str, model: Any) -> str:
     rows = (
-        (f"`{name}`", f"`{'none' if field.default is None else field.default}`", field.description or "")
+        (f"`{name}`", f"`{'none' if field.default in {None, ()} else field.default}`", field.description or "")
         for name, field in model.model_fields.items()
     )
     return table((first_column, "default", "meaning"), rows)
