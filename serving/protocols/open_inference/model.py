@@ -147,6 +147,9 @@ class InferenceModel:
         if reader is None:
             path, known = f"inputs[{index}].name", ", ".join(self._readers)
             raise InferenceInvalid(path, describe(tensor.name), f"one of {known}")
+        if not reader.shape and tensor.shape[1:] == (1,):
+            # MLServer's clients send a list of N numbers as a tensor of shape (N, 1).
+            tensor = tensor._replace(shape=tensor.shape[:1])
         if not tensor.shape or tensor.shape[0] < 0 or tensor.shape[1:] != reader.shape:
             expected = f"({', '.join(map(str, ('batch', *reader.shape)))}) {reader.dtype.name}"
             raise ObservationShape(tensor.name, f"shape {tensor.shape}", expected)

@@ -64,11 +64,11 @@ def test_infer_returns_the_actions(app: PolicyApp, path: str) -> None:
 
 
 def test_a_request_of_mlserver_is_answered(app: PolicyApp) -> None:
-    """As MLServer 1.7 writes it: NumpyRequestCodec.encode_request(...).model_dump()."""
-    content_type = {"content_type": "np", "headers": None}
+    """As MLServer 1.7's NumpyRequestCodec writes it, which gives every part of a request its content type."""
+    content_type = {"content_type": "np"}
     tensor = CART | {"parameters": content_type}
     outputs = [{"name": "action", "parameters": content_type}]
-    answer = infer(app, inputs=[tensor], id=None, parameters=content_type, outputs=outputs)
+    answer = infer(app, inputs=[tensor], parameters=content_type, outputs=outputs)
     assert answer["outputs"] == [{"name": "action", "datatype": "INT64", "shape": [2], "data": [1, 0]}]
 
 
