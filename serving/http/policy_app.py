@@ -120,7 +120,8 @@ class PolicyApp:
     def error_response(self, exception: Exception) -> ErrorResponse:
         """Count an error, log it if it is the server's fault, and return what the client receives."""
         if isinstance(exception, BodyTooLarge):
-            exception.remedy = ObservationSize.of(self.served.policy.observation_space).remedy(exception.limit)
+            size = ObservationSize.of(self.served.policy.observation_space)
+            exception = BodyTooLarge(exception.limit, size.remedy(exception.limit))
         error = ErrorResponse.of(exception)
         self.counts.errors += 1
         self.metrics.requests_rejected[error.code] += 1
