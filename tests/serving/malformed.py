@@ -99,6 +99,7 @@ VALUES: list[Any] = [
         [[[[[[0]]]]]],
         [0] * 1000,
         {"base64": "AA==", "dtype": "float32", "shape": [2**31, 0]},
+        {"base64": "AA==", "dtype": "float32", "shape": [2**31] * 500},
     ),
     *({"base64": 5, "dtype": [], "shape": {}}, {"base64": "", "dtype": "uint8", "shape": [0] * 70}, "A" * 5000),
 ]
