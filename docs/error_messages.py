@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).parent.parent
-VARIES = "…"
+
+
+class _Varies(str):  # noqa: FURB189  # Errors take it for a text.
+    __slots__ = ()
+
+    def __format__(self, spec: str) -> str:
+        return str(self)
+
+
+VARIES = _Varies("…")
 """Stands for the part of a message that depends on the request or the policy."""
 
 
