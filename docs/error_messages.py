@@ -12,7 +12,9 @@ from typing import Any
 PROJECT = Path(__file__).parent.parent
 
 
-class _Varies(str):  # noqa: FURB189  # Errors take it for a text.
+class _Varies(str):
+    """A text that also stands for a number in a template."""
+
     __slots__ = ()
 
     def __format__(self, spec: str) -> str:
