@@ -9,6 +9,8 @@ import gymnasium
 
 from serving.client.client import PolicyClient
 from serving.client.core import Request
+from serving.commands.errors import EpisodeFailed
+from serving.errors import ServingError
 
 MakeEnvironment = Callable[[], gymnasium.Env[Any, Any]]
 
@@ -57,7 +59,13 @@ class _Running:
 
     def step(self, action: Any) -> Step:
         observed = self.observation
-        self.observation, reward, terminated, truncated, _ = self.environment.step(action)
+        try:
+            self.observation, reward, terminated, truncated, _ = self.environment.step(action)
+        except ServingError:
+            raise
+        except Exception as error:  # an environment may raise any exception
+            reason = f"{type(error).__name__}: {error}"
+            raise EpisodeFailed(self.seed, self.steps + 1, repr(action)[:100], reason[:500]) from error
         self.steps, self._return, self.done = self.steps + 1, self._return + float(reward), terminated or truncated
         return Step(self.steps, observed, action, self.done)
 

@@ -18,6 +18,7 @@ from serving.client.proxies import bypass_loopback, proxy_of
 from serving.commands import status
 from serving.http.policy_app import PolicyApp
 from serving.ray.cluster import _answers
+from serving.registry.errors import TrackingServerUnreachable
 from tests.serving.faulty_server import faulty_server
 
 NAMES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
@@ -118,3 +119,13 @@ def test_a_proxy_that_answers_itself_is_named(monkeypatch: pytest.MonkeyPatch) -
         with PolicyClient("http://policy.example/x", retries=0) as client, pytest.raises(ServerUnreachable) as caught:
             client.model()
     assert "(HTTP status 502 from another server, through the proxy http://127.0.0.1:" in str(caught.value)
+
+
+@pytest.mark.usefixtures("dead_proxy")
+def test_the_proxy_before_mlflow_is_named() -> None:
+    assert "(connection refused, through the proxy http://***@127.0.0.1:1)" in str(
+        TrackingServerUnreachable("http://mlflow.example", "connection refused")
+    )
+    assert str(TrackingServerUnreachable("http://127.0.0.1:1", "refused")).startswith(
+        "no MLflow server answers at http://127.0.0.1:1 (refused). Start it"
+    )
