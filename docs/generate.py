@@ -133,10 +133,12 @@ def rejection_codes() -> str:
     """Return the table of the reasons for which a replica does not serve a version, ordered by code."""
     from serving.policy.errors import BundleError
     from serving.registry.errors import RegistryError
+    from serving.replica.refresh_state import UNEXPECTED
 
     importlib.import_module("serving.app")
     rows = [(f"`{each.code}`", _first_paragraph(each.__doc__ or "")) for each in _subclasses(BundleError)]
     rows.append((f"`{RegistryError.code}`", "The registry failed while the version was fetched."))
+    rows.append((f"`{UNEXPECTED}`", "Any other failure, such as a machine without memory. It is tried again."))
     return table(("code", "reason"), sorted(rows))
 
 

@@ -54,5 +54,4 @@ class NativeProtocol(Protocol):
         return {**served.description, "replica": self._replica(), **self._refresh().describe()}
 
     def _health(self, served: ServedPolicy) -> dict[str, Any]:
-        status = "degraded" if self._refresh().degraded else "ok"
-        return {"status": status, "name": served.version.name, "version": served.version.version}
+        return {"status": self._refresh().status, "name": served.version.name, "version": served.version.version}

@@ -95,6 +95,23 @@ def test_a_replica_that_does_not_answer_is_missing_and_degradation_is_shown(serv
     assert "Serving the last known good version: it is down" in shown
 
 
+def test_a_replica_to_which_the_registry_has_not_answered_for_long_is_stale(serve_http: Callable[[Any], str]) -> None:
+    silent = Refresh("2026-11-22T20:00:00+00:00", stale_at=0.0)
+    app = PolicyApp(served(), replica=ReplicaIdentity("aaa"), refresh=silent)
+    _, _, _, row, note = shown(url := serve_http(app))
+    assert re.split("  +", row)[3] == "stale"
+    assert note == "Replica aaa has received no answer from the registry since 2026-11-22T20:00:00+00:00."
+    app.refresh = replace(silent, error="it is down")
+    assert shown(url)[-1] == "it is down"
+
+
+def test_a_stage_without_a_version_is_shown_beside_the_time_of_the_last_poll(serve_http: Callable[[Any], str]) -> None:
+    emptied = Refresh("2026-11-22T20:00:00+00:00", "No version is in the stage.")
+    _, _, _, row, note = shown(serve_http(PolicyApp(served(), refresh=emptied)))
+    assert re.split("  +", row)[3:5] == ["not confirmed", "2026-11-22T20:00:00+00:00"]
+    assert note == "No version is in the stage."
+
+
 def test_the_rate_is_measured_between_two_samples() -> None:
     def sample(answered: int, at: float) -> status.Sample:
         return status.Sample({"a": {"replica": {"answered": answered, "of": 1}}}, at)
