@@ -1,4 +1,6 @@
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -95,3 +97,58 @@ def test_pruning_deletes_the_unfinished_downloads_of_killed_processes(tmp_path: 
     os.utime(abandoned, (1000, 1000))
     BundleCache(tmp_path).prune(0, keep=[])
     assert (abandoned.exists(), recent.exists()) == (False, True)
+
+
+def test_pruning_spares_the_downloads_in_progress_of_other_processes(tmp_path: Path) -> None:
+    cache = BundleCache(tmp_path)
+
+    def download(version: ModelVersion, directory: Path) -> None:
+        Downloads()(version, directory)
+        os.utime(directory, (1000, 1000))  # an hour ago it created its file, into which it still writes
+        cache.prune(0, keep=[])
+
+    assert cache.bundle(version(1), download) == CARTPOLE_BUNDLE
+
+
+def test_pruning_deletes_nothing_but_bundles(tmp_path: Path) -> None:
+    """A user may name a directory with other files as the cache."""
+    others = [tmp_path / "projects/mine/my-program", tmp_path / "2026/11/2026-11", tmp_path / "0123456789ab/m/1-draft"]
+    for directory in others:
+        directory.mkdir(parents=True)
+        (directory / "file").write_text("unique")
+    cache = BundleCache(tmp_path)
+    cache.bundle(version(1), Downloads())
+    cache.prune(0, keep=[])
+    assert not cache.path(version(1)).exists()
+    assert all((directory / "file").exists() for directory in others)
+
+
+def test_processes_that_publish_one_bundle_at_the_same_time_all_get_it(tmp_path: Path) -> None:
+    """Here they are threads. A second process meets the files of the first; with damaged ones, all replace them."""
+    cache, number = BundleCache(tmp_path), 6
+    barrier = threading.Barrier(number)
+
+    def download(version: ModelVersion, directory: Path) -> None:
+        Downloads()(version, directory)
+        barrier.wait(30)
+
+    with ThreadPoolExecutor(number) as threads:
+        for round_number in range(40):
+            wanted = version(round_number)
+            path = cache.path(wanted)
+            if round_number % 2:
+                path.mkdir(parents=True)
+                (path / "model.onnx").write_bytes(b"rubbish")
+            found = list(threads.map(cache.bundle, [wanted] * number, [download] * number))
+            assert found == [CARTPOLE_BUNDLE] * number
+            assert Bundle.read(path) == CARTPOLE_BUNDLE
+    assert not list(tmp_path.glob("*/*/.fetching-*"))
+
+
+def test_a_file_in_the_place_of_a_bundle_is_replaced(tmp_path: Path) -> None:
+    cache = BundleCache(tmp_path)
+    path = cache.path(version(1))
+    path.parent.mkdir(parents=True)
+    path.write_text("no directory")
+    assert cache.bundle(version(1), Downloads()) == CARTPOLE_BUNDLE
+    assert Bundle.read(path) == CARTPOLE_BUNDLE
