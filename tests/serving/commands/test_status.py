@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from serving.arguments import Arguments, Autoscaling
 from serving.cli import main
 from serving.commands import status
 from serving.http.policy_app import PolicyApp
@@ -110,6 +111,14 @@ def test_a_stage_without_a_version_is_shown_beside_the_time_of_the_last_poll(ser
     _, _, _, row, note = shown(serve_http(PolicyApp(served(), refresh=emptied)))
     assert re.split("  +", row)[3:5] == ["not confirmed", "2026-11-22T20:00:00+00:00"]
     assert note == "No version is in the stage."
+
+
+def test_of_the_replicas_that_autoscaling_allows_all_that_run_are_shown(serve_http: Callable[[Any], str]) -> None:
+    arguments = Arguments(autoscaling=Autoscaling(max_replicas=4))
+    running = [PolicyApp(served(), replica=ReplicaIdentity(each, arguments.largest_num_replicas)) for each in "abc"]
+    _, count, _, *rows = shown(serve_http(Proxy(*running)))
+    assert count.startswith("3 of 4 replicas answer")
+    assert [row[0] for row in rows] == ["a", "b", "c"]
 
 
 def test_the_rate_is_measured_between_two_samples() -> None:

@@ -33,6 +33,13 @@ def test_an_environment_without_render_modes_has_no_picture() -> None:
     assert (description["scene"]["kind"], first["picture"]) == ("numbers", None)
 
 
+def test_an_environment_that_renders_nothing_keeps_its_wrappers() -> None:
+    counting = "tests.serving.counting"
+    described = {"id": f"{counting}:Counting-v0", "kwargs": {}, "wrappers": [f"{counting}:Negated"]}
+    _, _, *steps = played({"environment": described}, {"seed": 0}, *({"action": action} for action in (0, 1, 0, 1)))
+    assert {step["reward"] for step in steps} == {0, -1}
+
+
 @pytest.mark.parametrize(
     ("lines", "error"),
     [

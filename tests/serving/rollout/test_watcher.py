@@ -237,6 +237,22 @@ def test_the_pause_doubles_with_each_failed_attempt_to_serve_a_version(
     assert 4 <= second - first <= 8.5
 
 
+def test_the_pauses_of_another_version_begin_anew(store: Store, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 0.0
+    monkeypatch.setattr(watcher, "monotonic", lambda: clock)
+    bench.registry.fetch_failure = RegistryFailed("http://registry", "no answer within 300 s")
+    promote(store, bench, CONTRARY_BUNDLE)
+    for _ in range(8):
+        bench.poll()
+        clock += MAX_PAUSE_S
+    promote(store, bench, CONTRARY_BUNDLE)
+    bench.poll()
+    bench.registry.fetch_failure = None
+    clock += 4  # twice the interval
+    assert bench.poll().error is None
+    assert bench.answer() == (0, "3")
+
+
 def test_a_full_disk_is_tried_again_after_a_pause(
     store: Store, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
