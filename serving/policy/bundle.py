@@ -35,12 +35,7 @@ class Bundle:
     @classmethod
     def read(cls, directory: str | Path) -> "Bundle":
         """Read a bundle's files from a local directory. Raises BundleFileMissing."""
-        try:
-            graph, policy = (Path(directory, name).read_bytes() for name in BUNDLE_FILES)
-        except OSError as error:
-            file = Path(error.filename).name
-            raise BundleFileMissing(file, str(directory), error.strerror or str(error)) from error
-        return cls(graph, policy)
+        return cls(*(_read(Path(directory, name)) for name in BUNDLE_FILES))
 
     @property
     def digests(self) -> dict[str, str]:
@@ -102,6 +97,13 @@ class Interface:
         noise = {NOISE: np.zeros((batch, self.noise.size), np.float32)} if self.noise else {}
         states = {STATE_IN + name: np.zeros((batch, *shape), np.float32) for name, shape in self.state_shapes.items()}
         return {**observations, **noise, **states}
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise BundleFileMissing(file.name, str(file.parent), error.strerror or str(error)) from error
 
 
 def parse_policy_file(policy: bytes) -> dict[str, Any]:

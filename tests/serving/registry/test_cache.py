@@ -1,7 +1,9 @@
+import errno
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -11,6 +13,10 @@ from serving.registry.cache import BundleCache
 from serving.registry.errors import CacheUnwritable, DigestMismatch, DigestMissing
 from serving.registry.model_version import ModelVersion
 from tests.serving.policies import CARTPOLE_BUNDLE, CONTRARY_BUNDLE, digest_tags
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
 
 
 def version(number: int, bundle: Bundle = CARTPOLE_BUNDLE) -> ModelVersion:
@@ -51,6 +57,17 @@ def test_a_damaged_bundle_is_downloaded_again(tmp_path: Path) -> None:
     graph.write_bytes(b"rubbish")
     assert cache.bundle(version(1), download) == CARTPOLE_BUNDLE
     assert (download.count, graph.read_bytes()) == (2, CARTPOLE_BUNDLE.graph)
+
+
+def test_a_bundle_that_the_disk_cannot_read_is_downloaded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, download = BundleCache(tmp_path), Downloads()
+    cache.bundle(version(1), download)
+    read, failures = Path.read_bytes, [OSError(errno.EIO, os.strerror(errno.EIO))]  # as of a read, without a file name
+    monkeypatch.setattr(Path, "read_bytes", lambda path: _raise(failures.pop()) if failures else read(path))
+    assert cache.bundle(version(1), download) == CARTPOLE_BUNDLE
+    assert download.count == 2
 
 
 def test_a_rejected_download_leaves_no_files(tmp_path: Path) -> None:
