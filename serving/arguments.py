@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from serving.replica.limits import MAX_BODY_BYTES
+from serving.replica.limits import MAX_BODY_BYTES, MAX_OBSERVATIONS
 
 GIB = 1 << 30
 
@@ -83,7 +83,7 @@ class Arguments(BaseModel):
         description="Size limit of request bodies in bytes (413); a higher one slows every request.",
     )
     max_observations: int = Field(
-        default=4096, ge=1, description="Observations in one request; more are rejected (413)."
+        default=MAX_OBSERVATIONS, ge=1, description="Observations in one request; more are rejected (413)."
     )
     auth_token_file: str | None = Field(
         default=None, description="File with the bearer token that clients must send. Default: no authentication."
