@@ -39,7 +39,9 @@ FORMS: dict[str, Callable[[Signature, Json, int], Tensors]] = {
     "dataframe_split": lambda signature, value, limit: signature.read_table(Table.from_split(value, limit)),
     "dataframe_records": lambda signature, value, limit: signature.read_table(Table.from_records(value, limit)),
 }
-"""The readers of a JSON body by its key, with the maximum number of observations; a body has exactly one of these keys. `params` and other keys are ignored."""
+"""The readers of a JSON body by its key, with the maximum number of observations.
+
+A body has exactly one of these keys. `params` and other keys are ignored."""
 
 LANGUAGE_MODEL_KEYS = ("messages", "prompt", "input")
 """MLflow handles a body with one of these keys as a request to a language model."""
