@@ -73,6 +73,8 @@ def serve_settings(cpus: int, max_body_bytes: int = MAX_BODY_BYTES) -> dict[str,
         # HAProxy retries a request that a replica has not answered after this time.
         "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": "2",
         "RAY_SERVE_HAPROXY_RETRIES": "9",
+        # A client that neither sends nor receives is disconnected after this time, by default after an hour.
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "30",
         # Larger gRPC messages are rejected before they are read. The limit applies to responses, too.
         "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(max_body_bytes * 16),
         # By default Ray's workers have a low scheduling priority, so any other process delays them.
