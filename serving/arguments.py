@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from serving.replica.limits import MAX_BODY_BYTES, MAX_OBSERVATIONS
+from serving.replica.limits import ANSWER_WITHIN_S, MAX_BODY_BYTES, MAX_OBSERVATIONS
 
 GIB = 1 << 30
 
@@ -75,7 +75,7 @@ class Arguments(BaseModel):
         default=16, ge=1, description="Observations of concurrent requests in one batch; 1 turns batching off."
     )
     batch_wait_timeout_s: float = Field(
-        default=0.0, ge=0, description="Seconds that the first request of a batch waits for others."
+        default=0.0, ge=0, lt=ANSWER_WITHIN_S, description="Seconds that the first request of a batch waits for others."
     )
     max_body_bytes: int = Field(
         default=MAX_BODY_BYTES,
