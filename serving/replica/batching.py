@@ -84,6 +84,8 @@ class Batcher:
         self._expiry: asyncio.TimerHandle | None = None
         self._inline = batching.max_batch_size
         """The number of observations up to which a quick policy is assumed to be quick."""
+        self._most_quick = 0
+        """The most observations that were quick since the last call that was not."""
         self._affordable = batching.max_batch_size
         """The number of observations of the next call of the policy, which then takes about PART_S at most."""
         self.quick = quick
@@ -139,7 +141,8 @@ class Batcher:
         self.quick, self._last_was_quick = quick or self._last_was_quick, quick
         if not quick:
             self._plan(count, duration)
-        elif count > self._inline or count * QUICK_PARTS > self._affordable:
+        elif count > self._most_quick:
+            self._most_quick = count
             self._inline, self._affordable = max(self._inline, count), max(self._affordable, count * QUICK_PARTS)
         self._metrics.inference_ms.add(duration * 1e3)
         self._metrics.batch_size.add(count)
@@ -147,6 +150,7 @@ class Batcher:
 
     def _plan(self, count: int, duration: float) -> None:
         """Decide how many observations the next call computes, after a call that was not quick."""
+        self._most_quick = 0
         self._inline = max(self._batching.max_batch_size, min(self._inline, count - 1))
         in_proportion = int(count * PART_S / duration)
         # Much of the time may not depend on their number.
