@@ -101,7 +101,7 @@ def main(arguments: list[str]) -> None:
     configuration = Path(arguments[arguments.index("-f") + 1])
     original = configuration.read_text()
     for status, error in ERRORS.items():
-        (configuration.parent / f"error-{status}.http").write_text(_error_response(*error), newline="")
+        (configuration.parent / f"error-{status}.http").write_text(error_response(*error), newline="")
     configuration.write_text(edited(original, configuration.parent))
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     os.execv(arguments[0], arguments)  # noqa: S606 - Serve chose the binary and its arguments
@@ -128,7 +128,7 @@ def edited(configuration: str, directory: Path) -> str:
     return configuration
 
 
-def _error_response(status: str, code: str, message: str) -> str:
+def error_response(status: str, code: str, message: str) -> str:
     """Return the HTTP response with which HAProxy reports one of its errors."""
     body = _body(code, message)
     retry = ["Retry-After: 1"] if status.startswith("503") else []
