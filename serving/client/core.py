@@ -95,7 +95,7 @@ class BaseClient:
         version = outcome.headers.get("X-Model-Version", "")
         if not version.isdecimal():
             # Every response of a policy server has this header, so a proxy or another server sent this one.
-            raise ServerUnreachable(self.url, f"HTTP status {outcome.status} from another server")
+            raise ServerUnreachable(self.url, _foreign_reason(outcome))
         self.model_version = int(version)
         try:
             content: dict[str, Json] = json.loads(outcome.body)
@@ -116,6 +116,14 @@ class BaseClient:
                 self._states.pop(episode, None)
             else:
                 self._states[episode] = state
+
+
+def _foreign_reason(response: Response) -> str:
+    """Return the reason of a response without a model version: that of the proxy, if it is one of its errors."""
+    try:
+        return str(json.loads(response.body)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"HTTP status {response.status} from another server"
 
 
 def _post(body: dict[str, Json], options: dict[str, Json], episodes: Sequence[Hashable]) -> Request:

@@ -70,6 +70,14 @@ def test_the_retry_waits_as_long_as_retry_after_requests(act: Act) -> None:
         assert time.monotonic() - start >= 1
 
 
+def test_the_proxys_error_without_a_replica_is_retried_and_says_why(act: Act) -> None:
+    with faulty_server("no replica") as server:
+        assert act(server.url) == [1]
+        assert len(server.requests) == 2
+    with faulty_server("no replica") as server, pytest.raises(ServerUnreachable, match="no replica can answer"):
+        act(server.url, retries=0)
+
+
 def test_a_retry_after_beyond_the_total_timeout_raises_at_once(act: Act) -> None:
     with faulty_server("busy for an hour") as server:
         with pytest.raises(RequestRefused, match="503 overloaded: try again in a second"):
