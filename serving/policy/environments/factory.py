@@ -6,6 +6,7 @@ from typing import Any
 
 import gymnasium
 
+from serving.policy.environments.checked import checked
 from serving.policy.errors import EnvironmentNotMade, EnvironmentUnknown, ObjectUnknown
 
 LEGACY_PREFIX = "gym:"
@@ -15,7 +16,7 @@ LEGACY_PREFIX = "gym:"
 def make(
     env_id: str, kwargs: Mapping[str, Any], wrappers: Sequence[str] = (), render_mode: str | None = None
 ) -> gymnasium.Env[Any, Any]:
-    """Make an environment and wrap it.
+    """Make an environment and wrap it; the outermost wrapper is `Checked`.
 
     Args:
         env_id: Gymnasium's id, `module:Id`, or `gym:Id` for an environment of the legacy package `gym`.
@@ -34,13 +35,13 @@ def make(
         environment = gymnasium.make(gymnasium_id, **{"disable_env_checker": True, **arguments})
         for wrapper in wrappers:
             environment = import_object(wrapper)(environment)
+        return checked(environment, env_id)
     except ObjectUnknown:
         raise
     except (gymnasium.error.Error, ImportError) as error:
         raise EnvironmentUnknown(env_id, str(error)) from error
     except Exception as error:  # an environment may raise any exception
         raise EnvironmentNotMade(env_id, next(iter(str(error).splitlines()), "") or repr(error)) from error
-    return environment
 
 
 def for_gymnasium(env_id: str, kwargs: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
