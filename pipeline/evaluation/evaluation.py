@@ -12,6 +12,7 @@ import numpy as np
 from pipeline.environments.make import Environment
 from pipeline.environments.nested_spaces import stack
 from pipeline.evaluation.player import Player, State
+from serving.policy.environments.errors import ContractBroken
 from serving.policy.tensors import OBSERVATIONS
 
 #: Parallel episodes that observations are collected from.
@@ -68,10 +69,16 @@ def play(player: Player, environment: Environment, episodes: int, first_seed: in
     """Play whole episodes in parallel, with one batch of observations per step.
 
     Episode i is reset with `first_seed + i`.
+
+    Raises:
+        EnvironmentMisbehaved: If the environment raises an exception or breaks its contract, or a return overflows.
     """
     returns = np.zeros(episodes)
     for step in _steps(player, environment, episodes, first_seed):
         returns[step.episodes] += step.rewards
+    for index in np.flatnonzero(~np.isfinite(returns)):
+        episode = f"the episode with seed {first_seed + index}"
+        raise ContractBroken(environment.id, episode, f"has the return {returns[index]}", "a finite sum of rewards")
     return Evaluation(tuple(returns.tolist()), first_seed)
 
 

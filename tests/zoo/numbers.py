@@ -49,3 +49,11 @@ class InfiniteObservations(E):
 
     def next_observation(self) -> Any:
         return super().next_observation() * np.float32(np.inf if self.episode_steps == 5 else 1)
+
+
+class HugeRewards(E):
+    """Rewards are finite, and their sum is not."""
+
+    def step(self, action: Any) -> Any:
+        observation, _, *rest = super().step(action)
+        return observation, 1e308, *rest

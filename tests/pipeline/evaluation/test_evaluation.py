@@ -5,9 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from pipeline.environments import make as environments
 from pipeline.evaluation import evaluation
 from pipeline.evaluation.evaluation import Evaluation
 from pipeline.evaluation.player import Player
+from serving.policy.environments.errors import ContractBroken
 
 
 def test_episodes_are_repeatable_and_differ_by_seed(cartpole, push_left):
@@ -66,3 +68,17 @@ def test_observations_come_from_rollouts(cartpole, balance):
 
 def test_observations_are_fewer_if_all_episodes_end_before(cartpole, push_left):
     assert 32 * 5 < len(evaluation.observations(push_left, cartpole, 10_000, 0)["observations"]) < 32 * 15
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("HugeRewards", "the episode with seed 7 has the return inf, expected a finite sum of rewards"),
+        ("NanRewards", r"step 3 of episode 1 \(seed 7\) returned the reward nan, expected a finite number"),
+    ],
+)
+def test_returns_that_are_not_finite_end_an_evaluation(player_of, name, message):
+    environment = environments.describe(f"tests.zoo.numbers:{name}-v0")
+    still = player_of(environment, lambda batch: np.zeros(len(batch), np.int64))
+    with pytest.raises(ContractBroken, match=message):
+        evaluation.play(still, environment, 3, 7)
