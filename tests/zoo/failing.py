@@ -52,7 +52,11 @@ class ArrayActions(E):
 
     def __init__(self) -> None:
         super().__init__()
-        self.action_space = spaces.Box(-1, 1, (2,))
+        self.observation_space = spaces.Box(-1, 1, (1,))
+        self.action_space = spaces.Box(-2, 2, (1,))
 
     def step(self, action: Any) -> Any:
         return super().step((action * 0.1).sum() > 0)
+
+    def next_observation(self) -> Any:
+        return super().next_observation()[:1]

@@ -8,6 +8,11 @@ from serving.errors import ServingError
 class EnvironmentMisbehaved(ServingError):
     """Base of the failures of an environment while it is reset and stepped."""
 
+    @property
+    def reason(self) -> str:
+        """The call and what it did, without the environment and without paths of this machine."""
+        raise NotImplementedError
+
 
 @dataclass(eq=False)
 class EnvironmentRaised(EnvironmentMisbehaved):
@@ -27,6 +32,11 @@ class EnvironmentRaised(EnvironmentMisbehaved):
     exception: str
     lines: str
 
+    @property
+    def reason(self) -> str:
+        """The call and the exception."""
+        return f"{self.call} raised {self.exception}"
+
 
 @dataclass(eq=False)
 class ContractBroken(EnvironmentMisbehaved):
@@ -45,3 +55,8 @@ class ContractBroken(EnvironmentMisbehaved):
     call: str
     found: str
     expected: str
+
+    @property
+    def reason(self) -> str:
+        """The call and what it did."""
+        return f"{self.call} {self.found}, expected {self.expected}"
