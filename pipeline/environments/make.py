@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium
 from gymnasium import spaces
 
+from pipeline.config import TrainConfig
 from pipeline.environments import supported
 from pipeline.environments.action_adapters import AdaptedActions, adapted
 from pipeline.environments.errors import EnvironmentNotFound, EnvKwargsRefused, NoSuchObject
@@ -29,6 +30,7 @@ class Environment:
         render_modes: Gymnasium's render modes that it supports.
         kwargs: Its keyword arguments.
         wrappers: Its wrapper classes, `module:Class`, the innermost first.
+        max_episode_steps: Steps after which the episodes of `make` are cut, unless its time limit is longer.
     """
 
     id: str
@@ -39,6 +41,7 @@ class Environment:
     render_modes: tuple[str, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     wrappers: tuple[str, ...] = ()
+    max_episode_steps: int = environments.MAX_EPISODE_STEPS
 
     @property
     def trained_action_space(self) -> spaces.Space[Any]:
@@ -57,7 +60,7 @@ class Environment:
 
     def make(self, render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
         """Return a new environment, which takes actions of `action_space`."""
-        return environments.make(self.id, self.kwargs, self.wrappers, render_mode)
+        return environments.make(self.id, self.kwargs, self.wrappers, render_mode, self.max_episode_steps)
 
 
 class TrainingEnvironment(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -78,13 +81,19 @@ def import_class(name: str) -> Any:
         return environments.import_object(name)
 
 
-def describe(env_id: str, kwargs: Mapping[str, Any] | None = None, wrappers: Sequence[str] = ()) -> Environment:
+def describe(
+    env_id: str,
+    kwargs: Mapping[str, Any] | None = None,
+    wrappers: Sequence[str] = (),
+    max_episode_steps: int = environments.MAX_EPISODE_STEPS,
+) -> Environment:
     """Make an environment once and return its description.
 
     Args:
         env_id: Gymnasium's id, `module:Id`, or `gym:Id` for an environment of the legacy package `gym`.
         kwargs: Its keyword arguments.
         wrappers: Wrapper classes, `module:Class`, the innermost first.
+        max_episode_steps: Steps after which an episode is cut, unless the environment's time limit is longer.
 
     Raises:
         EnvironmentNotFound: If Gymnasium has no such environment, or a package that it needs is not installed.
@@ -112,13 +121,19 @@ def describe(env_id: str, kwargs: Mapping[str, Any] | None = None, wrappers: Seq
             render_modes=tuple(environment.metadata.get("render_modes", ())),
             kwargs=kwargs,
             wrappers=tuple(wrappers),
+            max_episode_steps=max_episode_steps,
         )
+
+
+def of_config(config: TrainConfig) -> Environment:
+    """Return the environment that a configuration trains in. Raises as `describe`."""
+    return describe(config.env_id, config.environment_kwargs, config.wrappers, config.max_episode_steps)
 
 
 def of_policy(policy: Policy) -> Environment:
     """Return the environment that a registered policy was trained in. Raises as `describe`."""
     trained = policy.environment
-    return describe(trained.id, trained.kwargs, trained.wrappers)
+    return describe(trained.id, trained.kwargs, trained.wrappers, trained.max_episode_steps)
 
 
 @contextlib.contextmanager

@@ -50,7 +50,7 @@ def train(
         Interrupted: On SIGINT and SIGTERM; nothing is registered.
     """
     check_tracking_server()
-    environment = environments.describe(config.env_id, config.environment_kwargs, config.wrappers)
+    environment = environments.of_config(config)
     with tracking.run("train") as run_id, Workspace.temporary() as workspace:
         tracking.log_params(run_id, config.as_params())
         tracking.log_settings(run_id, config.as_params(), tracking.CONFIG_FILE)
@@ -73,7 +73,7 @@ def resume(run_id: str, progress: TrainingProgress, ray: RaySession, worker: Wor
     config = TrainConfig.of(tracking.load(run_id, tracking.CONFIG_FILE))
     ray.start(config)
     worker.start(config)
-    environment = environments.describe(config.env_id, config.environment_kwargs, config.wrappers)
+    environment = environments.of_config(config)
     with Workspace.temporary() as workspace:
         checkpoint_store.download_newest(run_id, workspace.bundle)
         with tracking.run("train", resumed=run_id):

@@ -107,7 +107,7 @@ def resume(run_id: str, limits: SearchLimits, progress: TuningTable, ray: RaySes
 
 def _environment(space: SearchSpace) -> Environment:
     config = space.config(1)
-    return environments.describe(config.env_id, config.environment_kwargs, config.wrappers)
+    return environments.of_config(config)
 
 
 @dataclass(frozen=True)
