@@ -91,7 +91,7 @@ class Loop:
             if self._is_confirmed(best.evaluation) or self._is_budget_spent():
                 self._upload_curve()
                 return best
-            best.recording.result()
+            best.recorded(self.workspace.recording, self.progress.note)
             self.progress.note(f"The best policy fails on fresh episodes: {best.evaluation}; training continues")
             self._state.finals += 1
             self._state.best_mean, self._state.best_perfect, self._state.stale = best.evaluation.mean, False, 0

@@ -116,7 +116,7 @@ class _Run:
                     loop.resume()
                 best = self._timed(loop, queue)
             self.ray.stop()
-            recording = self.workspace.recording if best.recording.result() else None
+            recording = best.recorded(self.workspace.recording, self.progress.note)
             registration.upload_figures(queue, best.evaluation, recording)
         signals.check()
         return registration.register(self.workspace.bundle, best.evaluation, best.step)

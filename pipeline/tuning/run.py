@@ -196,7 +196,7 @@ class _TuningRun:
         policy = evaluator.evaluate_bundle(best_trial.best_step, FINAL_SEED)
         registration = Registration(config, self.environment, self.run_id, evaluator.target_return, self.progress.note)
         with MetricQueue(self.run_id, self.progress.note, logs_system_metrics=False) as queue:
-            recording = workspace.recording if policy.recording.result() else None
+            recording = policy.recorded(workspace.recording, self.progress.note)
             registration.upload_figures(queue, policy.evaluation, recording)
         lineage = {
             "tune.run": self.run_id,

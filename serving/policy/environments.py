@@ -1,13 +1,15 @@
-"""Makes the environments that policies are trained in, from the description in their bundles."""
+"""Makes the environments that policies are trained in, from the description in their bundles, and draws them."""
 
 import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
+import numpy as np
 from gymnasium.wrappers import TimeLimit
+from numpy.typing import NDArray
 
-from serving.policy.errors import EnvironmentNotMade, EnvironmentUnknown, ObjectUnknown
+from serving.policy.errors import EnvironmentNotDrawn, EnvironmentNotMade, EnvironmentUnknown, ObjectUnknown
 
 LEGACY_PREFIX = "gym:"
 """Prefix of the ids of environments of the package `gym`, which shimmy adapts to Gymnasium."""
@@ -80,6 +82,53 @@ def make(
     except Exception as error:  # an environment may raise any exception
         raise EnvironmentNotMade(env_id, next(iter(str(error).splitlines()), "") or repr(error)) from error
     return environment
+
+
+def draw(environment: gymnasium.Env[Any, Any]) -> NDArray[np.uint8]:
+    """Return what an environment with the render mode rgb_array draws, as an image `[height, width, 3]`.
+
+    Images in gray, with an alpha channel or with the channels first, lists of images (the last one is taken), floats
+    from 0 to 1 and other numbers from 0 to 255 are converted.
+
+    Raises:
+        EnvironmentNotDrawn: `render` raised an exception, or returned something else.
+    """
+    try:
+        drawn: Any = environment.render()
+    except Exception as error:  # an environment may raise any exception
+        raise EnvironmentNotDrawn(f"raised {_one_line(error)}") from error
+    if isinstance(drawn, list) and drawn and isinstance(drawn[-1], np.ndarray):
+        drawn = drawn[-1]
+    try:
+        image = np.asarray(drawn)
+    except ValueError:  # rows of different lengths
+        image = np.array(None)
+    frame = _as_rgb(image)
+    if frame is None:
+        is_array = isinstance(drawn, np.ndarray)
+        found = f"an array of shape {image.shape} and dtype {image.dtype}" if is_array else type(drawn).__name__
+        raise EnvironmentNotDrawn(f"returned {found}, expected an array [height, width, 3] of uint8")
+    return frame
+
+
+def _as_rgb(image: NDArray[Any]) -> NDArray[np.uint8] | None:
+    """Return an image as `[height, width, 3]` uint8, or None if an array is no image."""
+    if image.ndim == 2:  # noqa: PLR2004 - gray
+        image = image[..., None]
+    if image.ndim == 3 and image.shape[2] not in (1, 3, 4) and image.shape[0] in (1, 3, 4):  # noqa: PLR2004
+        image = image.transpose(1, 2, 0)
+    if image.ndim != 3 or image.shape[2] not in (1, 3, 4) or not image.size or image.dtype.kind not in "bufi":  # noqa: PLR2004
+        return None
+    image = np.broadcast_to(image[..., :3], (*image.shape[:2], 3))
+    if image.dtype != np.uint8:
+        image = np.nan_to_num(image.astype(np.float64))
+        image = (image * (255 if image.max() <= 1 else 1)).round().clip(0, 255).astype(np.uint8)
+    return np.ascontiguousarray(image)
+
+
+def _one_line(error: Exception) -> str:
+    text = next(iter(str(error).splitlines()), "")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _time_limit(environment: gymnasium.Env[Any, Any]) -> int:

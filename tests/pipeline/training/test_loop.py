@@ -11,6 +11,7 @@ import pytest
 from pipeline.config import TrainConfig
 from pipeline.errors import Interrupted
 from pipeline.evaluation.evaluation import Evaluation
+from pipeline.evaluation.recording import Recording
 from pipeline.rllib.trainer import Iteration
 from pipeline.signals import interruptible
 from pipeline.training.evaluator import CONFIRMATION_SEED, FINAL_SEED, SELECTION_SEED, BestPolicy
@@ -76,7 +77,7 @@ class Evaluator:
     def evaluate_bundle(self, step, first_seed):
         self.final_seeds.append(first_seed)
         recording = Future()
-        recording.set_result(False)
+        recording.set_result(Recording(is_written=False))
         means = self._means | self._fresh
         return BestPolicy(self._evaluation(means[min(step, max(means))], first_seed), step, recording)
 
