@@ -104,6 +104,8 @@ class _Run:
     ) -> Trained:
         evaluator = Evaluator(self.config, self.environment, self.workspace, self.worker, pending)
         evaluator.check_preflight()
+        if self.environment.notice:
+            self.progress.note(self.environment.notice)
         target_return = evaluator.target_return
         registration = Registration(self.config, self.environment, self.run_id, target_return, self.progress.note)
         self.ray.wait_until_ready()

@@ -144,6 +144,8 @@ class _TuningRun:
     def _start_ray(self, num_trials: int) -> None:
         """Start Ray, and export an untrained policy meanwhile."""
         self.progress.note(f"MLflow run {self.run_id}; starting Ray and trying the export")
+        if self.environment.notice:
+            self.progress.note(self.environment.notice)
         config = self.space.config(1)
         self.ray.start(config, min(self._concurrency, num_trials))
         preflight.export(config)
