@@ -41,7 +41,7 @@ def check(environment: Environment) -> list[str]:
     with contextlib.closing(environment.make()) as made, _without_warnings():
         _check_raw(environment.id, made.unwrapped)
         _check_steps(environment.id, made)
-        objection = None if environment.id.startswith(LEGACY_PREFIX) else _objection(made)
+        objection = None if environment.id.startswith(LEGACY_PREFIX) else _objection(_checked(made))
         conversions = [f"{environment.id}: {each}" for each in _checked(made).conversions]
         return [*conversions, *([f"{environment.id}: {objection}"] if objection else [])]
 

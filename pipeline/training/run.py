@@ -50,7 +50,7 @@ def train(
         Interrupted: On SIGINT and SIGTERM; nothing is registered.
     """
     check_tracking_server()
-    environment = environments.describe(config.env_id, config.environment_kwargs, config.wrappers)
+    environment = environments.of_config(config)
     with tracking.run("train") as run_id, Workspace.temporary() as workspace:
         tracking.log_params(run_id, config.as_params())
         tracking.log_settings(run_id, config.as_params(), tracking.CONFIG_FILE)
@@ -73,7 +73,7 @@ def resume(run_id: str, progress: TrainingProgress, ray: RaySession, worker: Wor
     config = TrainConfig.of(tracking.load(run_id, tracking.CONFIG_FILE))
     ray.start(config)
     worker.start(config)
-    environment = environments.describe(config.env_id, config.environment_kwargs, config.wrappers)
+    environment = environments.of_config(config)
     with Workspace.temporary() as workspace:
         checkpoint_store.download_newest(run_id, workspace.bundle)
         with tracking.run("train", resumed=run_id):
@@ -104,6 +104,8 @@ class _Run:
     ) -> Trained:
         evaluator = Evaluator(self.config, self.environment, self.workspace, self.worker, pending)
         evaluator.check_preflight()
+        if self.environment.notice:
+            self.progress.note(self.environment.notice)
         target_return = evaluator.target_return
         registration = Registration(self.config, self.environment, self.run_id, target_return, self.progress.note)
         self.ray.wait_until_ready()
@@ -116,7 +118,7 @@ class _Run:
                     loop.resume()
                 best = self._timed(loop, queue)
             self.ray.stop()
-            recording = self.workspace.recording if best.recording.result() else None
+            recording = best.recorded(self.workspace.recording, self.progress.note)
             registration.upload_figures(queue, best.evaluation, recording)
         signals.check()
         return registration.register(self.workspace.bundle, best.evaluation, best.step)

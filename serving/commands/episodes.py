@@ -10,6 +10,7 @@ import gymnasium
 from serving.client.actions import element
 from serving.client.client import PolicyClient
 from serving.client.core import Request
+from serving.policy.environments import was_cut
 from serving.policy.spaces import space_to_json
 
 MakeEnvironment = Callable[[], gymnasium.Env[Any, Any]]
@@ -25,11 +26,19 @@ class Step(NamedTuple):
 
 
 class Episode(NamedTuple):
-    """A finished episode: its seed, its return (the sum of its rewards) and its number of steps."""
+    """A finished episode.
+
+    Attributes:
+        seed: the seed that it was reset with.
+        episode_return: the sum of its rewards.
+        steps: its number of steps.
+        cut: whether it did not end, and was cut after this number of steps.
+    """
 
     seed: int
     episode_return: float
     steps: int
+    cut: bool
 
 
 class TimedClient(PolicyClient):
@@ -65,7 +74,7 @@ class _Running:
         return Step(self.steps, observed, action, self.done)
 
     def finished(self) -> Episode:
-        return Episode(self.seed, self._return, self.steps)
+        return Episode(self.seed, self._return, self.steps, was_cut(self.environment))
 
 
 def play_sequentially(

@@ -66,10 +66,15 @@ class SteppedEnvironment:
 
 def _make(described: dict[str, Json]) -> gymnasium.Env[Any, Any]:
     """Make an environment that renders frames, or does not render if it cannot."""
-    env_id, kwargs, wrappers = described["id"], described["kwargs"], described.get("wrappers", ())
+    arguments = {
+        "env_id": described["id"],
+        "kwargs": described["kwargs"],
+        "wrappers": described.get("wrappers", ()),
+        "max_episode_steps": described.get("max_episode_steps", environments.MAX_EPISODE_STEPS),
+    }
     with contextlib.suppress(ServingError):
-        return environments.make(env_id, kwargs, wrappers, render_mode="rgb_array")
-    return environments.make(env_id, kwargs, wrappers)
+        return environments.make(**arguments, render_mode="rgb_array")
+    return environments.make(**arguments)
 
 
 def responses(lines: TextIO) -> Iterator[dict[str, Json]]:

@@ -1,4 +1,5 @@
 import contextlib
+import json
 import os
 import pty
 import re
@@ -13,6 +14,7 @@ import pytest
 from serving.client.errors import ServerUnreachable
 from serving.commands.query import _shortened, query
 from serving.http.policy_app import PolicyApp
+from serving.policy.bundle import Bundle
 from serving.policy.errors import EnvironmentUnknown
 from tests.serving.asking import served
 from tests.serving.commands.test_status import Proxy
@@ -60,6 +62,18 @@ def test_quiet_prints_only_the_summary(url: str, capsys: pytest.CaptureFixture[s
 def counting() -> PolicyApp:
     """An application whose policy plays episodes of four steps."""
     return PolicyApp(served(COUNTING_BUNDLE))
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_an_episode_that_does_not_end_is_cut(
+    serve_http: Callable[[Any], str], capsys: pytest.CaptureFixture[str], *, together: bool
+) -> None:
+    description = json.loads(COUNTING_BUNDLE.policy)
+    description["environment"]["kwargs"] = {"steps": 1_000_000}
+    endless = Bundle(COUNTING_BUNDLE.graph, json.dumps({**description, "max_episode_steps": 3}).encode())
+    episodes = play(serve_http(PolicyApp(served(endless))), together=together)
+    assert [(each.steps, each.cut) for each in episodes] == [(3, True)] * 2
+    assert "2 of 2 episodes did not end and were cut after 3 steps" in capsys.readouterr().out
 
 
 def test_the_summary_names_every_version_that_answered(

@@ -21,6 +21,12 @@ def test_each_line_is_answered_with_a_step_of_the_episode() -> None:
     assert stepped["observation"] != first["observation"]
 
 
+def test_an_episode_that_does_not_end_is_cut() -> None:
+    environment = {"id": "tests.zoo.endless:Endless-v0", "kwargs": {}, "max_episode_steps": 3}
+    *_, second, third = played({"environment": environment}, {"seed": 1}, *[{"action": 1}] * 3)
+    assert (second["done"], third["done"]) == (False, True)
+
+
 def test_an_environment_limits_its_steps_per_second_by_render_fps() -> None:
     (description,) = played({"environment": {"id": "FrozenLake-v1", "kwargs": {"is_slippery": False}}})
     assert (description["scene"]["kind"], description["steps_per_s"]) == ("frames", 4.0)
