@@ -1,16 +1,20 @@
 """Checks an environment before training: whether it does what Gymnasium's contract says."""
 
 import contextlib
+import dataclasses
 import inspect
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium
 from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 
+from pipeline.config import TrainConfig
+from pipeline.environments import make as environments
+from pipeline.environments.errors import EnvironmentExclusive
 from pipeline.environments.make import Environment
 from pipeline.environments.nested_spaces import flatten
 from serving.errors import ExpectedError
@@ -23,9 +27,52 @@ from serving.policy.spaces import leaves
 
 _RESET = "reset(*, seed=None, options=None)"
 
+_REMEDY = (
+    "Train it with --num-envs-per-env-runner 1 and --num-env-runners 0: each evaluation then closes it, makes its own, "
+    "and plays one episode after the other."
+)
+
 #: The check takes this many random steps, or as many as fit into the time.
 _STEPS = 100
 _TIME_S = 0.5
+
+
+def described(config: TrainConfig, note: Callable[[str], object], *, is_search: bool = False) -> Environment:
+    """Describe the environment of a training, and check it.
+
+    Args:
+        config: The settings of the training.
+        note: Receives what is converted in each step, and what `check_env` objects to.
+        is_search: Whether several trainings run at once.
+
+    Raises:
+        ContractBroken, EnvironmentRaised: As `check`.
+        EnvironmentExclusive: If it can exist once only, and the settings ask for several.
+        Exception: As `pipeline.environments.make.describe`.
+    """
+    environment = environments.of_config(config)
+    for each in check(environment):
+        note(each)
+    reason = exclusivity(environment)
+    if reason is None:
+        return environment
+    if is_search:
+        raise EnvironmentExclusive(
+            environment.id, reason, "A search needs several; train with: python -m pipeline train"
+        )
+    if config.num_env_runners or config.num_envs_per_env_runner > 1:
+        raise EnvironmentExclusive(environment.id, reason, _REMEDY)
+    return dataclasses.replace(environment, is_exclusive=True)
+
+
+def exclusivity(environment: Environment) -> str | None:
+    """Return why a second environment cannot be made while the first one exists, as where each binds one port."""
+    with contextlib.closing(environment.make()):
+        try:
+            environment.make().close()  # type: ignore[no-untyped-call]
+        except EnvironmentNotMade as error:
+            return error.reason
+    return None
 
 
 def check(environment: Environment) -> list[str]:
@@ -44,16 +91,6 @@ def check(environment: Environment) -> list[str]:
         objection = None if environment.id.startswith(LEGACY_PREFIX) else _objection(_checked(made))
         conversions = [f"{environment.id}: {each}" for each in _checked(made).conversions]
         return [*conversions, *([f"{environment.id}: {objection}"] if objection else [])]
-
-
-def is_exclusive(environment: Environment) -> bool:
-    """Return whether a second environment cannot be made while the first one exists, as if each binds one port."""
-    with contextlib.closing(environment.make()):
-        try:
-            environment.make().close()  # type: ignore[no-untyped-call]
-        except EnvironmentNotMade:
-            return True
-    return False
 
 
 def _check_raw(env_id: str, raw: gymnasium.Env[Any, Any]) -> None:

@@ -4,6 +4,7 @@ RLlib pickles this module into checkpoints, so it imports this project's other p
 """
 
 import logging
+import warnings
 from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -92,12 +93,17 @@ class FailureReporting:
 
     #: The exception that a call in this process raised last.
     failure: Exception | None = None
+    #: How often the environments were built.
+    times_made = 0
 
     env: Any
     config: Any
 
     def make_env(self) -> None:
         """Build the environments."""
+        self.times_made += 1
+        # What Gymnasium's checker warns of is converted by `Checked`, and was reported before training.
+        warnings.filterwarnings("ignore", module=r"gymnasium\.utils\.passive_env_checker")
         super().make_env()  # type: ignore[misc]  # RLlib's runner has it
         env = self.config.env
         self.env = CheckedVectorEnv(self.env, env if isinstance(env, str) else self.config.env_config["id"])

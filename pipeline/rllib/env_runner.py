@@ -88,7 +88,8 @@ class ArrayEnvRunner(FailureReporting, CustomSamplingRunner):
         return self._cut(first, steps)
 
     def _reset(self) -> None:
-        seed = self.seed if self._observations is None else None
+        # Environments that are built again play other episodes.
+        seed = self.seed + self.num_envs * (self.times_made - 1) if self._observations is None else None
         self._observations, _ = self.env.reset(seed=seed)
         self._is_done = np.zeros(self.num_envs, np.bool_)
         # The current episode of each environment, with its id and length, but without its steps so far.

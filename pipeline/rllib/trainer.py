@@ -140,6 +140,16 @@ class Trainer:
             losses.count(iteration, group.num_remote_worker_restarts())
             yield iteration
 
+    @contextlib.contextmanager
+    def released(self) -> Iterator[None]:
+        """Close the training environments of this process within the block; training goes on in new episodes."""
+        runner = self._algorithm.env_runner
+        runner.env.close()
+        try:
+            yield
+        finally:
+            runner.make_env()
+
     def save(self, directory: Path) -> None:
         """Replace `directory` by an RLlib checkpoint, which includes optimizer and counters."""
         shutil.rmtree(directory, ignore_errors=True)

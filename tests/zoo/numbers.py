@@ -29,6 +29,20 @@ class NanRewardsAtFirst(E):
         return observation, np.nan if self.episodes <= 100 else reward, *rest
 
 
+class NanRewardsLater(E):
+    """Rewards are NaN from the twentieth episode of an environment on."""
+
+    episodes = 0
+
+    def reset(self, **arguments: Any) -> Any:
+        self.episodes += 1
+        return super().reset(**arguments)
+
+    def step(self, action: Any) -> Any:
+        observation, reward, *rest = super().step(action)
+        return observation, np.nan if self.episodes >= 20 else reward, *rest
+
+
 class InfiniteRewards(E):
     """The reward of the third step of each episode is minus infinity."""
 

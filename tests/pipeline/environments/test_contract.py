@@ -114,7 +114,8 @@ def test_gymnasiums_environments_are_as_it_specifies(env_id):
 
 @pytest.mark.parametrize(("name", "kwargs"), [("base:Behaved", {}), ("failing:OneOnly", {"port": free_port()})])
 def test_an_environment_that_binds_a_port_is_exclusive(name, kwargs):
-    assert contract.is_exclusive(environments.describe(f"tests.zoo.{name}-v0", kwargs)) == bool(kwargs)
+    reason = contract.exclusivity(environments.describe(f"tests.zoo.{name}-v0", kwargs))
+    assert reason is None if not kwargs else "Address already in use" in reason
 
 
 def test_misbehaviour_after_the_check_is_named_by_seed_episode_and_step():
