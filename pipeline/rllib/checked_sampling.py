@@ -145,7 +145,8 @@ def silence_repeated_failures() -> None:
 def _is_news(record: logging.LogRecord) -> bool:
     message = record.getMessage()
     return not (
-        "EnvRunner.apply()" in message
+        (record.exc_info and record.name.endswith("actor_manager"))  # the second record of each failed call
+        or "EnvRunner.apply()" in message
         or message.startswith("No samples returned from remote workers")
         or "Environment step failed" in message
     )

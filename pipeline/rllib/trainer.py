@@ -135,9 +135,10 @@ class Trainer:
             begun = time.perf_counter()
             iteration = self._iteration(self._algorithm.train(), time.perf_counter() - begun)
             group = self._algorithm.env_runner_group
-            if iteration.lost_env_runners:
+            restarts = group.num_remote_worker_restarts()
+            if losses.are_new(iteration, restarts):
                 checked_sampling.raise_failure(group)
-            losses.count(iteration, group.num_remote_worker_restarts())
+            losses.count(iteration, restarts)
             yield iteration
 
     @contextlib.contextmanager
@@ -194,13 +195,19 @@ class Trainer:
 
 
 class _Losses:
-    """Counts how often all environment runners were lost since the last sample."""
+    """Counts the losses of environment runners. `restarts` is the number of their restarts since training began."""
 
     def __init__(self) -> None:
+        self._latest = (0, 0)
         self._restarts, self._sampled_at = 0, time.monotonic()
 
+    def are_new(self, iteration: Iteration, restarts: int) -> bool:
+        """Return whether runners may have been lost in this iteration, besides those that were lost before."""
+        before, self._latest = self._latest, (iteration.lost_env_runners, restarts)
+        return iteration.lost_env_runners > 0 and (iteration.lost_env_runners > before[0] or restarts > before[1])
+
     def count(self, iteration: Iteration, restarts: int) -> None:
-        """Count an iteration, after `restarts` of environment runners in all. Raises EnvRunnersLost."""
+        """Count an iteration. Raises EnvRunnersLost if all runners are lost for long, or again and again."""
         if iteration.sampled:
             self._restarts, self._sampled_at = restarts, time.monotonic()
             return
