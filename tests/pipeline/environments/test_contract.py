@@ -4,8 +4,10 @@ import contextlib
 
 import pytest
 
+from pipeline.config import TrainConfig
 from pipeline.environments import contract
 from pipeline.environments import make as environments
+from pipeline.environments.errors import EnvironmentExclusive
 from serving.policy.environments.errors import ContractBroken, EnvironmentMisbehaved, EnvironmentRaised
 from serving.policy.errors import EnvironmentNotMade
 from tests.workshop import free_port
@@ -123,3 +125,30 @@ def test_misbehaviour_after_the_check_is_named_by_seed_episode_and_step():
         made.reset(seed=3)
         with pytest.raises(EnvironmentMisbehaved, match=r"reset of episode 2 \(seed 4\) raised RuntimeError: the door"):
             made.reset(seed=4)
+
+
+ONE_ONLY = {"env_id": "tests.zoo.failing:OneOnly-v0", "num_envs_per_env_runner": 1}
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_search", "remedy"),
+    [
+        ({"num_envs_per_env_runner": 2}, False, "Train it with --num-envs-per-env-runner 1 and --num-env-runners 0:"),
+        ({"num_env_runners": 1}, False, "Train it with --num-envs-per-env-runner 1 and --num-env-runners 0:"),
+        ({}, True, "A search needs several; train with: python -m pipeline train"),
+    ],
+)
+def test_several_environments_where_one_can_exist_are_refused_before_training(settings, is_search, remedy):
+    config = TrainConfig(env_kwargs=f'{{"port": {free_port()}}}', **(ONE_ONLY | settings))
+    with pytest.raises(EnvironmentExclusive) as caught:
+        contract.described(config, pytest.fail, is_search=is_search)
+    assert "can exist once only: making a second one failed ([Errno 98] Address already in use" in str(caught.value)
+    assert remedy in str(caught.value)
+
+
+def test_the_description_says_that_one_environment_can_exist():
+    notes = []
+    kwargs = f'{{"port": {free_port()}}}'
+    assert contract.described(TrainConfig(env_kwargs=kwargs, **ONE_ONLY), notes.append).is_exclusive
+    assert not contract.described(TrainConfig(env_id="tests.zoo.contract:ArrayReward-v0"), notes.append).is_exclusive
+    assert len(notes) == 1
