@@ -33,6 +33,7 @@ class Environment:
         kwargs: Its keyword arguments.
         wrappers: Its wrapper classes, `module:Class`, the innermost first.
         max_episode_steps: Steps after which the episodes of `make` are cut, unless its time limit is longer.
+        is_exclusive: Whether it can exist once only, as far as `contract.described` found.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Environment:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     wrappers: tuple[str, ...] = ()
     max_episode_steps: int = environments.MAX_EPISODE_STEPS
+    is_exclusive: bool = False
 
     @property
     def trained_action_space(self) -> spaces.Space[Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
 
+import gymnasium
 import numpy as np
 
 from pipeline import signals
@@ -14,6 +15,8 @@ from pipeline.environments.make import Environment
 from pipeline.environments.nested_spaces import stack
 from pipeline.evaluation.player import Player, State
 from serving.policy.environments import MAX_EPISODE_STEPS, cut_notice, was_cut
+from serving.policy.environments.errors import ContractBroken
+from serving.policy.errors import EnvironmentNotMade
 from serving.policy.tensors import OBSERVATIONS
 
 #: Parallel episodes that observations are collected from.
@@ -79,11 +82,17 @@ def play(player: Player, environment: Environment, episodes: int, first_seed: in
     """Play whole episodes in parallel, with one batch of observations per step.
 
     Episode i is reset with `first_seed + i`.
+
+    Raises:
+        EnvironmentMisbehaved: If the environment raises an exception or breaks its contract, or a return overflows.
     """
     returns, cut = np.zeros(episodes), 0
     for step in _steps(player, environment, episodes, first_seed):
         returns[step.episodes] += step.rewards
         cut += step.cut
+    for index in np.flatnonzero(~np.isfinite(returns)):
+        episode = f"the episode with seed {first_seed + index}"
+        raise ContractBroken(environment.id, episode, f"has the return {returns[index]}", "a finite sum of rewards")
     return Evaluation(tuple(returns.tolist()), first_seed, cut, environment.max_episode_steps)
 
 
@@ -143,10 +152,14 @@ class _Step(NamedTuple):
 
 
 def _steps(player: Player, environment: Environment, episodes: int, first_seed: int) -> Iterator[_Step]:
-    """Step episodes in parallel until the last one ends. Raises Interrupted after a signal."""
+    """Step episodes until the last one ends, in parallel as far as environments can be made.
+
+    Raises Interrupted after a signal.
+    """
     with contextlib.ExitStack() as opened:
-        environments = [opened.enter_context(contextlib.closing(environment.make())) for _ in range(episodes)]
-        current = {index: each.reset(seed=first_seed + index)[0] for index, each in enumerate(environments)}
+        playing = dict(enumerate(_opened(opened, environment, episodes)))
+        waiting = iter(range(len(playing), episodes))
+        current = {index: each.reset(seed=first_seed + index)[0] for index, each in playing.items()}
         states: dict[int, State] = dict.fromkeys(current, player.initial_state())
         while current:
             signals.check()
@@ -156,10 +169,26 @@ def _steps(player: Player, environment: Environment, episodes: int, first_seed: 
             states = dict(zip(unfinished, after, strict=True))
             rewards, cut = [], 0
             for index, action in zip(unfinished, actions, strict=True):
-                observation, reward, terminated, truncated, _ = environments[index].step(action)
+                observation, reward, terminated, truncated, _ = playing[index].step(action)
                 rewards.append(float(reward))
                 current[index] = observation
                 if terminated or truncated:
-                    cut += was_cut(environments[index])
+                    cut += was_cut(playing[index])
                     del current[index]
+                    made = playing.pop(index)
+                    if (other := next(waiting, None)) is not None:
+                        playing[other], states[other] = made, player.initial_state()
+                        current[other], _ = made.reset(seed=first_seed + other)
             yield _Step(unfinished, batch, before, rewards, cut)
+
+
+def _opened(stack: contextlib.ExitStack, environment: Environment, count: int) -> Iterator[gymnasium.Env[Any, Any]]:
+    """Yield at most `count` environments, which the stack closes; fewer, but at least one, if no more can be made."""
+    for number in range(count):
+        try:
+            made = environment.make()
+        except EnvironmentNotMade:
+            if not number:
+                raise
+            return  # it binds a port, or needs memory of a device
+        yield stack.enter_context(contextlib.closing(made))

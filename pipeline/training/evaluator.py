@@ -1,5 +1,6 @@
 """Evaluates the policies of a training, exports the best one, and records an episode of it."""
 
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future
 from dataclasses import dataclass
@@ -63,6 +64,7 @@ class Evaluator:
         workspace: Holds the best checkpoint, and receives the bundle and the recording.
         worker: Runs half of each evaluation, the export and the recording, if it was started.
         preflight: The pending export of an untrained policy, if there is one.
+        released: Returns a context manager in which training holds no environment, where only one can exist.
     """
 
     config: TrainConfig
@@ -70,6 +72,7 @@ class Evaluator:
     workspace: Workspace
     worker: WorkerProcess
     preflight: Future[Any] | None = None
+    released: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
 
     @property
     def target_return(self) -> float | None:
@@ -81,7 +84,8 @@ class Evaluator:
         """Play the episodes of one greedy evaluation."""
         player, episodes = Player.exportable(policy), self.config.evaluation_episodes
         worker = self.worker if self.worker.is_started else None
-        return evaluation.play_in_halves(worker, player, self.environment, episodes, first_seed)
+        with self.released():
+            return evaluation.play_in_halves(worker, player, self.environment, episodes, first_seed)
 
     def check_preflight(self) -> None:
         """Raise the error of the preflight export, if it has ended with one.
@@ -101,12 +105,14 @@ class Evaluator:
         if self.preflight is not None:
             self.preflight.result()
         arguments = self.workspace.bundle, self.environment, self.config.value_estimates
-        self.worker.submit(bundle.assemble, *arguments).result()
+        with self.released():
+            self.worker.submit(bundle.assemble, *arguments).result()
 
     def evaluate_bundle(self, step: int, first_seed: int) -> BestPolicy:
         """Play the final evaluation of the bundle, while the worker process records an episode."""
         directory, file = self.workspace.bundle, self.workspace.recording
         recorded = self.worker.submit_optional(recording.record, directory, self.environment, first_seed, file)
         player = Player.served(bundle.load(directory))
-        result = evaluation.play(player, self.environment, self.config.evaluation_episodes, first_seed)
+        with self.released():
+            result = evaluation.play(player, self.environment, self.config.evaluation_episodes, first_seed)
         return BestPolicy(result, step, recorded)

@@ -1,5 +1,6 @@
 """The training loop: trains, evaluates greedily, keeps the best policy, and decides when to stop."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -200,8 +201,10 @@ class Loop:
 
     def _is_better(self, mean: float) -> bool:
         best = self._state.best_mean
+        if math.isnan(mean):
+            return False
         # Short of the target, the later of two equal policies has learned more.
-        return best is None or mean > best or (mean == best and not self._reaches_target(mean))
+        return best is None or math.isnan(best) or mean > best or (mean == best and not self._reaches_target(mean))
 
     def _is_confirmed(self, final: Evaluation) -> bool:
         """Return whether fresh episodes confirm the best policy: at the target, and perfect if it was."""

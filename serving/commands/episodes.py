@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 
 import gymnasium
 
+from serving.client.actions import element
 from serving.client.client import PolicyClient
 from serving.client.core import Request
 from serving.policy.environments import was_cut
+from serving.policy.spaces import space_to_json
 
 MakeEnvironment = Callable[[], gymnasium.Env[Any, Any]]
 
@@ -61,11 +63,12 @@ class _Running:
 
     def __init__(self, environment: gymnasium.Env[Any, Any], seed: int) -> None:
         self.environment, self.seed = environment, seed
+        self._action_space = space_to_json(environment.action_space)
         self.observation, _ = environment.reset(seed=seed)
         self.steps, self._return, self.done = 0, 0.0, False
 
     def step(self, action: Any) -> Step:
-        observed = self.observation
+        observed, action = self.observation, element(self._action_space, action)
         self.observation, reward, terminated, truncated, _ = self.environment.step(action)
         self.steps, self._return, self.done = self.steps + 1, self._return + float(reward), terminated or truncated
         return Step(self.steps, observed, action, self.done)

@@ -141,6 +141,13 @@ class TerminatedNone(E):
         return observation, reward, None, truncated, info
 
 
+class OwnRandomNumbers(E):
+    """Draws observations from NumPy's global random state, which no seed of `reset` changes."""
+
+    def next_observation(self) -> Any:
+        return np.random.uniform(-1, 1, 2).astype(np.float32)  # noqa: NPY002
+
+
 class WithoutSpaces(gymnasium.Env[Any, Any]):
     """Declares no spaces."""
 

@@ -1,5 +1,6 @@
 """Environments that raise exceptions."""
 
+import os
 import socket
 from typing import Any
 
@@ -15,6 +16,31 @@ class StepRaises(E):
         if self.episode_steps == 6:
             raise RuntimeError("the motor is stuck")
         return super().step(action)
+
+
+class StepRaisesLater(E):
+    """`step` raises in the seventh step of the twentieth episode of an environment."""
+
+    episodes = 0
+
+    def reset(self, **arguments: Any) -> Any:
+        self.episodes += 1
+        return super().reset(**arguments)
+
+    def step(self, action: Any) -> Any:
+        if self.episodes == 20 and self.episode_steps == 6:
+            raise RuntimeError("the motor is stuck")
+        return super().step(action)
+
+
+class StepExitsLater(StepRaisesLater):
+    """`step` ends the process in the seventh step of the twentieth episode, as a fault in native code would."""
+
+    def step(self, action: Any) -> Any:
+        try:
+            return super().step(action)
+        except RuntimeError:
+            os._exit(3)
 
 
 class ResetRaises(E):
@@ -52,7 +78,11 @@ class ArrayActions(E):
 
     def __init__(self) -> None:
         super().__init__()
-        self.action_space = spaces.Box(-1, 1, (2,))
+        self.observation_space = spaces.Box(-1, 1, (1,))
+        self.action_space = spaces.Box(-2, 2, (1,))
 
     def step(self, action: Any) -> Any:
         return super().step((action * 0.1).sum() > 0)
+
+    def next_observation(self) -> Any:
+        return super().next_observation()[:1]

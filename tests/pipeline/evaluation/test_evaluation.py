@@ -13,6 +13,7 @@ from pipeline.evaluation import evaluation
 from pipeline.evaluation.evaluation import Evaluation
 from pipeline.evaluation.player import Player
 from pipeline.signals import deferred, immediate, interruptible
+from serving.policy.environments.errors import ContractBroken
 
 
 def test_episodes_are_repeatable_and_differ_by_seed(cartpole, push_left):
@@ -71,6 +72,20 @@ def test_observations_come_from_rollouts(cartpole, balance):
 
 def test_observations_are_fewer_if_all_episodes_end_before(cartpole, push_left):
     assert 32 * 5 < len(evaluation.observations(push_left, cartpole, 10_000, 0)["observations"]) < 32 * 15
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("HugeRewards", "the episode with seed 7 has the return inf, expected a finite sum of rewards"),
+        ("NanRewards", r"step 3 of episode 1 \(seed 7\) returned the reward nan, expected a finite number"),
+    ],
+)
+def test_returns_that_are_not_finite_end_an_evaluation(player_of, name, message):
+    environment = environments.describe(f"tests.zoo.numbers:{name}-v0")
+    still = player_of(environment, lambda batch: np.zeros(len(batch), np.int64))
+    with pytest.raises(ContractBroken, match=message):
+        evaluation.play(still, environment, 3, 7)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import signal
 import tarfile
 from concurrent.futures import Future
@@ -171,6 +172,11 @@ def test_at_the_target_the_worse_of_two_evaluations_counts(workspace):
     name = "evaluation/greedy_return_mean"
     logged = [metrics[name] for _, metrics in parts.log.metrics if name in metrics]
     assert logged[:2] == [80.0, 110.0]
+
+
+def test_a_mean_that_is_no_number_is_never_the_best(workspace):
+    parts = Parts(workspace, {1000: math.nan, 2000: 1.0, 3000: math.nan}, max_env_steps=3000)
+    assert parts.loop.run().step == 2000
 
 
 class FailsFirstFinal(Evaluator):

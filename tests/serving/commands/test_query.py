@@ -18,7 +18,7 @@ from serving.policy.bundle import Bundle
 from serving.policy.errors import EnvironmentUnknown
 from tests.serving.asking import served
 from tests.serving.commands.test_status import Proxy
-from tests.serving.policies import COUNTING_BUNDLE, EXPLORING_BUNDLE
+from tests.serving.policies import COUNTING_BUNDLE, EXPLORING_BUNDLE, STEERING_BUNDLE
 from tests.workshop import PROJECT
 
 
@@ -128,6 +128,16 @@ def test_sampled_episodes_are_reproducible_by_their_seed(serve_http: Callable[[A
     assert first == again
     assert first != other
     assert first != greedy
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_an_environment_receives_arrays_in_the_dtype_of_its_space(
+    serve_http: Callable[[Any], str],
+    together: bool,  # noqa: FBT001
+) -> None:
+    url = serve_http(PolicyApp(served(STEERING_BUNDLE)))
+    episodes = play(url, env_id="tests.zoo.failing:ArrayActions-v0", together=together)
+    assert [episode.episode_return for episode in episodes] == [20.0, 20.0], "the policy steers towards the rewards"
 
 
 def test_nested_observations_are_printed_part_by_part() -> None:

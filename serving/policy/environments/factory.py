@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
 
+from serving.policy.environments.checked import checked
 from serving.policy.errors import EnvironmentNotDrawn, EnvironmentNotMade, EnvironmentUnknown, ObjectUnknown
 
 LEGACY_PREFIX = "gym:"
@@ -52,7 +53,7 @@ def make(
     render_mode: str | None = None,
     max_episode_steps: int | None = None,
 ) -> gymnasium.Env[Any, Any]:
-    """Make an environment and wrap it.
+    """Make an environment, and wrap it in the wrappers of the user, `Checked` and `StepLimit`.
 
     Args:
         env_id: Gymnasium's id, `module:Id`, or `gym:Id` for an environment of the legacy package `gym`.
@@ -73,6 +74,7 @@ def make(
         environment = gymnasium.make(gymnasium_id, **{"disable_env_checker": True, **arguments})
         for wrapper in wrappers:
             environment = import_object(wrapper)(environment)
+        environment = checked(environment, env_id)
         if max_episode_steps is not None:
             environment = StepLimit(environment, max(max_episode_steps, _time_limit(environment)))
     except ObjectUnknown:
