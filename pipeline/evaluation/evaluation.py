@@ -88,7 +88,8 @@ def play(player: Player, environment: Environment, episodes: int, first_seed: in
     """
     returns, cut = np.zeros(episodes), 0
     for step in _steps(player, environment, episodes, first_seed):
-        returns[step.episodes] += step.rewards
+        with np.errstate(over="ignore"):
+            returns[step.episodes] += step.rewards
         cut += step.cut
     for index in np.flatnonzero(~np.isfinite(returns)):
         episode = f"the episode with seed {first_seed + index}"

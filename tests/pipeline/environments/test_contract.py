@@ -86,6 +86,7 @@ def test_the_scalars_of_numpy_need_no_report():
     ("name", "message"),
     [
         ("StepRaises", "step 7 of episode 1 (seed 0) raised RuntimeError: the motor is stuck, at "),
+        ("StepCallsExit", "step 7 of episode 1 (seed 0) raised SystemExit: 3, at "),
         ("ResetRaises", "reset raised RuntimeError: the door is locked, at "),
     ],
 )
@@ -94,9 +95,9 @@ def test_an_exception_is_shown_with_its_call_and_its_line(name, message):
         check(f"failing:{name}")
     assert str(caught.value).startswith(f"the environment 'tests.zoo.failing:{name}-v0' failed: {message}")
     assert "failing.py:" in str(caught.value)
-    assert 'raise RuntimeError("the' in str(caught.value)
+    assert 'raise RuntimeError("the' in str(caught.value) or "sys.exit(3)" in str(caught.value)
     assert "gymnasium/" not in str(caught.value)
-    assert isinstance(caught.value.__cause__, RuntimeError)
+    assert isinstance(caught.value.__cause__, RuntimeError | SystemExit)
 
 
 def test_what_only_check_env_objects_to_is_reported():
@@ -104,9 +105,16 @@ def test_what_only_check_env_objects_to_is_reported():
     assert objection.startswith("tests.zoo.contract:OwnRandomNumbers-v0: Gymnasium's check_env objects: ")
 
 
-def test_an_environment_without_spaces_is_not_made():
-    with pytest.raises(EnvironmentNotMade, match="has no attribute 'observation_space'"):
-        check("contract:WithoutSpaces")
+@pytest.mark.parametrize(("name", "space"), [("WithoutSpaces", "action_space"), ("WithoutActionSpace", "action_space")])
+def test_an_environment_without_spaces_is_not_made(name, space):
+    with pytest.raises(EnvironmentNotMade, match=f"has no attribute '{space}'"):
+        check(f"contract:{name}")
+
+
+def test_an_environment_that_raises_when_it_is_closed_costs_nothing(caplog):
+    assert check("failing:CloseRaises") == []
+    message = "the environment 'tests.zoo.failing:CloseRaises-v0' failed: close raised RuntimeError: the door is stuck"
+    assert caplog.records[0].getMessage().startswith(message)
 
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1", "FrozenLake-v1", "tests.pipeline.zoo:Nested-v0"])

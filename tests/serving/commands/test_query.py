@@ -115,10 +115,10 @@ def test_lockstep_plays_in_as_many_environments_as_can_be_made(url: str) -> None
         return made[-1]
 
     with TimedClient(url) as client:
-        together = list(play_in_lockstep(client, make, range(5)))
-        assert sorted(together, key=lambda episode: episode.seed) == play(url, episodes=5, together=False, quiet=True)
+        together = list(play_in_lockstep(client, make, range(3)))
+        assert sorted(together, key=lambda episode: episode.seed) == play(url, episodes=3, together=False, quiet=True)
         with pytest.raises(EnvironmentNotMade):
-            list(play_in_lockstep(client, make, range(5)))
+            list(play_in_lockstep(client, make, range(3)))
 
 
 def test_many_episodes_are_played_in_lockstep_by_default(app: PolicyApp, url: str) -> None:
