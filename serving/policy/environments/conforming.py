@@ -133,6 +133,8 @@ def reward(value: Any, note: Note) -> float:
 
 
 def _number(value: Any, note: Note) -> float:
+    if isinstance(value, float | int | np.number | np.bool_):  # the check below takes microseconds
+        return float(value)
     if isinstance(value, np.ndarray) and value.ndim:
         if value.size != 1 or value.dtype.kind not in "biuf":
             raise Unfit(f"returned a reward of shape {value.shape} {value.dtype.name}", "a number")
