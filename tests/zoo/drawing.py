@@ -176,7 +176,7 @@ class Alpha(Drawn):
         return np.concatenate([picture, np.full((30, 40, 1), 255, np.uint8)], axis=2)
 
 
-class ChannelsFirst(Drawn):
+class PlanarFrames(Drawn):
     """Frames have their channels first."""
 
     def drawn(self, picture: Any) -> Any:
@@ -207,7 +207,7 @@ class Wide(Drawn):
 #: Environments that draw PICTURE in another form.
 OTHER_FORMS = [
     "Drawn", "FrameList", "NumberList", "UnitFloats", "ByteFloats", "NanFloats", "Integers", "Bits", "Grayscale",
-    "GrayscaleChannel", "Alpha", "ChannelsFirst", "Mirrored", "RenderFpsNone",
+    "GrayscaleChannel", "Alpha", "PlanarFrames", "Mirrored", "RenderFpsNone",
 ]  # fmt: skip
 
 #: Environments that draw no image, and a part of the reason.
