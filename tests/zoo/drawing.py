@@ -1,6 +1,7 @@
 """Environments that declare the render mode rgb_array, and draw otherwise or not at all."""
 
 import os
+import time
 from typing import Any, ClassVar
 
 import numpy as np
@@ -98,6 +99,13 @@ class RenderKills(Drawn):
 
     def render(self) -> Any:
         os._exit(3)
+
+
+class RenderSleeps(Drawn):
+    """`render` sleeps for an hour."""
+
+    def render(self) -> Any:
+        time.sleep(3600)
 
 
 class RenderFpsNone(Drawn):
