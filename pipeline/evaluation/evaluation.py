@@ -88,7 +88,8 @@ def play(player: Player, environment: Environment, episodes: int, first_seed: in
     """
     returns, cut = np.zeros(episodes), 0
     for step in _steps(player, environment, episodes, first_seed):
-        returns[step.episodes] += step.rewards
+        with np.errstate(over="ignore"):
+            returns[step.episodes] += step.rewards
         cut += step.cut
     for index in np.flatnonzero(~np.isfinite(returns)):
         episode = f"the episode with seed {first_seed + index}"
@@ -184,11 +185,8 @@ def _steps(player: Player, environment: Environment, episodes: int, first_seed: 
 
 def _opened(stack: contextlib.ExitStack, environment: Environment, count: int) -> Iterator[gymnasium.Env[Any, Any]]:
     """Yield at most `count` environments, which the stack closes; fewer, but at least one, if no more can be made."""
-    for number in range(count):
-        try:
-            made = environment.make()
-        except EnvironmentNotMade:
-            if not number:
-                raise
-            return  # it binds a port, or needs memory of a device
-        yield stack.enter_context(contextlib.closing(made))
+    if count:
+        yield stack.enter_context(contextlib.closing(environment.make()))
+    with contextlib.suppress(EnvironmentNotMade):  # one that binds a port, for example, exists once only
+        for _ in range(count - 1):
+            yield stack.enter_context(contextlib.closing(environment.make()))

@@ -1,7 +1,9 @@
 """Plays episodes with a policy that is served over HTTP."""
 
+import contextlib
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -11,6 +13,7 @@ from serving.client.actions import element
 from serving.client.client import PolicyClient
 from serving.client.core import Request
 from serving.policy.environments import was_cut
+from serving.policy.errors import EnvironmentNotMade
 from serving.policy.spaces import space_to_json
 
 MakeEnvironment = Callable[[], gymnasium.Env[Any, Any]]
@@ -109,22 +112,37 @@ def play_sequentially(
 def play_in_lockstep(
     client: PolicyClient, make: MakeEnvironment, seeds: range, *, explore: bool = False
 ) -> Iterator[Episode]:
-    """Play one episode per seed, all of them with one request per step, and yield each when it ends.
+    """Play one episode per seed, with one request per step for all that run, and yield each when it ends.
+
+    As many run at once as environments can be made.
 
     Raises:
         RequestRefused, ServerUnreachable: as `PolicyClient.act_batch`.
     """
     client.reset()
     sampling = _sampling(seeds.start, explore=explore)
-    running = [_Running(make(), seed) for seed in seeds]
+    waiting = deque(seeds)
+    running = [_Running(environment, waiting.popleft()) for environment in _made(make, len(seeds))]
     while running:
         observations, names = [each.observation for each in running], [each.seed for each in running]
         actions = client.act_batch(observations, episodes=names, **next(sampling))
+        started = []
         for each, action in zip(running, actions, strict=True):
             if each.step(action).done:
-                each.environment.close()  # type: ignore[no-untyped-call]
                 yield each.finished()
-        running = [each for each in running if not each.done]
+                if waiting:
+                    started.append(_Running(each.environment, waiting.popleft()))
+                else:
+                    each.environment.close()  # type: ignore[no-untyped-call]
+        running = [*(each for each in running if not each.done), *started]
+
+
+def _made(make: MakeEnvironment, count: int) -> Iterator[gymnasium.Env[Any, Any]]:
+    """Yield at most `count` environments; fewer, but at least one, if no more can be made."""
+    yield make()
+    with contextlib.suppress(EnvironmentNotMade):  # one that binds a port, for example, exists once only
+        for _ in range(count - 1):
+            yield make()
 
 
 def _sampling(seed: int, *, explore: bool) -> Iterator[dict[str, Any]]:

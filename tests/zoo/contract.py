@@ -152,4 +152,11 @@ class WithoutSpaces(gymnasium.Env[Any, Any]):
     """Declares no spaces."""
 
 
+class WithoutActionSpace(WithoutSpaces):
+    """Declares an observation space only."""
+
+    observation_space = E().observation_space
+
+
 gymnasium.register("WithoutSpaces-v0", WithoutSpaces)
+gymnasium.register("WithoutActionSpace-v0", WithoutActionSpace)

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 from typing import Any
 
 from gymnasium import spaces
@@ -60,6 +61,22 @@ class ResetRaisesLater(E):
             raise RuntimeError("the door is locked")
         self.is_reset = True
         return super().reset(**arguments)
+
+
+class StepCallsExit(E):
+    """`step` calls `sys.exit` in the seventh step of each episode."""
+
+    def step(self, action: Any) -> Any:
+        if self.episode_steps == 6:
+            sys.exit(3)
+        return super().step(action)
+
+
+class CloseRaises(E):
+    """`close` raises."""
+
+    def close(self) -> None:
+        raise RuntimeError("the door is stuck")
 
 
 class OneOnly(E):

@@ -1,5 +1,6 @@
 """Names the call, the episode and the step where an environment fails or breaks Gymnasium's contract."""
 
+import logging
 import traceback
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ RESET_RETURNS = "(observation, info)"
 STEP_RETURNS = "(observation, reward, terminated, truncated, info)"
 
 _SHOWN_LINES = 2
+
+_logger = logging.getLogger(__name__)
 
 
 class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -34,6 +37,7 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
         super().__init__(env)
         self.conversions: dict[str, None] = {}
         self._id = env_id
+        _ = env.action_space  # raises AttributeError, as the next line does, where an environment declares no space
         self._conform = conforming.observation(env.observation_space, self._note)
         self._episode = self._step = 0
         self._seed: int | None = None
@@ -51,7 +55,7 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
             return self._conform(observation), info
         except ExpectedError:
             raise
-        except Exception as error:  # an environment may raise any exception
+        except (Exception, SystemExit) as error:  # an environment may raise any exception
             raise self._explained(error) from error
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -73,8 +77,15 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
             return self._conform(observation), conforming.reward(reward, note), terminated, truncated, info
         except ExpectedError:
             raise
-        except Exception as error:  # an environment may raise any exception
+        except (Exception, SystemExit) as error:  # an environment may raise any exception
             raise self._explained(error) from error
+
+    def close(self) -> None:
+        """Close the environment; an exception that it raises is only logged, because nothing depends on it any more."""
+        try:
+            super().close()  # type: ignore[no-untyped-call]
+        except Exception as error:  # noqa: BLE001  # as above
+            _logger.warning("%s", raised(self._id, "close", error))
 
     @property
     def call(self) -> str:
@@ -86,7 +97,7 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
     def _note(self, conversion: str) -> None:
         self.conversions[conversion] = None
 
-    def _explained(self, error: Exception) -> ExpectedError:
+    def _explained(self, error: BaseException) -> ExpectedError:
         if isinstance(error, Unfit):
             return ContractBroken(self._id, self.call, error.found, error.expected)
         return raised(self._id, self.call, error)
@@ -102,7 +113,7 @@ def checked(env: gymnasium.Env[Any, Any], env_id: str) -> gymnasium.Env[Any, Any
     return Checked(env, env_id)
 
 
-def raised(env_id: str, call: str, error: Exception) -> EnvironmentRaised:
+def raised(env_id: str, call: str, error: BaseException) -> EnvironmentRaised:
     """Return the error that names a call, the exception that it raised, and the innermost lines of its traceback."""
     text = " ".join(str(error).split())
     exception = f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -4,8 +4,10 @@ import contextlib
 
 import pytest
 
+from pipeline.config import TrainConfig
 from pipeline.environments import contract
 from pipeline.environments import make as environments
+from pipeline.environments.errors import EnvironmentExclusive
 from serving.policy.environments.errors import ContractBroken, EnvironmentMisbehaved, EnvironmentRaised
 from serving.policy.errors import EnvironmentNotMade
 from tests.workshop import free_port
@@ -84,6 +86,7 @@ def test_the_scalars_of_numpy_need_no_report():
     ("name", "message"),
     [
         ("StepRaises", "step 7 of episode 1 (seed 0) raised RuntimeError: the motor is stuck, at "),
+        ("StepCallsExit", "step 7 of episode 1 (seed 0) raised SystemExit: 3, at "),
         ("ResetRaises", "reset raised RuntimeError: the door is locked, at "),
     ],
 )
@@ -92,9 +95,9 @@ def test_an_exception_is_shown_with_its_call_and_its_line(name, message):
         check(f"failing:{name}")
     assert str(caught.value).startswith(f"the environment 'tests.zoo.failing:{name}-v0' failed: {message}")
     assert "failing.py:" in str(caught.value)
-    assert 'raise RuntimeError("the' in str(caught.value)
+    assert 'raise RuntimeError("the' in str(caught.value) or "sys.exit(3)" in str(caught.value)
     assert "gymnasium/" not in str(caught.value)
-    assert isinstance(caught.value.__cause__, RuntimeError)
+    assert isinstance(caught.value.__cause__, RuntimeError | SystemExit)
 
 
 def test_what_only_check_env_objects_to_is_reported():
@@ -102,9 +105,16 @@ def test_what_only_check_env_objects_to_is_reported():
     assert objection.startswith("tests.zoo.contract:OwnRandomNumbers-v0: Gymnasium's check_env objects: ")
 
 
-def test_an_environment_without_spaces_is_not_made():
-    with pytest.raises(EnvironmentNotMade, match="has no attribute 'observation_space'"):
-        check("contract:WithoutSpaces")
+@pytest.mark.parametrize(("name", "space"), [("WithoutSpaces", "action_space"), ("WithoutActionSpace", "action_space")])
+def test_an_environment_without_spaces_is_not_made(name, space):
+    with pytest.raises(EnvironmentNotMade, match=f"has no attribute '{space}'"):
+        check(f"contract:{name}")
+
+
+def test_an_environment_that_raises_when_it_is_closed_costs_nothing(caplog):
+    assert check("failing:CloseRaises") == []
+    message = "the environment 'tests.zoo.failing:CloseRaises-v0' failed: close raised RuntimeError: the door is stuck"
+    assert caplog.records[0].getMessage().startswith(message)
 
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1", "FrozenLake-v1", "tests.pipeline.zoo:Nested-v0"])
@@ -123,3 +133,30 @@ def test_misbehaviour_after_the_check_is_named_by_seed_episode_and_step():
         made.reset(seed=3)
         with pytest.raises(EnvironmentMisbehaved, match=r"reset of episode 2 \(seed 4\) raised RuntimeError: the door"):
             made.reset(seed=4)
+
+
+ONE_ONLY = {"env_id": "tests.zoo.failing:OneOnly-v0", "num_envs_per_env_runner": 1}
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_search", "remedy"),
+    [
+        ({"num_envs_per_env_runner": 2}, False, "Train it with --num-envs-per-env-runner 1 and --num-env-runners 0:"),
+        ({"num_env_runners": 1}, False, "Train it with --num-envs-per-env-runner 1 and --num-env-runners 0:"),
+        ({}, True, "A search needs several; train with: python -m pipeline train"),
+    ],
+)
+def test_several_environments_where_one_can_exist_are_refused_before_training(settings, is_search, remedy):
+    config = TrainConfig(env_kwargs=f'{{"port": {free_port()}}}', **(ONE_ONLY | settings))
+    with pytest.raises(EnvironmentExclusive) as caught:
+        contract.described(config, pytest.fail, is_search=is_search)
+    assert "can exist once only: making a second one failed ([Errno 98] Address already in use" in str(caught.value)
+    assert remedy in str(caught.value)
+
+
+def test_the_description_says_that_one_environment_can_exist():
+    notes = []
+    kwargs = f'{{"port": {free_port()}}}'
+    assert contract.described(TrainConfig(env_kwargs=kwargs, **ONE_ONLY), notes.append).is_exclusive
+    assert not contract.described(TrainConfig(env_id="tests.zoo.contract:ArrayReward-v0"), notes.append).is_exclusive
+    assert len(notes) == 1

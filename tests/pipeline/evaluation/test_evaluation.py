@@ -1,6 +1,7 @@
 """An evaluation depends only on the policy and the seeds, and plays every episode to its end."""
 
 import signal
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,6 +15,8 @@ from pipeline.evaluation.evaluation import Evaluation
 from pipeline.evaluation.player import Player
 from pipeline.signals import deferred, immediate, interruptible
 from serving.policy.environments.errors import ContractBroken
+from serving.policy.errors import EnvironmentNotMade
+from tests.workshop import free_port
 
 
 def test_episodes_are_repeatable_and_differ_by_seed(cartpole, push_left):
@@ -153,3 +156,17 @@ def test_observations_that_an_environment_changes_in_place_are_copied(name, leaf
 
 def zeros_for(feeds):
     return np.zeros(len(next(iter(feeds.values()))), np.int64)
+
+
+def test_an_environment_that_can_exist_once_only_plays_the_same_episodes_one_after_the_other(zeros):
+    several = environments.describe("tests.zoo.base:Behaved-v0")
+    single = environments.describe("tests.zoo.failing:OneOnly-v0", {"port": free_port()})
+    assert evaluation.play(zeros(single), single, 5, 3) == evaluation.play(zeros(several), several, 5, 3)
+    assert len(evaluation.observations(zeros(single), single, 50, 0)["observations"]) == 50
+
+
+def test_an_environment_that_cannot_be_made_is_not_evaluated(zeros):
+    port = free_port()
+    environment = environments.describe("tests.zoo.failing:OneOnly-v0", {"port": port})
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(EnvironmentNotMade, match="Address already in use"):
+        evaluation.play(zeros(environment), environment, 3, 0)

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 from serving.client.errors import ServerUnreachable
+from serving.commands.episodes import TimedClient, play_in_lockstep
 from serving.commands.query import _shortened, query
 from serving.http.policy_app import PolicyApp
+from serving.policy import environments
 from serving.policy.bundle import Bundle
-from serving.policy.errors import EnvironmentUnknown
+from serving.policy.errors import EnvironmentNotMade, EnvironmentUnknown
 from tests.serving.asking import served
 from tests.serving.commands.test_status import Proxy
 from tests.serving.policies import COUNTING_BUNDLE, EXPLORING_BUNDLE, STEERING_BUNDLE
@@ -101,6 +103,22 @@ def test_lockstep_plays_the_same_episodes_as_one_by_one(url: str) -> None:
     one_by_one = play(url, episodes=2, together=False, quiet=True)
     together = play(url, episodes=2, together=True)
     assert sorted(together, key=lambda episode: episode.seed) == one_by_one
+
+
+def test_lockstep_plays_in_as_many_environments_as_can_be_made(url: str) -> None:
+    made: list[Any] = []
+
+    def make() -> Any:
+        if len(made) == 2:
+            raise EnvironmentNotMade("CartPole-v1", "there are two")
+        made.append(environments.make("CartPole-v1", {}))
+        return made[-1]
+
+    with TimedClient(url) as client:
+        together = list(play_in_lockstep(client, make, range(3)))
+        assert sorted(together, key=lambda episode: episode.seed) == play(url, episodes=3, together=False, quiet=True)
+        with pytest.raises(EnvironmentNotMade):
+            list(play_in_lockstep(client, make, range(3)))
 
 
 def test_many_episodes_are_played_in_lockstep_by_default(app: PolicyApp, url: str) -> None:
