@@ -1,6 +1,7 @@
 """Environments that declare the render mode rgb_array, and draw otherwise or not at all."""
 
 import os
+import time
 from typing import Any, ClassVar
 
 import numpy as np
@@ -100,6 +101,13 @@ class RenderKills(Drawn):
         os._exit(3)
 
 
+class RenderSleeps(Drawn):
+    """`render` sleeps for an hour."""
+
+    def render(self) -> Any:
+        time.sleep(3600)
+
+
 class RenderFpsNone(Drawn):
     """Its number of frames per second is None."""
 
@@ -176,7 +184,7 @@ class Alpha(Drawn):
         return np.concatenate([picture, np.full((30, 40, 1), 255, np.uint8)], axis=2)
 
 
-class ChannelsFirst(Drawn):
+class PlanarFrames(Drawn):
     """Frames have their channels first."""
 
     def drawn(self, picture: Any) -> Any:
@@ -207,7 +215,7 @@ class Wide(Drawn):
 #: Environments that draw PICTURE in another form.
 OTHER_FORMS = [
     "Drawn", "FrameList", "NumberList", "UnitFloats", "ByteFloats", "NanFloats", "Integers", "Bits", "Grayscale",
-    "GrayscaleChannel", "Alpha", "ChannelsFirst", "Mirrored", "RenderFpsNone",
+    "GrayscaleChannel", "Alpha", "PlanarFrames", "Mirrored", "RenderFpsNone",
 ]  # fmt: skip
 
 #: Environments that draw no image, and a part of the reason.

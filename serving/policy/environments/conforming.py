@@ -23,7 +23,8 @@ class Unfit(Exception):
 def observation(space: Space[Any], note: Note, path: str = "") -> Callable[[Any], Any]:
     """Return a function that returns an observation in the structure, the shapes and the dtypes of its space.
 
-    A value that already is so is returned itself. The bounds of a Box are not checked: networks have none.
+    Arrays are copied, because some environments change theirs in place. The bounds of a Box are not checked: networks
+    have none.
 
     Args:
         space: the observation space.
@@ -48,8 +49,8 @@ def _array(space: Space[Any], note: Note, path: str) -> Callable[[Any], Any]:
     name = _name(path)
 
     def conform(value: Any) -> Any:
-        if not (type(value) is np.ndarray and value.dtype == dtype and value.shape == shape):
-            value = _converted(value, dtype, shape, name, note)
+        fits = type(value) is np.ndarray and value.dtype == dtype and value.shape == shape
+        value = value.copy() if fits else _converted(value, dtype, shape, name, note)
         if may_be_infinite and not np.isfinite(value).all():
             at = tuple(int(index) for index in np.argwhere(~np.isfinite(value))[0])
             raise Unfit(f"returned {name} with {value[at]}{_at(at)}", "finite numbers")

@@ -139,7 +139,7 @@ def _time_limit(environment: gymnasium.Env[Any, Any]) -> int:
     limits = [0]
     while isinstance(layer, gymnasium.Wrapper):
         if isinstance(layer, TimeLimit):
-            limits.append(layer._max_episode_steps)  # noqa: SLF001 - there is no public name
+            limits.append((layer.spec and layer.spec.max_episode_steps) or 0)
         layer = layer.env
     legacy = getattr(getattr(layer, "gym_env", None), "spec", None)  # shimmy's adapter for the package gym
     return max(*limits, getattr(legacy, "max_episode_steps", None) or 0)

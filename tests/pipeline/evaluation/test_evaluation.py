@@ -146,6 +146,18 @@ def test_a_signal_interrupts_an_evaluation_at_once(zeros, env_id):
         evaluation.play(zeros(environment), environment, 2, 0)
 
 
+@pytest.mark.parametrize(("name", "leaf"), [("InPlace", "observations"), ("NestedInPlace", "observations.numbers")])
+def test_observations_that_an_environment_changes_in_place_are_copied(name, leaf):
+    environment = environments.describe(f"tests.zoo.in_place:{name}-v0")
+    player = Player(environment.observation_space, environment.action_space, lambda feeds: {"action": zeros_for(feeds)})
+    observations = evaluation.observations(player, environment, 500, 0)[leaf]
+    assert len(np.unique(observations, axis=0)) == 500
+
+
+def zeros_for(feeds):
+    return np.zeros(len(next(iter(feeds.values()))), np.int64)
+
+
 def test_an_environment_that_can_exist_once_only_plays_the_same_episodes_one_after_the_other(zeros):
     several = environments.describe("tests.zoo.base:Behaved-v0")
     single = environments.describe("tests.zoo.failing:OneOnly-v0", {"port": free_port()})

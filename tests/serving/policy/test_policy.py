@@ -95,7 +95,7 @@ def test_a_recurrent_policy_returns_its_next_state() -> None:
 
 
 def test_a_bundle_names_the_steps_after_which_an_episode_is_cut() -> None:
-    assert CARTPOLE.environment.max_episode_steps == 5000
+    assert Policy.load(CARTPOLE_BUNDLE).environment.max_episode_steps == 5000
     policy = Policy.load(Bundle(CARTPOLE_BUNDLE.graph, changed(max_episode_steps=40)))
     assert policy.environment.to_json() == {"id": "CartPole-v1", "kwargs": {}, "max_episode_steps": 40}
 
