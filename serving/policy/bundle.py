@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from gymnasium import Space
 
+from serving.policy.environments import MAX_EPISODE_STEPS
 from serving.policy.errors import BundleFileMissing, BundleInvalid
 from serving.policy.noise import Noise
 from serving.policy.spaces import Json, leaves, nearest_to_zero, space_from_json
@@ -56,11 +57,14 @@ class EnvironmentSpec:
     id: str
     kwargs: dict[str, Any]
     wrappers: tuple[str, ...] = ()
+    max_episode_steps: int = MAX_EPISODE_STEPS
 
     def to_json(self) -> dict[str, Json]:
         """Return the environment as `/model` describes it."""
         wrappers = {"wrappers": list(self.wrappers)} if self.wrappers else {}
-        return {"id": self.id, "kwargs": self.kwargs, **wrappers}
+        changed = self.max_episode_steps != MAX_EPISODE_STEPS
+        limit = {"max_episode_steps": self.max_episode_steps} if changed else {}
+        return {"id": self.id, "kwargs": self.kwargs, **wrappers, **limit}
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,9 @@ def parse_policy_file(policy: bytes) -> dict[str, Any]:
         fault = f"it lacks {sorted(missing)}" if missing else None
         if set(environment) != {"id", "kwargs"}:
             fault = '"environment" needs "id" and "kwargs"'
+        limit = description.get("max_episode_steps", MAX_EPISODE_STEPS)
+        if type(limit) is not int or limit < 1:
+            fault = f'"max_episode_steps" is {limit!r}, expected an integer from 1 on'
         if description["format"] != FORMAT:
             fault = f"its format is {description['format']}, this release reads format {FORMAT}"
     except (ValueError, KeyError, TypeError, AttributeError) as error:
