@@ -74,6 +74,8 @@ class _DeclaredSameStepVector(_SameStepVector):
 class SameStep(E, vector_entry_point=_DeclaredSameStepVector):
     """Its vectorized form resets in the step that ends an episode."""
 
+    vector = _DeclaredSameStepVector
+
 
 class UndeclaredSameStep(E, vector_entry_point=_SameStepVector):
     """Its vectorized form resets in the step that ends an episode, and declares the next step."""

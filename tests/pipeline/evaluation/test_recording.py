@@ -62,7 +62,7 @@ def test_a_missing_package_for_images_leaves_no_recording(cartpole, bundle, tmp_
     assert not recording.record(bundle, cartpole, 5, tmp_path / "episode.gif")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def zoo_bundle(build_policy, tmp_path_factory):
     """A function of the name of an environment that returns it and the directory of a bundle for it."""
 
