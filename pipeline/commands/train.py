@@ -51,16 +51,21 @@ def train(
     from pipeline.training.worker_process import WorkerProcess
 
     with RaySession(address) as ray, WorkerProcess() as worker, TrainingProgress() as progress:
+        environment = None
         if not resume:
+            from pipeline.environments import contract
+
+            environment = contract.described(config, progress.note)
             ray.start(config)
-            worker.start(config)
+            if not environment.is_exclusive:
+                worker.start(config)
         progress.stage("Loading RLlib")
         from pipeline.training import run
 
         if resume:
             trained = run.resume(resume, progress, ray, worker)
         else:
-            trained = run.train(config, progress, ray, worker, model_uri or None)
+            trained = run.train(config, progress, ray, worker, model_uri or None, environment)
     print_trained(trained)
     promote_if_requested(trained)
 
@@ -110,6 +115,10 @@ def tune(
     from pipeline.tuning.search_space import SearchSpace
 
     space = None if resume else SearchSpace.of(content, shared)
+    if space is not None:
+        from pipeline.environments import contract
+
+        contract.described(space.config(1), click.echo, is_search=True)
     from pipeline.tuning import run
     from pipeline.tuning.progress import TuningTable
 

@@ -4,12 +4,18 @@ A terminal that closes sends SIGHUP. If it is ignored, as under `nohup`, it stay
 """
 
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+REDELIVERY_S = 0.05
+"""The delay before a signal whose exception Python dropped is sent again."""
 
 
 class Stop(BaseException):
@@ -27,9 +33,14 @@ def stop_on_signals() -> Iterator[None]:
     for signum in SIGNALS:
         if signum != signal.SIGHUP or before[signum] != signal.SIG_IGN:
             signal.signal(signum, _stop)
+    redeliveries: list[threading.Timer] = []
+    hook, sys.unraisablehook = sys.unraisablehook, partial(_deliver_again, redeliveries)
     try:
         yield
     finally:
+        for each in redeliveries:
+            each.cancel()
+        sys.unraisablehook = hook
         for signum, handler in before.items():
             signal.signal(signum, handler)
 
@@ -64,6 +75,19 @@ def ignore_signals() -> None:
     """Ignore the signals from now on."""
     for signum in SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
+
+
+def _deliver_again(redeliveries: list[threading.Timer], unraisable: "sys.UnraisableHookArgs") -> None:
+    """Send the signal again whose Stop Python dropped, as it does during garbage collection."""
+    stop = unraisable.exc_value
+    if not isinstance(stop, Stop):
+        sys.__unraisablehook__(unraisable)
+        return
+    signal.signal(stop.signum, _stop)
+    # Another thread sends it after this function, from which an exception would be dropped too.
+    main = threading.main_thread().ident
+    redeliveries.append(threading.Timer(REDELIVERY_S, signal.pthread_kill, (main, stop.signum)))
+    redeliveries[-1].start()
 
 
 def _stop(signum: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001

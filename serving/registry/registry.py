@@ -19,7 +19,7 @@ from serving.errors import redacted
 from serving.policy.bundle import BUNDLE_FILES, Bundle
 from serving.policy.errors import BundleFileMissing
 from serving.registry.cache import BundleCache
-from serving.registry.errors import ModelUnknown, RegistryFailed, VersionMissing
+from serving.registry.errors import CacheUnwritable, ModelUnknown, RegistryFailed, VersionMissing
 from serving.registry.model_uri import ModelUri
 from serving.registry.model_version import ModelVersion
 from serving.registry.tracking import absolute_uri, check_artifact_uri, is_remote, stage_warnings_ignored
@@ -103,8 +103,19 @@ def files_uri(version: ModelVersion) -> str:
 
 
 def default_cache_dir() -> Path:
-    """Return the default directory of the bundle cache, `$XDG_CACHE_HOME/policy-bundles`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "policy-bundles"
+    """Return the default directory of the bundle cache, `$XDG_CACHE_HOME/policy-bundles`.
+
+    As the XDG Base Directory Specification demands, a relative `$XDG_CACHE_HOME` is ignored: the processes of a server
+    have different working directories.
+
+    Raises:
+        CacheUnwritable: the user has no home directory, as in a container that runs under an arbitrary user id.
+    """
+    chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    try:
+        return (chosen if chosen.is_absolute() else Path.home() / ".cache") / "policy-bundles"
+    except RuntimeError as error:
+        raise CacheUnwritable("~/.cache", "this user has no home directory") from error
 
 
 def _download(version: ModelVersion, directory: Path) -> None:

@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -17,6 +18,20 @@ def test_the_first_signal_raises_stop_and_later_ones_are_ignored(signum: signal.
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGHUP)
     assert caught.value.signum == signum
+
+
+class Collected:
+    """Receives a signal while it is collected, where Python drops exceptions."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_stop_that_python_drops_is_delivered_again() -> None:
+    with stop_on_signals():
+        Collected()
+        with pytest.raises(Stop):
+            threading.Event().wait(10)
 
 
 def test_handlers_are_restored() -> None:
