@@ -21,7 +21,7 @@ def element(space: Mapping[str, Json], action: Json) -> Any:
     """
     try:
         return _element(space, action)
-    except (KeyError, OverflowError, TypeError, ValueError):
+    except (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError):
         return action
 
 

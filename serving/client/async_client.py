@@ -73,7 +73,7 @@ class AsyncPolicyClient(BaseClient):
             return actions
         version = self.model_version
         if self._action_space[0] != version:
-            self._action_space = version, (await self.model())["action_space"]
+            self._action_space = version, (await self.model()).get("action_space", {})
             self.model_version = version
         return self._elements(actions, self._action_space[1])
 

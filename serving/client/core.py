@@ -164,8 +164,8 @@ def _is_answer(request: Request, content: dict[str, Json]) -> bool:
 def _foreign_reason(response: Response) -> str:
     """Return the reason of a response without a model version: that of the proxy, if it is one of its errors."""
     try:
-        return str(json.loads(response.body)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
+        return str(json.loads(response.body)["error"]["message"])[:MAX_MESSAGE]
+    except (ValueError, KeyError, TypeError, RecursionError):
         return f"HTTP status {response.status} from another server"
 
 

@@ -15,18 +15,3 @@ class ImportRefused(ServingError):
     )
 
     env_id: str
-
-
-@dataclass(eq=False)
-class EpisodeFailed(ServingError):
-    """The environment raised an exception, possibly because the server's action is none of its own."""
-
-    seed: int
-    step: int
-    action: str
-    reason: str
-
-    template = (
-        "the environment failed in step {step} of the episode with seed {seed}, after the server's action {action}: "
-        "{reason}. Check that the server's policy was trained in this environment"
-    )
