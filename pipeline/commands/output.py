@@ -1,5 +1,6 @@
 """Prints the results that several commands share, and promotes a trained version where it was requested."""
 
+import shlex
 from typing import TYPE_CHECKING
 
 import click
@@ -20,7 +21,7 @@ def print_trained(trained: "Trained") -> None:
     click.echo(f"\nRegistered {uri} (run {trained.run_id}): greedy return {trained.evaluation}")
     if not trained.solved:
         click.secho(f"It did not reach the target of {trained.target_return:g} within the budget.", fg="yellow")
-    name = "" if trained.name == TrainConfig.registered_model_name else f" --name {trained.name}"
+    name = "" if trained.name == TrainConfig.registered_model_name else f" --name {shlex.quote(trained.name)}"
     click.echo(f"Next: python -m pipeline promote {trained.version}{name}")
 
 
@@ -65,4 +66,4 @@ def print_promotion(promotion: "Promotion") -> None:
     replaced = "" if promotion.replaced is None else f", replacing version {promotion.replaced}"
     click.echo(f"{target} now has version {promotion.version}{replaced}.")
     uri = promotion.target.uri
-    click.echo(f"Servers of {uri} load it; start one: python -m serving run --model-uri {uri}")
+    click.echo(f"Servers of {uri} load it; start one: python -m serving run --model-uri {shlex.quote(uri)}")

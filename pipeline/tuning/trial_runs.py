@@ -13,6 +13,7 @@ from pipeline.training.loop import LAST_UPLOAD_S
 from pipeline.tuning.progress import TuningTable
 from pipeline.tuning.trial import TrialPlan, TrialReport
 from pipeline.tuning.trial_status import TrialState, TrialStatus
+from serving.errors import redacted
 
 NUMBER_TAG = "trial.number"
 SETTINGS_TAG = "trial.settings"
@@ -71,6 +72,7 @@ class TrialRuns:
         """End the run of a trial as FAILED, with the reason in the tag `trial.error`."""
         if number not in self._queues:
             self.started(number)
+        reason = redacted(reason)
         queue = self._queues[number]
         set_error = functools.partial(mlflow.MlflowClient().set_tag, queue.run_id, _ERROR_TAG, reason[:5000])
         queue.upload("error", set_error)
