@@ -14,7 +14,7 @@ from rich.text import Text
 
 from serving.client.token_file import read_token
 from serving.commands.descriptions import Model, Played, described, needs_import
-from serving.commands.episodes import Episode, Step, TimedClient, play_in_lockstep, play_sequentially
+from serving.commands.episodes import Episode, MakeEnvironment, Step, TimedClient, play_in_lockstep, play_sequentially
 from serving.commands.errors import ImportRefused
 from serving.errors import one_line, redacted
 from serving.policy import environments
@@ -50,13 +50,7 @@ def query(
     with TimedClient(url, token=token_file and read_token(token_file)) as client:
         model = described(client, Played)
         environment: dict[str, Any] = {"id": env_id, "kwargs": {}} if env_id else _trusted(model, allow_import)
-        make = partial(
-            environments.make,
-            environment["id"],
-            environment["kwargs"],
-            environment.get("wrappers", ()),
-            max_episode_steps=environment.get("max_episode_steps", environments.MAX_EPISODE_STEPS),
-        )
+        make = _maker(environment)
         make().close()  # type: ignore[no-untyped-call]  # to raise EnvironmentUnknown before the first request
         seeds = range(seed, seed + episodes)
         played_by = f"{model['name']} version {model['version']}"
@@ -72,6 +66,16 @@ def query(
     if cut := [episode.steps for episode in played if episode.cut]:
         click.secho(environments.cut_notice(len(cut), len(played), cut[0]), fg="yellow")
     return played
+
+
+def _maker(environment: dict[str, Any]) -> MakeEnvironment:
+    return partial(
+        environments.make,
+        environment["id"],
+        environment["kwargs"],
+        environment.get("wrappers", ()),
+        max_episode_steps=environment.get("max_episode_steps", environments.MAX_EPISODE_STEPS),
+    )
 
 
 def _trusted(model: Model, allow_import: bool) -> dict[str, Any]:  # noqa: FBT001
