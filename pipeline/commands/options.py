@@ -1,6 +1,7 @@
 """Options and parameter types that several commands share."""
 
 import functools
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -119,9 +120,14 @@ def is_given(context: click.Context, name: str) -> bool:
     return context.get_parameter_source(name) != ParameterSource.DEFAULT
 
 
+def overrides_file(context: click.Context, name: str) -> bool:
+    """Return whether an option overrides a settings file: if it was given, and not as a default that MLproject passes."""
+    return is_changed(context, name) if "MLFLOW_RUN_ID" in os.environ else is_given(context, name)
+
+
 def is_changed(context: click.Context, name: str) -> bool:
     """Return whether an option has another value than its default, which MLproject passes for every option."""
     if not is_given(context, name) or not context.params[name]:
         return False
     (option,) = [each for each in context.command.params if each.name == name]
-    return bool(context.params[name] != option.type_cast_value(context, option.get_default(context)))
+    return bool(context.params[name] != option.process_value(context, option.get_default(context)))

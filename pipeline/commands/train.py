@@ -10,8 +10,8 @@ from pipeline.commands.options import (
     OptionalFloat,
     config_file_option,
     is_changed,
-    is_given,
     one_line_errors,
+    overrides_file,
     training_options,
 )
 from pipeline.commands.output import print_trained, print_tuned, promote_if_requested
@@ -42,7 +42,7 @@ def train(
     The run is tracked in MLflow. Ctrl-C and SIGTERM finish the iteration, upload a checkpoint and end the run as
     KILLED, with nothing registered; --resume continues it. A second Ctrl-C ends the command at once.
     """
-    given = {name: value for name, value in settings.items() if is_given(context, name)}
+    given = {name: value for name, value in settings.items() if overrides_file(context, name)}
     if resume and (model_uri or file or any(is_changed(context, name) for name in settings)):
         raise click.UsageError("--resume takes all settings from the run; omit the other options.")
     config = TrainConfig.of((_read(file) if file else {}) | (given if file else settings))
@@ -99,7 +99,7 @@ def tune(
     checkpoints of the running trials and register nothing; --resume continues the search. A second Ctrl-C ends the
     command at once.
     """
-    given = {name: value for name, value in settings.items() if is_given(context, name)}
+    given = {name: value for name, value in settings.items() if overrides_file(context, name)}
     if resume and (search or file or any(is_changed(context, name) for name in (*settings, "num_trials"))):
         raise click.UsageError(
             "--resume takes the search from the run; give only --max-concurrent and --time-budget-s."

@@ -1,0 +1,143 @@
+"""Every parameter of `mlflow run` that the documents name reaches its command, beside those that MLproject adds."""
+
+import re
+import shlex
+
+import pytest
+from click.testing import CliRunner
+from mlflow.projects._project_spec import load_project
+
+from pipeline.cli import cli
+from pipeline.config import SETTINGS, TrainConfig
+from pipeline.errors import PipelineError
+from pipeline.registry import evaluate_version, promotion
+from pipeline.registry.target import Target
+from pipeline.training import run as training_run
+from pipeline.tuning import run as tuning_run
+from tests.docs.pages import PAGES
+from tests.workshop import PROJECT
+
+MLPROJECT = load_project(PROJECT)
+RUN_ID = "0123456789abcdef" * 2
+
+
+class Reached(PipelineError):
+    """A command has parsed its options and called the function that does the work."""
+
+
+@pytest.fixture
+def reached(monkeypatch):
+    """Return a function of an entry point and `-P` parameters that returns what the command would have run."""
+    calls = []
+
+    def record(module, name):
+        def call(*args):
+            calls.append((f"{module.__name__.split('.')[1]}.{name}", args))
+            raise Reached
+
+        monkeypatch.setattr(module, name, call)
+
+    for module, names in (
+        (training_run, ("train", "resume")),
+        (tuning_run, ("tune", "resume")),
+        (evaluate_version, ("evaluate",)),
+        (promotion, ("promote",)),
+    ):
+        for name in names:
+            record(module, name)
+    monkeypatch.setattr("pipeline.training.worker_process.WorkerProcess.start", lambda *_: None)
+    monkeypatch.setattr("pipeline.rllib.ray_session.RaySession.start", lambda *_: None)
+    monkeypatch.setenv("MLFLOW_RUN_ID", "f" * 32)  # as `mlflow run` sets it for the command
+
+    def reached(entry_point="main", **parameters):
+        calls.clear()
+        exec_, python, *words = shlex.split(MLPROJECT.get_entry_point(entry_point).compute_command(parameters, None))
+        assert (exec_, python, *words[:2]) == ("exec", "python", "-m", "pipeline")
+        done = CliRunner().invoke(cli, words[2:])
+        assert calls, done.output
+        return calls[0]
+
+    return reached
+
+
+def documented():
+    """The entry point and the parameters of each `mlflow run` in the documents, in code blocks and in sentences."""
+    found = set()
+    for page in PAGES:
+        for line in re.findall(r"mlflow run \.[^`\n]*", page.read_text()):
+            words = re.split(r"[\s<]+", line)
+            options = [*zip(words, words[1:], strict=False)]
+            entry_point = next((value for name, value in options if name == "-e"), "main")
+            parameters = tuple(value for name, value in options if name == "-P" and "=" in value)
+            found.add((entry_point, parameters))
+    return sorted(found)
+
+
+@pytest.mark.parametrize(("entry_point", "parameters"), documented())
+def test_a_documented_command_is_accepted(reached, entry_point, parameters):
+    called, _ = reached(entry_point, **dict(each.split("=", 1) for each in parameters))
+    assert called.split(".")[1] in {"train", "resume", "tune", "evaluate", "promote"}
+
+
+def test_without_parameters_the_defaults_are_trained(reached):
+    called, (config, *_, model_uri) = reached()
+    assert (called, config, model_uri) == ("training.train", TrainConfig(), None)
+
+
+def other_value(setting):
+    """A valid value of a setting that is not its default."""
+    special = {
+        "env_kwargs": '{"gravity": 9.8}',
+        "model_config": '{"use_lstm": true}',
+        "fcnet_hiddens": "32,32",
+        "observation_filter": "mean-std",
+        "sampling": "rllib",
+        "wrapper": "zoo:First,zoo:Second",
+        "target_return": 12.5,
+        "gamma": 0.5,
+        "lambda_": 0.5,
+        "minibatch_size": 64,
+        "vf_clip_param": 10.0,
+    }
+    if setting.name in special:
+        return special[setting.name]
+    if isinstance(setting.default, bool):
+        return not setting.default
+    return "other" if isinstance(setting.default, str) else setting.default + type(setting.default)(1)
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+def test_each_setting_is_a_parameter(reached, setting):
+    value = other_value(setting)
+    _, (config, *_) = reached(**{setting.name: str(value)})
+    assert config == TrainConfig(**{setting.name: value})
+
+
+def test_a_run_is_resumed(reached):
+    """MLproject passes every setting with its default, and none of them counts as changed."""
+    called, (run_id, *_) = reached(resume=RUN_ID)
+    assert (called, run_id) == ("training.resume", RUN_ID)
+
+
+def test_a_training_starts_from_a_policy(reached):
+    called, (*_, model_uri) = reached(**{"from": "models:/cartpole-ppo/1"})
+    assert (called, model_uri) == ("training.train", "models:/cartpole-ppo/1")
+
+
+def test_the_defaults_of_mlproject_do_not_override_a_settings_file(reached, tmp_path):
+    (tmp_path / "settings.yaml").write_text("env_id: Pendulum-v1\nlr: 3e-3\n")
+    _, (config, *_) = reached(config=str(tmp_path / "settings.yaml"), lr="0.001")
+    assert config == TrainConfig(env_id="Pendulum-v1", lr=0.001)
+
+
+def test_a_search_is_started_and_resumed(reached):
+    called, (_, num_trials, limits, *_) = reached("tune", num_trials="3", max_concurrent="2", time_budget_s="60")
+    assert (called, num_trials, limits) == ("tuning.tune", 3, tuning_run.SearchLimits(2, 60.0))
+    called, (run_id, limits, *_) = reached("tune", resume=RUN_ID)
+    assert (called, run_id, limits) == ("tuning.resume", RUN_ID, tuning_run.SearchLimits())
+
+
+def test_a_version_is_evaluated_and_promoted(reached):
+    assert reached("evaluate", model_uri="models:/m/1", episodes="5") == ("registry.evaluate", ("models:/m/1", 5, 0))
+    _, (target, version, _) = reached("promote", version="2", stage="Staging", name="m")
+    assert (target, version) == (Target("m", "Staging"), 2)
