@@ -1,5 +1,6 @@
 """Every parameter of `mlflow run` that the documents name reaches its command, beside those that MLproject adds."""
 
+import itertools
 import re
 import shlex
 
@@ -66,7 +67,7 @@ def documented():
     for page in PAGES:
         for line in re.findall(r"mlflow run \.[^`\n]*", page.read_text()):
             words = re.split(r"[\s<]+", line)
-            options = [*zip(words, words[1:], strict=False)]
+            options = [*itertools.pairwise(words)]
             entry_point = next((value for name, value in options if name == "-e"), "main")
             parameters = tuple(value for name, value in options if name == "-P" and "=" in value)
             found.add((entry_point, parameters))
@@ -93,7 +94,7 @@ def other_value(setting):
         "observation_filter": "mean-std",
         "sampling": "rllib",
         "wrapper": "zoo:First,zoo:Second",
-        "target_return": 12.5,
+        "target_return": -200.0,
         "gamma": 0.5,
         "lambda_": 0.5,
         "minibatch_size": 64,

@@ -102,16 +102,18 @@ def _option(setting: "Field[Any]") -> Callable[[Command], Command]:
             help=about,
         )
     is_optional = setting.default is None
+    # MLproject passes every switch with a value; on the command line the switch alone means true. Any other option with
+    # a flag value, None included, would take a negative number for another option.
+    switch: dict[str, Any] = {"flag_value": True} if isinstance(setting.default, bool) else {}
     return click.option(
         option,
         setting.name,
         type=OptionalFloat() if is_optional else type(setting.default),
         default="auto" if is_optional else setting.default,
-        # MLproject passes every switch with a value; on the command line the switch alone means true.
         is_flag=False,
-        flag_value=True if isinstance(setting.default, bool) else None,
         show_default=True,
         help=about,
+        **switch,
     )
 
 
@@ -121,7 +123,7 @@ def is_given(context: click.Context, name: str) -> bool:
 
 
 def overrides_file(context: click.Context, name: str) -> bool:
-    """Return whether an option overrides a settings file: if it was given, and not as a default that MLproject passes."""
+    """Return whether an option overrides a settings file: it was given, and not as a default that MLproject passes."""
     return is_changed(context, name) if "MLFLOW_RUN_ID" in os.environ else is_given(context, name)
 
 

@@ -76,7 +76,12 @@ def train(
 @click.option(
     "--num-trials", type=click.IntRange(1), default=20, show_default=True, help="Trials; the first draws nothing."
 )
-@click.option("--max-concurrent", type=click.IntRange(0), default=0, help="Trials at once.  [default: one per core]")
+@click.option(
+    "--max-concurrent",
+    type=click.IntRange(0),
+    default=0,
+    help="Trials at once.  [default: one per available CPU]",
+)
 @click.option(
     "--time-budget-s", type=OptionalFloat(), default="auto", help="Seconds for all trials.  [default: no limit]"
 )

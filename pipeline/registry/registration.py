@@ -1,7 +1,7 @@
 """Registers the best policy of a run: uploads its figures and creates its version with evaluation and model card."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import mlflow
@@ -27,6 +27,8 @@ class Trained:
         evaluation: The final evaluation, of the bundle that will be served.
         target_return: The mean return to reach, or None.
         promote: Whether the configuration asks for its promotion.
+        best_step: Environment steps after which the policy was found.
+        config: The settings of its training.
     """
 
     name: str
@@ -35,11 +37,18 @@ class Trained:
     evaluation: Evaluation
     target_return: float | None
     promote: bool
+    best_step: int = 0
+    config: TrainConfig = field(default_factory=TrainConfig)
 
     @property
     def solved(self) -> bool:
         """Whether the final evaluation reached the target."""
         return self.target_return is None or self.evaluation.mean >= self.target_return
+
+    @property
+    def was_improving(self) -> bool:
+        """Whether the policy was found in the last quarter of the budget, so that more steps may find a better one."""
+        return self.best_step >= 0.75 * self.config.max_env_steps
 
 
 @dataclass(frozen=True)
@@ -99,4 +108,4 @@ class Registration:
         )
         name = self.config.registered_model_name
         version = mlflow_flavor.register(directory, model_id, name, tags, description)
-        return Trained(name, version, self.run_id, final, self.target_return, self.config.promote)
+        return Trained(name, version, self.run_id, final, self.target_return, self.config.promote, step, self.config)

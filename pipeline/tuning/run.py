@@ -1,7 +1,6 @@
 """A hyperparameter search: runs trials, each a child run of one MLflow run, and registers the best policy."""
 
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,10 +25,11 @@ from pipeline.training.workspace import Workspace
 from pipeline.tuning import ray_tune, trial_runs
 from pipeline.tuning.errors import NothingFound
 from pipeline.tuning.progress import TuningTable
-from pipeline.tuning.search_space import SearchSpace, changed
+from pipeline.tuning.search_space import SearchSpace
 from pipeline.tuning.trial import TrialPlan
 from pipeline.tuning.trial_runs import TrialRuns
 from pipeline.tuning.trial_status import TrialState, TrialStatus, best
+from serving.processes import available_cpus
 from serving.registry.tracking import check_tracking_server
 
 _NUM_TRIALS = "num_trials"
@@ -40,7 +40,7 @@ class SearchLimits:
     """The resources that a search may use.
 
     Attributes:
-        max_concurrent: Trials that run at once; 0 for as many as this machine's cores allow.
+        max_concurrent: Trials that run at once; 0 for as many as the CPUs allow that this process may use.
         time_budget_s: Seconds after which running trials end and no more start; None for no limit.
     """
 
@@ -49,7 +49,7 @@ class SearchLimits:
 
     def concurrency(self, config: TrainConfig) -> int:
         """Return how many trials of a configuration run at once."""
-        return self.max_concurrent or max(1, (os.cpu_count() or 1) // (1 + config.num_cpus))
+        return self.max_concurrent or max(1, available_cpus() // (1 + config.num_cpus))
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ class _TuningRun:
     def _register(self, best_trial: TrialStatus) -> Tuned:
         config, workspace = self.space.config(best_trial.number), self.workspace
         self.progress.note(f"Exporting and registering the policy of trial {best_trial.number}")
-        settings = changed(config)
+        settings = config.changed()
         tracking.log_settings(self.run_id, settings, tracking.BEST_FILE)
         tracking.log_params(self.run_id, {**config.as_params(), "best_trial": best_trial.number})
         checkpoint_store.download_newest(best_trial.run_id, workspace.bundle)

@@ -128,11 +128,6 @@ class SearchSpace:
         return drawn
 
 
-def changed(config: TrainConfig) -> dict[str, Any]:
-    """Return the settings that differ from the defaults, as `train --config` reads them."""
-    return {name: value for name, value in config.as_params().items() if value != getattr(TrainConfig, name)}
-
-
 def _mapping(part: str, content: Any) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
         raise InvalidConfig(part, content, "one NAME: VALUE per line")

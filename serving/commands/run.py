@@ -17,6 +17,7 @@ from gymnasium import Space
 from serving.arguments import Arguments
 from serving.client.token_file import read_token
 from serving.errors import ServingError
+from serving.processes import available_cpus
 from serving.protocols.openapi.json_schemas import example
 from serving.ray import settings
 from serving.ray.cluster import Cluster, check_port
@@ -73,7 +74,7 @@ def _serve(arguments: Arguments, options: ServerOptions) -> None:
     threading.Thread(target=importlib.import_module, args=("serving.app",)).start()
     version, observation_space = check(arguments, options)
     click.echo(f"Starting to serve {version.name} version {version.version} ...")
-    cpus = max(os.cpu_count() or 1, arguments.largest_num_replicas)
+    cpus = max(available_cpus(), arguments.largest_num_replicas)
     with Cluster(
         options.host, options.port, grpc_port=options.grpc_port, address=options.address, cpus=cpus
     ) as cluster:

@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from serving.processes import available_cpus
 from serving.ray.errors import HaproxyNotExecutable
 from serving.ray.internals import LOOPBACK_ONLY
 from serving.replica.limits import MAX_BODY_BYTES
@@ -127,7 +128,7 @@ def configure(max_body_bytes: int = MAX_BODY_BYTES, *, own_ray: bool = True) -> 
     Raises:
         HaproxyNotExecutable: RAY_SERVE_HAPROXY_BINARY_PATH is set to a file that cannot be executed.
     """
-    for name, value in (serve_settings(os.cpu_count() or 1, max_body_bytes) | local_settings()).items():
+    for name, value in (serve_settings(available_cpus(), max_body_bytes) | local_settings()).items():
         os.environ.setdefault(name, value)
     enforced = dict(LOOPBACK_ONLY) if own_ray else {}
     switch = os.environ["RAY_SERVE_ENABLE_HA_PROXY"]

@@ -126,6 +126,6 @@ def test_trials_that_ended_are_not_run_again(search, monkeypatch):
 
 @pytest.mark.parametrize(("settings", "expected"), [({}, 4), ({"num_env_runners": 1}, 2), ({"num_env_runners": 9}, 1)])
 def test_without_a_limit_as_many_trials_run_as_the_cores_allow(monkeypatch, settings, expected):
-    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr(tuning_run, "available_cpus", lambda: 4)
     assert SearchLimits().concurrency(TrainConfig(**settings)) == expected
     assert SearchLimits(max_concurrent=3).concurrency(TrainConfig(**settings)) == 3
