@@ -13,7 +13,9 @@ from pipeline.evaluation.evaluation import Evaluation
 from pipeline.registry import model_card
 from pipeline.tracking import figures, provenance
 from pipeline.tracking import run as tracking
-from pipeline.tracking.metric_queue import MetricQueue, retry_through_outages
+from pipeline.tracking.metric_queue import MetricQueue
+from pipeline.tracking.outages import Result, retry_through_outages
+from serving.registry.tracking import bounded_retries
 
 
 @dataclass(frozen=True)
@@ -86,11 +88,17 @@ class Registration:
             final: The final evaluation of the bundle.
             step: Environment steps after which the policy was found.
             lineage: Further tags of the version that name its origin.
+
+        Raises:
+            TrackingRefused: If MLflow, its artifact store, or a proxy before them refuses a part of it.
+            TrackingFailed: If they fail for half an hour.
         """
-        model_id = mlflow_flavor.log(directory, self.environment, self.run_id, step)
-        retry_through_outages(lambda: tracking.log_evaluation(self.run_id, final, model_id), self.notify)
+        model_id = self._send(
+            lambda: mlflow_flavor.log(directory, self.environment, self.run_id, step), "the files of the policy"
+        )
+        self._send(lambda: tracking.log_evaluation(self.run_id, final, model_id), "the final evaluation")
         made_with = provenance.tags(self.environment)
-        started_from = tracking.origin_of(self.run_id)
+        started_from = self._send(lambda: tracking.origin_of(self.run_id), "a question")
         tags = made_with | tracking.version_tags(final) | dict(lineage or {})
         if self.target_return is not None:
             tags["target_return"] = f"{self.target_return:g}"
@@ -107,5 +115,11 @@ class Registration:
             origin=started_from,
         )
         name = self.config.registered_model_name
-        version = mlflow_flavor.register(directory, model_id, name, tags, description)
+        version = self._send(
+            lambda: mlflow_flavor.register(directory, model_id, name, tags, description), f"a version of '{name}'"
+        )
         return Trained(name, version, self.run_id, final, self.target_return, self.config.promote, step, self.config)
+
+    def _send(self, send: Callable[[], Result], what: str) -> Result:
+        with bounded_retries():  # MLflow's own retries would find a server that is back late
+            return retry_through_outages(send, self.notify, what)

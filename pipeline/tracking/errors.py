@@ -38,3 +38,24 @@ class NotResumable(PipelineError):
     reason: str
 
     template: ClassVar[str] = "Run {run_id} cannot be resumed: {reason}"
+
+
+@dataclass(eq=False)
+class TrackingRefused(PipelineError):
+    """MLflow, its artifact store, or a proxy before them refuses what a run sends."""
+
+    what: str
+    reason: str
+
+    template: ClassVar[str] = "MLflow does not accept {what} ({reason})."
+
+
+@dataclass(eq=False)
+class TrackingFailed(PipelineError):
+    """The tracking server is reachable, but has failed for so long that the command gives up."""
+
+    what: str
+    seconds: float
+    reason: str
+
+    template: ClassVar[str] = "MLflow has failed to take {what} for {seconds:.0f} s ({reason})."

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import click
 import mlflow
 import yaml
 from mlflow.entities import LoggedModelInput, Metric, Param, Run
@@ -17,6 +18,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from pipeline import signals
 from pipeline.evaluation.evaluation import Evaluation
 from pipeline.tracking.errors import NotResumable, RelativeStore
+from pipeline.tracking.outages import Notify, retry_through_outages
 from serving.registry.tracking import bounded_retries, check_artifact_uri
 
 #: Artifacts of a run.
@@ -31,7 +33,7 @@ _ORIGIN_TAG = "from"
 
 
 @contextlib.contextmanager
-def run(name: str, *, resumed: str | None = None) -> Iterator[str]:
+def run(name: str, *, resumed: str | None = None, notify: Notify = click.echo) -> Iterator[str]:
     """Start or resume the MLflow run of a command, and end it with the block.
 
     The run is the one that `mlflow run` started, or the resumed one, or a new one. It ends as FINISHED, as KILLED after
@@ -41,6 +43,7 @@ def run(name: str, *, resumed: str | None = None) -> Iterator[str]:
     Args:
         name: The name of a new run.
         resumed: The id of a run to resume.
+        notify: Receives a line if the end of the run has to wait for the tracking server.
 
     Yields:
         The id of the run.
@@ -59,10 +62,21 @@ def run(name: str, *, resumed: str | None = None) -> Iterator[str]:
         yield run_id
     except BaseException:
         # The original error matters more than a tracking server that cannot receive the status.
-        with contextlib.suppress(MlflowException), bounded_retries():
+        with contextlib.suppress(Exception), bounded_retries():
             mlflow.end_run("KILLED" if signals.received() else "FAILED")
         raise
-    mlflow.end_run("FINISHED")
+    _finish(run_id, notify)
+
+
+def _finish(run_id: str, notify: Notify) -> None:
+    def send() -> None:
+        if mlflow.active_run() is not None:
+            mlflow.end_run("FINISHED")
+        else:  # an earlier try failed, and MLflow has forgotten which run was active
+            mlflow.MlflowClient().set_terminated(run_id, "FINISHED")
+
+    with bounded_retries():
+        retry_through_outages(send, notify, "the end of the run")
 
 
 def _require_store_of(run_id: str) -> None:

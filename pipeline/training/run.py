@@ -1,6 +1,8 @@
 """A training run: trains a policy, exports it, evaluates it, and registers it."""
 
+import contextlib
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -75,7 +77,7 @@ def resume(run_id: str, progress: TrainingProgress, ray: RaySession, worker: Wor
     worker.start(config)
     environment = environments.describe(config.env_id, config.environment_kwargs, config.wrappers)
     with Workspace.temporary() as workspace:
-        checkpoint_store.download_newest(run_id, workspace.bundle)
+        checkpoint_store.restore_newest(run_id, workspace.bundle)
         with tracking.run("train", resumed=run_id):
             return _Run(config, environment, run_id, workspace, progress, ray, worker).resume()
 
@@ -93,11 +95,13 @@ class _Run:
     def start(self, initial: InitialPolicy | None) -> Trained:
         self.progress.stage(f"MLflow run {self.run_id}; trying the export")
         preflight.check(self.config)
-        return self._train_and_register(self.worker.submit(preflight.export, self.config), initial)
+        with self._resumable():
+            return self._train_and_register(self.worker.submit(preflight.export, self.config), initial)
 
     def resume(self) -> Trained:
         self.progress.stage(f"MLflow run {self.run_id}; resuming")
-        return self._train_and_register(resumes=True)
+        with self._resumable(is_resumed=True):
+            return self._train_and_register(resumes=True)
 
     def _train_and_register(
         self, pending: Future[Any] | None = None, initial: InitialPolicy | None = None, *, resumes: bool = False
@@ -108,18 +112,40 @@ class _Run:
         registration = Registration(self.config, self.environment, self.run_id, target_return, self.progress.note)
         self.ray.wait_until_ready()
         with MetricQueue(self.run_id, self.progress.note) as queue:
-            with Trainer(self.config, self.environment) as trainer:
-                if initial is not None:
-                    initial.load_into(trainer)
-                loop = Loop(self.config, trainer, evaluator, queue, self.workspace, self.progress)
-                if resumes:
-                    loop.resume()
-                best = self._timed(loop, queue)
-            self.ray.stop()
+            best = self._trained(evaluator, queue, initial, resumes=resumes)
             recording = self.workspace.recording if best.recording.result() else None
             registration.upload_figures(queue, best.evaluation, recording)
         signals.check()
         return registration.register(self.workspace.bundle, best.evaluation, best.step)
+
+    def _trained(
+        self, evaluator: Evaluator, queue: MetricQueue, initial: InitialPolicy | None, *, resumes: bool
+    ) -> BestPolicy:
+        with Trainer(self.config, self.environment) as trainer:
+            if initial is not None:
+                initial.load_into(trainer)
+            loop = Loop(self.config, trainer, evaluator, queue, self.workspace, self.progress)
+            if resumes:
+                loop.resume()
+            best = self._timed(loop, queue)
+        self.ray.stop()
+        return best
+
+    @contextlib.contextmanager
+    def _resumable(self, *, is_resumed: bool = False) -> Iterator[None]:
+        """After an exception in any phase, show where the newest checkpoint is, and how to resume.
+
+        The metric queue has tried to upload it by then; if it did not arrive, it is kept in the working directory.
+        """
+        try:
+            yield
+        except BaseException:
+            archive = self.workspace.archive
+            if archive.exists():
+                self.progress.note(f"The newest checkpoint, {checkpoint_store.secure(self.run_id, archive)}")
+            if archive.exists() or is_resumed:
+                self.progress.note(f"To resume: python -m pipeline train --resume {self.run_id}")
+            raise
 
     def _timed(self, loop: Loop, queue: MetricQueue) -> BestPolicy:
         begun = time.monotonic()

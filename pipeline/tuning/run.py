@@ -122,6 +122,16 @@ class _TuningRun:
     ray: RaySession
 
     def tune(self) -> Tuned:
+        try:
+            return self._search_and_register()
+        except NothingFound:  # all trials ended
+            raise
+        except BaseException:
+            if signals.received() or tracking.children(self.run_id):
+                self.progress.note(f"To resume: python -m pipeline tune --resume {self.run_id}")
+            raise
+
+    def _search_and_register(self) -> Tuned:
         numbers = range(1, self.num_trials + 1)
         statuses = [TrialStatus(number, self.space.searched(self.space.config(number))) for number in numbers]
         trial_runs.read(self.run_id, statuses)
@@ -164,21 +174,24 @@ class _TuningRun:
             return signals.received() is not None or time.monotonic() > deadline
 
         with signals.deferred():
-            ray_tune.run(plans, self.workspace.root / "tune", self._concurrency, runs, should_stop)
+            try:
+                ray_tune.run(plans, self.workspace.root / "tune", self._concurrency, runs, should_stop)
+            except BaseException:
+                runs.end_remaining(TrialState.INTERRUPTED)
+                raise
             signal_name = signals.received()
             if signal_name is None:
                 runs.end_remaining(TrialState.OUT_OF_TIME)
             else:
                 self.progress.note(f"{signal_name}: uploading the checkpoints of the running trials")
                 runs.end_remaining(TrialState.INTERRUPTED)
-                self.progress.note(f"To resume: python -m pipeline tune --resume {self.run_id}")
 
     def _plan(self, status: TrialStatus) -> TrialPlan:
         workspace = Workspace.create(self.workspace.root / "trials" / str(status.number))
         resumes = False
         if status.run_id:
             try:
-                checkpoint_store.download_newest(status.run_id, workspace.bundle)
+                checkpoint_store.restore_newest(status.run_id, workspace.bundle)
                 resumes = True
             except NoCheckpoint:
                 self.progress.note(f"Trial {status.number} has no complete checkpoint, and starts again")
@@ -190,7 +203,7 @@ class _TuningRun:
         settings = config.changed()
         tracking.log_settings(self.run_id, settings, tracking.BEST_FILE)
         tracking.log_params(self.run_id, {**config.as_params(), "best_trial": best_trial.number})
-        checkpoint_store.download_newest(best_trial.run_id, workspace.bundle)
+        checkpoint_store.restore_newest(best_trial.run_id, workspace.bundle)
         evaluator = Evaluator(config, self.environment, workspace, WorkerProcess())
         evaluator.export()
         policy = evaluator.evaluate_bundle(best_trial.best_step, FINAL_SEED)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,16 +33,34 @@ def bound_requests() -> None:
         os.environ.setdefault(name, bound)
 
 
+class _Bounds:
+    """How many contexts of `bounded_retries` are open in this process, whose variables all of its threads share."""
+
+    lock = threading.Lock()
+    open = 0
+
+
 @contextmanager
 def bounded_retries() -> Iterator[None]:
-    """Bound the number of MLflow's retries within the context, unless the user has set it."""
-    is_set = MAX_RETRIES in os.environ
-    os.environ.setdefault(MAX_RETRIES, REQUEST_BOUNDS[MAX_RETRIES])
+    """Bound the number of MLflow's retries within the context, unless the user has set it.
+
+    The contexts of several threads may overlap in any way; the bound holds until the last one ends.
+    """
+    with _Bounds.lock:
+        if not _Bounds.open and MAX_RETRIES in os.environ:
+            is_users = True
+        else:
+            is_users = False
+            _Bounds.open += 1
+            os.environ[MAX_RETRIES] = REQUEST_BOUNDS[MAX_RETRIES]
     try:
         yield
     finally:
-        if not is_set:
-            os.environ.pop(MAX_RETRIES, None)
+        with _Bounds.lock:
+            if not is_users:
+                _Bounds.open -= 1
+                if not _Bounds.open:
+                    os.environ.pop(MAX_RETRIES, None)
 
 
 @contextmanager

@@ -65,7 +65,7 @@ def test_a_trial_that_finishes_has_its_settings_metrics_and_checkpoint(search, t
     assert (run.data.params["lr"], run.data.tags["trial.number"]) == ("0.1", "1")
     (point,) = mlflow.MlflowClient().get_metric_history(run.info.run_id, "train/entropy")
     assert (point.timestamp, point.step, point.value) == (1_700_000_000_000, 1000, 0.5)
-    assert checkpoint_store.download_newest(run.info.run_id, tmp_path / "back") == 1000
+    assert checkpoint_store.restore_newest(run.info.run_id, tmp_path / "back") == 1000
     assert TrialStatus.from_tag(run.data.tags["trial.standing"]) == search.statuses[0]
 
 

@@ -87,6 +87,17 @@ def test_requests_are_bounded_unless_the_user_has_set_the_bounds(monkeypatch: py
     assert (os.environ[tracking.MAX_RETRIES], os.environ[tracking.TIMEOUT_S]) == ("7", "5")
 
 
+def test_overlapping_contexts_bound_retries_until_the_last_one_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(tracking.MAX_RETRIES, raising=False)
+    first, second = tracking.bounded_retries(), tracking.bounded_retries()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert os.environ[tracking.MAX_RETRIES] == "1"
+    second.__exit__(None, None, None)
+    assert tracking.MAX_RETRIES not in os.environ
+
+
 def test_retries_are_bounded_within_the_context_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(tracking.MAX_RETRIES, raising=False)
     with tracking.bounded_retries():
