@@ -92,11 +92,21 @@ class TrialRuns:
                 self._end(number, state, limit_s)
             except ExpectedError as error:  # the other trials end nevertheless
                 errors.append(error)
-                self._queues.pop(number).close()
-                with contextlib.suppress(Exception):  # the queue no longer sends
-                    _end_run(self._statuses[number])
+                self._abandon(number)
+            except BaseException:  # a second signal
+                for each in list(self._queues):
+                    self._abandon(each)
+                raise
         if errors and state != TrialState.INTERRUPTED:
             raise errors[0]
+
+    def _abandon(self, number: int) -> None:
+        """End the run of a trial without what its queue has not sent."""
+        status = self._statuses[number]
+        status.state = TrialState.INTERRUPTED
+        self._queues.pop(number).close()
+        with contextlib.suppress(Exception):
+            _end_run(status)
 
     def _start_run(self, status: TrialStatus) -> None:
         config = self._plans[status.number].config
