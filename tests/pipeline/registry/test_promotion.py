@@ -246,3 +246,28 @@ def test_the_table_shows_version_stage_aliases_return_and_age(capsys):
 )
 def test_ages_are_shown_in_their_largest_unit(seconds, text):
     assert tables.age(seconds) == text
+
+
+@pytest.mark.usefixtures("registry")
+def test_the_default_gate_refuses_a_loss_of_a_tenth_and_a_given_tolerance_decides_instead(monkeypatch):
+    weights = onnx.numpy_helper.to_array(cartpole_graph().graph.initializer[0])
+
+    class Preferring(CartPoleEnv):
+        """An episode of ten steps, each worth 1 for the champion's action and 0.9 for the other one."""
+
+        def reset(self, *, seed=None, options=None):
+            self.steps = 0
+            return super().reset(seed=seed, options=options)
+
+        def step(self, action):
+            preferred = np.argmax(np.asarray(self.state, np.float32) @ weights)
+            observation, *_ = super().step(action)
+            self.steps, self.steps_beyond_terminated = self.steps + 1, None
+            return observation, 1.0 if action == preferred else 0.9, self.steps == 10, False, {}
+
+    monkeypatch.setattr(gymnasium.registry["CartPole-v1"], "entry_point", Preferring)
+    gate = dataclasses.replace(GATE, threshold=0.0)
+    assert promotion.promote(PRODUCTION, 1, gate).verdict.challenger.returns == (10.0,) * 5
+    with pytest.raises(PromotionRefused, match=r"difference is -1\.0, below -0\.2 \(2% of the champion's mean\)"):
+        promotion.promote(PRODUCTION, 3, gate)
+    assert promotion.promote(PRODUCTION, 3, dataclasses.replace(gate, tolerance=0.2)).replaced == 1

@@ -70,6 +70,14 @@ def test_an_incomplete_archive_is_ignored(run_id, upload, tmp_path):
     assert checkpoint_store.restore_newest(run_id, tmp_path / "back") == 1000
 
 
+def test_an_archive_of_the_same_size_with_other_bytes_is_ignored(run_id, upload, tmp_path):
+    upload(1000)
+    upload(2000)
+    archive = stored(run_id, "000000002000.tar")
+    archive.write_bytes(archive.read_bytes().replace(b"2000", b"2001"))
+    assert checkpoint_store.restore_newest(run_id, tmp_path / "back") == 1000
+
+
 def test_later_uploads_delete_an_archive_without_a_manifest(run_id, upload):
     upload(1000)
     manifest = stored(run_id, "000000001000.json")
