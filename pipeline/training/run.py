@@ -112,23 +112,24 @@ class _Run:
         registration = Registration(self.config, self.environment, self.run_id, target_return, self.progress.note)
         self.ray.wait_until_ready()
         with MetricQueue(self.run_id, self.progress.note) as queue:
-            best = self._trained(evaluator, queue, initial, resumes=resumes)
+            with Trainer(self.config, self.environment) as trainer:
+                if initial is not None:
+                    initial.load_into(trainer)
+                loop = Loop(self.config, trainer, evaluator, queue, self.workspace, self.progress)
+                if resumes:
+                    loop.resume()
+                best = self._timed(loop, queue)
+            self.ray.stop()
             recording = self.workspace.recording if best.recording.result() else None
             registration.upload_figures(queue, best.evaluation, recording)
         signals.check()
         return registration.register(self.workspace.bundle, best.evaluation, best.step)
 
-    def _trained(
-        self, evaluator: Evaluator, queue: MetricQueue, initial: InitialPolicy | None, *, resumes: bool
-    ) -> BestPolicy:
-        with Trainer(self.config, self.environment) as trainer:
-            if initial is not None:
-                initial.load_into(trainer)
-            loop = Loop(self.config, trainer, evaluator, queue, self.workspace, self.progress)
-            if resumes:
-                loop.resume()
-            best = self._timed(loop, queue)
-        self.ray.stop()
+    def _timed(self, loop: Loop, queue: MetricQueue) -> BestPolicy:
+        begun = time.monotonic()
+        best = loop.run()
+        share = queue.cpu_s / (time.monotonic() - begun)
+        self.progress.stage(f"Registering the policy; sending metrics to MLflow took {share:.1%} of the time so far")
         return best
 
     @contextlib.contextmanager
@@ -146,10 +147,3 @@ class _Run:
             if archive.exists() or is_resumed:
                 self.progress.note(f"To resume: python -m pipeline train --resume {self.run_id}")
             raise
-
-    def _timed(self, loop: Loop, queue: MetricQueue) -> BestPolicy:
-        begun = time.monotonic()
-        best = loop.run()
-        share = queue.cpu_s / (time.monotonic() - begun)
-        self.progress.stage(f"Registering the policy; sending metrics to MLflow took {share:.1%} of the time so far")
-        return best
