@@ -18,7 +18,8 @@ from typing import Any
 from serving.policy.bundle import BUNDLE_FILES, Bundle
 from serving.policy.errors import BundleFileMissing
 from serving.registry.cache import BundleCache
-from serving.registry.errors import ModelUnknown, RegistryFailed, VersionMissing
+from serving.registry.errors import ModelUnknown, VersionMissing
+from serving.registry.mlflow_api import mlflow_errors
 from serving.registry.model_uri import ModelUri
 from serving.registry.model_version import ModelVersion
 from serving.registry.tracking import absolute_uri, check_artifact_uri, is_remote, stage_warnings_ignored
@@ -207,14 +208,9 @@ def _promote(uri: ModelUri) -> str:
 
 @contextmanager
 def _registry_errors() -> Iterator[None]:
-    """Raise MLflow's exceptions as RegistryFailed."""
-    from mlflow.exceptions import MlflowException
-
-    try:
+    """Raise MLflow's exceptions as those of this room."""
+    with mlflow_errors(_registry_uri()):
         yield
-    except MlflowException as error:
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise RegistryFailed(_registry_uri(), reason) from error
 
 
 def _last_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""MLflow's tracking server or store: its URI, the bounds of requests to it, and a health check."""
+"""MLflow's tracking server or store: its URI, the bounds of requests to it, and whether it answers."""
 
 import os
 import sys
@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from serving.registry.errors import ArtifactsBehindServer, TrackingServerUnreachable
+from serving.registry.errors import ArtifactsBehindServer
+from serving.registry.mlflow_api import check_database, check_server
 
-HEALTH_TIMEOUT_S = 3.0
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+"""The schemes of the databases that MLflow opens in this process."""
 
 MAX_RETRIES, TIMEOUT_S = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
 REQUEST_BOUNDS = {MAX_RETRIES: "1", TIMEOUT_S: "5"}
@@ -78,24 +80,17 @@ def check_artifact_uri(artifact_uri: str) -> None:
 
 
 def check_tracking_server() -> None:
-    """Check that the tracking server is healthy, in one request, because MLflow would retry for minutes.
+    """Check that MLflow answers at the tracking URI, in one attempt, because MLflow would retry for minutes.
 
-    Databases and folders are not checked.
+    Folders and servers of Databricks are not checked.
 
     Raises:
-        TrackingServerUnreachable: no healthy server answers within 3 seconds.
+        TrackingServerUnreachable, CredentialsRejected: as `check_server`.
+        DatabaseUnreachable, RegistryFailed: as `check_database`.
+        PackageMissing: MLflow needs a package that is not installed.
     """
     uri = tracking_uri()
-    if not uri.startswith(("http://", "https://")):
-        return
-    import requests
-
-    try:
-        answer = requests.get(f"{uri.rstrip('/')}/health", timeout=HEALTH_TIMEOUT_S)
-    except requests.Timeout as error:
-        raise TrackingServerUnreachable(uri, f"no answer within {HEALTH_TIMEOUT_S:g} s") from error
-    except requests.RequestException as error:
-        reason = "connection refused" if "refused" in str(error) else type(error).__name__
-        raise TrackingServerUnreachable(uri, reason) from error
-    if not answer.ok:
-        raise TrackingServerUnreachable(uri, f"its /health answers with status {answer.status_code}")
+    if uri.startswith(("http://", "https://")):
+        check_server(uri)
+    elif uri.startswith(DATABASES):
+        check_database(uri)
