@@ -129,14 +129,15 @@ class _Handler(BaseHTTPRequestHandler):
     proxy: UnreliableProxy
     protocol_version = "HTTP/1.1"
 
-    def setup(self) -> None:
-        if isinstance(self.request, ssl.SSLSocket):
-            self.request.do_handshake()
-        super().setup()
-
     def handle(self) -> None:
-        with contextlib.suppress(OSError):  # the client went away
+        with contextlib.suppress(OSError):  # the client went away, or refuses our certificate
+            if isinstance(self.request, ssl.SSLSocket):
+                self.request.do_handshake()
             super().handle()
+
+    def finish(self) -> None:
+        with contextlib.suppress(OSError):
+            super().finish()
 
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
