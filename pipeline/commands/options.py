@@ -42,13 +42,26 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
         try:
             with interruptible():
                 command(*args, **kwargs)
-        except (ExpectedError, Interrupted) as error:
+        except (Exception, Interrupted) as raised:
+            error = raised if isinstance(raised, ExpectedError | Interrupted) else _of_mlflow(raised)
+            if error is None:
+                raise
             if show_traceback:
                 traceback.print_exception(error)
             click.secho(f"Error: {error}", fg="red", err=True)
             sys.exit(1)
 
     return wrapped
+
+
+def _of_mlflow(error: Exception) -> ExpectedError | None:
+    """Return the one-line error for an exception of MLflow, wherever it was raised; None for any other."""
+    from serving.registry.mlflow_api import as_expected
+
+    expected = as_expected(error)
+    if expected is not None:
+        expected.__cause__ = error
+    return expected
 
 
 def target_options(*stages: str) -> Callable[[Command], Command]:

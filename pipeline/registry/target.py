@@ -32,6 +32,11 @@ class Target:
         """The URI that serving resolves: `models:/NAME/STAGE` or `models:/NAME@ALIAS`."""
         return f"models:/{self.model}@{self.name}" if self.is_alias else f"models:/{self.model}/{self.name}"
 
+    @property
+    def holds_one_version(self) -> bool:
+        """Whether another version replaces the current one. It is so for aliases and for the stages of servers."""
+        return self.is_alias or self.name in STAGES
+
     def current_version(self) -> int | None:
         """Return the version that the target refers to. Of several in a stage it is the highest, as in MLflow."""
         client = mlflow.MlflowClient()

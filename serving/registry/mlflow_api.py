@@ -119,12 +119,16 @@ def mlflow_errors(uri: str) -> Iterator[None]:
         raise expected from error
 
 
-def as_expected(error: Exception, uri: str) -> RegistryError | None:
-    """Return the error of this room for an exception of MLflow; None for any other exception."""
+def as_expected(error: Exception, uri: str | None = None) -> RegistryError | None:
+    """Return the error of this room for an exception of MLflow; None for any other. `uri` is MLflow's by default."""
     if isinstance(error, ImportError):
         return _package_missing(error) if (error.name or "").partition(".")[0] in _PACKAGES else None
     if type(error).__module__.partition(".")[0] not in _LIBRARIES:
         return None
+    if uri is None:
+        import mlflow
+
+        uri = mlflow.get_tracking_uri()
     code = getattr(error, "error_code", None)
     if code in ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"):
         return CredentialsRejected(uri)

@@ -10,6 +10,7 @@ import errno
 import logging
 import os
 import shlex
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,6 +75,15 @@ def _pinned(model_uri: str, found: Any) -> ModelVersion:
     )
 
 
+def versions_of(name: str) -> list[Any]:
+    """Return all versions of a model, as MLflow describes them, the newest first. Raises MlflowException."""
+    from mlflow import MlflowClient
+
+    escaped = name.replace("'", "''")
+    found = MlflowClient().search_model_versions(f"name='{escaped}'")
+    return sorted(found, key=lambda version: -int(version.version))
+
+
 def fetch(version: ModelVersion, cache_dir: str | Path | None = None) -> Bundle:
     """Return the version's verified bundle, and download it into the cache if it is not there.
 
@@ -91,7 +101,11 @@ def fetch(version: ModelVersion, cache_dir: str | Path | None = None) -> Bundle:
 
 def default_cache_dir() -> Path:
     """Return the default directory of the bundle cache, `$XDG_CACHE_HOME/policy-bundles`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "policy-bundles"
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # the user of a container may have neither HOME nor an entry in passwd
+        return Path(tempfile.gettempdir(), f"policy-bundles-{os.getuid()}")
+    return cache / "policy-bundles"
 
 
 def _download(version: ModelVersion, directory: Path) -> None:
@@ -142,7 +156,7 @@ def _find(uri: ModelUri) -> Any | None:
         if uri.number is not None:
             return client.get_model_version(uri.name, str(uri.number))
         with stage_warnings_ignored():
-            found = client.get_latest_versions(uri.name, [uri.stage]) if uri.stage else _versions(uri.name)
+            found = client.get_latest_versions(uri.name, [uri.stage]) if uri.stage else versions_of(uri.name)
         return next(iter(found), None)
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
@@ -150,17 +164,8 @@ def _find(uri: ModelUri) -> Any | None:
         raise
 
 
-def _versions(name: str) -> list[Any]:
-    """Return all versions of a model, newest first."""
-    from mlflow import MlflowClient
-
-    escaped = name.replace("'", "''")
-    found = MlflowClient().search_model_versions(f"name='{escaped}'")
-    return sorted(found, key=lambda version: -int(version.version))
-
-
 def _warn_if_several(uri: ModelUri, chosen: int) -> None:
-    numbers = [int(version.version) for version in _versions(uri.name) if version.current_stage == uri.stage]
+    numbers = [int(version.version) for version in versions_of(uri.name) if version.current_stage == uri.stage]
     if len(numbers) > 1:
         logger.warning(
             "versions %s of '%s' are all in stage '%s'; MLflow resolves the stage to the highest, %d. "
@@ -177,7 +182,7 @@ def _missing(uri: ModelUri) -> Exception:
     """Return the error for a version that does not exist, with what to do about it."""
     from mlflow import MlflowClient
 
-    versions = _versions(uri.name)
+    versions = versions_of(uri.name)
     if not versions:
         names = [model.name for model in MlflowClient().search_registered_models(max_results=100)]
         if uri.name not in names:

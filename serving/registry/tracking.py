@@ -3,7 +3,7 @@
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,9 @@ MAX_RETRIES, TIMEOUT_S = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST
 REQUEST_BOUNDS = {MAX_RETRIES: "1", TIMEOUT_S: "5"}
 """MLflow's defaults, 7 retries of 120 s each, wait a quarter of an hour for a server that hangs."""
 
+COMMAND_BOUNDS = {MAX_RETRIES: "3", TIMEOUT_S: "10"}
+"""For a command at whose end nobody waits: it outlasts a restart of the server, and ends within a minute otherwise."""
+
 
 def tracking_uri() -> str:
     """Return MLflow's tracking URI, absolute: it refers to the same store from every working directory."""
@@ -28,9 +31,9 @@ def tracking_uri() -> str:
     return absolute_uri(mlflow.get_tracking_uri())
 
 
-def bound_requests() -> None:
+def bound_requests(bounds: Mapping[str, str] = REQUEST_BOUNDS) -> None:
     """Bound the time that MLflow waits for a server in this process. Values that the user has set stay."""
-    for name, bound in REQUEST_BOUNDS.items():
+    for name, bound in bounds.items():
         os.environ.setdefault(name, bound)
 
 
