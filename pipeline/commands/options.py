@@ -54,6 +54,19 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
+def bounded_requests(command: Callable[..., None]) -> Callable[..., None]:
+    """Bound the time for which a command waits for a request to MLflow, unless the user has set it."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        from serving.registry import tracking
+
+        tracking.bound_requests(tracking.COMMAND_BOUNDS)
+        command(*args, **kwargs)
+
+    return wrapped
+
+
 def _of_mlflow(error: Exception) -> ExpectedError | None:
     """Return the one-line error for an exception of MLflow, wherever it was raised; None for any other."""
     from serving.registry.mlflow_api import as_expected

@@ -1,5 +1,6 @@
 """The commands `train` and `tune`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ def train(
         if not resume:
             ray.start(config)
             worker.start(config)
+        _check_mlflow(config, config.as_params(), resume, "config.yaml")
         progress.stage("Loading RLlib")
         from pipeline.training import run
 
@@ -110,6 +112,10 @@ def tune(
     from pipeline.tuning.search_space import SearchSpace
 
     space = None if resume else SearchSpace.of(content, shared)
+    if space is None:
+        _check_mlflow(TrainConfig(), {}, resume, "search.yaml")
+    else:
+        _check_mlflow(space.config(1), {**space.shared(), "num_trials": num_trials}, resume, "search.yaml")
     from pipeline.tuning import run
     from pipeline.tuning.progress import TuningTable
 
@@ -121,6 +127,16 @@ def tune(
             tuned = run.tune(space, num_trials, limits, progress, ray)
     print_tuned(tuned)
     promote_if_requested(tuned.trained)
+
+
+def _check_mlflow(config: TrainConfig, params: Mapping[str, Any], resume: str | None, file: str) -> None:
+    """Check, before RLlib is loaded, that MLflow can hold what the command will log and register."""
+    from pipeline.tracking import preconditions
+
+    if resume:
+        preconditions.check_resumable(resume, file)
+    else:
+        preconditions.check(config.registered_model_name, params)
 
 
 def _read(file: str) -> dict[str, Any]:

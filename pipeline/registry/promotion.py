@@ -85,9 +85,8 @@ def promote(target: Target, version: int, gate: Gate) -> Promotion:
     if not (target.is_alias or target.name == "Production"):
         _assign(target, challenger, "promotion", "not guarded")
         return Promotion(target, version, replaced)
-    with tracking.run(f"promote {target.model} {version}") as run_id:
-        params = {"version": version, "name": target.model, "target": str(target), "champion": replaced}
-        tracking.log_params(run_id, params)
+    params = {"version": version, "name": target.model, "target": str(target), "champion": replaced}
+    with tracking.run(f"promote {target.model} {version}", params):
         verdict, objections = _judge(target, challenger, replaced, gate)
         _log(verdict, objections)
         if objections and not gate.force:

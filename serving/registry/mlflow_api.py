@@ -65,7 +65,7 @@ def check_server(uri: str) -> None:
             raise_on_status=False,
         )
     except MlflowException as error:
-        raise TrackingServerUnreachable(uri, _why_unreachable(error)) from error
+        raise TrackingServerUnreachable(uri, why_unreachable(error)) from error
     except ImportError as error:
         raise _package_missing(error) from error
     if answer.status_code == HTTPStatus.UNAUTHORIZED:
@@ -138,8 +138,8 @@ def as_expected(error: Exception, uri: str | None = None) -> RegistryError | Non
     if "operator does not exist: integer <> character varying" in str(error):
         # Seen with psycopg 3, which `postgresql://` selects from SQLAlchemy 2.1 on.
         reason = "its database driver, psycopg 3, cannot archive versions. Use postgresql+psycopg2:// as MLflow's store"
-    elif any(type(each).__module__.startswith("urllib3") for each in _chain(error)):
-        return TrackingServerUnreachable(uri, _why_unreachable(error))
+    elif is_http_failure(error):
+        return TrackingServerUnreachable(uri, why_unreachable(error))
     return RegistryFailed(uri, reason)
 
 
@@ -169,7 +169,12 @@ def _package_missing(error: ImportError) -> PackageMissing:
     return PackageMissing(module, _PACKAGES.get(module, module))
 
 
-def _why_unreachable(error: BaseException) -> str:
+def is_http_failure(error: BaseException) -> bool:
+    """Return whether an exception of MLflow comes from a request that got no usable answer."""
+    return any(type(each).__module__.startswith("urllib3") for each in _chain(error))
+
+
+def why_unreachable(error: BaseException) -> str:
     """Return the cause of a failed request, from the innermost of the exceptions that lead to it."""
     from requests.exceptions import ProxyError
 

@@ -20,7 +20,7 @@ from serving.policy.bundle import BUNDLE_FILES, Bundle
 from serving.policy.errors import BundleFileMissing
 from serving.registry.cache import BundleCache
 from serving.registry.errors import ModelUnknown, VersionMissing
-from serving.registry.mlflow_api import mlflow_errors
+from serving.registry.mlflow_api import as_expected, is_http_failure, mlflow_errors, why_unreachable
 from serving.registry.model_uri import ModelUri
 from serving.registry.model_version import ModelVersion
 from serving.registry.tracking import absolute_uri, check_artifact_uri, is_remote, stage_warnings_ignored
@@ -118,8 +118,11 @@ def _download(version: ModelVersion, directory: Path) -> None:
                 download_artifacts(artifact_uri=f"{version.pinned_uri}/{file}", dst_path=str(directory))
         except Exception as error:  # each artifact store raises exceptions of its own
             _raise_if_local(error)
+            if isinstance(error, ImportError) and (missing := as_expected(error, _registry_uri())):
+                raise missing from error
             _raise_if_behind_server(version)
-            raise BundleFileMissing(file, version.pinned_uri, _last_line(error)) from error
+            reason = why_unreachable(error) if is_http_failure(error) else _last_line(error)
+            raise BundleFileMissing(file, version.pinned_uri, reason) from error
 
 
 def _raise_if_local(error: Exception) -> None:

@@ -1,5 +1,6 @@
 """MLflow's tracking server or store: its URI, the bounds of requests to it, and whether it answers."""
 
+import importlib
 import os
 import sys
 import warnings
@@ -7,11 +8,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from serving.registry.errors import ArtifactsBehindServer
+from serving.registry.errors import ArtifactsBehindServer, PackageMissing
 from serving.registry.mlflow_api import check_database, check_server
 
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 """The schemes of the databases that MLflow opens in this process."""
+
+OBJECT_STORES = {
+    "s3": ("boto3", "boto3"),
+    "gs": ("google.cloud.storage", "google-cloud-storage"),
+    "wasbs": ("azure.storage.blob", "azure-storage-blob"),
+    "abfss": ("azure.storage.filedatalake", "azure-storage-file-datalake"),
+}
+"""The module through which MLflow reaches an artifact store, by the scheme of its URI, and the package to install."""
 
 MAX_RETRIES, TIMEOUT_S = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
 REQUEST_BOUNDS = {MAX_RETRIES: "1", TIMEOUT_S: "5"}
@@ -77,9 +86,16 @@ def check_artifact_uri(artifact_uri: str) -> None:
 
     Raises:
         ArtifactsBehindServer: they are reached through an MLflow server only, and the tracking URI is a database's.
+        PackageMissing: they are in a cloud's object store, and its client is not installed.
     """
-    if artifact_uri.startswith("mlflow-artifacts:") and not is_remote(tracking_uri()):
+    scheme = artifact_uri.partition(":")[0]
+    if scheme == "mlflow-artifacts" and not is_remote(tracking_uri()):
         raise ArtifactsBehindServer
+    module, package = OBJECT_STORES.get(scheme, ("sys", ""))
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        raise PackageMissing(module, package) from error
 
 
 def check_tracking_server() -> None:
