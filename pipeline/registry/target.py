@@ -1,14 +1,19 @@
 """The target of a promotion: a stage or an alias of a registered model, through which servers find a version."""
 
+import re
 from dataclasses import dataclass
 from typing import Self
 
 import mlflow
 
+from pipeline.registry.errors import InvalidAlias
 from serving.registry.tracking import stage_warnings_ignored
 
 #: The stages that hold one version: assigning another one archives it. `Archived` and `None` hold any number.
 STAGES = ("Production", "Staging")
+
+#: What MLflow accepts as an alias, which only its private functions know.
+_ALIAS = r"(?!latest$)(?!v\d+$)[\w-]{1,200}"
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,13 @@ class Target:
 
     @classmethod
     def of(cls, model: str, stage: str, alias: str | None) -> Self:
-        """Return the alias if one is given, else the stage."""
+        """Return the alias if one is given, else the stage.
+
+        Raises:
+            InvalidAlias: If MLflow does not accept the alias, or its history would not fit into the key of a tag.
+        """
+        if alias is not None and not re.fullmatch(_ALIAS, alias, re.IGNORECASE):
+            raise InvalidAlias(alias)
         return cls(model, stage) if alias is None else cls(model, alias, is_alias=True)
 
     def __str__(self) -> str:

@@ -29,6 +29,7 @@ def check(model: str, params: Mapping[str, Any]) -> None:
         LoggedModelsUnsupported: If the server is older than MLflow 3.
         RunNotJoinable, RelativeStore: If the run of MLFLOW_RUN_ID is not that of this training.
     """
+    tracking.require_store()  # before a relative URI creates another file
     check_tracking_server()
     with mlflow_errors(mlflow.get_tracking_uri()):
         tracking.require_joinable(params)
@@ -41,6 +42,7 @@ def check(model: str, params: Mapping[str, Any]) -> None:
 
 def check_resumable(run_id: str, file: str) -> None:
     """Check that an unfinished run can be resumed from its settings in `file`. Raises NotResumable, and as `check`."""
+    tracking.require_store()
     check_tracking_server()
     with mlflow_errors(mlflow.get_tracking_uri()):
         tracking.require_joinable({"resume": run_id})

@@ -84,10 +84,10 @@ def require_joinable(params: Mapping[str, Any]) -> None:
         RunNotJoinable: If there is no such run, it is not running, or has other parameters. The variable was then left
             by something else, and the command would write into an unrelated run.
     """
+    require_store()
     run_id = os.environ.get("MLFLOW_RUN_ID")
     if not run_id:
         return
-    _require_store_of(run_id)
     try:
         run = mlflow.get_run(run_id)
     except MlflowException as error:
@@ -114,10 +114,12 @@ def _agrees(logged: str, value: Any) -> bool:
         return False
 
 
-def _require_store_of(run_id: str) -> None:
+def require_store() -> None:
+    """Check that this process opens the SQLite file of `mlflow run`, if that started it. Raises RelativeStore."""
+    run_id = os.environ.get("MLFLOW_RUN_ID")
     uri = mlflow.get_tracking_uri()
     path = uri.removeprefix("sqlite:///")
-    if path == uri or Path(path).is_absolute():
+    if not run_id or path == uri or Path(path).is_absolute():
         return
     with contextlib.suppress(MlflowException):
         if Path(path).exists() and mlflow.get_run(run_id):

@@ -189,10 +189,23 @@ def _missing(uri: ModelUri) -> Exception:
     if not versions:
         names = [model.name for model in MlflowClient().search_registered_models(max_results=100)]
         if uri.name not in names:
+            _require_readable(uri.name)
             return ModelUnknown(uri.name, _registry_uri(), ", ".join(f"'{name}'" for name in names) or "none yet")
     described = ", ".join(f"{version.version} ({version.current_stage})" for version in versions[:20]) or "none"
     criterion, remedy = _describe_request(uri)
     return VersionMissing(uri.name, criterion, f"{remedy} Versions: {described}.")
+
+
+def _require_readable(name: str) -> None:
+    """Raise AccessDenied if the account may not read a model: searches leave it out without a word."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        MlflowClient().get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
 
 
 def _describe_request(uri: ModelUri) -> tuple[str, str]:
