@@ -164,9 +164,20 @@ def test_the_error_names_the_proxy_of_the_environment(
         check("http://mlflow.invalid:5000")
 
 
-def test_the_error_names_the_package_of_a_missing_database_driver(check: Callable[[str], None]) -> None:
-    with pytest.raises(PackageMissing, match="pip install psycopg2-binary, and write postgresql"):
-        check("postgresql://mlflow:secret@127.0.0.1:1/mlflow")
+@pytest.mark.parametrize(
+    ("scheme", "module", "package"),
+    [
+        ("postgresql+psycopg2", "psycopg2", r"psycopg2-binary$"),
+        ("postgresql", "psycopg", r"psycopg2-binary, and write postgresql\+psycopg2://"),
+        ("mysql", "MySQLdb", "mysqlclient"),
+    ],
+)
+def test_the_error_names_the_package_of_a_missing_database_driver(
+    scheme: str, module: str, package: str, check: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(PackageMissing, match=f"needs the module {module}, .*: pip install {package}"):
+        check(f"{scheme}://mlflow:secret@127.0.0.1:1/mlflow")
 
 
 @pytest.mark.parametrize(
