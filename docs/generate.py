@@ -24,6 +24,8 @@ ERROR_EXAMPLES: dict[str, dict[str, Any]] = {
     "body_not_json": {"reason": "unexpected character, expected a JSON value: line 1 column 1 (char 0)"},
     "body_not_object": {"found": "a list"},
     "body_too_large": {"limit": 1000},
+    "compression_invalid": {"coding": "gzip", "reason": "it is cut off"},
+    "content_encoding_unsupported": {"found": "br"},
     "explore_unsupported": {},
     "inference_invalid": {"path": "inputs[0].shape", "found": "[2, -2]", "expected": "a list of lengths"},
     "invocation_invalid": {"reason": "observations[0] has shape (3,), expected (4,) float32"},
@@ -32,7 +34,7 @@ ERROR_EXAMPLES: dict[str, dict[str, Any]] = {
         "dataframe_records"
     },
     "key_unknown": {"key": "x", "known": "observation, state, explore, seed, details"},
-    "media_type_unsupported": {"found": "text/plain"},
+    "media_type_unsupported": {"found": '"text/plain"'},
     "method_not_allowed": {"method": "PUT", "path": "/", "allowed": ("GET", "POST")},
     "model_not_served": {"name": "other", "served": "cartpole-ppo"},
     "observation_ambiguous": {},
@@ -47,7 +49,7 @@ ERROR_EXAMPLES: dict[str, dict[str, Any]] = {
         "expected": "grip, position",
     },
     "observation_length": {"path": "observation.goal", "found": "a list of 1", "expected": "2 elements"},
-    "observation_missing": {"keys": ()},
+    "observation_missing": {"found": "no key"},
     "observation_not_finite": {"path": "observation[3]", "found": "NaN", "expected": "a finite float32"},
     "observation_range": {"path": "observation", "found": "7", "expected": "an integer from 0 to 4"},
     "observation_shape": {"path": "observation", "found": "shape (3,)", "expected": "(4,) float32"},
@@ -91,7 +93,7 @@ def training_parameters() -> str:
 
 def _model_fields(first_column: str, model: Any) -> str:
     rows = (
-        (f"`{name}`", f"`{'none' if field.default is None else field.default}`", field.description or "")
+        (f"`{name}`", f"`{'none' if field.default in {None, ()} else field.default}`", field.description or "")
         for name, field in model.model_fields.items()
     )
     return table((first_column, "default", "meaning"), rows)
@@ -114,19 +116,24 @@ def autoscaling() -> str:
 def error_codes() -> str:
     """Return the table of all HTTP errors, ordered by status and code, with an example message of each."""
     from serving.errors import http_errors
-    from serving.protocols.protocol import INTERNAL_ERROR
+    from serving.protocols.protocol import INTERNAL_ERROR, INTERNAL_MESSAGE
 
     importlib.import_module("serving.app")  # imports every room, and so every module that defines errors
     rows = (
         (str(int(error.status)), f"`{error.code}`", str(error(**ERROR_EXAMPLES[error.code])))
         for error in sorted(http_errors(), key=lambda error: (error.status, error.code))
     )
-    internal = (
-        "500",
-        f"`{INTERNAL_ERROR}`",
-        "every other failure; the server's log has the reason",
-    )
+    internal = ("500", f"`{INTERNAL_ERROR}`", INTERNAL_MESSAGE)
     return table(("status", "code", "example of the message"), (*rows, internal))
+
+
+def error_messages() -> str:
+    """Return the table of all messages of HTTP errors, as the code makes them, ordered by code."""
+    from docs.error_messages import messages
+    from serving.protocols.protocol import INTERNAL_ERROR, INTERNAL_MESSAGE
+
+    rows = [(f"`{code}`", f"`{text}`") for code, texts in messages().items() for text in texts]
+    return table(("error code", "message"), sorted([*rows, (f"`{INTERNAL_ERROR}`", f"`{INTERNAL_MESSAGE}`")]))
 
 
 def rejection_codes() -> str:
@@ -237,6 +244,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "server-arguments": server_arguments,
     "autoscaling": autoscaling,
     "error-codes": error_codes,
+    "error-messages": error_messages,
     "rejection-codes": rejection_codes,
     "python-client": python_client,
     "serving-metrics": serving_metrics,

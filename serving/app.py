@@ -11,6 +11,7 @@ from ray.serve import Application
 
 from serving.arguments import Arguments
 from serving.client.token_file import read_token
+from serving.http.cors import with_cors
 from serving.http.policy_app import PolicyApp
 from serving.protocols.open_inference.grpc import InferenceServicer
 from serving.ray import settings
@@ -40,13 +41,14 @@ class PolicyReplica(InferenceServicer):
         start = await asyncio.to_thread(load_initial_policy, arguments, deployment)
         replica = ReplicaIdentity(serve.get_replica_context().replica_id.unique_id, arguments.largest_num_replicas)
         self._app = app = PolicyApp(start.served, arguments, token=token, refresh=start.refresh, replica=replica)
+        self._asgi_app = with_cors(app, arguments.cors_origin)
         Watcher(app, start.admission).start()
         exporter = Exporter(app.metrics, lambda: app.served.version.version, lambda: app.refresh)
         self._exporting = asyncio.create_task(exporter.run())
 
-    def __serve_build_asgi_app__(self) -> PolicyApp:
+    def __serve_build_asgi_app__(self) -> Any:
         """Return the application that Serve's ingress calls."""
-        return self._app
+        return self._asgi_app
 
 
 def build(arguments: Arguments) -> Application:

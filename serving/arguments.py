@@ -1,6 +1,7 @@
 """The arguments of the served application: one declaration for Serve's config files and for the command line."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,11 @@ class Arguments(BaseModel):
     auth_token_file: str | None = Field(
         default=None, description="File with the bearer token that clients must send. Default: no authentication."
     )
+    cors_origin: tuple[str, ...] = Field(
+        default=(),
+        description="Origin whose web pages may call the server, such as https://robots.example.com, or * for all; can "
+        "be repeated, or be a list with commas. Default: none.",
+    )
     play_sessions: int = Field(
         default=2, ge=0, description="Concurrent viewers of /play per replica; 0 turns the page off."
     )
@@ -101,6 +107,22 @@ class Arguments(BaseModel):
             return json.loads(autoscaling) if isinstance(autoscaling, str) else autoscaling
         except ValueError as error:
             raise ValueError(f'expected JSON like {{"max_replicas": 4}} ({error})') from error
+
+    @field_validator("cors_origin", mode="before")
+    @classmethod
+    def _split_commas(cls, origins: Any) -> Any:
+        """Split texts at commas: `serve run` passes every argument as one text."""
+        texts = [origins] if isinstance(origins, str) else origins
+        return [part.strip() for text in texts for part in text.split(",")] if _are_texts(texts) else origins
+
+    @field_validator("cors_origin")
+    @classmethod
+    def _check_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        """Check the form of each origin: one that never equals what a browser sends would be of no effect."""
+        for origin in origins:
+            if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s/?#@A-Z]+", origin):
+                raise ValueError(f"{origin!r} is no origin, expected one like https://robots.example.com, without path")
+        return origins
 
     @model_validator(mode="after")
     def _check_combinations(self) -> "Arguments":
@@ -123,3 +145,7 @@ class Arguments(BaseModel):
     def largest_num_replicas(self) -> int:
         """The number of replicas at full load."""
         return self.num_replicas if self.autoscaling is None else self.autoscaling.max_replicas
+
+
+def _are_texts(values: Any) -> bool:
+    return isinstance(values, list | tuple) and all(isinstance(value, str) for value in values)

@@ -15,7 +15,7 @@ from serving.arguments import Arguments
 
 R = TypeVar("R")
 
-METAVARS = {"uri": "URI", "bytes": "BYTES", "s": "SECONDS", "autoscaling": "JSON"}
+METAVARS = {"uri": "URI", "bytes": "BYTES", "s": "SECONDS", "autoscaling": "JSON", "origin": "ORIGIN"}
 """What an option takes, by the last word of its field's name. Other options show their type."""
 
 
@@ -49,6 +49,7 @@ def argument_options(command: Callable[..., R]) -> Callable[..., R]:
             type=_type(name, field),
             metavar=METAVARS.get(name.rpartition("_")[2]),
             is_flag=field.annotation is bool,
+            multiple=field.annotation == tuple[str, ...],
             default=field.default,
             show_default=True,
             help=field.description,

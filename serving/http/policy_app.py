@@ -11,18 +11,20 @@ from time import perf_counter
 from serving.arguments import Arguments
 from serving.errors import RequestError
 from serving.http import asgi
+from serving.http.content_encoding import decoded
 from serving.play.protocol import Play
 from serving.policy.errors import PolicyFailed
 from serving.policy.tensors import Batch
 from serving.protocols.errors import MethodNotAllowed, PathUnknown
 from serving.protocols.mlflow_scoring.scoring import ScoringProtocol
+from serving.protocols.native.observation_size import ObservationSize
 from serving.protocols.native.protocol import METHODS, NativeProtocol
 from serving.protocols.open_inference.http import InferenceProtocol
 from serving.protocols.openapi.openapi import Documentation
 from serving.protocols.protocol import ErrorResponse, Protocol, Request
 from serving.replica.auth import BearerToken
 from serving.replica.batching import Batcher, Batching
-from serving.replica.errors import ObservationsTooMany, Overloaded
+from serving.replica.errors import BodyTooLarge, ObservationsTooMany, Overloaded
 from serving.replica.identity import Counts, ReplicaIdentity
 from serving.replica.metrics import Metrics
 from serving.replica.refresh_state import Refresh
@@ -96,6 +98,8 @@ class PolicyApp:
             body = await asgi.read_body(receive, self.max_body_bytes)
             if body and self._ongoing_requests >= self._max_ongoing_requests:
                 self._check_overload(served.batcher)  # before the body is decoded
+            if body:
+                body = decoded(body, scope["headers"], self.max_body_bytes)
             response = await protocol.answer(Request(scope, path, body), served)
             if isinstance(response, bytes):
                 await asgi.respond(send, HTTPStatus.OK, served.headers, response)
@@ -115,6 +119,9 @@ class PolicyApp:
 
     def error_response(self, exception: Exception) -> ErrorResponse:
         """Count an error, log it if it is the server's fault, and return what the client receives."""
+        if isinstance(exception, BodyTooLarge):
+            size = ObservationSize.of(self.served.policy.observation_space)
+            exception = BodyTooLarge(exception.limit, size.remedy(exception.limit))
         error = ErrorResponse.of(exception)
         self.counts.errors += 1
         self.metrics.requests_rejected[error.code] += 1
@@ -155,6 +162,10 @@ class PolicyApp:
         served.batcher, served.act = batcher, functools.partial(self._act, batcher)
         for protocol in self._protocols:
             protocol.prepare(served)
+        size = ObservationSize.of(served.policy.observation_space)
+        if size.lists > self.max_body_bytes:
+            remedy = size.remedy(self.max_body_bytes)
+            logger.warning("requests larger than max_body_bytes=%s are rejected: %s", self.max_body_bytes, remedy)
         return served
 
 

@@ -51,16 +51,13 @@ class BodyNotObject(RequestError):
 
 @dataclass(eq=False)
 class ObservationMissing(RequestError):
-    """The request has neither `observation` nor `observations`, only `keys`."""
+    """The request has neither `observation` nor `observations`; `found` lists its keys."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     code = "observation_missing"
+    template = 'the request has {found}, expected "observation" (one) or "observations" (a list of them)'
 
-    keys: Sequence[str]
-
-    def __str__(self) -> str:
-        found = ", ".join(f'"{key}"' for key in self.keys) or "no key"
-        return f'the request has {found}, expected "observation" (one) or "observations" (a list of them)'
+    found: str
 
 
 @dataclass(eq=False)

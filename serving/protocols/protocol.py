@@ -14,7 +14,8 @@ from serving.protocols.errors import BodyNotJson
 from serving.replica.served_policy import ServedPolicy
 
 INTERNAL_ERROR = "internal_error"
-"""The code of the response to an exception that is not an HttpError."""
+INTERNAL_MESSAGE = "the server failed; its log says why"
+"""The code and the message of the response to an exception that is not an HttpError."""
 
 MAX_MESSAGE = 2000
 """The maximum length of an error message, which may repeat parts of the request."""
@@ -65,7 +66,7 @@ class ErrorResponse:
             # No observation is nested that deeply, so the reader reached the recursion limit inside the request's JSON.
             error = BodyNotJson("it is nested too deeply")
         if not isinstance(error, HttpError):
-            return cls(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR, "the server failed; its log says why")
+            return cls(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR, INTERNAL_MESSAGE)
         # A request may hold half a surrogate pair, which cannot be encoded in UTF-8.
         message = str(error)[:MAX_MESSAGE].encode(errors="replace").decode()
         return cls(error.status, error.code, message, error.headers)

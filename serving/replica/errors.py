@@ -1,4 +1,4 @@
-"""Errors that a request can cause whatever its protocol: limits, overload and authentication."""
+"""Errors that a request can cause whatever its protocol: limits, compression, overload and authentication."""
 
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -15,9 +15,40 @@ class BodyTooLarge(RequestError):
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     code = "body_too_large"
-    template = "the body is larger than {limit} bytes; send fewer observations per request"
+    template = "the body is larger than {limit} bytes; {remedy}"
 
     limit: int
+    remedy: str = "send fewer observations per request"
+
+
+@dataclass(eq=False)
+class ContentEncodingUnsupported(RequestError):
+    """The body has a content coding other than those that the server decodes; `found` is its Content-Encoding."""
+
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    code = "content_encoding_unsupported"
+
+    found: str
+
+    def __str__(self) -> str:
+        return f'the content encoding is "{self.found[:100]}", expected gzip, deflate or none'
+
+    @property
+    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """Name the supported codings (RFC 9110, section 12.5.3)."""
+        return ((b"accept-encoding", b"gzip, deflate"),)
+
+
+@dataclass(eq=False)
+class CompressionInvalid(RequestError):
+    """The body is not compressed as its Content-Encoding declares, for the given reason."""
+
+    status = HTTPStatus.BAD_REQUEST
+    code = "compression_invalid"
+    template = "the body is not valid {coding}: {reason}"
+
+    coding: str
+    reason: str
 
 
 @dataclass(eq=False)

@@ -1,5 +1,7 @@
 """The generated parts of the documents are fresh, and the tables that people wrote agree with the code."""
 
+import asyncio
+import itertools
 import json
 import re
 
@@ -10,10 +12,15 @@ from gymnasium import spaces
 
 from docs.generate import ERROR_EXAMPLES, PARTS, generated
 from pipeline.config import TrainConfig
+from serving.arguments import Arguments
+from serving.http.policy_app import PolicyApp
 from serving.policy.spaces import leaves
 from serving.protocols.protocol import INTERNAL_ERROR
 from serving.ray.settings import serve_settings
 from tests.docs.pages import DOCS, blocks, name, rows
+from tests.serving.asking import ask, served
+from tests.serving.malformed import ask_app, corpus, mutated_requests
+from tests.serving.policies import COUNTING_BUNDLE, ROBOT_BUNDLE
 from tests.workshop import PROJECT
 
 GENERATED = [page for page in sorted(DOCS.rglob("*.md")) if "<!-- BEGIN " in page.read_text()]
@@ -33,6 +40,30 @@ def test_every_generated_part_is_in_a_page():
 def test_the_examples_of_errors_are_of_codes_that_exist():
     listed = {row[1].strip("`") for row in rows(DOCS / "reference" / "error-codes.md", "status")}
     assert set(ERROR_EXAMPLES) | {INTERNAL_ERROR} == listed
+
+
+def test_every_message_that_a_malformed_request_gets_is_listed():
+    listed = [
+        row[1].strip("`").replace("&#124;", "|") for row in rows(DOCS / "reference" / "error-codes.md", "error code")
+    ]
+    patterns = [re.compile(re.escape(text).replace("…", ".*"), re.DOTALL) for text in listed]
+    for bundle in (COUNTING_BUNDLE, ROBOT_BUNDLE):
+        app = PolicyApp(served(bundle, "fuzzed", 1), Arguments(max_body_bytes=9000))
+        source = mutated_requests(corpus(ask(app, "GET", "/openapi.json").json()), seed=2)
+        answers = [asyncio.run(ask_app(app, request)) for request in itertools.islice(source, 400)]
+        for message in [message_of(json.loads(body)) for status, body in answers if status >= 400 and body[:1] == b"{"]:
+            assert any(pattern.fullmatch(message) for pattern in patterns), message
+
+
+def message_of(error):
+    """The message of an error in the form of any protocol."""
+    found = error.get("error", error)
+    return found if isinstance(found, str) else found["message"]
+
+
+def test_every_code_has_a_message_in_the_table():
+    codes = {row[0].strip("`") for row in rows(DOCS / "reference" / "error-codes.md", "error code")}
+    assert set(ERROR_EXAMPLES) | {INTERNAL_ERROR} <= codes
 
 
 def test_a_changed_row_of_a_generated_table_is_found():

@@ -43,7 +43,7 @@ class Answer(NamedTuple):
 
 
 def ask(
-    app: PolicyApp,
+    app: Any,
     method: str = "POST",
     path: str = "/",
     body: bytes = b"",

@@ -95,7 +95,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as directory:
         store = Store(f"sqlite:///{directory}/mlflow.db", Path(directory))
         version = store.register("fuzzed", EXPLORING_BUNDLE)
-        server = start_run(store, f"models:/fuzzed/{version}")
+        server = start_run(store, f"models:/fuzzed/{version}", "--cors-origin", "https://a.example.com")
         try:
             server.wait_up()
             faults = run(server.url, options.requests, options.seed)

@@ -3,8 +3,10 @@
 It mutates the examples in `/openapi.json`, so that every described route is fuzzed, and the requests in EXTRA.
 """
 
+import gzip
 import json
 import random
+import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -26,6 +28,7 @@ TENSOR = {"name": "observations", "shape": [1, 4], "datatype": "FP32", "data": [
 BINARY_TENSOR = {"name": "observations", "shape": [1, 4], "datatype": "FP32", "parameters": {"binary_data_size": 16}}
 BINARY_OUTPUT = {"name": "action", "parameters": {"binary_data": True}}
 OPTIONS = {"explore": True, "seed": 3}
+OTHERS = {"content_type": "np", "headers": None}
 EXTRA = [
     Request("POST", "/invocations", b'{"inputs": [[0, 0, 0, 0]]}', JSON),
     Request(
@@ -51,6 +54,18 @@ EXTRA = [
         json.dumps({"inputs": [BINARY_TENSOR]}).ljust(100).encode() + bytes(16),
         BINARY,
     ),
+    Request(
+        "POST",
+        "/v2/models/fuzzed/infer",
+        json.dumps(
+            {"inputs": [TENSOR], "outputs": [{"name": "action", "parameters": OTHERS}], "parameters": OTHERS}
+        ).encode(),
+    ),
+    Request("POST", "/", gzip.compress(b'{"observation": [0, 0, 0, 0]}'), (("content-encoding", "gzip"),)),
+    Request(
+        "POST", "/invocations", zlib.compress(b'{"inputs": [[0, 0, 0, 0]]}'), (*JSON, ("content-encoding", "deflate"))
+    ),
+    Request("OPTIONS", "/", b"", (("origin", "https://a.example.com"), ("access-control-request-method", "POST"))),
     Request("GET", "/play"),
 ]
 
@@ -63,6 +78,7 @@ VALUES: list[Any] = [
         0,
         2**63,
         2**64,
+        10**308,
         10**400,
         1e308,
         -0.0,
@@ -83,6 +99,7 @@ VALUES: list[Any] = [
         [[[[[[0]]]]]],
         [0] * 1000,
         {"base64": "AA==", "dtype": "float32", "shape": [2**31, 0]},
+        {"base64": "AA==", "dtype": "float32", "shape": [2**31] * 500},
     ),
     *({"base64": 5, "dtype": [], "shape": {}}, {"base64": "", "dtype": "uint8", "shape": [0] * 70}, "A" * 5000),
 ]
@@ -107,6 +124,7 @@ HEADERS = (
     "accept",
     "content-encoding",
     "x-request-id",
+    "origin",
 )
 TEXTS = (
     "",
@@ -118,6 +136,11 @@ TEXTS = (
     "text/csv",
     "application/octet-stream",
     "Bearer x",
+    "gzip",
+    "deflate",
+    "br",
+    "gzip, gzip",
+    "https://a.example.com",
 )
 
 
@@ -204,6 +227,14 @@ def _mutate_headers(request: Request, chance: random.Random) -> Request:
     return request._replace(headers=(*request.headers, (chance.choice(HEADERS), chance.choice(TEXTS))))
 
 
+def _mutate_compression(request: Request, chance: random.Random) -> Request:
+    """Compress the body, sometimes much more of it than a body may have, and sometimes cut it off."""
+    coding, compress = chance.choice((("gzip", gzip.compress), ("deflate", zlib.compress)))
+    content = compress(chance.choice((request.body, request.body, b" " * 2_000_000 + request.body)))
+    body = content[: chance.choice((None, None, -1, 9))]
+    return request._replace(body=body, headers=(*request.headers, ("content-encoding", coding)))
+
+
 MUTATIONS = (
     *(_mutate_json,) * 4,
     _mutate_bytes,
@@ -211,6 +242,7 @@ MUTATIONS = (
     _mutate_path,
     _mutate_method,
     _mutate_headers,
+    _mutate_compression,
 )
 
 

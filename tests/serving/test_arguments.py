@@ -22,6 +22,14 @@ from serving.arguments import Arguments, Autoscaling
             {"batch_wait_timeout_s": 0.01, "max_batch_size": 1},
             "batch_wait_timeout_s only adds latency if max_batch_size is 1: give one of them",
         ),
+        (
+            {"cors_origin": ["https://a.example.com", "https://b.example.com/"]},
+            "'https://b.example.com/' is no origin, expected one like https://robots.example.com, without path",
+        ),
+        (
+            {"cors_origin": "robots.example.com"},
+            "'robots.example.com' is no origin, expected one like https://robots.example.com, without path",
+        ),
         ({"autoscaling": {"minimum": 1}}, "Extra inputs are not permitted"),
         ({"model_url": "models:/m/1"}, "Extra inputs are not permitted"),
     ],
@@ -37,6 +45,19 @@ def test_text_becomes_the_type_of_the_argument() -> None:
     assert arguments.num_threads == 2
     assert arguments.autoscaling == Autoscaling(max_replicas=4)
     assert arguments.largest_num_replicas == 4
+
+
+@pytest.mark.parametrize(
+    ("given", "origins"),
+    [
+        ((), ()),
+        ("*", ("*",)),
+        ("https://a.example.com, http://localhost:3000", ("https://a.example.com", "http://localhost:3000")),
+        (["https://a.example.com,capacitor://localhost", "*"], ("https://a.example.com", "capacitor://localhost", "*")),
+    ],
+)
+def test_origins_are_a_list_or_a_text_with_commas(given: object, origins: tuple[str, ...]) -> None:
+    assert Arguments.model_validate({"cors_origin": given}).cors_origin == origins
 
 
 @pytest.mark.parametrize("model", [Arguments, Autoscaling])

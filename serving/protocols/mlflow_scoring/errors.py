@@ -8,16 +8,13 @@ from serving.errors import RequestError
 
 @dataclass(eq=False)
 class MediaTypeUnsupported(RequestError):
-    """The media type or the character set of an invocation is not supported; `found` is its Content-Type."""
+    """The media type or the character set of an invocation is not supported; `found` describes its Content-Type."""
 
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
     code = "media_type_unsupported"
+    template = "the content type is {found}, expected application/json or text/csv, in UTF-8"
 
     found: str
-
-    def __str__(self) -> str:
-        found = f'"{self.found[:100]}"' if self.found else "missing"
-        return f"the content type is {found}, expected application/json or text/csv, in UTF-8"
 
 
 @dataclass(eq=False)

@@ -114,7 +114,7 @@ def _media_type(request: Request) -> str:
         return JSON_TYPE
     media_type, *parameters = (part.strip() for part in content_type.split(";"))
     if media_type not in {JSON_TYPE, CSV_TYPE} or any(each.lower() != "charset=utf-8" for each in parameters):
-        raise MediaTypeUnsupported(content_type)
+        raise MediaTypeUnsupported(f'"{content_type[:100]}"' if content_type else "missing")
     return media_type
 
 

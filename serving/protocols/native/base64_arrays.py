@@ -15,6 +15,9 @@ from serving.policy.spaces import DTYPES, Json
 from serving.protocols.errors import ObservationEncoding
 
 MAX_LENGTH = 2**31
+MAX_DIMENSIONS = 64
+"""The number of dimensions that NumPy supports."""
+SHAPE_UNSUPPORTED = "shape has too many or too long dimensions"
 KEYS = frozenset({"base64", "dtype", "shape"})
 
 
@@ -38,13 +41,15 @@ def decode(value: dict[str, Json], path: str) -> NDArray[Any]:
         raise ObservationEncoding(path, f"base64 holds {len(content)} bytes, expected {expected}")
     try:
         return np.frombuffer(content, dtype).reshape(shape)
-    except ValueError:  # an empty array with more or longer dimensions than NumPy supports
-        raise ObservationEncoding(path, "shape has too many or too long dimensions") from None
+    except ValueError:  # an empty array with longer dimensions than NumPy supports
+        raise ObservationEncoding(path, SHAPE_UNSUPPORTED) from None
 
 
 def _shape(shape: Json, path: str) -> tuple[int, ...]:
     if type(shape) is not list or not all(type(length) is int and 0 <= length <= MAX_LENGTH for length in shape):
         raise ObservationEncoding(path, "shape is not a list of lengths")
+    if len(shape) > MAX_DIMENSIONS:
+        raise ObservationEncoding(path, SHAPE_UNSUPPORTED)
     return tuple(shape)
 
 

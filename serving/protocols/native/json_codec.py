@@ -97,7 +97,7 @@ def _checked(request: Json) -> dict[str, Json]:
     if ONE in request and MANY in request:
         raise ObservationAmbiguous
     if ONE not in request and MANY not in request:
-        raise ObservationMissing(tuple(request)[:5])
+        raise ObservationMissing(", ".join(f'"{key}"' for key in tuple(request)[:5]) or "no key")
     known = KNOWN_KEYS[ONE if ONE in request else MANY]
     for key in request:
         if key not in known:

@@ -78,10 +78,11 @@ class LeafReader:
             return None
         try:
             packed = self._packed.pack(*value)
+            finite = math.isfinite(sum(value))
         except (struct.error, OverflowError):
             return None
         # The sum of finite numbers may overflow as well; then `_convert` checks each of them.
-        return np.ndarray((1, *self.shape), self.dtype, packed) if math.isfinite(sum(value)) else None
+        return np.ndarray((1, *self.shape), self.dtype, packed) if finite else None
 
     def _read_one(self, value: Json, path: str) -> NDArray[Any]:
         if base64_arrays.is_encoded(value):

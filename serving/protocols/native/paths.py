@@ -9,7 +9,7 @@ from serving.protocols.openapi.json_schemas import element_schema, example
 from serving.protocols.openapi.parts import TEXT, Paths, error_references, get_operation, labelled, record
 from serving.replica.served_policy import ServedPolicy
 
-ACT_STATUSES = (400, 413, 422, 500, 503)
+ACT_STATUSES = (400, 413, 415, 422, 500, 503)
 
 
 def native_paths(served: ServedPolicy, max_observations: int) -> Paths:

@@ -11,13 +11,14 @@ from http import HTTPStatus
 from typing import Any, Protocol
 
 import grpc
+from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from ray.serve.grpc_util import RayServegRPCContext as Context
 
 from serving.policy.spaces import Json
 from serving.protocols.open_inference.datatypes import DTYPES, InputTensor
 from serving.protocols.open_inference.errors import InferenceInvalid
 from serving.protocols.open_inference.http import server_metadata
-from serving.protocols.open_inference.model import InferenceModel, InferenceRequest
+from serving.protocols.open_inference.model import InferenceModel, InferenceRequest, check_parameters
 from serving.protocols.open_inference.protos import inference_pb2 as pb
 from serving.protocols.protocol import ErrorResponse
 from serving.replica.auth import BearerToken
@@ -47,6 +48,12 @@ CONTENTS = {
 """The field that holds the elements of each datatype. FP16 has none: its tensors are raw bytes."""
 
 
+SERVING = 1
+"""The status SERVING of the standard health check."""
+CHECKED_SERVICES = ("", "inference.GRPCInferenceService")
+"""The services whose health can be checked; the empty name is that of the whole server."""
+
+
 class Application(Protocol):
     """What the RPCs need of the application that also answers HTTP."""
 
@@ -63,9 +70,16 @@ class Application(Protocol):
 
 
 class InferenceServicer:
-    """The protocol's RPCs. A subclass sets `_app` in its constructor."""
+    """The protocol's RPCs, and the standard health check. A subclass sets `_app` in its constructor."""
 
     _app: Application
+
+    async def Check(self, request: StringValue, grpc_context: Context) -> Int32Value:
+        """Return that the server or a service of it is healthy; for an unknown service, the status is NOT_FOUND."""
+        if request.value not in CHECKED_SERVICES:
+            grpc_context.set_code(grpc.StatusCode.NOT_FOUND)
+            grpc_context.set_details(f"no service '{request.value}' is offered here, only '{CHECKED_SERVICES[1]}'")
+        return Int32Value(value=SERVING)
 
     async def ServerLive(self, request: pb.ServerLiveRequest, grpc_context: Context) -> pb.ServerLiveResponse:
         """Return that the server is alive."""
@@ -135,6 +149,9 @@ class InferenceServicer:
 
 async def _infer(request: pb.ModelInferRequest, model: InferenceModel, act: Act) -> pb.ModelInferResponse:
     parameters = {name: _parameter(each) for name, each in request.parameters.items()}
+    for kind, tensors in (("inputs", request.inputs), ("outputs", request.outputs)):
+        for index, tensor in enumerate(tensors):
+            check_parameters(tensor.parameters, f"{kind}[{index}].parameters")
     names = [output.name for output in request.outputs]
     prepared = model.decode(InferenceRequest(request.id, parameters, _inputs(request), names))
     outputs = model.encode(prepared, await act(prepared.batch))

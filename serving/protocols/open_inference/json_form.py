@@ -16,7 +16,7 @@ from serving.protocols.errors import BodyNotJson
 from serving.protocols.json_body import parse
 from serving.protocols.open_inference.datatypes import InputTensor, OutputTensor
 from serving.protocols.open_inference.errors import InferenceInvalid
-from serving.protocols.open_inference.model import InferenceRequest
+from serving.protocols.open_inference.model import InferenceRequest, check_parameters
 
 JSON_LENGTH = b"inference-header-content-length"
 MAX_DIMENSION, MAX_DIGITS = 2**63 - 1, 19
@@ -100,7 +100,7 @@ def _layout(header: bytes, available: int) -> Layout:
     """Return the content of a body's JSON that is followed by `available` bytes."""
     request = _parsed(header)
     parameters = dict(_optional(request, "", "parameters", dict, {}))
-    all_binary = ALL_BINARY in parameters and _required(parameters, "parameters", ALL_BINARY, bool)
+    all_binary = _optional(parameters, "parameters", ALL_BINARY, bool, default=False)
     parameters.pop(ALL_BINARY, None)
     inputs, position = [], 0
     for index, each in enumerate(_required(request, "", "inputs", list)):
@@ -136,7 +136,9 @@ def _input(value: Json, path: str, position: int, available: int) -> tuple[Tenso
     shape = tuple(_required(value, path, "shape", list))
     if not all(type(length) is int and 0 <= length <= MAX_DIMENSION for length in shape):
         raise InferenceInvalid(f"{path}.shape", str(list(shape))[:80], "a list of lengths")
-    size = _optional(value, path, "parameters", dict, {}).get(BINARY_SIZE)
+    parameters = _optional(value, path, "parameters", dict, {})
+    check_parameters(parameters, f"{path}.parameters")
+    size = parameters.get(BINARY_SIZE)
     if size is None:
         data = _required(value, path, "data", list)
         return (name, datatype, shape, _flat(data, shape, f"{path}.data")), position
@@ -163,9 +165,7 @@ def _output(value: Json, path: str) -> tuple[str, bool | None]:
     if type(value) is not dict:
         raise InferenceInvalid(path, describe(value), "an object with a name")
     parameters = _optional(value, path, "parameters", dict, {})
-    for key in parameters:
-        if key != BINARY:
-            raise InferenceInvalid(f"{path}.parameters", f"an object with {describe(key)}", f"only {BINARY}")
+    check_parameters(parameters, f"{path}.parameters")
     return _required(value, path, "name", str), _optional(parameters, f"{path}.parameters", BINARY, bool, None)
 
 

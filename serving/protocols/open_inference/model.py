@@ -4,7 +4,7 @@ Specification: github.com/kserve/open-inference-protocol. Tensors have the names
 `observations[.path]` and `state_in.*`, `action[.path]`, `state_out.*`, and the graph's further outputs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +24,10 @@ from serving.registry.model_version import ModelVersion
 
 PLATFORM = "onnx_onnxv1"
 STATE_VERSION = "state_version"
-PARAMETERS = ("explore", "seed", STATE_VERSION)
+
+EXTENSIONS = frozenset({"sequence_id", "classification", "shared_memory_region"})
+"""Parameters of Triton's extensions that change what a response must be. Requests with them are rejected; other unknown
+parameters are ignored, as the protocol allows."""
 
 
 class InferenceRequest(NamedTuple):
@@ -89,7 +92,8 @@ class InferenceModel:
     def decode(self, request: InferenceRequest) -> DecodedRequest:
         """Return the batch of a request. Raises RequestError with the name of the invalid part."""
         if request.parameters:
-            _check_parameters(request.parameters)
+            check_parameters(request.parameters, "parameters")
+            _check_state_version(request.parameters)
         outputs = request.outputs or self._all
         for index, name in enumerate(outputs):
             if name not in self._empty:
@@ -143,16 +147,23 @@ class InferenceModel:
         if reader is None:
             path, known = f"inputs[{index}].name", ", ".join(self._readers)
             raise InferenceInvalid(path, describe(tensor.name), f"one of {known}")
+        if not reader.shape and tensor.shape[1:] == (1,):
+            # MLServer's clients send a list of N numbers as a tensor of shape (N, 1).
+            tensor = tensor._replace(shape=tensor.shape[:1])
         if not tensor.shape or tensor.shape[0] < 0 or tensor.shape[1:] != reader.shape:
             expected = f"({', '.join(map(str, ('batch', *reader.shape)))}) {reader.dtype.name}"
             raise ObservationShape(tensor.name, f"shape {tensor.shape}", expected)
         return reader.read_stack(array_of(tensor), tensor.name)
 
 
-def _check_parameters(parameters: dict[str, Json]) -> None:
+def check_parameters(parameters: Iterable[str], path: str) -> None:
+    """Raise InferenceInvalid if the parameters of a request or of one of its tensors need one of `EXTENSIONS`."""
     for name in parameters:
-        if name not in PARAMETERS:
-            raise InferenceInvalid("parameters", f"an object with {describe(name)}", f"only {', '.join(PARAMETERS)}")
+        if name in EXTENSIONS:
+            raise InferenceInvalid(f"{path}.{name}", "an unsupported extension", "only that of binary tensors")
+
+
+def _check_state_version(parameters: dict[str, Json]) -> None:
     state_version = parameters.get(STATE_VERSION)
     if state_version is not None and type(state_version) not in (str, int):
         raise OptionInvalid(STATE_VERSION, describe(state_version), "the model_version of the response with the state")

@@ -20,6 +20,10 @@ DATATYPE = {"enum": [*DTYPES]}
 INFO = record({"name": TEXT, "datatype": DATATYPE, "shape": _list({"type": "integer", "minimum": -1})})
 SHAPE = _list({"type": "integer", "minimum": 0})
 
+OTHERS_IGNORED = {"additionalProperties": True}
+PARAMETERS = {"type": "object", **OTHERS_IGNORED}
+"""The parameters of one tensor."""
+
 Parameters = tuple[dict[str, Json], ...]
 
 
@@ -57,7 +61,7 @@ def _infer(name: str, served: ServedPolicy, parameters: Parameters) -> dict[str,
     body = {"required": True, "content": {"application/json": content}}
     operation = {"operationId": name, "summary": "Outputs for inputs", "requestBody": body}
     success = labelled("The requested outputs.", _response(served.prepared(InferenceModel)))
-    return operation | _responses(success, parameters, 400, 413, 422, 503)
+    return operation | _responses(success, parameters, 400, 413, 415, 422, 503)
 
 
 def _responses(success: dict[str, Json], parameters: Parameters, *statuses: int) -> dict[str, Json]:
@@ -73,14 +77,15 @@ def _request(served: ServedPolicy) -> dict[str, Json]:
         "seed": {"type": ["integer", "null"], "minimum": 0, "maximum": MAX_SEED},
         "state_version": TEXT,
     }
+    parameters = record({}, options) | OTHERS_IGNORED
     inputs = _list({"anyOf": [_input(each) for each in model.inputs]}) | {"minItems": 1}
-    outputs = _list(record({"name": {"enum": [each.name for each in model.outputs]}}))
-    return record({"inputs": inputs}, {"id": TEXT, "parameters": record({}, options), "outputs": outputs})
+    outputs = _list(record({"name": {"enum": [each.name for each in model.outputs]}}, {"parameters": PARAMETERS}))
+    return record({"inputs": inputs}, {"id": TEXT, "parameters": parameters, "outputs": outputs})
 
 
 def _input(tensor: TensorInfo) -> dict[str, Json]:
     named = {"name": {"const": tensor.name}, "datatype": {"const": tensor.datatype}}
-    return record({**named, "shape": SHAPE, "data": {"type": "array"}})
+    return record({**named, "shape": SHAPE, "data": {"type": "array"}}, {"parameters": PARAMETERS})
 
 
 def _example(served: ServedPolicy) -> dict[str, Json]:

@@ -39,6 +39,10 @@ def test_the_names_of_the_options_are_those_of_the_fields_without_the_unit_of_se
     [
         ([], "{}"),
         (["--num-threads", "2", "--candidate-timeout", "3"], '{"candidate_timeout_s":3.0,"num_threads":2}'),
+        (
+            ["--cors-origin", "https://a.b,https://c.d", "--cors-origin", "http://e:80"],
+            '{"cors_origin":["https://a.b","https://c.d","http://e:80"]}',
+        ),
         (["--cache-bytes", "0", "--access-log"], '{"cache_bytes":0,"access_log":true}'),
     ],
 )

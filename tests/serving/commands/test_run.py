@@ -1,6 +1,7 @@
 """The answers, the metrics and the processes of `python -m serving run`, with a real Ray, HAProxy, HTTP and signals."""
 
 import contextlib
+import gzip
 import re
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import psutil
 import pytest
@@ -20,18 +22,21 @@ from serving.replica.metrics import DESCRIPTIONS, Metrics
 from tests.faults.arena import Load, kill
 from tests.faults.report import row
 from tests.serving.commands.server import Server, await_true, start_run
+from tests.serving.grpc_stub import SERVING, check_health
 from tests.serving.policies import CARTPOLE_BUNDLE, CONTRARY_BUNDLE, digest_tags
 from tests.serving.store import Store
 from tests.workshop import PROJECT, command_line, free_port
 
 pytestmark = pytest.mark.e2e
 
+SITE = "https://robots.example.com"
+
 
 @pytest.fixture(scope="module")
 def server(shared_store: Store) -> Iterator[Server]:
     shared_store.register("running", stage="Production")
     grpc_port = free_port()
-    options = ("--num-replicas", "2", "--grpc-port", str(grpc_port))
+    options = ("--num-replicas", "2", "--grpc-port", str(grpc_port), "--cors-origin", SITE)
     server = start_run(shared_store, "models:/running/Production", *options)
     server.grpc_address = f"127.0.0.1:{grpc_port}"
     try:
@@ -148,6 +153,26 @@ def test_tritonclient_is_answered_over_grpc(server: Server) -> None:
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=60)
     output = re.sub(r"\(64\d{5} vs", "(6400000 vs", done.stdout)  # the size includes a header
     assert output == TRITON_OUTPUT, done.stderr
+
+
+def test_the_standard_health_check_is_answered_over_grpc_without_metadata(server: Server) -> None:
+    with grpc.insecure_channel(server.grpc_address) as channel:
+        assert check_health(channel) == SERVING
+
+
+def test_a_page_of_an_allowed_origin_can_call_the_server_through_the_proxy(server: Server) -> None:
+    origin = {"Origin": SITE}
+    asked = {**origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
+    preflight = requests.options(server.url, headers=asked, timeout=5)
+    assert (preflight.status_code, preflight.headers["Access-Control-Allow-Headers"]) == (200, "content-type")
+    for body, status in ((b'{"observation": [0, 0, 1, 0]}', 200), (b"hello", 400)):
+        answer = requests.post(server.url, body, headers=origin, timeout=5)
+        assert (answer.status_code, answer.headers["Access-Control-Allow-Origin"]) == (status, SITE)
+
+
+def test_a_compressed_body_is_decompressed_behind_the_proxy(server: Server) -> None:
+    body = gzip.compress(b'{"observation": [0, 0, 1, 0]}')
+    assert requests.post(server.url, body, headers={"Content-Encoding": "gzip"}, timeout=5).json() == {"action": 1}
 
 
 def test_a_hundred_episodes_are_played_over_http(server: Server) -> None:

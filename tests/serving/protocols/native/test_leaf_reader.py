@@ -192,6 +192,11 @@ BAD_BASE64 = [
     ({"base64": "", "dtype": "uint8", "shape": [-1]}, "observation: shape is not a list of lengths"),
     ({"base64": "", "dtype": "uint8", "shape": [10**30, 0]}, "observation: shape is not a list of lengths"),
     ({"base64": "", "dtype": "uint8", "shape": [2**31] * 9 + [0]}, "observation: shape has too many or too long"),
+    # The product has more digits than Python writes.
+    (
+        {"base64": "", "dtype": "uint8", "shape": [2**31] * 500},
+        "observation: shape has too many or too long dimensions",
+    ),
     ({"base64": "", "dtype": "uint8", "shape": [0] * 99}, "observation: shape has too many or too long dimensions"),
     ({"base64": "A", "dtype": "uint8", "shape": [1]}, "observation: base64 is not valid"),
     ({"base64": "\ud800", "dtype": "uint8", "shape": [1]}, "observation: base64 is not valid"),

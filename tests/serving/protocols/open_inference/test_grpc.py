@@ -17,7 +17,7 @@ from serving.protocols.open_inference.grpc_service import add_GRPCInferenceServi
 from serving.protocols.open_inference.protos import inference_pb2 as pb
 from serving.replica.auth import BearerToken
 from tests.serving.asking import served
-from tests.serving.grpc_stub import Stub
+from tests.serving.grpc_stub import SERVING, Stub, check_health
 from tests.serving.policies import CARTPOLE_BUNDLE, COUNTING_BUNDLE, EXPLORING_BUNDLE, ROBOT_BUNDLE, STEERING_BUNDLE
 
 
@@ -92,6 +92,19 @@ def test_server_and_model_are_described(serve_grpc: Callable[[PolicyApp], Any]) 
     assert [each.name for each in model.outputs] == ["action", "action_dist_inputs"]
 
 
+@pytest.mark.parametrize("service", [b"", b"inference.GRPCInferenceService"])
+def test_the_standard_health_check_needs_no_token(serve_grpc: Callable[[PolicyApp], Any], service: bytes) -> None:
+    stub = serve_grpc(PolicyApp(served(), token=BearerToken("s3cret-0123")))
+    assert check_health(stub.channel, service) == SERVING
+
+
+def test_the_health_of_an_unknown_service_is_not_found(serve_grpc: Callable[[PolicyApp], Any]) -> None:
+    with pytest.raises(grpc.RpcError) as refused:
+        check_health(serve_grpc(PolicyApp(served())).channel, b"other")
+    assert refused.value.code() == CODE.NOT_FOUND
+    assert refused.value.details() == "no service 'other' is offered here, only 'inference.GRPCInferenceService'"
+
+
 def test_bytes_are_answered_with_bytes(serve_grpc: Callable[[PolicyApp], Any]) -> None:
     stub = serve_grpc(PolicyApp(served()))
     asked = request(2, 4, raw=struct.pack("<8f", 0, 0, 1, 0, 0, 0, -1, 0), id="7", outputs=outputs("action"))
@@ -115,6 +128,15 @@ def test_parameters_have_their_types(serve_grpc: Callable[[PolicyApp], Any]) -> 
     one, same = (stub.ModelInfer(asked).outputs[0].contents.int64_contents for _ in range(2))
     assert one == same
     assert set(one) == {0, 1}
+
+
+def test_parameters_that_belong_to_other_servers_are_ignored(serve_grpc: Callable[[PolicyApp], Any]) -> None:
+    content_type = {"content_type": pb.InferParameter(string_param="np")}
+    asked = request(1, 4, floats=[0, 0, 1, 0], parameters=content_type)
+    asked.outputs.add(name="action", parameters=content_type)
+    asked.inputs[0].parameters["content_type"].string_param = "np"
+    (action,) = serve_grpc(PolicyApp(served())).ModelInfer(asked).outputs
+    assert action.contents.int64_contents == [1]
 
 
 def test_a_response_reports_a_state_that_was_reset(serve_grpc: Callable[[PolicyApp], Any]) -> None:
@@ -143,6 +165,9 @@ def test_every_kind_of_integer_is_read_and_written(serve_grpc: Callable[[PolicyA
 
 
 CODE = grpc.StatusCode
+CLASSES = pb.ModelInferRequest.InferRequestedOutputTensor(
+    name="action", parameters={"classification": pb.InferParameter(int64_param=2)}
+)
 FP16 = pb.ModelInferRequest.InferInputTensor(name="observations", datatype="FP16", shape=[1, 4])
 
 
@@ -190,6 +215,18 @@ FP16 = pb.ModelInferRequest.InferInputTensor(name="observations", datatype="FP16
             request(99, 4, raw=bytes(99 * 16)),
             CODE.RESOURCE_EXHAUSTED,
             "the body is larger than 1000 bytes; send fewer observations per request",
+        ),
+        (
+            CARTPOLE_BUNDLE,
+            pb.ModelInferRequest(model_name="cartpole-ppo", outputs=[CLASSES]),
+            CODE.INVALID_ARGUMENT,
+            "outputs[0].parameters.classification: an unsupported extension, expected only that of binary tensors",
+        ),
+        (
+            STEERING_BUNDLE,
+            request(1, 1, floats=[float("nan")]),
+            CODE.INVALID_ARGUMENT,
+            "observations[0][0] is NaN, expected a finite float32",
         ),
         (
             STEERING_BUNDLE,

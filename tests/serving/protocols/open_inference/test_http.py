@@ -63,6 +63,21 @@ def test_infer_returns_the_actions(app: PolicyApp, path: str) -> None:
     }
 
 
+def test_a_request_of_mlserver_is_answered(app: PolicyApp) -> None:
+    """As MLServer 1.7's NumpyRequestCodec writes it, which gives every part of a request its content type."""
+    content_type = {"content_type": "np"}
+    tensor = CART | {"parameters": content_type}
+    outputs = [{"name": "action", "parameters": content_type}]
+    answer = infer(app, inputs=[tensor], parameters=content_type, outputs=outputs)
+    assert answer["outputs"] == [{"name": "action", "datatype": "INT64", "shape": [2], "data": [1, 0]}]
+
+
+def test_a_request_of_kserve_is_answered(app: PolicyApp) -> None:
+    """As KServe 0.21 writes it: InferRequest("cartpole-ppo", inputs, parameters=...).to_rest()."""
+    answer = infer(app, model_name="cartpole-ppo", id="1", inputs=[CART], parameters={"priority": 0, "timeout": 1.5})
+    assert answer["outputs"][0]["data"] == [1, 0]
+
+
 def test_a_replaced_state_is_reported(app: PolicyApp) -> None:
     gone = {"name": "state_in.gone", "datatype": "FP32", "shape": [2], "data": [0, 0]}
     response = infer(app, inputs=[CART, gone], parameters={"state_version": "2"})

@@ -43,6 +43,12 @@ def test_identifier_parameters_and_outputs_are_read_request() -> None:
     assert (request.binary, request.all_binary) == ({"a": False}, True)
 
 
+def test_parameters_of_tensors_that_belong_to_other_servers_are_ignored() -> None:
+    others = {"parameters": {"content_type": "np", "headers": None}}
+    request = read_request(body(inputs=[HERE | others], outputs=[{"name": "a"} | others]), {}).request
+    assert (request.outputs, request.inputs[0].elements) == (["a"], [1, 2, 3, 4])
+
+
 def test_each_output_is_written_in_the_requested_form() -> None:
     request = read_request(
         body(inputs=[], outputs=[{"name": "a"}, {"name": "b", "parameters": {"binary_data": True}}]), {}
@@ -81,7 +87,11 @@ def test_each_output_is_written_in_the_requested_form() -> None:
         (body(inputs=[], outputs=[{}]), "outputs[0].name: missing, expected a string"),
         (
             body(inputs=[], outputs=[{"name": "a", "parameters": {"classification": 2}}]),
-            'outputs[0].parameters: an object with the string "classification", expected only binary_data',
+            "outputs[0].parameters.classification: an unsupported extension, expected only that of binary tensors",
+        ),
+        (
+            body(inputs=[TENSOR | {"parameters": {"shared_memory_region": "a"}}]),
+            "inputs[0].parameters.shared_memory_region: an unsupported extension, expected only that of binary tensors",
         ),
         (
             body(inputs=[], outputs=[{"name": "a", "parameters": {"binary_data": 1}}]),

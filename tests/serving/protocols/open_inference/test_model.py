@@ -8,7 +8,7 @@ import pytest
 from serving.errors import ServingError
 from serving.policy.bundle import Bundle
 from serving.policy.policy import Policy
-from serving.policy.tensors import Batch
+from serving.policy.tensors import Batch, Rows
 from serving.protocols.open_inference.datatypes import InputTensor, TensorInfo
 from serving.protocols.open_inference.model import InferenceModel, InferenceRequest
 from tests.serving.asking import served
@@ -52,6 +52,21 @@ def test_metadata_has_the_inputs_and_outputs_of_a_nested_policy() -> None:
     assert [tensor.name for tensor in model.outputs] == [
         *("action.drive", "action.flags.0", "action.flags.1", "action.mode", "action_dist_inputs")
     ]
+
+
+@pytest.mark.parametrize("shape", [(1,), (1, 1)])
+def test_numbers_have_a_dimension_more_if_mlservers_client_sends_them(shape: tuple[int, ...]) -> None:
+    model = served(ROBOT_BUNDLE).prepared(InferenceModel)
+    tensors = [
+        InputTensor("observations.switches", "BOOL", (1, 2), [True, False]),
+        InputTensor("observations.goal.0", "UINT8", (1, 2, 2), bytes([0, 1, 2, 255])),
+        InputTensor("observations.goal.1", "INT64", (1, 2), [2, 1]),
+        InputTensor("observations.arm.position", "FP32", (1, 3), [0, 0, 0]),
+        InputTensor("observations.arm.grip", "INT64", shape, [-1]),
+    ]
+    batch = model.decode(InferenceRequest("", {}, tensors, ())).batch
+    assert isinstance(batch, Rows)
+    assert batch.tensors["observations.arm.grip"].tolist() == [-1]
 
 
 def test_a_nested_observation_has_a_nested_action() -> None:
@@ -142,8 +157,8 @@ STEPS = InputTensor("state_in.steps", "FP32", (2, 2, 3), bytes(48))
         (
             CARTPOLE_BUNDLE,
             [CART],
-            {"greedy": True},
-            'parameters is an object with the string "greedy", expected only explore, seed, state_version',
+            {"sequence_id": 7},
+            "parameters.sequence_id: an unsupported extension, expected only that of binary tensors",
         ),
         (CARTPOLE_BUNDLE, [CART], {"explore": 1}, '"explore" is 1, expected true or false'),
         (CARTPOLE_BUNDLE, [CART], {"seed": "1"}, '"seed" is the string "1", expected an integer from 0 to 2**64 - 1'),
