@@ -4,8 +4,10 @@ import itertools
 import re
 import shlex
 
+import mlflow
 import pytest
 from click.testing import CliRunner
+from mlflow.entities import Param
 from mlflow.projects._project_spec import load_project
 
 from pipeline.cli import cli
@@ -19,17 +21,30 @@ from tests.docs.pages import PAGES
 from tests.workshop import PROJECT
 
 MLPROJECT = load_project(PROJECT)
-RUN_ID = "0123456789abcdef" * 2
 
 
 class Reached(PipelineError):
     """A command has parsed its options and called the function that does the work."""
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory, new_database):
+    """A directory with an MLflow store."""
+    directory = tmp_path_factory.mktemp("mlproject")
+    new_database(directory)
+    return directory
+
+
 @pytest.fixture
-def reached(monkeypatch):
-    """Return a function of an entry point and `-P` parameters that returns what the command would have run."""
+def reached(monkeypatch, store):
+    """Return a function of an entry point and `-P` parameters that returns what the command would have run.
+
+    As `mlflow run` does it, the command finds a run that has all of the parameters.
+    """
     calls = []
+    monkeypatch.chdir(store)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}/mlflow.db")
+    mlflow.set_tracking_uri(None)
 
     def record(module, name):
         def call(*args):
@@ -48,17 +63,33 @@ def reached(monkeypatch):
             record(module, name)
     monkeypatch.setattr("pipeline.training.worker_process.WorkerProcess.start", lambda *_: None)
     monkeypatch.setattr("pipeline.rllib.ray_session.RaySession.start", lambda *_: None)
-    monkeypatch.setenv("MLFLOW_RUN_ID", "f" * 32)  # as `mlflow run` sets it for the command
+    client = mlflow.MlflowClient()
 
     def reached(entry_point="main", **parameters):
         calls.clear()
-        exec_, python, *words = shlex.split(MLPROJECT.get_entry_point(entry_point).compute_command(parameters, None))
+        declared = MLPROJECT.get_entry_point(entry_point)
+        run_id = client.create_run("0").info.run_id
+        logged, others = declared.compute_parameters(parameters, None)
+        client.log_batch(run_id, params=[Param(name, value) for name, value in (logged | others).items()])
+        monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+        exec_, python, *words = shlex.split(declared.compute_command(parameters, None))
         assert (exec_, python, *words[:2]) == ("exec", "python", "-m", "pipeline")
         done = CliRunner().invoke(cli, words[2:])
         assert calls, done.output
         return calls[0]
 
     return reached
+
+
+@pytest.fixture
+def interrupted(reached):  # noqa: ARG001  # it selects the store
+    """An interrupted run, of a training and of a search."""
+    client = mlflow.MlflowClient()
+    run_id = client.create_run("0").info.run_id
+    client.log_dict(run_id, TrainConfig().as_params(), "config.yaml")
+    client.log_dict(run_id, {"num_trials": 2}, "search.yaml")
+    client.set_terminated(run_id, "KILLED")
+    return run_id
 
 
 def documented():
@@ -75,8 +106,9 @@ def documented():
 
 
 @pytest.mark.parametrize(("entry_point", "parameters"), documented())
-def test_a_documented_command_is_accepted(reached, entry_point, parameters):
-    called, _ = reached(entry_point, **dict(each.split("=", 1) for each in parameters))
+def test_a_documented_command_is_accepted(reached, interrupted, entry_point, parameters):
+    values = dict(each.replace("RUN_ID", interrupted).split("=", 1) for each in parameters)
+    called, _ = reached(entry_point, **values)
     assert called.split(".")[1] in {"train", "resume", "tune", "evaluate", "promote"}
 
 
@@ -114,10 +146,10 @@ def test_each_setting_is_a_parameter(reached, setting):
     assert config == TrainConfig(**{setting.name: value})
 
 
-def test_a_run_is_resumed(reached):
+def test_a_run_is_resumed(reached, interrupted):
     """MLproject passes every setting with its default, and none of them counts as changed."""
-    called, (run_id, *_) = reached(resume=RUN_ID)
-    assert (called, run_id) == ("training.resume", RUN_ID)
+    called, (run_id, *_) = reached(resume=interrupted)
+    assert (called, run_id) == ("training.resume", interrupted)
 
 
 def test_a_training_starts_from_a_policy(reached):
@@ -125,17 +157,20 @@ def test_a_training_starts_from_a_policy(reached):
     assert (called, model_uri) == ("training.train", "models:/cartpole-ppo/1")
 
 
-def test_the_defaults_of_mlproject_do_not_override_a_settings_file(reached, tmp_path):
-    (tmp_path / "settings.yaml").write_text("env_id: Pendulum-v1\nlr: 3e-3\n")
-    _, (config, *_) = reached(config=str(tmp_path / "settings.yaml"), lr="0.001")
-    assert config == TrainConfig(env_id="Pendulum-v1", lr=0.001)
+def test_a_settings_file_that_the_defaults_of_mlproject_would_override_is_rejected(tmp_path):
+    (tmp_path / "settings.yaml").write_text("env_id: Pendulum-v1\n")
+    parameters = {"config": str(tmp_path / "settings.yaml")}
+    words = shlex.split(MLPROJECT.get_entry_point("main").compute_command(parameters, None))
+    done = CliRunner().invoke(cli, words[4:])
+    assert done.exit_code == 2
+    assert "`mlflow run` passes every setting, so --config changes nothing; use -P NAME=VALUE." in done.output
 
 
-def test_a_search_is_started_and_resumed(reached):
+def test_a_search_is_started_and_resumed(reached, interrupted):
     called, (_, num_trials, limits, *_) = reached("tune", num_trials="3", max_concurrent="2", time_budget_s="60")
     assert (called, num_trials, limits) == ("tuning.tune", 3, tuning_run.SearchLimits(2, 60.0))
-    called, (run_id, limits, *_) = reached("tune", resume=RUN_ID)
-    assert (called, run_id, limits) == ("tuning.resume", RUN_ID, tuning_run.SearchLimits())
+    called, (run_id, limits, *_) = reached("tune", resume=interrupted)
+    assert (called, run_id, limits) == ("tuning.resume", interrupted, tuning_run.SearchLimits())
 
 
 def test_a_version_is_evaluated_and_promoted(reached):

@@ -1,7 +1,6 @@
 """Options and parameter types that several commands share."""
 
 import functools
-import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -43,13 +42,39 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
         try:
             with interruptible():
                 command(*args, **kwargs)
-        except (ExpectedError, Interrupted) as error:
+        except (Exception, Interrupted) as raised:
+            error = raised if isinstance(raised, ExpectedError | Interrupted) else _of_mlflow(raised)
+            if error is None:
+                raise
             if show_traceback:
                 traceback.print_exception(error)
             click.secho(f"Error: {error}", fg="red", err=True)
             sys.exit(1)
 
     return wrapped
+
+
+def bounded_requests(command: Callable[..., None]) -> Callable[..., None]:
+    """Bound the time for which a command waits for a request to MLflow, unless the user has set it."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        from serving.registry import tracking
+
+        tracking.bound_requests(tracking.COMMAND_BOUNDS)
+        command(*args, **kwargs)
+
+    return wrapped
+
+
+def _of_mlflow(error: Exception) -> ExpectedError | None:
+    """Return the one-line error for an exception of MLflow, wherever it was raised; None for any other."""
+    from serving.registry.mlflow_api import as_expected
+
+    expected = as_expected(error)
+    if expected is not None:
+        expected.__cause__ = error
+    return expected
 
 
 def target_options(*stages: str) -> Callable[[Command], Command]:
@@ -120,11 +145,6 @@ def _option(setting: "Field[Any]") -> Callable[[Command], Command]:
 def is_given(context: click.Context, name: str) -> bool:
     """Return whether the user or MLproject gave an option."""
     return context.get_parameter_source(name) != ParameterSource.DEFAULT
-
-
-def overrides_file(context: click.Context, name: str) -> bool:
-    """Return whether an option overrides a settings file: it was given, and not as a default that MLproject passes."""
-    return is_changed(context, name) if "MLFLOW_RUN_ID" in os.environ else is_given(context, name)
 
 
 def is_changed(context: click.Context, name: str) -> bool:

@@ -1,5 +1,6 @@
 """The commands `train` and `tune`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ from pipeline.commands.options import (
     OptionalFloat,
     config_file_option,
     is_changed,
+    is_given,
     one_line_errors,
-    overrides_file,
     training_options,
 )
 from pipeline.commands.output import print_trained, print_tuned, promote_if_requested
@@ -42,9 +43,12 @@ def train(
     The run is tracked in MLflow. Ctrl-C and SIGTERM finish the iteration, upload a checkpoint and end the run as
     KILLED, with nothing registered; --resume continues it. A second Ctrl-C ends the command at once.
     """
-    given = {name: value for name, value in settings.items() if overrides_file(context, name)}
+    given = {name: value for name, value in settings.items() if is_given(context, name)}
     if resume and (model_uri or file or any(is_changed(context, name) for name in settings)):
         raise click.UsageError("--resume takes all settings from the run; omit the other options.")
+    if file and len(given) == len(settings):
+        # As MLproject does it. MLflow has logged these values, too, so the file cannot override them.
+        raise click.UsageError("`mlflow run` passes every setting, so --config changes nothing; use -P NAME=VALUE.")
     config = TrainConfig.of((_read(file) if file else {}) | (given if file else settings))
     from pipeline.rllib.ray_session import RaySession
     from pipeline.training.progress import TrainingProgress
@@ -54,6 +58,7 @@ def train(
         if not resume:
             ray.start(config)
             worker.start(config)
+        _check_mlflow(config, config.as_params(), resume, "config.yaml")
         progress.stage("Loading RLlib")
         from pipeline.training import run
 
@@ -104,7 +109,7 @@ def tune(
     checkpoints of the running trials and register nothing; --resume continues the search. A second Ctrl-C ends the
     command at once.
     """
-    given = {name: value for name, value in settings.items() if overrides_file(context, name)}
+    given = {name: value for name, value in settings.items() if is_given(context, name)}
     if resume and (search or file or any(is_changed(context, name) for name in (*settings, "num_trials"))):
         raise click.UsageError(
             "--resume takes the search from the run; give only --max-concurrent and --time-budget-s."
@@ -115,6 +120,10 @@ def tune(
     from pipeline.tuning.search_space import SearchSpace
 
     space = None if resume else SearchSpace.of(content, shared)
+    if space is None:
+        _check_mlflow(TrainConfig(), {}, resume, "search.yaml")
+    else:
+        _check_mlflow(space.config(1), {**space.shared(), "num_trials": num_trials}, resume, "search.yaml")
     from pipeline.tuning import run
     from pipeline.tuning.progress import TuningTable
 
@@ -126,6 +135,16 @@ def tune(
             tuned = run.tune(space, num_trials, limits, progress, ray)
     print_tuned(tuned)
     promote_if_requested(tuned.trained)
+
+
+def _check_mlflow(config: TrainConfig, params: Mapping[str, Any], resume: str | None, file: str) -> None:
+    """Check, before RLlib is loaded, that MLflow can hold what the command will log and register."""
+    from pipeline.tracking import preconditions
+
+    if resume:
+        preconditions.check_resumable(resume, file)
+    else:
+        preconditions.check(config.registered_model_name, params)
 
 
 def _read(file: str) -> dict[str, Any]:

@@ -53,8 +53,7 @@ def train(
     """
     check_tracking_server()
     environment = environments.describe(config.env_id, config.environment_kwargs, config.wrappers)
-    with tracking.run("train") as run_id, Workspace.temporary() as workspace:
-        tracking.log_params(run_id, config.as_params())
+    with tracking.run("train", config.as_params()) as run_id, Workspace.temporary() as workspace:
         tracking.log_settings(run_id, config.as_params(), tracking.CONFIG_FILE)
         mlflow.set_tags(provenance.tags(environment))
         initial = None

@@ -80,11 +80,9 @@ def tune(space: SearchSpace, num_trials: int, limits: SearchLimits, progress: Tu
     """
     check_tracking_server()
     environment = _environment(space)
-    with tracking.run("tune") as run_id, Workspace.temporary() as workspace:
+    params = {**space.shared(), _NUM_TRIALS: num_trials}
+    with tracking.run("tune", params) as run_id, Workspace.temporary() as workspace:
         tracking.log_settings(run_id, {**space.as_content(), _NUM_TRIALS: num_trials}, tracking.SEARCH_FILE)
-        params = space.config(1).as_params()
-        shared = {name: value for name, value in params.items() if name not in space.search}
-        tracking.log_params(run_id, {**shared, _NUM_TRIALS: num_trials})
         mlflow.set_tags(provenance.tags(environment))
         return _TuningRun(space, num_trials, limits, environment, run_id, workspace, progress, ray).tune()
 

@@ -102,7 +102,6 @@ def check(arguments: Arguments, options: ServerOptions) -> tuple[ModelVersion, S
     good = LastKnownGood(arguments.cache_directory, uri, arguments.model_uri)
     with contextlib.closing(SubprocessRegistry(uri)) as registry:
         try:
-            tracking.check_tracking_server()
             version = registry.resolve(arguments.model_uri)
             bundle = registry.fetch(version, arguments.cache_directory)
             if not good.has_files_of(version):

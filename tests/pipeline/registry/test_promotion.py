@@ -10,6 +10,7 @@ import pytest
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 
 from pipeline import tables
+from pipeline.commands.output import print_promotion
 from pipeline.registry import promotion
 from pipeline.registry.errors import NothingToRollBack, PromotionRefused
 from pipeline.registry.gate import Gate
@@ -170,6 +171,31 @@ def test_staging_has_no_gate_and_a_version_that_moves_there_leaves_production():
     assert stages() == {1: "Staging", 3: "Archived"}
     last = promotion.timeline(PRODUCTION)[-1]
     assert (last.version, last.kind, last.why) == (None, "promotion", "version 1 moved to stage 'Staging'")
+
+
+@pytest.mark.usefixtures("registry")
+def test_archived_holds_any_number_of_versions_and_none_takes_the_place_of_another(capsys):
+    promotion.promote(PRODUCTION, 1, GATE)
+    archived = Target(NAME, "Archived")
+    promotion.promote(archived, 2, GATE)
+    print_promotion(promotion.promote(archived, 1, GATE))
+    assert capsys.readouterr().out.startswith("The stage 'Archived' of 'cartpole-ppo' now has version 1.\n")
+    print_promotion(promotion.promote(archived, 1, GATE))
+    assert capsys.readouterr().out == "The stage 'Archived' of 'cartpole-ppo' already has version 1.\n"
+    assert stages() == {1: "Archived", 2: "Archived"}
+    assert promotion.timeline(PRODUCTION)[-1].why == "version 1 moved to stage 'Archived'"
+
+
+@pytest.mark.usefixtures("registry")
+def test_listing_versions_and_history_writes_nothing():
+    promotion.promote(PRODUCTION, 1, GATE)
+    client = mlflow.MlflowClient()
+    Target(NAME, "Production").assign(2)
+    client.set_registered_model_alias(NAME, "champion", "2")
+    before = client.get_registered_model(NAME).tags
+    assert [event.version for event in promotion.timeline(PRODUCTION)] == [1, 2]
+    assert len(promotion.versions(NAME)) == 4
+    assert client.get_registered_model(NAME).tags == before
 
 
 def test_an_alias_takes_the_place_of_the_stage():
