@@ -10,7 +10,6 @@ import errno
 import logging
 import os
 import shlex
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -101,11 +100,7 @@ def fetch(version: ModelVersion, cache_dir: str | Path | None = None) -> Bundle:
 
 def default_cache_dir() -> Path:
     """Return the default directory of the bundle cache, `$XDG_CACHE_HOME/policy-bundles`."""
-    try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:  # the user of a container may have neither HOME nor an entry in passwd
-        return Path(tempfile.gettempdir(), f"policy-bundles-{os.getuid()}")
-    return cache / "policy-bundles"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "policy-bundles"
 
 
 def _download(version: ModelVersion, directory: Path) -> None:
