@@ -3,6 +3,7 @@
 import itertools
 import re
 import shlex
+from types import SimpleNamespace
 
 import mlflow
 import pytest
@@ -12,6 +13,7 @@ from mlflow.projects._project_spec import load_project
 
 from pipeline.cli import cli
 from pipeline.config import SETTINGS, TrainConfig
+from pipeline.environments import contract
 from pipeline.errors import PipelineError
 from pipeline.registry import evaluate_version, promotion
 from pipeline.registry.target import Target
@@ -63,6 +65,7 @@ def reached(monkeypatch, store):
             record(module, name)
     monkeypatch.setattr("pipeline.training.worker_process.WorkerProcess.start", lambda *_: None)
     monkeypatch.setattr("pipeline.rllib.ray_session.RaySession.start", lambda *_: None)
+    monkeypatch.setattr(contract, "described", lambda *_, **__: SimpleNamespace(is_exclusive=False))
     client = mlflow.MlflowClient()
 
     def reached(entry_point="main", **parameters):
@@ -113,7 +116,7 @@ def test_a_documented_command_is_accepted(reached, interrupted, entry_point, par
 
 
 def test_without_parameters_the_defaults_are_trained(reached):
-    called, (config, *_, model_uri) = reached()
+    called, (config, *_, model_uri, _) = reached()
     assert (called, config, model_uri) == ("training.train", TrainConfig(), None)
 
 
@@ -153,7 +156,7 @@ def test_a_run_is_resumed(reached, interrupted):
 
 
 def test_a_training_starts_from_a_policy(reached):
-    called, (*_, model_uri) = reached(**{"from": "models:/cartpole-ppo/1"})
+    called, (*_, model_uri, _) = reached(**{"from": "models:/cartpole-ppo/1"})
     assert (called, model_uri) == ("training.train", "models:/cartpole-ppo/1")
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import shlex
 import sys
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 from pipeline.cli import cli
 from pipeline.commands import output
 from pipeline.config import TrainConfig
+from pipeline.environments import contract
 from pipeline.evaluation.evaluation import Evaluation
 from pipeline.registry.promotion import Promotion
 from pipeline.registry.registration import Trained
@@ -87,6 +89,8 @@ def test_the_printed_commands_restore_the_settings(capsys, monkeypatch, config):
         shlex.split(line.split("python -m pipeline ")[1]) for line in capsys.readouterr().out.splitlines()[3:]
     )
     started = []
+    monkeypatch.setattr(contract, "described", lambda *_, **__: SimpleNamespace(is_exclusive=False))
+    monkeypatch.setattr("pipeline.commands.train._check_mlflow", lambda *_: None)
     monkeypatch.setattr(run, "train", lambda config, *_: started.append(config))
     monkeypatch.setattr("pipeline.commands.train.print_trained", lambda _: sys.exit(0))
     monkeypatch.setattr("pipeline.training.worker_process.WorkerProcess.start", lambda *_: None)
