@@ -54,6 +54,16 @@ class NotReady(PipelineError):
     template: ClassVar[str] = "Nothing answered at {url} within {timeout_s:.0f} s."
 
 
+@dataclass(eq=False)
+class VersionsNotListed(PipelineError):
+    """MLflow answers, but not with the versions of the model."""
+
+    url: str
+    reason: str
+
+    template: ClassVar[str] = "MLflow at {url} did not list the versions: {reason}. Its log is mlflow-server.log."
+
+
 MODEL = TrainConfig.registered_model_name
 
 _LOOPBACK = "127.0.0.1"
@@ -75,7 +85,8 @@ def journey(mlflow_port: int, serving_port: int, episodes: int) -> None:
         PortTaken: If a port is taken; nothing has started.
         CommandFailed: If a command fails, or a server exits.
         NotReady: If a server does not answer in time.
-        Interrupted: On SIGINT and SIGTERM before the policy answers; later, they end the journey normally.
+        VersionsNotListed: If MLflow does not list the versions.
+        Interrupted: On SIGINT, SIGTERM and SIGHUP before the policy answers; later, they end the journey normally.
     """
     for name, port in (("MLFLOW_PORT", mlflow_port), ("SERVING_PORT", serving_port)):
         _require_free(port, name)
@@ -122,9 +133,12 @@ def _promote(version: int) -> None:
 def _stages(mlflow_url: str) -> dict[int, str]:
     """Return the stage of each version, from MLflow's REST API: its client takes 300 MB of memory."""
     url = f"{mlflow_url}/api/2.0/mlflow/model-versions/search"
-    response = requests.get(url, params={"filter": f"name='{MODEL}'"}, timeout=_READY_TIMEOUT_S)
-    response.raise_for_status()
-    return {int(each["version"]): each["current_stage"] for each in response.json().get("model_versions", [])}
+    try:
+        response = requests.get(url, params={"filter": f"name='{MODEL}'"}, timeout=_READY_TIMEOUT_S)
+        response.raise_for_status()
+        return {int(each["version"]): each["current_stage"] for each in response.json().get("model_versions", [])}
+    except (requests.RequestException, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise VersionsNotListed(mlflow_url, str(error)) from error
 
 
 def _mlflow_server(port: int) -> contextlib.AbstractContextManager["subprocess.Popen[bytes]"]:

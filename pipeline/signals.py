@@ -1,4 +1,4 @@
-"""Interruption by SIGINT, by SIGTERM, or by the death of `mlflow run`.
+"""Interruption by SIGINT, by SIGTERM, by SIGHUP of a terminal that closes, or by the death of `mlflow run`.
 
 The first signal is recorded. Outside `deferred`, it also raises Interrupted in the main thread, which ends an import
 or a wait at once. Within `deferred`, the running code ends itself: it calls `check` where it is safe to stop. A second
@@ -30,7 +30,7 @@ class _Interruption:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Handle SIGINT and SIGTERM within the block; every exception that a signal causes leaves it as Interrupted.
+    """Handle the signals within the block; every exception that a signal causes leaves it as Interrupted.
 
     A SIGINT after Interrupted was raised kills the process. A SIGTERM after the first signal is ignored, because
     `mlflow run` sends one after the terminal's Ctrl-C. When SIGTERM kills `mlflow run`, its child receives no signal;
@@ -39,7 +39,7 @@ def interruptible() -> Iterator[None]:
     Raises:
         Interrupted: After a signal.
     """
-    previous = {number: signal.signal(number, _handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, _handle) for number in _signals()}
     previous_hook, sys.unraisablehook = sys.unraisablehook, _deliver_again
     ended = threading.Event()
     if "MLFLOW_RUN_ID" in os.environ:
@@ -106,10 +106,17 @@ def regain_sigterm() -> None:
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
+def _signals() -> list[signal.Signals]:
+    """Return the signals that interrupt; SIGHUP does not if it is ignored, as under `nohup`."""
+    is_ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM, *([] if is_ignored else [signal.SIGHUP])]
+
+
 def _handle(number: int, _: FrameType | None) -> None:
     # While Ray starts, its native handler runs before this one, and sets an alarm that aborts the process.
     signal.alarm(0)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for later in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(later, signal.SIG_IGN)
     is_first = _Interruption.signal_name is None
     _Interruption.signal_name = _Interruption.signal_name or signal.Signals(number).name
     if is_first and _Interruption.is_deferred:

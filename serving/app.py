@@ -12,6 +12,7 @@ from ray.serve import Application
 
 from serving.arguments import Arguments
 from serving.client.token_file import read_token
+from serving.errors import ServingError
 from serving.http.cors import with_cors
 from serving.http.policy_app import PolicyApp
 from serving.protocols.open_inference.grpc import InferenceServicer
@@ -39,7 +40,10 @@ class PolicyReplica(InferenceServicer):
         """Resolve, fetch, verify and load the policy in a thread, because Serve needs the event loop meanwhile."""
         settings.tune_replica()
         token = BearerToken(read_token(arguments.auth_token_file)) if arguments.auth_token_file else None
-        start = await asyncio.to_thread(load_initial_policy, arguments, deployment)
+        try:
+            start = await asyncio.to_thread(load_initial_policy, arguments, deployment)
+        except ServingError as error:
+            raise error from None  # Ray logs causes, and those of other libraries may show credentials
         replica = ReplicaIdentity(serve.get_replica_context().replica_id.unique_id, arguments.largest_num_replicas)
         self._app = app = PolicyApp(start.served, arguments, token=token, refresh=start.refresh, replica=replica)
         self._asgi_app = with_cors(app, arguments.cors_origin)

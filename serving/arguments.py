@@ -15,7 +15,7 @@ GIB = 1 << 30
 class Autoscaling(BaseModel):
     """Bounds and target of the number of replicas. Names and meanings are those of Serve's AutoscalingConfig."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     min_replicas: int = Field(default=1, ge=1, description="Smallest number of replicas.")
     max_replicas: int = Field(default=2, ge=1, description="Largest number of replicas.")
@@ -39,7 +39,7 @@ class Autoscaling(BaseModel):
 class Arguments(BaseModel):
     """The arguments of one application. Unknown names and contradictions raise pydantic's ValidationError."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
     model_uri: str = Field(
         default="models:/cartpole-ppo/Production",

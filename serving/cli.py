@@ -6,8 +6,9 @@ from typing import Any
 import click
 
 from serving.arguments import Arguments
+from serving.client.proxies import bypass_loopback
 from serving.commands.console import one_line_errors
-from serving.commands.options import argument_options
+from serving.commands.options import Duration, argument_options
 
 URL_OPTION = click.option(
     "--url",
@@ -28,6 +29,7 @@ TOKEN_OPTION = click.option(
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def main() -> None:
     """Serve policies of the model registry over HTTP, and query them."""
+    bypass_loopback()
 
 
 @main.command()
@@ -47,7 +49,7 @@ def main() -> None:
     "startup_timeout_s",
     default=120.0,
     show_default=True,
-    type=click.FloatRange(1),
+    type=Duration(1),
     metavar="SECONDS",
     help="Time after which a server that does not answer yet is stopped.",
 )
@@ -63,6 +65,11 @@ def run(arguments: Arguments, **options: Any) -> None:
 @URL_OPTION
 @click.option("--episodes", default=5, show_default=True, type=click.IntRange(1), help="Number of episodes to play.")
 @click.option("--env-id", help="Environment to play.  [default: the one that the policy was trained in]")
+@click.option(
+    "--allow-import",
+    is_flag=True,
+    help="Import the modules of the environment and the wrappers that the server names, which may run any code.",
+)
 @click.option("--seed", default=0, show_default=True, help="Seed of the first episode; it increases by 1 per episode.")
 @click.option("--explore", is_flag=True, help="Sample actions; the same seed gives the same actions.")
 @click.option("--quiet", is_flag=True, help="Print a progress bar and a summary only.")

@@ -1,21 +1,74 @@
-"""Base classes of the errors of this package. Each room defines its own errors in its `errors.py`.
+"""Base classes of the errors of this package, and the redaction of their messages.
 
-Each error is a dataclass: its fields hold the facts, and `template` turns them into the message. Errors survive
-pickling, because Ray carries them between processes.
+Each room defines its own errors in its `errors.py`. Each error is a dataclass: its fields hold the facts, and
+`template` turns them into the message. Errors survive pickling, because Ray carries them between processes.
 """
 
-from collections.abc import Iterator
+import logging
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from http import HTTPStatus
+from types import TracebackType
 from typing import Any, ClassVar
+
+_USERINFO = re.compile(
+    r"(?<=://)(?:[^\s/?#]*@"  # up to the last @ before the path, because a password may contain one
+    r"|[^\s/:@\[]*:(?!\d+(?:[/?#\s]|$))[^\s@]*@)"  # a password with a character that should have been escaped
+)
+_QUERY_VALUE = re.compile(r"""(?<=[?&#])([\w.~%+\-\[\]]+=)[^\s&#'"<>]+?(?=[).,:;]*(?:[\s&#'"<>]|$))""")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+
+
+def redacted(text: str) -> str:
+    """Return the text without the credentials of the URLs in it: user names, passwords and the values of queries.
+
+    Everything that shows a URI of the user passes through this function: messages, answers, logs, files and printed
+    commands. The messages of ExpectedError and the records of RedactingFormatter do so already.
+    """
+    return _QUERY_VALUE.sub(r"\1***", _USERINFO.sub("***@", text))
+
+
+class RedactingFormatter(logging.Formatter):
+    """Formats log records without the credentials of URLs, in tracebacks too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the text of a record."""
+        return redacted(super().format(record))
+
+
+def print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an exception with its traceback to stderr, without the credentials of URLs. It is a `sys.excepthook`."""
+    sys.stderr.write(redacted("".join(traceback.format_exception(kind, error, trace))))
+
+
+def one_line(text: str) -> str:
+    """Return the text with line breaks and other control characters as spaces, for texts of others."""
+    return _CONTROL.sub(" ", text)
+
+
+def _shown(message: Callable[[Any], str]) -> Callable[[Any], str]:
+    """Return a `__str__` that returns the message in one line and without credentials."""
+    return lambda self: one_line(redacted(message(self)))
 
 
 class ExpectedError(Exception):
-    """Base of the errors that both packages raise on purpose. Their messages can be shown to a user."""
+    """Base of the errors that both packages raise on purpose. Their messages can be shown to a user.
+
+    A message is one line and shows no credentials, even if a field holds the message of another library's exception.
+    """
 
     template: ClassVar[str]
     """The message, a format string of the fields. Classes whose message needs logic define `__str__` instead."""
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__str__" in vars(cls):
+            cls.__str__ = _shown(cls.__str__)  # type: ignore[method-assign]
+
+    @_shown
     def __str__(self) -> str:
         return self.template.format(**vars(self))
 

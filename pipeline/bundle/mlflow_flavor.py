@@ -24,6 +24,7 @@ from pipeline.export.onnx_graph import without_optional_inputs
 from serving.policy.bundle import GRAPH_FILE, POLICY_FILE, Bundle
 from serving.policy.tensors import OBSERVATIONS
 from serving.registry.model_version import DIGEST_TAG
+from serving.registry.registry import versions_of
 
 #: The graph that MLflow's own flavors run. ONNX Runtime prints a warning for each optional input of a graph, and MLflow
 #: cannot feed them.
@@ -54,8 +55,7 @@ def register(directory: Path, model_id: str, name: str, tags: dict[str, str], de
     that an earlier call created, whose answer was lost, is returned instead of another one.
     """
     client, source = mlflow.MlflowClient(), f"models:/{model_id}"
-    versions = client.search_model_versions(f"name = '{name}'")
-    version = next((each for each in versions if each.source == source), None)
+    version = next((each for each in versions_of(name) if each.source == source), None)
     digests = {f"{DIGEST_TAG}{file}": digest for file, digest in Bundle.read(directory).digests.items()}
     if version is None:
         version = mlflow.register_model(source, name, tags=digests | tags)

@@ -2,7 +2,6 @@
 
 import functools
 import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import Field
 from typing import Any, TypeVar
@@ -13,7 +12,7 @@ from click.core import ParameterSource
 from pipeline.config import SETTINGS, TrainConfig
 from pipeline.errors import Interrupted
 from pipeline.signals import interruptible
-from serving.errors import ExpectedError
+from serving.errors import ExpectedError, print_traceback
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -47,7 +46,7 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
             if error is None:
                 raise
             if show_traceback:
-                traceback.print_exception(error)
+                print_traceback(type(error), error, error.__traceback__)
             click.secho(f"Error: {error}", fg="red", err=True)
             sys.exit(1)
 

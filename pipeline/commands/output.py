@@ -102,4 +102,4 @@ def print_promotion(promotion: "Promotion") -> None:
     replaced = "" if promotion.replaced is None else f", replacing version {promotion.replaced}"
     click.echo(f"{target} now has version {promotion.version}{replaced}.")
     uri = promotion.target.uri
-    click.echo(f"Servers of {uri} load it; start one: python -m serving run --model-uri {uri}")
+    click.echo(f"Servers of {uri} load it; start one: python -m serving run --model-uri {shlex.quote(uri)}")

@@ -4,7 +4,6 @@ import contextlib
 import json
 import shlex
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from pipeline.environments.make import Environment
 from pipeline.environments.nested_spaces import flatten, nest
 from pipeline.evaluation.evaluation import Evaluation
 from serving.policy.spaces import leaves
+from serving.registry.model_uri import route_prefix
 
 #: The most characters of a space and of an observation; most databases limit the whole card to 5,000.
 _LONGEST_SPACE, _LONGEST_OBSERVATION = 600, 1500
@@ -35,7 +35,7 @@ from {evaluation.minimum:.1f} to {evaluation.maximum:.1f}. {verdict}
 observations far from those of its rollouts. Input: {observation_space}. \
 Output: {action_space}.
 
-**Query** after its promotion to Production, with `python -m serving run` running:
+**Query** after its promotion to Production, with `{serve}` running:
 
 ```
 {query}
@@ -69,16 +69,26 @@ def write(
         verdict=_verdict(evaluation, target_return),
         observation_space=_short(environment.observation_space),
         action_space=_short(environment.action_space),
+        serve=_serve(config.registered_model_name),
         query=_query(config.registered_model_name, json.dumps(example(environment))),
     )
 
 
+def _serve(name: str) -> str:
+    """Return the command that serves the version in Production."""
+    command = "python -m serving run"
+    if name == TrainConfig.registered_model_name:
+        return command
+    return f"{command} --model-uri {shlex.quote(f'models:/{name}/Production')}"
+
+
 def _query(name: str, example: str) -> str:
     """Return a command that queries the served version; with an observation, unless that would fill the card."""
-    url = shlex.quote(f"http://127.0.0.1:8000/{quote(name)}")
+    url = f"http://127.0.0.1:8000{route_prefix(name)}"
     if len(example) > _LONGEST_OBSERVATION:
         return f"curl -s {url}/model   # what observations look like"
-    return f"curl -s {url} -d '{{\"observation\": {example}}}'"
+    body = shlex.quote(f'{{"observation": {example}}}')
+    return f"curl -s {url} -d {body}"
 
 
 def example(environment: Environment) -> Any:

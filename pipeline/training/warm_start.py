@@ -13,7 +13,7 @@ from pipeline.tracking import run as tracking
 from pipeline.training.errors import CannotContinueFrom
 from serving.policy.policy import Policy
 from serving.policy.spaces import space_differences
-from serving.registry.registry import fetch, resolve
+from serving.registry.registry import fetch, files_uri, resolve
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def download(model_uri: str, environment: Environment, directory: Path) -> Initi
     policy = Policy.load(fetch(version))
     _require_same_spaces(version.pinned_uri, policy, environment)
     checkpoint = mlflow.artifacts.download_artifacts(
-        f"{version.pinned_uri}/{bundle.CHECKPOINT_DIRECTORY}", dst_path=str(directory)
+        f"{files_uri(version)}/{bundle.CHECKPOINT_DIRECTORY}", dst_path=str(directory)
     )
     return InitialPolicy(version.pinned_uri, tracking.model_id_of(version.name, version.version), Path(checkpoint))
 

@@ -15,7 +15,7 @@ from pipeline.tracking.outages import retry_through_outages
 from pipeline.tuning.progress import TuningTable
 from pipeline.tuning.trial import TrialPlan, TrialReport
 from pipeline.tuning.trial_status import TrialState, TrialStatus
-from serving.errors import ExpectedError
+from serving.errors import ExpectedError, redacted
 
 NUMBER_TAG = "trial.number"
 SETTINGS_TAG = "trial.settings"
@@ -76,6 +76,7 @@ class TrialRuns:
         """End the run of a trial as FAILED, with the reason in the tag `trial.error`."""
         if number not in self._queues:
             self.started(number)
+        reason = redacted(reason)
         queue = self._queues[number]
         set_error = functools.partial(mlflow.MlflowClient().set_tag, queue.run_id, _ERROR_TAG, reason[:5000])
         queue.upload("error", set_error)

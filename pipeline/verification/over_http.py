@@ -15,6 +15,8 @@ from pipeline.verification.sampling_tests import SAMPLES, check_samples, sampled
 from pipeline.verification.subject import Query, Subject, as_arrays
 from serving.client.core import failure_reason, to_json
 from serving.client.errors import ServerUnreachable
+from serving.client.proxies import through_proxy
+from serving.errors import redacted
 from serving.policy.tensors import ACTION, ACTION_DIST_INPUTS
 
 #: The largest number of observations that are sent one by one.
@@ -52,19 +54,25 @@ class VerifiedServer:
         Raises:
             ServerAnswered: If the server responds with an error.
             ServesAnother: If it serves another model or version.
-            ServerUnreachable: If there is no response.
+            ServerUnreachable: If there is no response, or none of a policy server.
         """
         try:
             response = requests.post(self.url, json=request, headers=self._headers, timeout=_TIMEOUT_S)
         except requests.RequestException as error:
-            raise ServerUnreachable(self.url, failure_reason(error)) from error
+            raise self._unreachable(failure_reason(error)) from error
         headers = response.headers
         served = f"{headers.get('X-Model-Name')} version {headers.get('X-Model-Version')}"
         if "X-Model-Name" in headers and served != self._served:
             raise ServesAnother(self.url, served, self._served)
         if not response.ok:
-            raise ServerAnswered(self.url, response.status_code, response.text[:300])
-        return response.json()
+            raise ServerAnswered(self.url, response.status_code, redacted(response.text)[:300])
+        try:
+            return response.json()
+        except requests.JSONDecodeError as error:
+            raise self._unreachable(f"HTTP status {response.status_code} with a body that is not JSON") from error
+
+    def _unreachable(self, reason: str) -> ServerUnreachable:
+        return ServerUnreachable(self.url, through_proxy(self.url, reason))
 
 
 def check_over_http(subject: Subject, server: VerifiedServer) -> Iterator[Check]:

@@ -15,7 +15,7 @@ from pipeline.verification.over_http import VerifiedServer, check_over_http
 from pipeline.verification.sampling_tests import SAMPLES, check_samples, sampled_queries
 from pipeline.verification.subject import Subject
 from serving.policy.policy import Policy
-from serving.registry.registry import fetch, resolve
+from serving.registry.registry import fetch, files_uri, resolve
 from serving.registry.tracking import check_tracking_server
 
 #: Batch sizes that the graph is queried with; None is all at once.
@@ -41,7 +41,7 @@ def verify(model_uri: str, count: int, seed: int, url: str | None = None, token:
     version = resolve(model_uri)
     policy = Policy.load(fetch(version))
     with tempfile.TemporaryDirectory() as directory:
-        source = f"{version.pinned_uri}/{CHECKPOINT_DIRECTORY}"
+        source = f"{files_uri(version)}/{CHECKPOINT_DIRECTORY}"
         checkpoint = mlflow.artifacts.download_artifacts(source, dst_path=directory)
         subject = Subject(policy, Path(checkpoint), environments.of_policy(policy), count, seed)
     checks = list(check_in_process(subject))

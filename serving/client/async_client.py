@@ -90,7 +90,9 @@ class AsyncPolicyClient(BaseClient):
         timeout = aiohttp.ClientTimeout(total=attempts.remaining_s, sock_connect=connect_s, sock_read=response_s)
         url = self.url + request.path
         try:
-            async with self._session.request(request.method, url, data=request.body, timeout=timeout) as response:
+            async with self._session.request(
+                request.method, url, data=request.body, timeout=timeout, proxy=self._proxy
+            ) as response:
                 return Response(response.status, response.headers, await response.read())
-        except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError.
+        except (aiohttp.ClientError, OSError, ValueError) as error:  # TimeoutError is an OSError.
             return NoResponse(failure_reason(error), error)

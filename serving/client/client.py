@@ -112,8 +112,15 @@ class PolicyClient(BaseClient):
     def _attempt(self, request: Request, attempts: Attempts) -> Response | NoResponse:
         url = self.url + request.path
         try:
-            response = self._session.request(request.method, url, data=request.body, timeout=attempts.timeouts_s)
-        except requests.RequestException as error:
+            response = self._session.request(
+                request.method,
+                url,
+                data=request.body,
+                timeout=attempts.timeouts_s,
+                # An empty proxy prevents that requests looks for one itself, which it also does for this machine.
+                proxies=dict.fromkeys(("http", "https"), self._proxy or ""),
+            )
+        except (requests.RequestException, ValueError) as error:  # of a host name that none can have
             return NoResponse(failure_reason(error), error)
         return Response(response.status_code, response.headers, response.content)
 

@@ -5,15 +5,22 @@ It imports neither ray, torch, mlflow nor numpy.
 
 import base64
 import json
+import re
 from collections.abc import Hashable, Sequence
 from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from serving.client.errors import RequestRefused, ServerUnreachable, ServerUrlInvalid
+from serving.client.proxies import proxy_of, through_proxy
 from serving.client.retry import NoResponse, Response, RetryPolicy
 
 Json = Any
+
+_VERSION = re.compile(r"[0-9]{1,18}")
+
+MAX_MESSAGE = 2000
+"""The longest message of a server that is shown, in characters."""
 
 MAX_LISTED = 1024
 """Arrays with more elements are sent in base64, which is shorter and faster to decode."""
@@ -27,6 +34,8 @@ class Request(NamedTuple):
     body: bytes | None = None
     episodes: Sequence[Hashable] = ()
     """The episode of each observation; its state in the response is kept for the next request."""
+    answered_by: str | None = None
+    """The key of the response that holds the actions."""
 
 
 class BaseClient:
@@ -58,6 +67,7 @@ class BaseClient:
         if not _is_http(url):
             raise ServerUrlInvalid(url)
         self.url = url.rstrip("/")
+        self._proxy = proxy_of(url)
         self.model_version: int | None = None
         """The model version of the last response; it changes after a promotion."""
         self.state_reset = False
@@ -101,31 +111,54 @@ class BaseClient:
             ServerUnreachable: there is no response, or it is not from a policy server.
         """
         if isinstance(outcome, NoResponse):
-            raise ServerUnreachable(self.url, outcome.reason) from outcome.error
+            raise self._unreachable(outcome.reason) from outcome.error
         version = outcome.headers.get("X-Model-Version", "")
-        if not version.isdecimal():
+        if not _VERSION.fullmatch(version):
             # Every response of a policy server has this header, so a proxy or another server sent this one.
-            raise ServerUnreachable(self.url, _foreign_reason(outcome))
+            raise self._unreachable(_foreign_reason(outcome))
         self.model_version = int(version)
         try:
-            content: dict[str, Json] = json.loads(outcome.body)
-        except ValueError as error:
-            raise ServerUnreachable(self.url, f"HTTP status {outcome.status} with a body that is not JSON") from error
+            content = json.loads(outcome.body)
+        except (ValueError, RecursionError) as error:
+            raise self._unreachable(f"HTTP status {outcome.status} with a body that is not JSON") from error
         if outcome.status >= HTTPStatus.BAD_REQUEST:
-            raise RequestRefused(outcome.status, content["error"]["code"], content["error"]["message"])
+            raise self._refusal(outcome.status, content)
+        if not (isinstance(content, dict) and _is_answer(request, content)):
+            raise self._unreachable(f"HTTP status {outcome.status} with a body that is not a policy server's")
         if request.episodes:
             self._keep_states(content, request.episodes)
         return content
 
+    def _unreachable(self, reason: str) -> ServerUnreachable:
+        return ServerUnreachable(self.url, through_proxy(self.url, reason))
+
+    def _refusal(self, status: int, content: Json) -> RequestRefused | ServerUnreachable:
+        error = content.get("error") if isinstance(content, dict) else None
+        if not isinstance(error, dict):
+            return self._unreachable(f"HTTP status {status} with a body that is not a policy server's")
+        return RequestRefused(status, *(str(error.get(name))[:MAX_MESSAGE] for name in ("code", "message")))
+
     def _keep_states(self, answer: dict[str, Json], episodes: Sequence[Hashable]) -> None:
         reset = answer.get("state_reset", False)
-        self.state_reset = any(reset) if isinstance(reset, list) else reset
-        states = answer.get("states") or [answer.get("state")] * len(episodes)
-        for episode, state in zip(episodes, states, strict=True):
+        self.state_reset = any(reset) if isinstance(reset, list) else bool(reset)
+        for episode, state in zip(episodes, _states(answer, len(episodes)), strict=True):
             if state is None:  # The policy is not recurrent, or not any more after a promotion.
                 self._states.pop(episode, None)
             else:
                 self._states[episode] = state
+
+
+def _states(answer: dict[str, Json], count: int) -> Json:
+    return answer.get("states") or [answer.get("state")] * count
+
+
+def _is_answer(request: Request, content: dict[str, Json]) -> bool:
+    """Return whether the response to a request for actions has an action and a state for each observation."""
+    if request.answered_by is None:
+        return True
+    count, actions = len(request.episodes), content.get(request.answered_by)
+    lists = [_states(content, count), *([actions] if request.answered_by == "actions" else [])]
+    return actions is not None and all(isinstance(each, list) and len(each) == count for each in lists)
 
 
 def _foreign_reason(response: Response) -> str:
@@ -144,7 +177,8 @@ def are_typed(actions: list[Json]) -> bool:
 def _post(body: dict[str, Json], options: dict[str, Json], episodes: Sequence[Hashable]) -> Request:
     """Return a request for actions without the options that are None or False, the server's defaults."""
     given = {name: value for name, value in options.items() if value is not None and value is not False}
-    return Request("POST", "/", json.dumps(body | given).encode(), episodes)
+    answered_by = "actions" if "observations" in body else "action"
+    return Request("POST", "/", json.dumps(body | given).encode(), episodes, answered_by)
 
 
 def to_json(value: Any, max_listed: int = MAX_LISTED) -> Json:
@@ -175,6 +209,6 @@ def failure_reason(error: Exception) -> str:
 def _is_http(url: str) -> bool:
     try:
         parts = urlsplit(url)
-    except ValueError:
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of the port, too
         return False
-    return parts.scheme in {"http", "https"} and bool(parts.hostname)

@@ -1,5 +1,6 @@
 """Errors that the clients raise."""
 
+import shlex
 from dataclasses import dataclass
 
 from serving.errors import ServingError
@@ -39,10 +40,11 @@ class RequestRefused(ServingError):
 class TokenFileInvalid(ServingError):
     """No bearer token can be read from a file, for the given reason."""
 
-    template = (
-        "cannot read a bearer token from {file}: {reason}. Write one into it: "
-        "(umask 077 && openssl rand -hex 32 > {file})"
-    )
-
     file: str
     reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"cannot read a bearer token from {self.file}: {self.reason}. Write one into it: "
+            f"(umask 077 && openssl rand -hex 32 > {shlex.quote(self.file)})"
+        )

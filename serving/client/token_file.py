@@ -8,11 +8,15 @@ from serving.client.errors import TokenFileInvalid
 B64TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 """The syntax of a token."""
 
+MAX_CHARACTERS = 1 << 16
+"""How much of the file is read; a device may have no end."""
+
 
 def read_token(file: str | Path) -> str:
     """Return the token in a file, without surrounding whitespace. Raises TokenFileInvalid."""
     try:
-        token = Path(file).read_text(encoding="ascii").strip()
+        with Path(file).open(encoding="ascii") as opened:
+            token = opened.read(MAX_CHARACTERS).strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or "it is not ASCII text"
         raise TokenFileInvalid(str(file), reason) from error

@@ -2,13 +2,12 @@
 
 import functools
 import sys
-import traceback
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
-from serving.errors import ServingError
+from serving.errors import ServingError, print_traceback
 
 R = TypeVar("R")
 
@@ -23,7 +22,7 @@ def one_line_errors(command: Callable[..., R]) -> Callable[..., R]:
             return command(*args, **kwargs)
         except ServingError as error:
             if show_traceback:
-                traceback.print_exception(error)
+                print_traceback(type(error), error, error.__traceback__)
             click.secho(f"Error: {error}", fg="red", err=True)
             sys.exit(1)
 

@@ -12,6 +12,8 @@ import gymnasium
 from serving.client.actions import element
 from serving.client.client import PolicyClient
 from serving.client.core import Request
+from serving.commands.errors import EpisodeFailed
+from serving.errors import ServingError
 from serving.policy.environments import was_cut
 from serving.policy.errors import EnvironmentNotMade
 from serving.policy.spaces import space_to_json
@@ -71,8 +73,15 @@ class _Running:
         self.steps, self._return, self.done = 0, 0.0, False
 
     def step(self, action: Any) -> Step:
-        observed, action = self.observation, element(self._action_space, action)
-        self.observation, reward, terminated, truncated, _ = self.environment.step(action)
+        observed = self.observation
+        try:
+            action = element(self._action_space, action)
+            self.observation, reward, terminated, truncated, _ = self.environment.step(action)
+        except ServingError:
+            raise
+        except Exception as error:  # an environment may raise any exception, as may actions of another space
+            reason = f"{type(error).__name__}: {error}"
+            raise EpisodeFailed(self.seed, self.steps + 1, repr(action)[:100], reason[:500]) from error
         self.steps, self._return, self.done = self.steps + 1, self._return + float(reward), terminated or truncated
         return Step(self.steps, observed, action, self.done)
 

@@ -1,6 +1,7 @@
 """The options of `serving run` that are generated from `Arguments`, so that each argument is declared once."""
 
 import functools
+import math
 import re
 from collections.abc import Callable
 from dataclasses import asdict
@@ -17,6 +18,17 @@ R = TypeVar("R")
 
 METAVARS = {"uri": "URI", "bytes": "BYTES", "s": "SECONDS", "autoscaling": "JSON", "origin": "ORIGIN"}
 """What an option takes, by the last word of its field's name. Other options show their type."""
+
+
+class Duration(click.FloatRange):
+    """A finite number of seconds."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Convert the text of an option."""
+        seconds = float(super().convert(value, param, ctx))
+        if not math.isfinite(seconds):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return seconds
 
 
 def option_name(field: str) -> str:

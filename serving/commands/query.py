@@ -13,7 +13,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from serving.client.token_file import read_token
+from serving.commands.descriptions import Model, Played, described, needs_import
 from serving.commands.episodes import Episode, Step, TimedClient, play_in_lockstep, play_sequentially
+from serving.commands.errors import ImportRefused
+from serving.errors import one_line, redacted
 from serving.policy import environments
 
 PRINTED_STEPS = 3
@@ -26,6 +29,7 @@ def query(
     *,
     episodes: int,
     env_id: str | None,
+    allow_import: bool = False,
     seed: int,
     quiet: bool,
     together: bool | None,
@@ -34,16 +38,18 @@ def query(
 ) -> list[Episode]:
     """Play episodes with the policy at `url`, and print their steps and returns, and a summary.
 
-    The arguments are the options of the command; `quiet` leaves the summary and, on a terminal, a progress bar.
+    The arguments are the options of the command; `quiet` leaves the summary and, on a terminal, a progress bar. What
+    the server says chooses no code to run here but an environment of Gymnasium, unless `allow_import` is true.
 
     Raises:
         ServerUnreachable, RequestRefused: as `PolicyClient`.
         TokenFileInvalid: the file contains no token.
+        ImportRefused: modules would be imported on the server's word.
         EnvironmentUnknown, EnvironmentNotMade, ObjectUnknown: the environment cannot be made.
     """
     with TimedClient(url, token=token_file and read_token(token_file)) as client:
-        model = client.model()
-        environment: dict[str, Any] = {"id": env_id, "kwargs": {}} if env_id else model["environment"]
+        model = described(client, Played)
+        environment: dict[str, Any] = {"id": env_id, "kwargs": {}} if env_id else _trusted(model, allow_import)
         make = partial(
             environments.make,
             environment["id"],
@@ -53,7 +59,8 @@ def query(
         )
         make().close()  # type: ignore[no-untyped-call]  # to raise EnvironmentUnknown before the first request
         seeds = range(seed, seed + episodes)
-        click.echo(f"{model['name']} version {model['version']} plays {environment['id']} through {client.url}")
+        played_by = f"{model['name']} version {model['version']}"
+        click.echo(one_line(redacted(f"{played_by} plays {environment['id']} through {client.url}")))
         start = time.perf_counter()
         if episodes >= LOCKSTEP_FROM if together is None else together:
             playing = play_in_lockstep(client, make, seeds, explore=explore)
@@ -65,6 +72,14 @@ def query(
     if cut := [episode.steps for episode in played if episode.cut]:
         click.secho(environments.cut_notice(len(cut), len(played), cut[0]), fg="yellow")
     return played
+
+
+def _trusted(model: Model, allow_import: bool) -> dict[str, Any]:  # noqa: FBT001
+    """Return the environment that the server names. Raises ImportRefused."""
+    environment: dict[str, Any] = model["environment"]
+    if not allow_import and needs_import(environment, environment.get("wrappers", ())):
+        raise ImportRefused(environment["id"])
+    return environment
 
 
 def _print_each(episodes: Iterator[Episode]) -> Iterator[Episode]:

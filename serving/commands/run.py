@@ -8,6 +8,7 @@ import shlex
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,17 +17,20 @@ from gymnasium import Space
 
 from serving.arguments import Arguments
 from serving.client.token_file import read_token
-from serving.errors import ServingError
+from serving.commands.descriptions import needs_import
+from serving.errors import ServingError, one_line
+from serving.policy.bundle import Bundle, parse_policy_file
 from serving.processes import available_cpus
 from serving.protocols.openapi.json_schemas import example
 from serving.ray import settings
 from serving.ray.cluster import Cluster, check_port
-from serving.ray.errors import PortTaken
+from serving.ray.errors import HostInvalid, PortTaken, RoutePrefixInvalid
 from serving.ray.stopping import Stop, ignore_signals, stop_on_signals
 from serving.registry import tracking
 from serving.registry.access import SubprocessRegistry
 from serving.registry.errors import ModelUnknown, ModelUriInvalid, VersionMissing
 from serving.registry.last_known_good import LastKnownGood
+from serving.registry.model_uri import is_route_prefix, route_prefix
 from serving.registry.model_version import ModelVersion
 from serving.rollout.candidate_trial import run_trial
 
@@ -50,7 +54,7 @@ class ServerOptions:
 
 
 def run(arguments: Arguments, options: ServerOptions) -> None:
-    """Serve until SIGINT or SIGTERM, then stop every process that was started.
+    """Serve until SIGINT, SIGTERM or SIGHUP, then stop every process that was started.
 
     Raises:
         ServingError: The policy cannot be served. Most causes are found before Ray starts.
@@ -59,45 +63,71 @@ def run(arguments: Arguments, options: ServerOptions) -> None:
         try:
             _serve(arguments, options)
         except Stop as stop:
-            click.echo("Interrupted.", err=True)
+            with contextlib.suppress(OSError):  # the terminal has closed
+                click.echo("Interrupted.", err=True)
             sys.exit(128 + stop.signum)
 
 
 def _serve(arguments: Arguments, options: ServerOptions) -> None:
-    if options.grpc_port == options.port:
-        raise PortTaken(options.host, options.port, "taken by HTTP", "--grpc-port")
+    check_options(arguments, options)
     if arguments.tracking_uri is not None:
         os.environ["MLFLOW_TRACKING_URI"] = arguments.tracking_uri
     # Ray reads its settings when it is imported.
     settings.configure(arguments.max_body_bytes, own_ray=options.address is None)
-    # The checks wait for other processes, so import Ray in the meantime.
-    threading.Thread(target=importlib.import_module, args=("serving.app",)).start()
-    version, observation_space = check(arguments, options)
-    click.echo(f"Starting to serve {version.name} version {version.version} ...")
+    with _importing("serving.app"):  # the check waits for other processes, so import Ray in the meantime
+        version, bundle = check_model(arguments)
+    click.echo(f"Starting to serve {one_line(version.name)} version {version.version} ...")
     cpus = max(available_cpus(), arguments.largest_num_replicas)
     with Cluster(
         options.host, options.port, grpc_port=options.grpc_port, address=options.address, cpus=cpus
     ) as cluster:
         try:
             url = _deploy(cluster, arguments, options, version)
-            _announce(url, cluster, version, observation_space, arguments)
+            _announce(url, cluster, version, bundle, arguments)
             _wait_for_signal()
         finally:
             ignore_signals()
 
 
-def check(arguments: Arguments, options: ServerOptions) -> tuple[ModelVersion, Space[Any]]:
-    """Check the token file, ports, registry and bundle. Return the version to serve and its observation space.
+@contextlib.contextmanager
+def _importing(module: str) -> Iterator[None]:
+    """Import a module in a thread beside the block, and wait for it: an import that the end of Python breaks fails."""
 
-    If the registry or the bundle fails, the version that this machine last served for the URI is returned.
-    """
-    tracking.bound_requests()
+    def load() -> None:
+        with contextlib.suppress(Exception):  # the main thread raises it when it needs the module
+            importlib.import_module(module)
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def check_options(arguments: Arguments, options: ServerOptions) -> None:
+    """Check all that needs neither the registry nor Ray: the route, the token file and the ports."""
+    prefix = options.route_prefix
+    if prefix is not None and not is_route_prefix(prefix):
+        raise RoutePrefixInvalid(prefix, route_prefix(prefix.strip("/") or "policy"))
     if arguments.auth_token_file is not None:
         read_token(arguments.auth_token_file)
+    if not options.host:
+        raise HostInvalid(options.host, options.port, "the host is empty")
+    if options.grpc_port == options.port:
+        raise PortTaken(options.host, options.port, "taken by HTTP", "--grpc-port")
     if options.address is None:
         check_port(options.host, options.port)
         if options.grpc_port is not None:
             check_port(options.host, options.grpc_port, "--grpc-port")
+
+
+def check_model(arguments: Arguments) -> tuple[ModelVersion, Bundle]:
+    """Check the registry and the bundle. Return the version to serve and its bundle.
+
+    If the registry or the bundle fails, the version that this machine last served for the URI is returned.
+    """
+    tracking.bound_requests()
     uri = tracking.tracking_uri()
     good = LastKnownGood(arguments.cache_directory, uri, arguments.model_uri)
     with contextlib.closing(SubprocessRegistry(uri)) as registry:
@@ -112,7 +142,7 @@ def check(arguments: Arguments, options: ServerOptions) -> tuple[ModelVersion, S
         except ServingError as error:
             version = _recall(good, error)
             bundle = registry.fetch(version, arguments.cache_directory)
-    return version, bundle.observation_space
+    return version, bundle
 
 
 def _recall(good: LastKnownGood, error: ServingError) -> ModelVersion:
@@ -130,10 +160,12 @@ def _deploy(cluster: Cluster, arguments: Arguments, options: ServerOptions, vers
     """Deploy the application, wait until it answers, and return its URL."""
     from serving.app import build
 
-    prefix = options.route_prefix or f"/{version.name}"
-    cluster.deploy(build(arguments), version.name, prefix)
+    prefix = options.route_prefix or route_prefix(version.name)
+    # Serve writes the application's name into HAProxy's configuration, and gRPC clients send it as a header.
+    application = route_prefix(version.name).removeprefix("/")
+    cluster.deploy(build(arguments), application, prefix)
     url = f"http://{_client_host(cluster.host)}:{cluster.port}{prefix.rstrip('/')}"
-    cluster.wait(version.name, f"{url}/health", options.startup_timeout_s)
+    cluster.wait(application, f"{url}/health", options.startup_timeout_s)
     return url
 
 
@@ -142,21 +174,24 @@ def _wait_for_signal() -> None:
         while True:
             time.sleep(3600)
     except Stop:
-        click.echo("Stopping: requests in progress are answered first ...")
+        with contextlib.suppress(OSError):  # the terminal has closed
+            click.echo("Stopping: requests in progress are answered first ...")
 
 
-def _announce(
-    url: str, cluster: Cluster, version: ModelVersion, observation_space: Space[Any], arguments: Arguments
-) -> None:
+def _announce(url: str, cluster: Cluster, version: ModelVersion, bundle: Bundle, arguments: Arguments) -> None:
     """Print the addresses and commands to try."""
     token_file = shlex.quote(arguments.auth_token_file) if arguments.auth_token_file else None
     header = f' -H "Authorization: Bearer $(cat {token_file})"' if token_file else ""
     option = f" --auth-token-file {token_file}" if token_file else ""
+    described = parse_policy_file(bundle.policy)
+    if needs_import(described["environment"], described.get("wrappers", ())):
+        option += " --allow-import"
     if cluster.grpc_port is not None:
         click.echo(f"gRPC:     {_client_host(cluster.host)}:{cluster.grpc_port}, the Open Inference Protocol")
-    click.echo(f"Serving {version.name} version {version.version} ({version.uri}) at {url}")
-    click.echo(f"Try it:   {_example(url, observation_space)}{header}")
-    click.echo(f"Play:     python -m serving query --url {url} --episodes 5{option}")
+    named = one_line(f"{version.name} version {version.version} ({version.uri})")
+    click.echo(f"Serving {named} at {url}")
+    click.echo(f"Try it:   {_example(url, bundle.observation_space)}{header}")
+    click.echo(f"Play:     python -m serving query --url {shlex.quote(url)} --episodes 5{option}")
     if arguments.play_sessions:
         click.echo(f"Watch it: {url}/play")
     click.echo("Stop it:  Ctrl-C")
@@ -164,7 +199,9 @@ def _announce(
 
 def _example(url: str, space: Space[Any]) -> str:
     body = json.dumps({"observation": example(space)})
-    return f"curl -s {url}/model" if len(body) > MAX_EXAMPLE_CHARACTERS else f"curl -s {url} -d {shlex.quote(body)}"
+    if len(body) > MAX_EXAMPLE_CHARACTERS:
+        return f"curl -s {shlex.quote(f'{url}/model')}"
+    return f"curl -s {shlex.quote(url)} -d {shlex.quote(body)}"
 
 
 def _client_host(host: str) -> str:

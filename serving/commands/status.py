@@ -16,6 +16,8 @@ from rich.text import Text
 from serving.client.client import PolicyClient
 from serving.client.errors import ServerUnreachable
 from serving.client.token_file import read_token
+from serving.commands.descriptions import Model, Monitored, described
+from serving.errors import one_line, redacted
 from serving.policy.spaces import Json
 
 REQUESTS_PER_REPLICA = 8
@@ -25,8 +27,6 @@ INTERVAL_S = 1.0
 
 WIDE = 110
 """Consoles with fewer columns do not show `stage`, `swaps` and the date of the last refresh."""
-
-Model = Mapping[str, Json]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def sample_replicas(url: str, token: str | None = None) -> Sample:
     requests, num_replicas = 0, 1
     while len(models) < num_replicas and requests < REQUESTS_PER_REPLICA * num_replicas:
         with PolicyClient(url, token=token) as client:
-            model = client.model()
+            model = described(client, Monitored)
         models[model["replica"]["id"]] = model
         num_replicas = model["replica"]["of"]
         requests += 1
@@ -94,15 +94,18 @@ def _report(url: str, sample: Sample, before: Sample, width: int) -> Group:
     num_replicas = max(model["replica"]["of"] for model in sample.models.values())
     count = f"{len(sample.models)} of {num_replicas} replicas answer at {url}"
     errors = {error for model in sample.models.values() if (error := _error(model))}
-    notes = [Text(error, style="yellow") for error in sorted(errors)]
-    return Group(Text(head, style="bold"), Text(count), _table(sample, before, wide=width >= WIDE), *notes)
+    notes = [Text(one_line(error), style="yellow") for error in sorted(errors)]
+    return Group(
+        Text(one_line(head), style="bold"), Text(redacted(count)), _table(sample, before, wide=width >= WIDE), *notes
+    )
 
 
 def _table(sample: Sample, before: Sample, *, wide: bool) -> Table:
     rows = [_cells(model, sample.rate(each, before), wide=wide) for each, model in sorted(sample.models.items())]
     table = Table(*rows[0], box=None, header_style="bold", pad_edge=False)
     for row in rows:
-        table.add_row(*map(str, row.values()))
+        # As text: a string of the server could hold rich's markup, or characters that control the terminal.
+        table.add_row(*(Text(one_line(str(cell))) for cell in row.values()))
     return table
 
 

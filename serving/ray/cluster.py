@@ -1,6 +1,7 @@
 """Starts or joins Ray and Ray Serve, deploys one application, and stops what it started."""
 
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -9,7 +10,7 @@ import time
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 
 from serving import processes
 from serving.ray import internals
@@ -19,10 +20,11 @@ from serving.ray.errors import (
     ClusterUnreachable,
     DeploymentFailed,
     GrpcNotStarted,
+    HostInvalid,
     PortTaken,
     RouteTaken,
 )
-from serving.ray.stopping import restore_handlers
+from serving.ray.stopping import hangup_blocked, restore_handlers
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +33,11 @@ SERVICER_FUNCTION = "serving.protocols.open_inference.grpc_service.add_GRPCInfer
 
 POLL_S = 0.05
 STATUS_EVERY_S = 0.5
+CONNECT_TIMEOUT_S = 5.0
 NAMESPACE = "serve"
+
+_DIRECTLY = build_opener(ProxyHandler({}))
+"""Connects without a proxy: the server is on this machine, or beside it on a cluster."""
 
 
 class Cluster:
@@ -91,7 +97,7 @@ class Cluster:
         processes.adopt_orphans()
         self._cleanup.callback(processes.kill_children)
         self._cleanup.callback(ray.shutdown)
-        with restore_handlers():
+        with hangup_blocked(), restore_handlers():
             ray.init(
                 # "local" always starts a Ray; without an address ray.init joins one that runs on this machine.
                 address="local",
@@ -107,6 +113,7 @@ class Cluster:
 
         import serving
 
+        _check_listening(address)
         self._cleanup.callback(ray.shutdown)  # disconnects; the cluster keeps running
         package = str(Path(serving.__file__).parent)
         try:
@@ -194,20 +201,38 @@ class Cluster:
 
 
 def check_port(host: str, port: int, option: str = "--port") -> None:
-    """Raise PortTaken, naming the option to change, unless this process could listen there."""
+    """Check that this process could listen on a port.
+
+    Raises:
+        PortTaken: The port cannot be used; the error names the option to change.
+        HostInvalid: The host is no address of this machine.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as listener:
         # The server sets it, too: lingering connections of the previous server do not block the port.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
-        except OSError as error:
-            raise PortTaken(host, port, error.strerror or str(error), option) from error
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            if isinstance(error, (socket.gaierror, UnicodeError)) or error.errno == errno.EADDRNOTAVAIL:
+                raise HostInvalid(host, port, reason) from error
+            raise PortTaken(host, port, reason, option) from error
+
+
+def _check_listening(address: str) -> None:
+    """Raise ClusterUnreachable if nothing listens at `HOST:PORT`, for which Ray would wait while it prints warnings."""
+    host, _, port = address.rpartition(":")
+    if port.isdecimal() and "/" not in host:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
+        except (OSError, OverflowError, UnicodeError) as error:
+            raise ClusterUnreachable(address, getattr(error, "strerror", None) or str(error)) from error
 
 
 def _answers(url: str) -> bool:
     try:
-        with urlopen(url, timeout=1) as answer:  # noqa: S310 - our own http URL
+        with _DIRECTLY.open(url, timeout=1) as answer:
             return bool(answer.status == HTTPStatus.OK and answer.headers.get("X-Model-Version"))
     except OSError:
         return False

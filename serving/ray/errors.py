@@ -18,6 +18,12 @@ class PortTaken(ServingError):
     template = "cannot listen on {host}:{port} ({reason}). Choose another port with {option}"
 
 
+class HostInvalid(PortTaken):
+    """The server cannot listen on an address, because it is none of this machine."""
+
+    template = "cannot listen on {host}:{port} ({reason}). Give --host an address of this machine, or 0.0.0.0 for all"
+
+
 @dataclass(eq=False)
 class GrpcNotStarted(ServingError):
     """The cluster already runs a Serve without this gRPC service, which cannot be added while it runs."""
@@ -94,3 +100,29 @@ class RayIncompatible(ServingError):
     remedy: str
 
     template = "Ray {version} {problem}. {remedy}, or install Ray 2.60"
+
+
+@dataclass(eq=False)
+class NoExecutableDirectory(ServingError):
+    """The script that starts HAProxy cannot be executed from any directory that the server may write."""
+
+    directory: str
+    cache: str
+
+    template = (
+        "HAProxy's script can be executed neither in {directory} nor in {cache} (noexec, or not writable). Set "
+        "XDG_CACHE_HOME to a directory where it can, or RAY_SERVE_ENABLE_HA_PROXY=0 to serve more slowly without it"
+    )
+
+
+@dataclass(eq=False)
+class RoutePrefixInvalid(ServingError):
+    """No application can be served at a path prefix through HAProxy and Ray Serve."""
+
+    prefix: str
+    suggestion: str
+
+    template = (
+        "the route prefix '{prefix}' is not / or a path of letters, digits and . _ ~ - such as {suggestion}. Correct "
+        "--route-prefix, or omit it"
+    )

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from ipaddress import ip_address
 from typing import Any
 
+from serving.errors import redacted
 from serving.ray.errors import RayIncompatible
 
 logger = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ def print_replicas_only() -> None:
         def show(printed: dict[str, Any]) -> None:
             if str(printed.get("actor_name") or "").startswith("ServeReplica"):
                 for line in printed["lines"]:
-                    sys.stderr.write(f"[replica {printed['pid']}] {line}\n")
+                    sys.stderr.write(f"[replica {printed['pid']}] {redacted(line)}\n")
 
         dispatcher.remove_handler("ray_print_logs")
         dispatcher.add_handler("ray_print_logs", show)

@@ -4,21 +4,20 @@ Ray reads them from the environment when it is imported, in each process of a cl
 local Ray. For a cluster, the operator sets them for `ray start`, and replicas log a warning if they are missing.
 """
 
-import atexit
 import contextlib
 import logging
 import os
 import secrets
-import shlex
 import shutil
 import socket
-import stat
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from serving.client.proxies import bypass_loopback
+from serving.errors import RedactingFormatter
 from serving.processes import available_cpus
+from serving.ray import private_directory
 from serving.ray.errors import HaproxyNotExecutable
 from serving.ray.internals import LOOPBACK_ONLY
 from serving.replica.limits import MAX_BODY_BYTES, PROXY_TIMEOUT_S
@@ -104,15 +103,15 @@ def local_settings() -> dict[str, str]:
     }
 
 
-def private_settings(directory: Path) -> dict[str, str]:
-    """Return the settings that place HAProxy's files and sockets in a private directory, and start our wrapper."""
+def private_settings(directory: Path, script: Path) -> dict[str, str]:
+    """Return the settings that place HAProxy's files and sockets in a private directory, and start our script."""
     return {
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(directory / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(directory / "admin.sock"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(directory / "metrics.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(directory),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(directory / "server-state"),
-        BINARY_PATH: str(directory / "haproxy"),
+        BINARY_PATH: str(script),
     }
 
 
@@ -129,6 +128,7 @@ def configure(max_body_bytes: int = MAX_BODY_BYTES, *, own_ray: bool = True) -> 
 
     Raises:
         HaproxyNotExecutable: RAY_SERVE_HAPROXY_BINARY_PATH is set to a file that cannot be executed.
+        NoExecutableDirectory: No script can be executed from /tmp or from the user's cache.
     """
     for name, value in (serve_settings(available_cpus(), max_body_bytes) | local_settings()).items():
         os.environ.setdefault(name, value)
@@ -140,7 +140,8 @@ def configure(max_body_bytes: int = MAX_BODY_BYTES, *, own_ray: bool = True) -> 
         logger.warning("HAProxy is %s: Ray Serve's own proxy is used, which is several times slower", why)
         os.environ |= {"RAY_SERVE_ENABLE_HA_PROXY": "0", "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0"}
     else:
-        enforced |= private_settings(_private_directory(haproxy))
+        directory = private_directory.create()
+        enforced |= private_settings(directory, private_directory.write_script(directory, haproxy))
     for name, value in enforced.items():
         if os.environ.get(name, value) != value and name != BINARY_PATH:
             logger.warning("%s=%s is overridden, because the server must stay private", name, os.environ[name])
@@ -148,12 +149,18 @@ def configure(max_body_bytes: int = MAX_BODY_BYTES, *, own_ray: bool = True) -> 
 
 
 def tune_replica() -> None:
-    """Tune this replica's process for throughput, and log a warning if its Ray was started without the settings."""
+    """Tune this replica's process for throughput, and log a warning if its Ray was started without the settings.
+
+    It reaches an MLflow on its machine without a proxy, whatever the environment of the Ray that started it.
+    """
+    bypass_loopback()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     package = logging.getLogger("serving")
     if not package.handlers:
         # The stream that Ray forwards to the terminal. Serve's own handlers buffer it.
-        package.addHandler(logging.StreamHandler(sys.__stderr__))
+        handler = logging.StreamHandler(sys.__stderr__)
+        handler.setFormatter(RedactingFormatter())
+        package.addHandler(handler)
     needed = ("RAY_SERVE_THROUGHPUT_OPTIMIZED", "RAY_SERVE_ENABLE_HA_PROXY")
     missing = [f"{name}=1" for name in needed if name not in os.environ]
     if missing:
@@ -193,15 +200,3 @@ def free_port() -> int:
         port = 20_000 + secrets.randbelow(12_000)
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
-
-
-def _private_directory(haproxy: str) -> Path:
-    """Create a directory of this user alone, with a script that runs `haproxy_wrapper.py` for the binary."""
-    # Unix socket paths are limited to 107 bytes, and Serve adds 57 for the node's id, so the directory is in /tmp.
-    directory = Path(tempfile.mkdtemp(prefix="serving-", dir="/tmp"))
-    atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    wrapper = directory / "haproxy"
-    command = shlex.join([sys.executable, "-I", "-S", str(Path(__file__).with_name("haproxy_wrapper.py")), haproxy])
-    wrapper.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
-    wrapper.chmod(stat.S_IRWXU)
-    return directory

@@ -1,4 +1,7 @@
-"""SIGINT and SIGTERM: the first one stops the server, later ones do not interrupt its cleanup."""
+"""SIGINT, SIGTERM and SIGHUP: the first one stops the server, later ones do not interrupt its cleanup.
+
+A terminal that closes sends SIGHUP. If it is ignored, as under `nohup`, it stays ignored.
+"""
 
 import signal
 import sys
@@ -9,7 +12,7 @@ from functools import partial
 from types import FrameType
 from typing import NoReturn
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 REDELIVERY_S = 0.05
 """The delay before a signal whose exception Python dropped is sent again."""
@@ -25,8 +28,11 @@ class Stop(BaseException):
 
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """Raise Stop in the main thread at the first SIGINT or SIGTERM, and ignore later ones until the block ends."""
-    before = {signum: signal.signal(signum, _stop) for signum in SIGNALS}
+    """Raise Stop in the main thread at the first of the signals, and ignore later ones until the block ends."""
+    before = {signum: signal.getsignal(signum) for signum in SIGNALS}
+    for signum in SIGNALS:
+        if signum != signal.SIGHUP or before[signum] != signal.SIG_IGN:
+            signal.signal(signum, _stop)
     redeliveries: list[threading.Timer] = []
     hook, sys.unraisablehook = sys.unraisablehook, partial(_deliver_again, redeliveries)
     try:
@@ -51,8 +57,22 @@ def restore_handlers() -> Iterator[None]:
         signal.signal(signum, handler)
 
 
+@contextmanager
+def hangup_blocked() -> Iterator[None]:
+    """Block SIGHUP within the block, and for ever in the processes that it starts.
+
+    A closing terminal sends it to them, too, and they must live until the requests in progress are answered. This
+    process receives one that arrived meanwhile at the end of the block.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def ignore_signals() -> None:
-    """Ignore SIGINT and SIGTERM from now on."""
+    """Ignore the signals from now on."""
     for signum in SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
 

@@ -131,6 +131,8 @@ def main(connection: Connection) -> None:
             result: Any = function(*arguments)
         except ServingError as error:
             result = error
+        except Exception as error:  # noqa: BLE001 - each store raises exceptions of its own
+            result = RegistryFailed(tracking.tracking_uri(), f"{type(error).__name__}: {error}")
         connection.send(result)
 
 

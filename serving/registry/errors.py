@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from serving.client.proxies import through_proxy
 from serving.errors import ServingError
 from serving.policy.errors import BundleError
 from serving.registry.model_version import DIGEST_TAG
@@ -73,12 +74,14 @@ class ModelUriInvalid(RegistryError):
 class TrackingServerUnreachable(RegistryError):
     """No healthy MLflow server answers at the tracking URI."""
 
-    template = (
-        "no MLflow server answers at {uri} ({reason}). Start it, or set MLFLOW_TRACKING_URI to the URI of another one"
-    )
-
     uri: str
     reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"no MLflow server answers at {self.uri} ({through_proxy(self.uri, self.reason)}). Start it, or set "
+            "MLFLOW_TRACKING_URI to the URI of another one"
+        )
 
 
 @dataclass(eq=False)

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
+from serving.errors import redacted
 from serving.registry.cache import BundleCache
 from serving.registry.errors import CacheUnwritable
 from serving.registry.model_version import ModelVersion
@@ -25,7 +26,7 @@ class LastKnownGood:
 
     def __init__(self, directory: Path, registry: str, model_uri: str, deployment: str | None = None) -> None:
         self._directory, self._deployment = directory, deployment
-        hashed = hashlib.sha256(f"{registry}\n{model_uri}".encode()).hexdigest()[:24]
+        hashed = hashlib.sha256(f"{redacted(registry)}\n{model_uri}".encode()).hexdigest()[:24]
         self._record = directory / "good" / f"{hashed}.json"
 
     def save(self, version: ModelVersion) -> None:

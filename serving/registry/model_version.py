@@ -24,7 +24,7 @@ class ModelVersion:
     """The stage of the version when it was resolved, "None" without one."""
     tags: Mapping[str, str] = field(repr=False)
     registry: str = field(repr=False)
-    """The URI of the registry that resolved it."""
+    """The URI of the registry that resolved it, without credentials: versions are written to disk."""
 
     @property
     def digests(self) -> dict[str, str]:

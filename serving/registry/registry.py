@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from serving.errors import redacted
 from serving.policy.bundle import BUNDLE_FILES, Bundle
 from serving.policy.errors import BundleFileMissing
 from serving.registry.cache import BundleCache
@@ -70,7 +71,7 @@ def _pinned(model_uri: str, found: Any) -> ModelVersion:
         run_id=found.run_id or None,
         stage=found.current_stage,
         tags=dict(found.tags),
-        registry=_registry_uri(),
+        registry=redacted(_registry_uri()),
     )
 
 
@@ -98,6 +99,19 @@ def fetch(version: ModelVersion, cache_dir: str | Path | None = None) -> Bundle:
     return BundleCache(Path(cache_dir or default_cache_dir())).bundle(version, _download)
 
 
+def files_uri(version: ModelVersion) -> str:
+    """Return the URI of the version's files in MLflow, to which `/` and a path can be appended.
+
+    Of a `models:/` URI with a path, MLflow ignores what follows a `#` or `?` in the name.
+    """
+    if not {"#", "?"} & set(version.name):
+        return version.pinned_uri
+    from mlflow import MlflowClient
+
+    uri: str = MlflowClient().get_model_version_download_uri(version.name, str(version.version))
+    return uri
+
+
 def default_cache_dir() -> Path:
     """Return the default directory of the bundle cache, `$XDG_CACHE_HOME/policy-bundles`.
 
@@ -121,7 +135,7 @@ def _download(version: ModelVersion, directory: Path) -> None:
         try:
             with stage_warnings_ignored():
                 # Without dst_path, a local store returns its own folder and writes into it.
-                download_artifacts(artifact_uri=f"{version.pinned_uri}/{file}", dst_path=str(directory))
+                download_artifacts(artifact_uri=f"{files_uri(version)}/{file}", dst_path=str(directory))
         except Exception as error:  # each artifact store raises exceptions of its own
             _raise_if_local(error)
             if isinstance(error, ImportError) and (missing := as_expected(error, _registry_uri())):
@@ -242,4 +256,5 @@ def _registry_errors() -> Iterator[None]:
 
 def _last_line(error: Exception) -> str:
     """Return the last line of the message, in which MLflow puts the cause of a failed download."""
-    return next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)[:300]
+    lines = redacted(str(error)).splitlines()  # before they are cut, which may leave the half of a URL
+    return next((line for line in reversed(lines) if line.strip()), type(error).__name__)[:300]

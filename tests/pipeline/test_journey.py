@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from pipeline import journey
-from pipeline.journey import CommandFailed, PortTaken
+from pipeline.journey import CommandFailed, PortTaken, VersionsNotListed
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def registry():
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             versions = [{"version": str(n), "current_stage": stage} for n, stage in enumerate(server.stages, 1)]
-            body = json.dumps({"model_versions": versions} if versions else {}).encode()
+            body = server.body or json.dumps({"model_versions": versions} if versions else {}).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -30,7 +30,7 @@ def registry():
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.stages = []
+    server.stages, server.body = [], b""
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
@@ -111,6 +111,16 @@ def test_a_version_in_production_is_served_as_it_is(registry, commands):
     registry.stages = ["Production", "None"]
     ensure_production(registry)
     assert not commands
+
+
+@pytest.mark.usefixtures("commands")
+@pytest.mark.parametrize(
+    "body", [b"<html>", b"[]", b'{"model_versions": 3}', b'{"model_versions": [{"version": "x"}]}']
+)
+def test_an_answer_of_mlflow_without_versions_is_named(registry, body):
+    registry.body = body
+    with pytest.raises(VersionsNotListed, match="did not list the versions"):
+        ensure_production(registry)
 
 
 def test_a_port_that_is_taken_is_reported_before_anything_starts():

@@ -12,7 +12,7 @@ from pipeline import signals
 from pipeline.errors import Interrupted
 from pipeline.signals import deferred, interruptible
 
-NUMBERS = [signal.SIGINT, signal.SIGTERM]
+NUMBERS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
 def signal_that_interrupts(body):

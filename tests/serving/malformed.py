@@ -61,7 +61,7 @@ EXTRA = [
             {"inputs": [TENSOR], "outputs": [{"name": "action", "parameters": OTHERS}], "parameters": OTHERS}
         ).encode(),
     ),
-    Request("POST", "/", gzip.compress(b'{"observation": [0, 0, 0, 0]}'), (("content-encoding", "gzip"),)),
+    Request("POST", "/", gzip.compress(b'{"observation": [0, 0, 0, 0]}', mtime=0), (("content-encoding", "gzip"),)),
     Request(
         "POST", "/invocations", zlib.compress(b'{"inputs": [[0, 0, 0, 0]]}'), (*JSON, ("content-encoding", "deflate"))
     ),

@@ -33,7 +33,9 @@ class Store(NamedTuple):
         with contextlib.suppress(MlflowException):
             client.create_registered_model(name)
         tags = {**digest_tags(bundle), "evaluation.return_mean": "500.0"} if tags is None else tags
-        source = self.directory / "artifacts" / name / str(len(client.search_model_versions(f"name='{name}'")) + 1)
+        quote = '"' if "'" in name else "'"
+        number = len(client.search_model_versions(f"name={quote}{name}{quote}")) + 1
+        source = self.directory / "artifacts" / name / str(number)
         source.mkdir(parents=True)
         (source / "model.onnx").write_bytes(bundle.graph)
         (source / "policy.json").write_bytes(bundle.policy)

@@ -1,13 +1,17 @@
+import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner
 
 from serving.cli import main
+from serving.http.policy_app import PolicyApp
 from tests.serving.policies import CARTPOLE_BUNDLE
 from tests.serving.store import Store
 from tests.workshop import PROJECT, free_port
@@ -90,6 +94,33 @@ def test_a_taken_port_stops_the_start(store: Store) -> None:
     assert line == f"Error: cannot listen on 127.0.0.1:{port} (Address already in use). Choose another port with --port"
 
 
+def test_a_taken_port_prints_one_line_even_while_ray_is_imported() -> None:
+    """In a process of its own, where an import that Python's end breaks would print a second traceback."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        command = [sys.executable, "-m", "serving", "run", "--port", str(port)]
+        done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+
+
+def test_an_mlflow_that_is_down_prints_one_line_while_ray_is_imported() -> None:
+    command = [sys.executable, "-m", "serving", "run", "--port", str(free_port()), "--tracking-uri"]
+    done = subprocess.run([*command, "http://127.0.0.1:1"], cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+
+
+@pytest.mark.parametrize("prefix", ["cartpole", "/my ppo", "/50%", "/{name}", "/x/"])
+def test_a_route_prefix_that_no_proxy_can_match_stops_the_start(prefix: str) -> None:
+    line = refused_start("--route-prefix", prefix)
+    assert line.startswith(f"Error: the route prefix '{prefix}' is not / or a path of letters, digits and . _ ~ -")
+
+
+@pytest.mark.parametrize("host", ["", "nowhere.invalid", "192.0.2.77", "a" * 70])
+def test_a_host_that_is_not_this_machine_stops_the_start(host: str) -> None:
+    assert "Give --host an address of this machine" in refused_start("--host", host)
+    assert refused_start("--host", host).startswith(f"Error: cannot listen on {host}:")
+
+
 def test_the_ports_of_grpc_and_http_must_differ() -> None:
     port = str(free_port())
     line = refused("run", "--port", port, "--grpc-port", port)
@@ -109,3 +140,31 @@ def test_a_query_without_a_server_fails_with_one_line() -> None:
     assert refused("query", "--url", "http://127.0.0.1:1/x") == (
         "Error: no policy server answers at http://127.0.0.1:1/x (connection refused). Start one: python -m serving run"
     )
+
+
+@pytest.mark.parametrize("url", ["nonsense", "http://127.0.0.1:99999/x", "http://[::1", "http://a..b/x", "http://"])
+def test_a_url_at_which_no_server_can_be_is_one_line(url: str) -> None:
+    for command in ("query", "status"):
+        assert refused(command, "--url", url).startswith("Error: ")
+
+
+def test_a_token_file_without_an_end_is_one_line() -> None:
+    assert "its content is not a token" in refused("status", "--auth-token-file", "/dev/zero")
+
+
+@pytest.mark.parametrize("command", ["query", "status"])
+def test_a_reader_that_goes_away_is_no_traceback(
+    command: str, app: PolicyApp, serve_http: Callable[[Any], str]
+) -> None:
+    app.max_body_bytes = 1 << 20
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "serving", command, "--url", serve_http(app)],
+        cwd=PROJECT,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, b"")

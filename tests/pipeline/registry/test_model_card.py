@@ -75,4 +75,5 @@ def test_the_card_of_an_image_environment_fits_mlflows_limit():
 
 def test_the_query_is_sent_to_the_route_of_the_model(cartpole):
     text = card(cartpole, registered_model_name="my robot")
-    assert "curl -s http://127.0.0.1:8000/my%20robot -d '" in text
+    assert "with `python -m serving run --model-uri 'models:/my robot/Production'` running" in text
+    assert "curl -s http://127.0.0.1:8000/my-robot -d '" in text

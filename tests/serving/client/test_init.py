@@ -29,7 +29,8 @@ def test_each_client_needs_its_http_library_and_no_other_package(name: str, modu
     packages, ours = subprocess.run(command, capture_output=True, check=True, text=True).stdout.splitlines()
     assert set(packages.split()) - OPTIONAL <= needed
     rooms = {"serving", "serving.errors", "serving.client"}
-    assert set(ours.split()) == rooms | {f"serving.client.{each}" for each in ("core", "errors", "retry", module)}
+    modules = ("core", "errors", "proxies", "retry", module)
+    assert set(ours.split()) == rooms | {f"serving.client.{each}" for each in modules}
 
 
 def test_the_former_path_of_the_asyncio_client_is_importable() -> None:

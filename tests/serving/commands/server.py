@@ -14,6 +14,7 @@ from typing import Any, Self
 import psutil
 import requests
 
+from serving.registry.model_uri import route_prefix
 from tests.serving.store import Store
 from tests.workshop import Workshop, answers, command_line, free_port
 
@@ -122,5 +123,5 @@ def start_run(store: Store, model_uri: str, *options: str, **environment: str) -
     port = free_port()
     command = [sys.executable, "-m", "serving", "run", "--model-uri", model_uri, "--port", str(port)]
     directory = ["--cache-dir", str(store.directory / "cache")]
-    prefix = "/" + model_uri.removeprefix("models:/").split("/")[0]
+    prefix = route_prefix(model_uri.removeprefix("models:/").split("/")[0])
     return Server([*command, *directory, *options], {"MLFLOW_TRACKING_URI": store.uri, **environment}, port, prefix)

@@ -80,6 +80,12 @@ def test_autoscaling_is_given_as_json() -> None:
             ["--autoscaling", '{"replicas": 3}'],
             "Error: --autoscaling: replicas: Extra inputs are not permitted",
         ),
+        (["--refresh-interval", "inf"], "Error: --refresh-interval: Input should be a finite number"),
+        (["--candidate-timeout", "nan"], "Error: --candidate-timeout: Input should be a finite number"),
+        (
+            ["--autoscaling", '{"target_ongoing_requests": Infinity}'],
+            "Error: --autoscaling: target_ongoing_requests: Input should be a finite number",
+        ),
         (
             ["--autoscaling", "3 to 4"],
             'Error: --autoscaling: expected JSON like {"max_replicas": 4} (Extra data: line 1 column 3 (char 2))',
@@ -111,3 +117,10 @@ def test_a_value_out_of_range_is_refused_with_the_range(option: str, value: str,
     assert result.exit_code == 2
     assert f"Invalid value for '{option}'" in result.stderr
     assert f"not in the range {range_}." in result.stderr
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_the_time_to_start_is_finite(value: str) -> None:
+    result = CliRunner().invoke(main, ["run", "--startup-timeout", value])
+    assert result.exit_code == 2
+    assert f"Invalid value for '--startup-timeout': {value} is not a finite number." in result.stderr

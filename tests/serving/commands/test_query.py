@@ -81,13 +81,14 @@ def test_an_episode_that_does_not_end_is_cut(
 def test_the_summary_names_every_version_that_answered(
     counting: PolicyApp, serve_http: Callable[[Any], str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    play(serve_http(Proxy(counting, PolicyApp(served(COUNTING_BUNDLE, version=4)))), quiet=True)
+    play(serve_http(Proxy(counting, PolicyApp(served(COUNTING_BUNDLE, version=4)))), quiet=True, allow_import=True)
     assert "answered by version 3 and 4\n" in capsys.readouterr().out
 
 
 def test_quiet_shows_a_progress_bar_on_a_terminal(counting: PolicyApp, serve_http: Callable[[Any], str]) -> None:
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "serving", "query", "--url", serve_http(counting), "--episodes", "2", "--quiet"]
+    command = [sys.executable, "-m", "serving", "query", "--url", serve_http(counting), "--quiet"]
+    command += ["--episodes", "2", "--allow-import"]
     with subprocess.Popen(command, cwd=PROJECT, stdout=theirs, env={**os.environ, "TERM": "xterm"}) as process:
         os.close(theirs)
         shown = ""
@@ -132,7 +133,7 @@ def test_the_state_of_a_recurrent_policy_lasts_one_episode(
     serve_http: Callable[[Any], str],
     together: bool,  # noqa: FBT001
 ) -> None:
-    episodes = play(serve_http(counting), episodes=10, together=together)
+    episodes = play(serve_http(counting), episodes=10, together=together, allow_import=True)
     assert {episode.episode_return for episode in episodes} == {4.0}
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import psutil
 import pytest
 import requests
 
+from serving.ray import private_directory
 from serving.ray.cluster import check_port
 from serving.ray.errors import PortTaken
 from tests.serving.commands.server import Server, await_true, start_run
@@ -27,20 +29,25 @@ from tests.workshop import PROJECT, command_line, free_port
 pytestmark = pytest.mark.e2e
 
 
+GUARDED = "kept été #1 50%"
+"""A name with characters that mean something else in URLs, in shells and in HAProxy's configuration."""
+
 TOKEN = {"Authorization": "Bearer secret"}
 
 
 @pytest.fixture(scope="module")
 def guarded(shared_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that requires a token, and answers few requests at a time."""
-    shared_store.register("kept", stage="Production")
+    shared_store.register(GUARDED, stage="Production")
     directory = tmp_path_factory.mktemp("guarded")
     token_file = directory / "token"
     token_file.write_text("secret\n")
     options = ("--cache-dir", str(directory), "--refresh-interval", "0.2", "--auth-token-file", str(token_file))
     # A waiting batch keeps its requests in progress, as a slow policy would.
     slow = ("--max-ongoing-requests", "4", "--max-batch-size", "64", "--batch-wait-timeout", "0.5")
-    server = start_run(shared_store, "models:/kept/Production", *options, *slow)
+    # Neither the server's own probe nor its clients must pass a proxy to this machine.
+    proxies = {"http_proxy": "http://127.0.0.1:1", "ALL_PROXY": "http://127.0.0.1:1"}
+    server = start_run(shared_store, f"models:/{GUARDED}/Production", *options, *slow, **proxies)
     try:
         yield server.wait_up()
     finally:
@@ -78,6 +85,15 @@ def test_requests_above_the_limit_are_rejected_at_once_and_invalid_ones_are_answ
     }
 
 
+def test_the_printed_commands_work_for_any_name(guarded: Server) -> None:
+    lines = dict(line.split(": ", 1) for line in guarded.output().splitlines() if ": " in line)
+    tried = subprocess.run(lines["Try it"], shell=True, capture_output=True, check=True, cwd=PROJECT)
+    assert tried.stdout == b'{"action":0}'
+    played = lines["Play"].replace("python", shlex.quote(sys.executable), 1).replace("--episodes 5", "--episodes 40")
+    done = subprocess.run(f"{played} --quiet", shell=True, capture_output=True, check=True, cwd=PROJECT, text=True)
+    assert done.stdout.startswith(f"{GUARDED} version 1 plays CartPole-v1 through {guarded.url}\n")
+
+
 def test_a_restarted_replica_keeps_the_spaces_and_the_token(guarded: Server, store: Store) -> None:
     def model() -> dict[str, Any]:
         with contextlib.suppress(requests.RequestException, ValueError):
@@ -89,7 +105,7 @@ def test_a_restarted_replica_keeps_the_spaces_and_the_token(guarded: Server, sto
         return requests.get(f"{guarded.url}/model", timeout=5).status_code
 
     assert status_without_token() == 401
-    store.promote("kept", store.register("kept", STEERING_BUNDLE))
+    store.promote(GUARDED, store.register(GUARDED, STEERING_BUNDLE))
     await_true(lambda: model().get("refused"), 30)
     killed = model()["replica"]["pid"]
     psutil.Process(killed).kill()
@@ -107,7 +123,28 @@ def test_a_killed_server_leaves_no_proxy_and_no_replica(guarded: Server) -> None
     private = guarded.private_directory()
     guarded.stop(signal.SIGKILL)
     guarded.assert_nothing_left(but="Agent")  # Ray's two agents end minutes later
-    shutil.rmtree(private)  # a killed process cannot remove it
+    assert private.exists(), "a killed process cannot remove it"
+    private_directory.create()
+    assert not private.exists(), "the next start does"
+
+
+@pytest.mark.long
+def test_a_terminal_that_closes_ends_only_the_command_which_ends_the_others_in_order(store: Store) -> None:
+    store.register("hung-up", stage="Production")
+    server = start_run(store, "models:/hung-up/Production")
+    try:
+        server.wait_up()
+        group = [each for each in server.children() if os.getpgid(each.pid) == server.process.pid]
+        assert group, "Ray's processes are in the group to which the terminal sends SIGHUP"
+        for process in group:
+            process.send_signal(signal.SIGHUP)
+        assert requests.post(server.url, json={"observation": [0, 0, 1, 0]}, timeout=10).json() == {"action": 1}
+        assert all(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in group)
+        assert server.stop(signal.SIGHUP, group=True) == 0
+        server.assert_nothing_left()
+        assert server.output().splitlines()[-1] == "Stopping: requests in progress are answered first ..."
+    finally:
+        server.clean()
 
 
 def test_an_interrupted_start_leaves_no_process(store: Store) -> None:

@@ -19,7 +19,7 @@ from tests.serving.ray.test_haproxy_wrapper import GENERATED
 ALL_SETTINGS = (
     settings.serve_settings(2)
     | settings.local_settings()
-    | settings.private_settings(Path("/x"))
+    | settings.private_settings(Path("/x"), Path("/x/haproxy"))
     | LOOPBACK_ONLY
     | {"RAY_SERVE_ENABLE_DIRECT_INGRESS": "0"}
 )

@@ -1,19 +1,22 @@
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
 
-from serving.ray.stopping import Stop, restore_handlers, stop_on_signals
+from serving.ray.stopping import Stop, hangup_blocked, restore_handlers, stop_on_signals
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_raises_stop_and_later_ones_are_ignored(signum: signal.Signals) -> None:
     with stop_on_signals():
         with pytest.raises(Stop) as caught:
             os.kill(os.getpid(), signum)
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGHUP)
     assert caught.value.signum == signum
 
 
@@ -47,3 +50,27 @@ def test_handlers_that_other_code_installs_are_removed_unless_it_raises() -> Non
         with pytest.raises(Stop), restore_handlers():
             os.kill(os.getpid(), signal.SIGTERM)
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN, "cleanup is not interrupted"
+
+
+def test_a_hangup_stays_ignored_under_nohup() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_on_signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_processes_that_are_started_with_hangup_blocked_survive_it_and_this_one_receives_it_afterwards() -> None:
+    script = "import os, signal; os.kill(os.getpid(), signal.SIGHUP); print('alive')"
+    outputs = []
+
+    def start() -> None:
+        with hangup_blocked():
+            signal.raise_signal(signal.SIGHUP)  # to this thread: pytest's others do not block it
+            outputs.append(subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout)
+
+    with stop_on_signals(), pytest.raises(Stop):
+        start()
+    assert outputs == [b"alive\n"]

@@ -4,6 +4,7 @@ import logging
 import os
 import pwd
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -185,3 +186,10 @@ def test_a_user_without_a_home_directory_is_told_to_name_a_cache(monkeypatch: py
     monkeypatch.setattr(pwd, "getpwuid", unknown)
     with pytest.raises(CacheUnwritable, match=r"this user has no home directory\. Choose another"):
         registry.default_cache_dir()
+
+
+@pytest.mark.parametrize("name", ["my ppo", "été", "50%", "ppo#1", "what?", "a&b", "it's"])
+def test_a_version_of_a_model_of_any_name_is_found_and_fetched(store: Store, tmp_path: Path, name: str) -> None:
+    version = registry.resolve(f"models:/{name}/{store.register(name)}")
+    assert registry.resolve(f"models:/{name}/latest") == replace(version, uri=f"models:/{name}/latest")
+    assert registry.fetch(version, tmp_path) == CARTPOLE_BUNDLE

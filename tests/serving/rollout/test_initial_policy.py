@@ -4,7 +4,6 @@ import pytest
 
 from serving.arguments import Arguments
 from serving.commands import run as server
-from serving.commands.run import ServerOptions
 from serving.http.policy_app import PolicyApp
 from serving.registry.access import DirectRegistry
 from serving.registry.errors import DigestMismatch, RegistryFailed, TrackingServerUnreachable, VersionMissing
@@ -13,7 +12,6 @@ from serving.rollout.initial_policy import InitialPolicy, load_initial_policy
 from tests.serving.asking import answer, ask
 from tests.serving.policies import CONTRARY_BUNDLE, STEERING_BUNDLE
 from tests.serving.store import Store
-from tests.workshop import free_port
 
 
 @pytest.fixture(autouse=True)
@@ -100,16 +98,15 @@ def test_the_command_starts_with_the_last_known_good_version_and_a_warning(
     store.register("commanded", stage="Production")
     start(store, "models:/commanded/Production", tmp_path)
     arguments = Arguments(model_uri="models:/commanded/Production", cache_dir=str(tmp_path))
-    options = ServerOptions("127.0.0.1", free_port(), None, None, None, 60.0)
     store.promote("commanded", 1, "Archived", archive=False)
     with pytest.raises(VersionMissing):
-        server.check(arguments, options)
+        server.check_model(arguments)
 
     def fail(*_: object) -> None:
         raise TrackingServerUnreachable("http://x", "connection refused")
 
     monkeypatch.setattr(server.SubprocessRegistry, "resolve", fail)
-    version, _ = server.check(arguments, options)
+    version, _ = server.check_model(arguments)
     assert version.version == 1
     said = capsys.readouterr().err.splitlines()
     assert "Starting with the last known good version, 1. Replicas keep polling the registry." in said

@@ -1,0 +1,82 @@
+"""The directory of HAProxy's files and sockets: of this user alone, removed when its server has ended.
+
+A server that was killed leaves its directory behind, and a later start removes it. The owner holds a lock on a file in
+the directory, which the system releases however the process ends.
+"""
+
+import atexit
+import fcntl
+import hashlib
+import os
+import shlex
+import shutil
+import stat
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from serving.ray.errors import NoExecutableDirectory
+from serving.registry.registry import default_cache_dir
+
+ROOT = Path("/tmp")  # noqa: S108 - the directories in it are of this user alone
+"""Unix socket paths are limited to 107 bytes, and Serve adds 57 for the node's id, so TMPDIR may be too long."""
+
+PREFIX, LOCK = "serving-", "owner.lock"
+
+
+def create() -> Path:
+    """Create a directory that is removed when this process ends, and remove those of servers that were killed."""
+    _remove_abandoned()
+    hidden = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=ROOT))
+    # The descriptor stays open as long as this process, and its children do not inherit it.
+    fcntl.flock(os.open(hidden / LOCK, os.O_RDWR | os.O_CREAT, 0o600), fcntl.LOCK_EX)
+    directory = hidden.rename(ROOT / hidden.name.removeprefix("."))  # only a locked directory has the prefix
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return directory
+
+
+def write_script(directory: Path, haproxy: str) -> Path:
+    """Write a script that runs `haproxy_wrapper.py` for a HAProxy, into `directory` or, if that forbids, the cache.
+
+    Raises:
+        NoExecutableDirectory: Both are on file systems from which nothing can be executed.
+    """
+    wrapper = str(Path(__file__).with_name("haproxy_wrapper.py"))
+    content = f'#!/bin/sh\nexec {shlex.join([sys.executable, "-I", "-S", wrapper, haproxy])} "$@"\n'
+    cache = default_cache_dir()
+    # Servers share the script in the cache, so that none is left behind.
+    shared = cache / f"haproxy-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+    for script in (directory / "haproxy", shared):
+        with suppress(OSError):
+            script.parent.mkdir(parents=True, exist_ok=True)
+            if not os.statvfs(script.parent).f_flag & os.ST_NOEXEC:
+                _write(script, content)
+                return script
+    raise NoExecutableDirectory(str(ROOT), str(cache))
+
+
+def _write(script: Path, content: str) -> None:
+    """Write the script in one step, because another server may be executing it."""
+    with tempfile.NamedTemporaryFile("w", dir=script.parent, delete=False) as file:
+        file.write(content)
+    written = Path(file.name)
+    written.chmod(stat.S_IRWXU)
+    written.rename(script)
+
+
+def _remove_abandoned() -> None:
+    for directory in ROOT.glob(f"{PREFIX}*"):
+        with suppress(OSError):  # it is another program's or user's, or its server runs
+            found = directory.lstat()
+            if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid():
+                _remove_if_unlocked(directory)
+
+
+def _remove_if_unlocked(directory: Path) -> None:
+    lock = os.open(directory / LOCK, os.O_RDWR | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(directory, ignore_errors=True)
+    finally:
+        os.close(lock)
