@@ -1,12 +1,12 @@
 """The engine's ceiling: an application that does nothing, under the settings of `python -m serving run`."""
 
-import os
 import time
 from collections.abc import MutableMapping
 from typing import Any
 
 import click
 
+from serving.processes import available_cpus
 from serving.ray import settings as engine
 from serving.ray.cluster import Cluster
 from serving.ray.stopping import Stop, stop_on_signals
@@ -58,7 +58,7 @@ def main(port: int) -> None:
 
 
 def _serve(port: int) -> None:
-    with Cluster("127.0.0.1", port, cpus=os.cpu_count()) as cluster:
+    with Cluster("127.0.0.1", port, cpus=available_cpus()) as cluster:
         from ray import serve
 
         deployment = serve.deployment(

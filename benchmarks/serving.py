@@ -1,7 +1,6 @@
 """`make bench-serving`: our server beside its peers, in interleaved rounds on this machine."""
 
 import contextlib
-import os
 import signal
 import statistics
 import sys
@@ -20,6 +19,7 @@ from benchmarks.load import Load, generator, load
 from benchmarks.recipes import NOOP, OURS, many, recipes
 from benchmarks.registry import registered
 from benchmarks.targets import TARGETS, Results
+from serving.processes import available_cpus
 
 RESULTS = Path(__file__).with_name("results")
 SETTLE_S = 1
@@ -70,7 +70,7 @@ def measure(scope: Scope) -> Results:
     for each in contenders:
         cold_starts.setdefault(each.recipe.name, each.cold_start_s)
     return {
-        "machine": {"cpus": os.cpu_count(), "load_generator": generator(), "rounds": asdict(scope)},
+        "machine": {"cpus": available_cpus(), "load_generator": generator(), "rounds": asdict(scope)},
         "load": rounds,
         "batch": batches,
         "cold_start_s": cold_starts,

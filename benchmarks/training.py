@@ -22,6 +22,8 @@ from typing import Any
 import click
 from matplotlib.figure import Figure
 
+from serving.processes import available_cpus
+
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 PEERS = ("ours", "stable-baselines3")
@@ -142,7 +144,7 @@ def _row(values: list[float | None]) -> str:
 
 def _machine() -> str:
     packages = ", ".join(f"{name} {version(name)}" for name in ("ray", "torch", "stable-baselines3", "mlflow"))
-    return f"{os.cpu_count()} cores, Python {platform.python_version()}, {packages}"
+    return f"{available_cpus()} cores, Python {platform.python_version()}, {packages}"
 
 
 def _short(measured: Record) -> Record:

@@ -4,7 +4,6 @@
 """
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -13,6 +12,8 @@ from collections import defaultdict
 from itertools import islice, product
 
 import click
+
+from serving.processes import available_cpus
 
 ENV_IDS = ("CartPole-v1", "Acrobot-v1")
 NUM_ENV_RUNNERS = (0, 1, 2)
@@ -33,7 +34,7 @@ def main(repeats: int, one: tuple[str, int] | None) -> None:
         command = [sys.executable, "-m", "benchmarks.training_scale", "--one", env_id, str(number)]
         output = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True).stdout
         measured[env_id, number].append(float(output))
-    sys.stdout.write(f"{os.cpu_count()} cores; environment steps per second, sampling and learning\n\n")
+    sys.stdout.write(f"{available_cpus()} cores; environment steps per second, sampling and learning\n\n")
     sys.stdout.write("| environment runners | " + " | ".join(map(str, NUM_ENV_RUNNERS)) + " |\n")
     sys.stdout.write("| --- |" + " --- |" * len(NUM_ENV_RUNNERS) + "\n")
     for env_id in ENV_IDS:

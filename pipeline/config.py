@@ -187,6 +187,10 @@ class TrainConfig:
         """Return the settings by name."""
         return asdict(self)
 
+    def changed(self) -> dict[str, Any]:
+        """Return the settings that differ from the defaults by name, as `train --config` reads them."""
+        return {name: value for name, value in asdict(self).items() if value != getattr(TrainConfig, name)}
+
 
 SETTINGS = fields(TrainConfig)
 

@@ -72,7 +72,7 @@ _MLFLOW_LOG = Path("mlflow-server.log")
 
 
 def journey(mlflow_port: int, serving_port: int, episodes: int) -> None:
-    """Train and promote a policy unless one is in Production, serve it, query it, and wait for a signal.
+    """Promote a policy unless one is in Production, train it if need be, serve it, query it, and wait for a signal.
 
     Every process that it started has ended when it returns or raises.
 
@@ -107,17 +107,27 @@ def journey(mlflow_port: int, serving_port: int, episodes: int) -> None:
 
 
 def _ensure_production(mlflow_url: str) -> None:
-    """Promote the newest version unless one is in Production, and train one first if there is none."""
+    """Promote the newest version unless one is in Production; train one if there is none, or if it is rejected."""
     stages = _stages(mlflow_url)
     if "Production" in stages.values():
         click.echo(f"A version of '{MODEL}' is already in Production.")
         return
-    if not stages:
-        _run(_python("pipeline", "train"))
-        stages = _stages(mlflow_url)
-    newest = str(max(stages))
-    _run(_python("pipeline", "evaluate", f"models:/{MODEL}/{newest}"))
-    _run(_python("pipeline", "promote", newest))
+    if stages:
+        try:
+            _promote(max(stages))
+        except CommandFailed as error:
+            if error.status != 1:  # a signal, for one
+                raise
+            click.echo(f"Version {max(stages)} cannot be promoted, so another one is trained.")
+        else:
+            return
+    _run(_python("pipeline", "train"))
+    _promote(max(_stages(mlflow_url)))
+
+
+def _promote(version: int) -> None:
+    _run(_python("pipeline", "evaluate", f"models:/{MODEL}/{version}"))
+    _run(_python("pipeline", "promote", str(version)))
 
 
 def _stages(mlflow_url: str) -> dict[int, str]:

@@ -1,9 +1,10 @@
-"""Starts and ends child processes: their environment, and how they end with their parent."""
+"""What processes share: the CPUs that they may use, and the environment and the end of child processes."""
 
 import ctypes
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +13,39 @@ PR_SET_CHILD_SUBREAPER = 36
 
 NICENESS = 10
 """The niceness of child processes, so that requests are computed first."""
+
+
+def available_cpus() -> int:
+    """Return how many CPUs this process may use, at least 1.
+
+    These are the CPUs of its affinity mask, which `taskset` and cpusets restrict, but not more than the whole CPUs of
+    the quotas of its control groups, as containers have them.
+    """
+    # macOS has no affinity masks.
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(min([allowed, *_cpu_quotas()])))
+
+
+def _cpu_quotas(root: Path = Path("/")) -> Iterator[float]:
+    """Yield the CPU quotas of this process's control groups and of the groups above them, in CPUs."""
+    with suppress(OSError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, group = line.split(":", 2)
+            if controllers in ("", "cpu", "cpu,cpuacct"):
+                mounted = root / "sys/fs/cgroup" / controllers
+                # In a container, the path may be the host's, while its own group is mounted at the root.
+                for path in (Path(group), *Path(group).parents):
+                    yield from _quota_of(mounted / str(path).lstrip("/"))
+
+
+def _quota_of(group: Path) -> Iterator[float]:
+    with suppress(OSError, ValueError):  # there is no such group, or its quota is "max"
+        if (group / "cpu.max").exists():
+            quota, period = map(float, (group / "cpu.max").read_text().split())
+        else:
+            quota, period = (float((group / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
+        if quota > 0 and period > 0:
+            yield quota / period
 
 
 def child_environment(**variables: str) -> dict[str, str]:

@@ -61,8 +61,8 @@ ORDER = {
     ],
 }
 
-#: What `pipeline` may import from `serving`, beside its base error.
-ALLOWED_FROM_SERVING = ("serving.policy", "serving.registry", "serving.client", "serving.errors")
+#: What `pipeline` may import from `serving`, beside its ground.
+ALLOWED_FROM_SERVING = ("serving.policy", "serving.registry", "serving.client", "serving.errors", "serving.processes")
 
 #: Where private parts of Ray, RLlib and MLflow may be used.
 PRIVATE = (PROJECT / "serving/ray/internals.py", PROJECT / "pipeline/rllib/compat.py")

@@ -24,6 +24,7 @@ from pipeline.export.onnx_graph import without_optional_inputs
 from serving.policy.bundle import GRAPH_FILE, POLICY_FILE, Bundle
 from serving.policy.tensors import OBSERVATIONS
 from serving.registry.model_version import DIGEST_TAG
+from serving.registry.registry import versions_of
 
 #: The graph that MLflow's own flavors run. ONNX Runtime prints a warning for each optional input of a graph, and MLflow
 #: cannot feed them.
@@ -50,11 +51,15 @@ def log(directory: Path, environment: Environment, run_id: str, step: int) -> st
 def register(directory: Path, model_id: str, name: str, tags: dict[str, str], description: str) -> int:
     """Register a bundle that `log` wrote as a version of a registered model, and return the version's number.
 
-    The call that creates the version also sets its digests and tags, so that no version exists without them.
+    The call that creates the version also sets its digests and tags, so that no version exists without them. A version
+    that an earlier call created, whose answer was lost, is returned instead of another one.
     """
+    client, source = mlflow.MlflowClient(), f"models:/{model_id}"
+    version = next((each for each in versions_of(name) if each.source == source), None)
     digests = {f"{DIGEST_TAG}{file}": digest for file, digest in Bundle.read(directory).digests.items()}
-    version = mlflow.register_model(f"models:/{model_id}", name, tags=digests | tags)
-    mlflow.MlflowClient().update_model_version(name, version.version, description)
+    if version is None:
+        version = mlflow.register_model(source, name, tags=digests | tags)
+    client.update_model_version(name, version.version, description)
     return int(version.version)
 
 

@@ -2,7 +2,7 @@
 
 import click
 
-from pipeline.commands.options import one_line_errors, seed_option
+from pipeline.commands.options import bounded_requests, one_line_errors, seed_option
 
 
 @click.command()
@@ -10,6 +10,7 @@ from pipeline.commands.options import one_line_errors, seed_option
 @click.option("--episodes", type=click.IntRange(1), default=100, show_default=True, help="Greedy episodes to play.")
 @seed_option
 @one_line_errors
+@bounded_requests
 def evaluate(model_uri: str, episodes: int, seed: int) -> None:
     """Play greedy episodes with MODEL_URI, such as models:/cartpole-ppo/1, and record the returns in MLflow."""
     from pipeline.registry.evaluate_version import evaluate
@@ -37,6 +38,7 @@ def evaluate(model_uri: str, episodes: int, seed: int) -> None:
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the observations.")
 @one_line_errors
+@bounded_requests
 def verify(model_uri: str, url: str | None, token_file: str | None, observations: int, seed: int) -> None:
     """Check that MODEL_URI, such as models:/cartpole-ppo/1, acts as RLlib does with the version's checkpoint.
 

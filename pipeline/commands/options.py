@@ -41,13 +41,39 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
         try:
             with interruptible():
                 command(*args, **kwargs)
-        except (ExpectedError, Interrupted) as error:
+        except (Exception, Interrupted) as raised:
+            error = raised if isinstance(raised, ExpectedError | Interrupted) else _of_mlflow(raised)
+            if error is None:
+                raise
             if show_traceback:
                 print_traceback(type(error), error, error.__traceback__)
             click.secho(f"Error: {error}", fg="red", err=True)
             sys.exit(1)
 
     return wrapped
+
+
+def bounded_requests(command: Callable[..., None]) -> Callable[..., None]:
+    """Bound the time for which a command waits for a request to MLflow, unless the user has set it."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        from serving.registry import tracking
+
+        tracking.bound_requests(tracking.COMMAND_BOUNDS)
+        command(*args, **kwargs)
+
+    return wrapped
+
+
+def _of_mlflow(error: Exception) -> ExpectedError | None:
+    """Return the one-line error for an exception of MLflow, wherever it was raised; None for any other."""
+    from serving.registry.mlflow_api import as_expected
+
+    expected = as_expected(error)
+    if expected is not None:
+        expected.__cause__ = error
+    return expected
 
 
 def target_options(*stages: str) -> Callable[[Command], Command]:
@@ -100,16 +126,18 @@ def _option(setting: "Field[Any]") -> Callable[[Command], Command]:
             help=about,
         )
     is_optional = setting.default is None
+    # MLproject passes every switch with a value; on the command line the switch alone means true. Any other option with
+    # a flag value, None included, would take a negative number for another option.
+    switch: dict[str, Any] = {"flag_value": True} if isinstance(setting.default, bool) else {}
     return click.option(
         option,
         setting.name,
         type=OptionalFloat() if is_optional else type(setting.default),
         default="auto" if is_optional else setting.default,
-        # MLproject passes every switch with a value; on the command line the switch alone means true.
         is_flag=False,
-        flag_value=True if isinstance(setting.default, bool) else None,
         show_default=True,
         help=about,
+        **switch,
     )
 
 
@@ -123,4 +151,4 @@ def is_changed(context: click.Context, name: str) -> bool:
     if not is_given(context, name) or not context.params[name]:
         return False
     (option,) = [each for each in context.command.params if each.name == name]
-    return bool(context.params[name] != option.type_cast_value(context, option.get_default(context)))
+    return bool(context.params[name] != option.process_value(context, option.get_default(context)))

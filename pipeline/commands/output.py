@@ -1,6 +1,7 @@
 """Prints the results that several commands share, and promotes a trained version where it was requested."""
 
 import shlex
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -19,10 +20,45 @@ def print_trained(trained: "Trained") -> None:
     """Print a registered version, its final evaluation, and the command that promotes it."""
     uri = f"models:/{trained.name}/{trained.version}"
     click.echo(f"\nRegistered {uri} (run {trained.run_id}): greedy return {trained.evaluation}")
-    if not trained.solved:
-        click.secho(f"It did not reach the target of {trained.target_return:g} within the budget.", fg="yellow")
     name = "" if trained.name == TrainConfig.registered_model_name else f" --name {shlex.quote(trained.name)}"
-    click.echo(f"Next: python -m pipeline promote {trained.version}{name}")
+    promote = f"python -m pipeline promote {trained.version}{name}"
+    if trained.solved:
+        click.echo(f"Next: {promote}")
+    else:
+        _print_remedies(trained, promote)
+
+
+def _print_remedies(trained: "Trained", promote: str) -> None:
+    """Print what to do about a version that did not reach its target, beginning with what the training suggests."""
+    config, spent = trained.config, trained.config.max_env_steps
+    click.secho(
+        f"It did not reach the target of {trained.target_return:g} within the budget of {spent:,} environment steps. "
+        "It is registered, but the gate rejects it below that threshold.",
+        fg="yellow",
+    )
+    settings = config.changed()
+    # The statistics of a filter cannot be transferred to another training.
+    origin = {} if config.observation_filter != "none" else {"from": f"models:/{trained.name}/{trained.version}"}
+    longer = _command("train", origin | settings | {"max_env_steps": 2 * spent})
+    search = _command("tune", settings)
+    if trained.was_improving:
+        click.echo(f"It was found near the end of the budget. Next: train on: {longer}")
+        click.echo(f"Or search other settings: {search}")
+    else:
+        click.echo(f"Nothing better was found after {trained.best_step:,} steps. Next: search other settings: {search}")
+        click.echo(f"Or train on: {longer}")
+    evaluation = trained.evaluation
+    reached = evaluation.mean - 2 * evaluation.std / len(evaluation.returns) ** 0.5
+    click.echo(f"Or accept it as it is: {promote} --threshold {reached:.4g}")
+
+
+def _command(name: str, settings: Mapping[str, object]) -> str:
+    """Return a command with options for settings, quoted for a shell."""
+    words = ["python", "-m", "pipeline", name]
+    for setting, value in settings.items():
+        values = str(value).split(",") if setting == "wrapper" else [str(value)]
+        words += [word for each in values for word in ("--" + setting.strip("_").replace("_", "-"), each)]
+    return shlex.join(words)
 
 
 def print_tuned(tuned: "Tuned") -> None:

@@ -4,7 +4,14 @@ from typing import Any
 
 import click
 
-from pipeline.commands.options import OptionalFloat, name_option, one_line_errors, seed_option, target_options
+from pipeline.commands.options import (
+    OptionalFloat,
+    bounded_requests,
+    name_option,
+    one_line_errors,
+    seed_option,
+    target_options,
+)
 from pipeline.commands.output import print_promotion, promote_and_print
 
 
@@ -30,6 +37,7 @@ from pipeline.commands.output import print_promotion, promote_and_print
 )
 @click.option("--force", is_flag=True, help="Promote in spite of objections, which are recorded.")
 @one_line_errors
+@bounded_requests
 def promote(version: int, stage: str, alias: str | None, name: str, **gate: Any) -> None:
     """Assign VERSION to a stage or an alias if it passes the gate. The version that it replaces in a stage is archived.
 
@@ -46,6 +54,7 @@ def promote(version: int, stage: str, alias: str | None, name: str, **gate: Any)
 @target_options("Production", "Staging")
 @name_option
 @one_line_errors
+@bounded_requests
 def rollback(stage: str, alias: str | None, name: str) -> None:
     """Assign the previous version to a stage or an alias again; each further rollback goes back one more."""
     from pipeline.registry.promotion import rollback
@@ -58,6 +67,7 @@ def rollback(stage: str, alias: str | None, name: str) -> None:
 @target_options("Production", "Staging")
 @name_option
 @one_line_errors
+@bounded_requests
 def history(stage: str, alias: str | None, name: str) -> None:
     """List the changes of a stage or an alias: when, by whom and why."""
     from pipeline.registry.promotion import timeline
@@ -70,6 +80,7 @@ def history(stage: str, alias: str | None, name: str) -> None:
 @click.command()
 @name_option
 @one_line_errors
+@bounded_requests
 def versions(name: str) -> None:
     """List the versions of a registered model."""
     from pipeline.registry.promotion import versions

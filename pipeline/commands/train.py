@@ -1,5 +1,6 @@
 """The commands `train` and `tune`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,9 @@ def train(
     given = {name: value for name, value in settings.items() if is_given(context, name)}
     if resume and (model_uri or file or any(is_changed(context, name) for name in settings)):
         raise click.UsageError("--resume takes all settings from the run; omit the other options.")
+    if file and len(given) == len(settings):
+        # As MLproject does it. MLflow has logged these values, too, so the file cannot override them.
+        raise click.UsageError("`mlflow run` passes every setting, so --config changes nothing; use -P NAME=VALUE.")
     config = TrainConfig.of((_read(file) if file else {}) | (given if file else settings))
     from pipeline.rllib.ray_session import RaySession
     from pipeline.training.progress import TrainingProgress
@@ -59,6 +63,7 @@ def train(
             ray.start(config)
             if not environment.is_exclusive:
                 worker.start(config)
+        _check_mlflow(config, config.as_params(), resume, "config.yaml")
         progress.stage("Loading RLlib")
         from pipeline.training import run
 
@@ -81,7 +86,12 @@ def train(
 @click.option(
     "--num-trials", type=click.IntRange(1), default=20, show_default=True, help="Trials; the first draws nothing."
 )
-@click.option("--max-concurrent", type=click.IntRange(0), default=0, help="Trials at once.  [default: one per core]")
+@click.option(
+    "--max-concurrent",
+    type=click.IntRange(0),
+    default=0,
+    help="Trials at once.  [default: one per available CPU]",
+)
 @click.option(
     "--time-budget-s", type=OptionalFloat(), default="auto", help="Seconds for all trials.  [default: no limit]"
 )
@@ -115,10 +125,13 @@ def tune(
     from pipeline.tuning.search_space import SearchSpace
 
     space = None if resume else SearchSpace.of(content, shared)
-    if space is not None:
+    if space is None:
+        _check_mlflow(TrainConfig(), {}, resume, "search.yaml")
+    else:
         from pipeline.environments import contract
 
         contract.described(space.config(1), click.echo, is_search=True)
+        _check_mlflow(space.config(1), {**space.shared(), "num_trials": num_trials}, resume, "search.yaml")
     from pipeline.tuning import run
     from pipeline.tuning.progress import TuningTable
 
@@ -130,6 +143,16 @@ def tune(
             tuned = run.tune(space, num_trials, limits, progress, ray)
     print_tuned(tuned)
     promote_if_requested(tuned.trained)
+
+
+def _check_mlflow(config: TrainConfig, params: Mapping[str, Any], resume: str | None, file: str) -> None:
+    """Check, before RLlib is loaded, that MLflow can hold what the command will log and register."""
+    from pipeline.tracking import preconditions
+
+    if resume:
+        preconditions.check_resumable(resume, file)
+    else:
+        preconditions.check(config.registered_model_name, params)
 
 
 def _read(file: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from pipeline.errors import PipelineError
 
@@ -17,6 +18,18 @@ class PromotionRefused(PipelineError):
     def __str__(self) -> str:
         reasons = "; ".join(self.objections)
         return f"Version {self.version} was not promoted to {self.target}: {reasons}. Use --force to promote it anyway."
+
+
+@dataclass(eq=False)
+class InvalidAlias(PipelineError):
+    """MLflow does not accept the name of an alias."""
+
+    alias: str
+
+    template: ClassVar[str] = (
+        "'{alias}' cannot be an alias, expected letters, digits, - and _, at most 200, and neither 'latest' nor 'v' "
+        "with a number, which MLflow reserves."
+    )
 
 
 @dataclass(eq=False)

@@ -40,8 +40,8 @@ def evaluate(model_uri: str, episodes: int, seed: int) -> RecordedEvaluation:
     version = resolve(model_uri)
     policy = Policy.load(fetch(version))
     environment = environments.of_policy(policy)
-    with tracking.run(f"evaluate {version.name} {version.version}") as run_id:
-        tracking.log_params(run_id, {"model_uri": model_uri, "episodes": episodes, "seed": seed})
+    params = {"model_uri": model_uri, "episodes": episodes, "seed": seed}
+    with tracking.run(f"evaluate {version.name} {version.version}", params) as run_id:
         result = evaluation.play(Player.served(policy), environment, episodes, seed)
         client = mlflow.MlflowClient()
         tracking.log_evaluation(run_id, result, tracking.model_id_of(version.name, version.version))

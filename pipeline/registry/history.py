@@ -4,19 +4,26 @@ Each event is a tag of the registered model, which the MLflow UI shows. The tag
 `history.stage.Production.2026-11-22T20:31:43.104729Z` holds the event of that time as JSON.
 """
 
+import contextlib
 import getpass
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 import mlflow
+from mlflow.exceptions import MlflowException
 
-from pipeline.registry.target import STAGES, Target
+from pipeline.registry.target import Target
 
 BY_HAND = "by hand"
 ROLLBACK = "rollback"
+
+_CONFIRMED = "confirmed"
+
+#: MLflow stores at most 5,000 characters in a tag.
+_MAX_WHY = 2000
 
 
 @dataclass(frozen=True)
@@ -38,35 +45,116 @@ class Event:
     why: str
 
 
+@dataclass(frozen=True)
+class Change:
+    """A change of the version that a target refers to, which is about to be made."""
+
+    target: Target
+    version: int | None
+    kind: str
+    why: str
+
+
+@contextlib.contextmanager
+def recorded(*changes: Change) -> Iterator[None]:
+    """Record changes that the block makes, so that there is no change without its event and no event without a change.
+
+    The events are written before the block, as unconfirmed ones, and confirmed after it. However the block or this
+    process ends, an unconfirmed event counts if its target has its version, and is otherwise ignored. Changes by hand
+    that came before are recorded first.
+
+    Raises:
+        Exception: If the events cannot be written; the block has not run. Or what the block raises.
+    """
+    for target in dict.fromkeys(change.target for change in changes):
+        _settle(target)
+    client = mlflow.MlflowClient()
+    at = _now()
+    for change in changes:
+        _write(change.target, Event(at, change.version, _user(), change.kind, change.why), confirmed=False)
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(Exception):  # the original error matters more, and the event is ignored anyway
+            for change in changes:
+                if change.target.current_version() != change.version:
+                    client.delete_registered_model_tag(change.target.model, f"{_prefix(change.target)}{at}")
+        raise
+    with contextlib.suppress(MlflowException):  # the change is made, and the next one confirms the event
+        for change in changes:
+            _write(change.target, Event(at, change.version, _user(), change.kind, change.why))
+
+
 def record(target: Target, version: int | None, kind: str, why: str, by: str | None = None) -> Event:
     """Append an event to the history of a target. `by` defaults to the current user."""
-    at = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    user = by or os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
-    event = Event(at, version, user, kind, why)
-    fields = {key: value for key, value in asdict(event).items() if key != "at"}
-    mlflow.MlflowClient().set_registered_model_tag(target.model, f"{_prefix(target)}{at}", json.dumps(fields))
+    event = Event(_now(), version, by or _user(), kind, why)
+    _write(target, event)
     return event
 
 
 def events(target: Target) -> list[Event]:
-    """Return the history of a target, the oldest event first.
+    """Return the history of a target, the oldest event first. Nothing is written: an account may only read.
 
-    If the target's version differs from the last event, someone changed it in the MLflow UI or API. That change is
-    recorded first, so that it is part of the history.
+    If the target's version differs from that of the last event, someone changed it in the MLflow UI or API. That change
+    is the last event then, with the time of this call; the next command that changes the target records it.
     """
+    return _read(target)[0]
+
+
+def _read(target: Target) -> tuple[list[Event], dict[str, Event], Event | None]:
+    """Return all events, the unconfirmed ones by tag, and the change by hand that is not recorded."""
     tags = mlflow.MlflowClient().get_registered_model(target.model).tags
-    prefix = _prefix(target)
-    found = [Event(key.removeprefix(prefix), **json.loads(tags[key])) for key in sorted(tags) if key.startswith(prefix)]
     version = target.current_version()
-    if version != (found[-1].version if found else None):
-        found.append(record(target, version, BY_HAND, "changed in the MLflow UI or API", by="unknown"))
-    return found
+    found: list[Event] = []
+    unconfirmed = {}
+    prefix = _prefix(target)
+    for key in sorted(key for key in tags if key.startswith(prefix)):
+        fields = json.loads(tags[key])
+        is_confirmed = fields.pop(_CONFIRMED, True)
+        event = Event(key.removeprefix(prefix), **fields)
+        if not is_confirmed:
+            unconfirmed[key] = event
+        repeats = event.kind == BY_HAND and bool(found) and found[-1].version == event.version  # two noticed it at once
+        if (is_confirmed or event.version == version) and not repeats:
+            found.append(event)
+    if version == (found[-1].version if found else None):
+        return found, unconfirmed, None
+    by_hand = Event(_now(), version, "unknown", BY_HAND, "changed in the MLflow UI or API")
+    return [*found, by_hand], unconfirmed, by_hand
 
 
-def targets(model: str) -> list[Target]:
-    """Return the stages that servers use, and all aliases of the model."""
-    aliases = mlflow.MlflowClient().get_registered_model(model).aliases
-    return [*(Target(model, stage) for stage in STAGES), *(Target(model, alias, is_alias=True) for alias in aliases)]
+def _settle(target: Target) -> None:
+    """Confirm or delete the unconfirmed events of a target, and record a change by hand."""
+    found, unconfirmed, by_hand = _read(target)
+    for key, event in unconfirmed.items():
+        if event in found:
+            _write(target, event)
+        else:
+            mlflow.MlflowClient().delete_registered_model_tag(target.model, key)
+    if by_hand is not None:
+        _write(target, by_hand)
+
+
+def _write(target: Target, event: Event, *, confirmed: bool = True) -> None:
+    fields = {key: value for key, value in asdict(event).items() if key != "at"} | {"why": event.why[:_MAX_WHY]}
+    if not confirmed:
+        fields[_CONFIRMED] = False
+    mlflow.MlflowClient().set_registered_model_tag(target.model, f"{_prefix(target)}{event.at}", json.dumps(fields))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _user() -> str:
+    """Return the account in MLflow, or the user of this process; a container's user may have no name."""
+    account = os.environ.get("MLFLOW_TRACKING_USERNAME")
+    if account:
+        return account
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def previous(history: Sequence[Event], existing: Sequence[int]) -> int | None:

@@ -15,15 +15,15 @@ from pipeline.evaluation.player import Player
 from pipeline.registry import history
 from pipeline.registry.errors import NothingToRollBack, PromotionRefused
 from pipeline.registry.gate import Gate, Verdict
-from pipeline.registry.history import Event
+from pipeline.registry.history import Change, Event
 from pipeline.registry.target import STAGES, Target
 from pipeline.tracking import run as tracking
 from serving.errors import ExpectedError, ServingError
 from serving.policy.policy import Policy
 from serving.policy.spaces import space_differences
 from serving.registry.model_version import ModelVersion, number_of
-from serving.registry.registry import fetch, resolve
-from serving.registry.tracking import check_tracking_server, stage_warnings_ignored
+from serving.registry.registry import fetch, resolve, versions_of
+from serving.registry.tracking import check_tracking_server
 
 
 @dataclass(frozen=True)
@@ -77,16 +77,16 @@ def promote(target: Target, version: int, gate: Gate) -> Promotion:
     """
     check_tracking_server()
     challenger = resolve(f"models:/{target.model}/{version}")
-    # Reading the history first records a change by hand before the promotion replaces it.
-    replaced = _last(history.events(target))
-    if replaced == version:
-        return Promotion(target, version, replaced)
+    replaced = target.current_version() if target.holds_one_version else None
+    if replaced == version or (
+        not target.is_alias and not target.holds_one_version and challenger.stage == target.name
+    ):
+        return Promotion(target, version, version)
     if not (target.is_alias or target.name == "Production"):
         _assign(target, challenger, "promotion", "not guarded")
         return Promotion(target, version, replaced)
-    with tracking.run(f"promote {target.model} {version}") as run_id:
-        params = {"version": version, "name": target.model, "target": str(target), "champion": replaced}
-        tracking.log_params(run_id, params)
+    params = {"version": version, "name": target.model, "target": str(target), "champion": replaced}
+    with tracking.run(f"promote {target.model} {version}", params):
         verdict, objections = _judge(target, challenger, replaced, gate)
         _log(verdict, objections)
         if objections and not gate.force:
@@ -122,7 +122,7 @@ def timeline(target: Target) -> list[Event]:
 
 
 def versions(name: str) -> list[VersionRow]:
-    """Return all versions of a registered model, the newest first, and record changes by hand in the history.
+    """Return all versions of a registered model, the newest first.
 
     Raises:
         TrackingServerUnreachable: If the tracking server does not respond within seconds.
@@ -130,13 +130,8 @@ def versions(name: str) -> list[VersionRow]:
     """
     check_tracking_server()
     resolve(f"models:/{name}/latest")
-    for target in history.targets(name):
-        history.events(target)
-    client = mlflow.MlflowClient()
-    with stage_warnings_ignored():
-        aliases = client.get_registered_model(name).aliases
-        found = client.search_model_versions(f"name = '{name}'")
-    return sorted((_row(version, aliases) for version in found), key=lambda row: -row.version)
+    aliases = mlflow.MlflowClient().get_registered_model(name).aliases
+    return [_row(version, aliases) for version in versions_of(name)]
 
 
 def _row(version: RegistryVersion, aliases: Mapping[str, str]) -> VersionRow:
@@ -154,11 +149,14 @@ def _last(events: Sequence[Event]) -> int | None:
 
 
 def _assign(target: Target, version: ModelVersion, kind: str, why: str) -> None:
-    target.assign(version.version)
-    history.record(target, version.version, kind, why)
+    changes = [Change(target, version.version, kind, why)] if target.holds_one_version else []
     left = Target(target.model, version.stage)
     if not target.is_alias and version.stage in STAGES and left != target:
-        history.record(left, left.current_version(), kind, f"version {version.version} moved to {target}")
+        others = [int(each.version) for each in versions_of(target.model) if each.current_stage == version.stage]
+        remaining = max((number for number in others if number != version.version), default=None)
+        changes.append(Change(left, remaining, kind, f"version {version.version} moved to {target}"))
+    with history.recorded(*changes):
+        target.assign(version.version)
 
 
 def _judge(

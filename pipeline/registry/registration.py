@@ -1,7 +1,7 @@
 """Registers the best policy of a run: uploads its figures and creates its version with evaluation and model card."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import mlflow
@@ -13,7 +13,9 @@ from pipeline.evaluation.evaluation import Evaluation
 from pipeline.registry import model_card
 from pipeline.tracking import figures, provenance
 from pipeline.tracking import run as tracking
-from pipeline.tracking.metric_queue import MetricQueue, retry_through_outages
+from pipeline.tracking.metric_queue import MetricQueue
+from pipeline.tracking.outages import Result, retry_through_outages
+from serving.registry.tracking import bounded_retries
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Trained:
         evaluation: The final evaluation, of the bundle that will be served.
         target_return: The mean return to reach, or None.
         promote: Whether the configuration asks for its promotion.
+        best_step: Environment steps after which the policy was found.
+        config: The settings of its training.
     """
 
     name: str
@@ -35,11 +39,18 @@ class Trained:
     evaluation: Evaluation
     target_return: float | None
     promote: bool
+    best_step: int = 0
+    config: TrainConfig = field(default_factory=TrainConfig)
 
     @property
     def solved(self) -> bool:
         """Whether the final evaluation reached the target."""
         return self.target_return is None or self.evaluation.mean >= self.target_return
+
+    @property
+    def was_improving(self) -> bool:
+        """Whether the policy was found in the last quarter of the budget, so that more steps may find a better one."""
+        return self.best_step >= 0.75 * self.config.max_env_steps
 
 
 @dataclass(frozen=True)
@@ -77,11 +88,17 @@ class Registration:
             final: The final evaluation of the bundle.
             step: Environment steps after which the policy was found.
             lineage: Further tags of the version that name its origin.
+
+        Raises:
+            TrackingRefused: If MLflow, its artifact store, or a proxy before them refuses a part of it.
+            TrackingFailed: If they fail for half an hour.
         """
-        model_id = mlflow_flavor.log(directory, self.environment, self.run_id, step)
-        retry_through_outages(lambda: tracking.log_evaluation(self.run_id, final, model_id), self.notify)
+        model_id = self._send(
+            lambda: mlflow_flavor.log(directory, self.environment, self.run_id, step), "the files of the policy"
+        )
+        self._send(lambda: tracking.log_evaluation(self.run_id, final, model_id), "the final evaluation")
         made_with = provenance.tags(self.environment)
-        started_from = tracking.origin_of(self.run_id)
+        started_from = self._send(lambda: tracking.origin_of(self.run_id), "a question")
         tags = made_with | tracking.version_tags(final) | dict(lineage or {})
         if self.target_return is not None:
             tags["target_return"] = f"{self.target_return:g}"
@@ -98,5 +115,11 @@ class Registration:
             origin=started_from,
         )
         name = self.config.registered_model_name
-        version = mlflow_flavor.register(directory, model_id, name, tags, description)
-        return Trained(name, version, self.run_id, final, self.target_return, self.config.promote)
+        version = self._send(
+            lambda: mlflow_flavor.register(directory, model_id, name, tags, description), f"a version of '{name}'"
+        )
+        return Trained(name, version, self.run_id, final, self.target_return, self.config.promote, step, self.config)
+
+    def _send(self, send: Callable[[], Result], what: str) -> Result:
+        with bounded_retries():  # MLflow's own retries would find a server that is back late
+            return retry_through_outages(send, self.notify, what)

@@ -38,3 +38,61 @@ class NotResumable(PipelineError):
     reason: str
 
     template: ClassVar[str] = "Run {run_id} cannot be resumed: {reason}"
+
+
+@dataclass(eq=False)
+class TrackingRefused(PipelineError):
+    """MLflow, its artifact store, or a proxy before them refuses what a run sends."""
+
+    what: str
+    reason: str
+
+    template: ClassVar[str] = "MLflow does not accept {what} ({reason})."
+
+
+@dataclass(eq=False)
+class TrackingFailed(PipelineError):
+    """The tracking server is reachable, but has failed for so long that the command gives up."""
+
+    what: str
+    seconds: float
+    reason: str
+
+    template: ClassVar[str] = "MLflow has failed to take {what} for {seconds:.0f} s ({reason})."
+
+
+@dataclass(eq=False)
+class RunNotJoinable(PipelineError):
+    """MLFLOW_RUN_ID, which `mlflow run` sets, names another run than that of this command."""
+
+    run_id: str
+    reason: str
+
+    template: ClassVar[str] = (
+        "MLFLOW_RUN_ID names the run {run_id}, which {reason}. To start a new run: unset MLFLOW_RUN_ID"
+    )
+
+
+@dataclass(eq=False)
+class ExperimentUnusable(PipelineError):
+    """No run can be started in the experiment that MLflow's variables name."""
+
+    experiment: str
+    reason: str
+
+    template: ClassVar[str] = (
+        "No run can be started in the experiment '{experiment}': {reason}. "
+        "MLFLOW_EXPERIMENT_NAME names another one, which MLflow creates"
+    )
+
+
+@dataclass(eq=False)
+class LoggedModelsUnsupported(PipelineError):
+    """The tracking server has no logged models, with which policies are registered."""
+
+    uri: str
+
+    template: ClassVar[str] = (
+        "The MLflow server at {uri} has no logged models (404 for /api/2.0/mlflow/logged-models), with which policies "
+        "are registered. Update the server to MLflow 3, or let the gateway before it pass them"
+    )

@@ -10,12 +10,11 @@ from typing import Self
 import mlflow
 from mlflow.entities import Metric
 
+from pipeline import signals
+from pipeline.tracking.errors import TrackingFailed, TrackingRefused
+from pipeline.tracking.outages import LONGEST_FAILURE_S, Notify, Outage, is_failure, is_refusal, reason_of
 from pipeline.tracking.system_metrics import SystemMetrics
-from serving.errors import ServingError
-from serving.registry.tracking import bounded_retries, check_tracking_server
-
-Notify = Callable[[str], None]
-"""Shows one line to the user."""
+from serving.registry.tracking import bounded_retries
 
 #: MLflow's limit of metrics in one request.
 _BATCH = 1000
@@ -23,8 +22,8 @@ _BATCH = 1000
 #: Seconds between requests, so that each carries the metrics of many iterations.
 _INTERVAL_S = 1.0
 
-#: Seconds between probes of a tracking server that is unreachable.
-_PROBE_INTERVAL_S = 1.0
+#: Seconds that a command which ends with an exception waits for what is not sent yet, above all its last checkpoint.
+LAST_UPLOAD_S = 60.0
 
 #: Seconds after which `flush` shows what it waits for.
 _NOTICE_AFTER_S = 5.0
@@ -36,9 +35,11 @@ _SYSTEM_INTERVAL_S = 5.0
 class MetricQueue:
     """A queue of metrics and files that a thread sends to one MLflow run; a context manager.
 
-    Metrics are sent in order, and none is lost: while the tracking server is unreachable, they wait in memory. An
-    upload replaces a waiting one of the same key. Without an exception, the end of the block waits until everything is
-    sent.
+    Metrics are sent in order, and none is lost: while the tracking server is unreachable or fails, they wait in memory.
+    An upload replaces a waiting one of the same key, and waits for neither metrics nor other uploads that fail. If it
+    is refused, one line says so, and it is dropped.
+
+    The end of the block waits until everything is sent; after an exception it waits for a minute at most.
 
     Attributes:
         run_id: The MLflow run.
@@ -62,8 +63,10 @@ class MetricQueue:
                 self._stop_measuring(error)
         self._metrics: list[Metric] = []
         self._uploads: dict[str, Callable[[], object]] = {}
+        self._refusals: dict[str, str] = {}
+        self._outage = Outage(notify)
         self._changed = threading.Condition()
-        self._urgent = self._closed = False
+        self._urgent = self._closed = self._has_failed = False
         self._error: Exception | None = None
         self._bounded_retries = contextlib.ExitStack()
         self._thread = threading.Thread(target=self._work, name="metric-queue", daemon=True)
@@ -76,6 +79,9 @@ class MetricQueue:
         try:
             if error is None:
                 self.flush()
+            else:
+                with contextlib.suppress(Exception):  # the original error matters more
+                    self.flush(LAST_UPLOAD_S)
         finally:
             self.close()
 
@@ -90,7 +96,7 @@ class MetricQueue:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self._thread.join(timeout=2 * _PROBE_INTERVAL_S)
+        self._thread.join(timeout=2 * _INTERVAL_S)
         self._bounded_retries.close()
 
     def log_metrics(self, metrics: Mapping[str, float], step: int, timestamp_ms: int | None = None) -> None:
@@ -102,7 +108,8 @@ class MetricQueue:
             timestamp_ms: When they were measured, in milliseconds since 1970; now if not given.
 
         Raises:
-            Exception: If an earlier metric or file could not be sent for another reason than an outage.
+            TrackingRefused: If earlier metrics were refused, for example because the run was deleted.
+            Exception: If an earlier metric or file could not be sent for another reason than the tracking server.
         """
         now = int(time.time() * 1000) if timestamp_ms is None else timestamp_ms
         self._raise_error()
@@ -131,16 +138,23 @@ class MetricQueue:
             Whether everything is sent.
 
         Raises:
+            TrackingFailed: If the tracking server is reachable, and fails for half an hour.
+            Interrupted: After a signal, if there is no timeout.
             Exception: As `log_metrics`.
         """
         with self._changed:
+            self._outage.begin_to_count()
             self._urgent = True
             self._changed.notify_all()
             before_notice_s = _NOTICE_AFTER_S if timeout_s is None else min(_NOTICE_AFTER_S, timeout_s)
             done = self._changed.wait_for(self._is_done, before_notice_s)
             if not done:
                 self._notify(f"Waiting for the tracking server: {self._waiting()} metrics and files are not sent yet.")
-                done = self._changed.wait_for(self._is_done, timeout_s and timeout_s - before_notice_s)
+            while not done and timeout_s is None:
+                signals.check()  # in a deferred block, too, a signal ends a wait without limit
+                done = self._changed.wait_for(self._is_done, _INTERVAL_S)
+            if not done and timeout_s is not None:
+                done = self._changed.wait_for(self._is_done, timeout_s - before_notice_s)
             self._urgent = False
         self._raise_error()
         return bool(done)
@@ -171,7 +185,7 @@ class MetricQueue:
     def _await_work(self, measurement_due: float) -> bool:
         """Wait until something is due and the interval between requests is over; return False once closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._urgent, _INTERVAL_S)
+            self._changed.wait_for(lambda: self._closed or (self._urgent and not self._has_failed), _INTERVAL_S)
             until_due = measurement_due - time.monotonic()
             if not self._waiting():
                 self._changed.wait_for(lambda: self._closed or self._waiting(), max(0.0, until_due))
@@ -194,55 +208,58 @@ class MetricQueue:
         self._system_metrics = None
 
     def _send_all(self) -> None:
+        """Try once to send everything; what the server fails to take waits for the next call."""
         begun = time.thread_time()
-        while batch := self._metrics[:_BATCH]:
-            send_batch = functools.partial(mlflow.MlflowClient().log_batch, self.run_id, metrics=batch)
-            retry_through_outages(send_batch, self._notify)
-            with self._changed:
-                del self._metrics[: len(batch)]
-        while self._uploads:
-            with self._changed:
-                key, send = next(iter(self._uploads.items()))
-            retry_through_outages(send, self._notify)
-            with self._changed:
-                if self._uploads[key] is send:
-                    del self._uploads[key]
+        if self._outage.is_over():
+            self._has_failed = not self._succeeds(self._send_metrics)
+            for key in list(self._uploads):
+                if not self._outage.is_unreachable and not self._succeeds(functools.partial(self._send_upload, key)):
+                    self._has_failed = True
+            if not self._has_failed:
+                self._outage.ended()
         self.cpu_s += time.thread_time() - begun
         with self._changed:
             self._changed.notify_all()
 
-
-def retry_through_outages(send: Callable[[], object], notify: Notify) -> None:
-    """Call a function that sends something to MLflow until it succeeds, waiting while the server is unreachable.
-
-    Raises:
-        Exception: What `send` raises twice although the server is reachable.
-    """
-    failed = False
-    while True:
+    def _succeeds(self, send: Callable[[], object]) -> bool:
+        """Return whether something was sent, and False if the tracking server fails. Raises other errors."""
         try:
             send()
-        except Exception:
-            if failed and _is_reachable():
+        except Exception as error:
+            self._outage.failed(error)
+            if self._urgent and self._outage.failing_s > LONGEST_FAILURE_S:
+                what = f"{self._waiting()} metrics and files of run {self.run_id}"
+                raise TrackingFailed(what, LONGEST_FAILURE_S, reason_of(error)) from error
+            return False
+        return True
+
+    def _send_metrics(self) -> None:
+        while batch := self._metrics[:_BATCH]:
+            try:
+                mlflow.MlflowClient().log_batch(self.run_id, metrics=batch)
+            except Exception as error:
+                if is_refusal(error):
+                    raise TrackingRefused(f"the metrics of run {self.run_id}", reason_of(error)) from error
                 raise
-            failed = True
-            _await_server(notify)
-        else:
-            return
+            with self._changed:
+                del self._metrics[: len(batch)]
 
-
-def _await_server(notify: Notify) -> None:
-    if _is_reachable():
-        return
-    notify("The tracking server is unreachable; metrics and files wait in memory.")
-    while not _is_reachable():
-        time.sleep(_PROBE_INTERVAL_S)
-    notify("The tracking server is reachable again.")
-
-
-def _is_reachable() -> bool:
-    try:
-        check_tracking_server()
-    except ServingError:
-        return False
-    return True
+    def _send_upload(self, key: str) -> None:
+        with self._changed:
+            send = self._uploads[key]
+        what, refusal = f"the {key}", None
+        try:
+            send()
+        except Exception as error:
+            # Without the store's disk, as without its permission, training continues.
+            if not is_refusal(error) and (is_failure(error) or not isinstance(error, OSError)):
+                raise
+            what, refusal = error.what if isinstance(error, TrackingRefused) else what, reason_of(error)
+        with self._changed:
+            if self._uploads[key] is send:
+                del self._uploads[key]
+            before = self._refusals.pop(key, None)
+            if refusal is not None:
+                self._refusals[key] = refusal
+        if refusal is not None and refusal != before:
+            self._notify(f"MLflow does not accept {what} ({refusal}); training continues without it.")

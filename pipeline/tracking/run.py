@@ -3,11 +3,13 @@
 import contextlib
 import os
 import re
+import shlex
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import click
 import mlflow
 import yaml
 from mlflow.entities import LoggedModelInput, Metric, Param, Run
@@ -15,9 +17,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from pipeline import signals
-from pipeline.evaluation.evaluation import Evaluation
-from pipeline.tracking.errors import NotResumable, RelativeStore
+from pipeline.tracking.errors import NotResumable, RelativeStore, RunNotJoinable
+from pipeline.tracking.outages import Notify, retry_through_outages
 from serving.registry.tracking import bounded_retries, check_artifact_uri
+
+if TYPE_CHECKING:
+    from pipeline.evaluation.evaluation import Evaluation
 
 #: Artifacts of a run.
 LEARNING_CURVE = "figures/learning_curve.png"
@@ -29,9 +34,18 @@ BEST_FILE = "best.yaml"
 
 _ORIGIN_TAG = "from"
 
+#: MLflow's codes for a run or an experiment that does not exist, and for an id that cannot exist.
+NOT_FOUND = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+
 
 @contextlib.contextmanager
-def run(name: str, *, resumed: str | None = None) -> Iterator[str]:
+def run(
+    name: str,
+    params: Mapping[str, Any] | None = None,
+    *,
+    resumed: str | None = None,
+    notify: Notify = click.echo,
+) -> Iterator[str]:
     """Start or resume the MLflow run of a command, and end it with the block.
 
     The run is the one that `mlflow run` started, or the resumed one, or a new one. It ends as FINISHED, as KILLED after
@@ -40,35 +54,95 @@ def run(name: str, *, resumed: str | None = None) -> Iterator[str]:
 
     Args:
         name: The name of a new run.
+        params: The parameters of a new run, which are logged.
         resumed: The id of a run to resume.
+        notify: Receives a line if the end of the run has to wait for the tracking server.
 
     Yields:
         The id of the run.
 
     Raises:
         RelativeStore: If `mlflow run` uses another SQLite file than this process would open.
+        RunNotJoinable: As `require_joinable`.
     """
     parent_run_id = os.environ.get("MLFLOW_RUN_ID")
-    if parent_run_id:
-        _require_store_of(parent_run_id)
+    require_joinable({"resume": resumed} if resumed else params or {})
     new_name = None if parent_run_id or resumed else name
     run_id: str = mlflow.start_run(run_id=resumed, run_name=new_name).info.run_id
     if parent_run_id and resumed:
         mlflow.MlflowClient().set_tag(parent_run_id, "resumed", resumed)
     try:
+        if params is not None:
+            log_params(run_id, params)
         yield run_id
     except BaseException:
         # The original error matters more than a tracking server that cannot receive the status.
-        with contextlib.suppress(MlflowException), bounded_retries():
+        with contextlib.suppress(Exception), bounded_retries():
             mlflow.end_run("KILLED" if signals.received() else "FAILED")
         raise
-    mlflow.end_run("FINISHED")
+    _finish(run_id, notify)
 
 
-def _require_store_of(run_id: str) -> None:
+def _finish(run_id: str, notify: Notify) -> None:
+    def send() -> None:
+        if mlflow.active_run() is not None:
+            mlflow.end_run("FINISHED")
+        else:  # an earlier try failed, and MLflow has forgotten which run was active
+            mlflow.MlflowClient().set_terminated(run_id, "FINISHED")
+
+    with bounded_retries():
+        retry_through_outages(send, notify, "the end of the run")
+
+
+def require_joinable(params: Mapping[str, Any]) -> None:
+    """Check that the run of MLFLOW_RUN_ID, if it is set, is one that `mlflow run` started for a command.
+
+    Args:
+        params: The parameters of the command; those that the run has must be equal.
+
+    Raises:
+        RelativeStore: If `mlflow run` uses another SQLite file than this process would open.
+        RunNotJoinable: If there is no such run, it is not running, or has other parameters. The variable was then left
+            by something else, and the command would write into an unrelated run.
+    """
+    require_store()
+    run_id = os.environ.get("MLFLOW_RUN_ID")
+    if not run_id:
+        return
+    try:
+        run = mlflow.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code not in NOT_FOUND:
+            raise
+        raise RunNotJoinable(run_id, "does not exist") from error
+    if run.info.lifecycle_stage != "active":
+        raise RunNotJoinable(run_id, "is deleted")
+    if run.info.status != "RUNNING":
+        raise RunNotJoinable(run_id, f"is {run.info.status}")
+    for name, value in params.items():
+        logged = run.data.params.get(name)
+        if logged is not None and not _agrees(logged, value):
+            raise RunNotJoinable(run_id, f"has {name}={logged} instead of {value}")
+
+
+def _agrees(logged: str, value: Any) -> bool:
+    """Return whether a parameter that `mlflow run` logged, as the user wrote it, has this value."""
+    try:
+        # MLflow quotes the parameters of a project for the shell, and logs them so.
+        written = " ".join(shlex.split(logged))
+        if written.lower() == str(value).lower() or (value is None and written == "auto"):
+            return True
+        return float(written) == float(value)
+    except (TypeError, ValueError):
+        return False
+
+
+def require_store() -> None:
+    """Check that this process opens the SQLite file of `mlflow run`, if that started it. Raises RelativeStore."""
+    run_id = os.environ.get("MLFLOW_RUN_ID")
     uri = mlflow.get_tracking_uri()
     path = uri.removeprefix("sqlite:///")
-    if path == uri or Path(path).is_absolute():
+    if not run_id or path == uri or Path(path).is_absolute():
         return
     with contextlib.suppress(MlflowException):
         if Path(path).exists() and mlflow.get_run(run_id):
@@ -98,6 +172,8 @@ def load(run_id: str, file: str) -> dict[str, Any]:
     try:
         run = mlflow.get_run(run_id)
     except MlflowException as error:
+        if error.error_code not in NOT_FOUND:
+            raise
         raise NotResumable(run_id, "there is no such run.") from error
     if run.info.status == "FINISHED":
         raise NotResumable(run_id, "it finished. Start from its policy: python -m pipeline train --from models:/NAME/N")
@@ -151,7 +227,7 @@ def model_id_of(name: str, version: int) -> str | None:
     return found.model_id or (logged[1] if logged else None)
 
 
-def log_evaluation(run_id: str, evaluation: Evaluation, model_id: str | None) -> None:
+def log_evaluation(run_id: str, evaluation: "Evaluation", model_id: str | None) -> None:
     """Log the statistics and the returns (step = episode) of an evaluation, linked to a logged model."""
     mlflow.log_metrics(statistics(evaluation), model_id=model_id)
     now = int(time.time() * 1000)
@@ -162,7 +238,7 @@ def log_evaluation(run_id: str, evaluation: Evaluation, model_id: str | None) ->
     mlflow.MlflowClient().log_batch(run_id, metrics=returns)
 
 
-def statistics(evaluation: Evaluation) -> dict[str, float]:
+def statistics(evaluation: "Evaluation") -> dict[str, float]:
     """Return the metrics of an evaluation by name."""
     return {
         "evaluation/return_mean": evaluation.mean,
@@ -172,6 +248,6 @@ def statistics(evaluation: Evaluation) -> dict[str, float]:
     }
 
 
-def version_tags(evaluation: Evaluation) -> dict[str, str]:
+def version_tags(evaluation: "Evaluation") -> dict[str, str]:
     """Return the tags of a model version for an evaluation, such as `evaluation.return_mean`."""
     return {name.replace("/", "."): f"{value:g}" for name, value in statistics(evaluation).items()}

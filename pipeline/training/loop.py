@@ -23,9 +23,6 @@ from pipeline.training.workspace import Workspace
 #: Seconds between uploads of the learning curve while training.
 _FIGURE_INTERVAL_S = 30.0
 
-#: Seconds that an interrupted run or trial waits for the upload of its last checkpoint.
-LAST_UPLOAD_S = 60.0
-
 
 class Log(Protocol):
     """Receives metrics and files, as `MetricQueue` does."""
@@ -37,9 +34,6 @@ class Log(Protocol):
 
     def upload(self, key: str, send: Callable[[], object]) -> None:
         """Enqueue an upload, which replaces a waiting one of the same key."""
-
-    def flush(self, timeout_s: float | None = None) -> bool:
-        """Wait until everything is sent, at most for `timeout_s`; return whether everything is."""
 
 
 @dataclass
@@ -79,7 +73,7 @@ class Loop:
 
         Raises:
             ExportFailed, ExportDiffers: If the policy cannot be served.
-            Interrupted: After a signal, once the iteration is done and its checkpoint is uploaded.
+            Interrupted: After a signal, once the iteration is done and the upload of its checkpoint is enqueued.
         """
         self.progress.budget(self.config.max_env_steps, self._state.env_steps)
         while True:
@@ -127,17 +121,12 @@ class Loop:
                         self._save_checkpoint()
                     signals.check()
         except Interrupted as interruption:
-            self._save_interrupted(interruption.signal_name)
+            self._save_checkpoint()
+            self._upload_curve()
+            env_steps = self._state.env_steps
+            self.progress.stage(f"{interruption.signal_name}: uploading the checkpoint of {env_steps:,} steps")
             raise
         self._save_checkpoint()
-
-    def _save_interrupted(self, signal_name: str) -> None:
-        self._save_checkpoint()
-        self._upload_curve()
-        self.progress.stage(f"{signal_name}: uploading the checkpoint of {self._state.env_steps:,} steps")
-        if not self.log.flush(LAST_UPLOAD_S):
-            self.progress.note("The checkpoint was not uploaded; resuming continues from an earlier one, if any")
-        self.progress.note(f"To resume: python -m pipeline train --resume {self.log.run_id}")
 
     def _process(self, iteration: Iteration) -> bool:
         """Record an iteration and evaluate the policy if an evaluation is due; return whether it was."""
@@ -247,10 +236,10 @@ class Loop:
 
     def _save_checkpoint(self) -> None:
         """Save and upload the newest weights, the best ones and the state."""
-        state, workspace, run_id = self._state, self.workspace, self.log.run_id
+        state, workspace, run_id, notify = self._state, self.workspace, self.log.run_id, self.progress.note
         state.returns = list(self.trainer.returns)
         self.trainer.save(workspace.latest)
         state.write(workspace.bundle)
         checkpoint_store.pack(workspace.bundle, workspace.archive, state.env_steps)
-        self.log.upload("checkpoint", lambda: checkpoint_store.upload(run_id, workspace.archive))
+        self.log.upload("checkpoint", lambda: checkpoint_store.upload(run_id, workspace.archive, notify))
         self._checkpoint_time = time.monotonic()

@@ -1,6 +1,8 @@
 """A training run: trains a policy, exports it, evaluates it, and registers it."""
 
+import contextlib
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -53,8 +55,7 @@ def train(
     """
     check_tracking_server()
     environment = environment or contract.described(config, progress.note)
-    with tracking.run("train") as run_id, Workspace.temporary() as workspace:
-        tracking.log_params(run_id, config.as_params())
+    with tracking.run("train", config.as_params()) as run_id, Workspace.temporary() as workspace:
         tracking.log_settings(run_id, config.as_params(), tracking.CONFIG_FILE)
         mlflow.set_tags(provenance.tags(environment))
         initial = None
@@ -78,7 +79,7 @@ def resume(run_id: str, progress: TrainingProgress, ray: RaySession, worker: Wor
     if not environment.is_exclusive:
         worker.start(config)
     with Workspace.temporary() as workspace:
-        checkpoint_store.download_newest(run_id, workspace.bundle)
+        checkpoint_store.restore_newest(run_id, workspace.bundle)
         with tracking.run("train", resumed=run_id):
             return _Run(config, environment, run_id, workspace, progress, ray, worker).resume()
 
@@ -96,11 +97,13 @@ class _Run:
     def start(self, initial: InitialPolicy | None) -> Trained:
         self.progress.stage(f"MLflow run {self.run_id}; trying the export")
         preflight.check(self.config)
-        return self._train_and_register(self.worker.submit(preflight.export, self.config), initial)
+        with self._resumable():
+            return self._train_and_register(self.worker.submit(preflight.export, self.config), initial)
 
     def resume(self) -> Trained:
         self.progress.stage(f"MLflow run {self.run_id}; resuming")
-        return self._train_and_register(resumes=True)
+        with self._resumable(is_resumed=True):
+            return self._train_and_register(resumes=True)
 
     def _train_and_register(
         self, pending: Future[Any] | None = None, initial: InitialPolicy | None = None, *, resumes: bool = False
@@ -134,3 +137,19 @@ class _Run:
         share = queue.cpu_s / (time.monotonic() - begun)
         self.progress.stage(f"Registering the policy; sending metrics to MLflow took {share:.1%} of the time so far")
         return best
+
+    @contextlib.contextmanager
+    def _resumable(self, *, is_resumed: bool = False) -> Iterator[None]:
+        """After an exception in any phase, show where the newest checkpoint is, and how to resume.
+
+        The metric queue has tried to upload it by then; if it did not arrive, it is kept in the working directory.
+        """
+        try:
+            yield
+        except BaseException:
+            archive = self.workspace.archive
+            if archive.exists():
+                self.progress.note(f"The newest checkpoint, {checkpoint_store.secure(self.run_id, archive)}")
+            if archive.exists() or is_resumed:
+                self.progress.note(f"To resume: python -m pipeline train --resume {self.run_id}")
+            raise

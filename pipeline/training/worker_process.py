@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from pipeline.config import TrainConfig
+from serving.processes import available_cpus
 
 #: A call that the worker has not finished after this time runs in this process.
 _TIMEOUT_S = 600.0
@@ -62,7 +63,7 @@ class WorkerProcess(Executor):
 
     def start(self, config: TrainConfig) -> None:
         """Start the worker without waiting for its imports, unless training is distributed or there is one core."""
-        if not config.is_one_process or os.cpu_count() == 1:
+        if not config.is_one_process or available_cpus() == 1:
             return
         context = multiprocessing.get_context("spawn")
         worker_end, self._parent_end = context.Pipe(duplex=False)

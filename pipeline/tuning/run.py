@@ -1,7 +1,6 @@
 """A hyperparameter search: runs trials, each a child run of one MLflow run, and registers the best policy."""
 
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,10 +25,11 @@ from pipeline.training.workspace import Workspace
 from pipeline.tuning import ray_tune, trial_runs
 from pipeline.tuning.errors import NothingFound
 from pipeline.tuning.progress import TuningTable
-from pipeline.tuning.search_space import SearchSpace, changed
+from pipeline.tuning.search_space import SearchSpace
 from pipeline.tuning.trial import TrialPlan
 from pipeline.tuning.trial_runs import TrialRuns
 from pipeline.tuning.trial_status import TrialState, TrialStatus, best
+from serving.processes import available_cpus
 from serving.registry.tracking import check_tracking_server
 
 _NUM_TRIALS = "num_trials"
@@ -40,7 +40,7 @@ class SearchLimits:
     """The resources that a search may use.
 
     Attributes:
-        max_concurrent: Trials that run at once; 0 for as many as this machine's cores allow.
+        max_concurrent: Trials that run at once; 0 for as many as the CPUs allow that this process may use.
         time_budget_s: Seconds after which running trials end and no more start; None for no limit.
     """
 
@@ -49,7 +49,7 @@ class SearchLimits:
 
     def concurrency(self, config: TrainConfig) -> int:
         """Return how many trials of a configuration run at once."""
-        return self.max_concurrent or max(1, (os.cpu_count() or 1) // (1 + config.num_cpus))
+        return self.max_concurrent or max(1, available_cpus() // (1 + config.num_cpus))
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,9 @@ def tune(space: SearchSpace, num_trials: int, limits: SearchLimits, progress: Tu
     """
     check_tracking_server()
     environment = _environment(space)
-    with tracking.run("tune") as run_id, Workspace.temporary() as workspace:
+    params = {**space.shared(), _NUM_TRIALS: num_trials}
+    with tracking.run("tune", params) as run_id, Workspace.temporary() as workspace:
         tracking.log_settings(run_id, {**space.as_content(), _NUM_TRIALS: num_trials}, tracking.SEARCH_FILE)
-        params = space.config(1).as_params()
-        shared = {name: value for name, value in params.items() if name not in space.search}
-        tracking.log_params(run_id, {**shared, _NUM_TRIALS: num_trials})
         mlflow.set_tags(provenance.tags(environment))
         return _TuningRun(space, num_trials, limits, environment, run_id, workspace, progress, ray).tune()
 
@@ -122,6 +120,16 @@ class _TuningRun:
     ray: RaySession
 
     def tune(self) -> Tuned:
+        try:
+            return self._search_and_register()
+        except NothingFound:  # all trials ended
+            raise
+        except BaseException:
+            if signals.received() or tracking.children(self.run_id):
+                self.progress.note(f"To resume: python -m pipeline tune --resume {self.run_id}")
+            raise
+
+    def _search_and_register(self) -> Tuned:
         numbers = range(1, self.num_trials + 1)
         statuses = [TrialStatus(number, self.space.searched(self.space.config(number))) for number in numbers]
         trial_runs.read(self.run_id, statuses)
@@ -166,21 +174,24 @@ class _TuningRun:
             return signals.received() is not None or time.monotonic() > deadline
 
         with signals.deferred():
-            ray_tune.run(plans, self.workspace.root / "tune", self._concurrency, runs, should_stop)
+            try:
+                ray_tune.run(plans, self.workspace.root / "tune", self._concurrency, runs, should_stop)
+            except BaseException:
+                runs.end_remaining(TrialState.INTERRUPTED)
+                raise
             signal_name = signals.received()
             if signal_name is None:
                 runs.end_remaining(TrialState.OUT_OF_TIME)
             else:
                 self.progress.note(f"{signal_name}: uploading the checkpoints of the running trials")
                 runs.end_remaining(TrialState.INTERRUPTED)
-                self.progress.note(f"To resume: python -m pipeline tune --resume {self.run_id}")
 
     def _plan(self, status: TrialStatus) -> TrialPlan:
         workspace = Workspace.create(self.workspace.root / "trials" / str(status.number))
         resumes = False
         if status.run_id:
             try:
-                checkpoint_store.download_newest(status.run_id, workspace.bundle)
+                checkpoint_store.restore_newest(status.run_id, workspace.bundle)
                 resumes = True
             except NoCheckpoint:
                 self.progress.note(f"Trial {status.number} has no complete checkpoint, and starts again")
@@ -189,10 +200,10 @@ class _TuningRun:
     def _register(self, best_trial: TrialStatus) -> Tuned:
         config, workspace = self.space.config(best_trial.number), self.workspace
         self.progress.note(f"Exporting and registering the policy of trial {best_trial.number}")
-        settings = changed(config)
+        settings = config.changed()
         tracking.log_settings(self.run_id, settings, tracking.BEST_FILE)
         tracking.log_params(self.run_id, {**config.as_params(), "best_trial": best_trial.number})
-        checkpoint_store.download_newest(best_trial.run_id, workspace.bundle)
+        checkpoint_store.restore_newest(best_trial.run_id, workspace.bundle)
         evaluator = Evaluator(config, self.environment, workspace, WorkerProcess())
         evaluator.export()
         policy = evaluator.evaluate_bundle(best_trial.best_step, FINAL_SEED)

@@ -104,6 +104,10 @@ class SearchSpace:
         """Return the searched settings of a configuration by name."""
         return {name: getattr(config, name) for name in self.search}
 
+    def shared(self) -> dict[str, Any]:
+        """Return the settings that all trials share, the defaults among them, by name."""
+        return {name: value for name, value in self.config(1).as_params().items() if name not in self.search}
+
     def as_content(self) -> dict[str, Any]:
         """Return the content from which `of` makes this search space."""
         search: dict[str, Any] = {}
@@ -126,11 +130,6 @@ class SearchSpace:
             else:
                 break
         return drawn
-
-
-def changed(config: TrainConfig) -> dict[str, Any]:
-    """Return the settings that differ from the defaults, as `train --config` reads them."""
-    return {name: value for name, value in config.as_params().items() if value != getattr(TrainConfig, name)}
 
 
 def _mapping(part: str, content: Any) -> Mapping[str, Any]:

@@ -139,6 +139,3 @@ class _TrialLog:
 
     def upload(self, key: str, send: Callable[[], object]) -> None:
         """Do nothing: the other process uploads the checkpoint from the trial's workspace."""
-
-    def flush(self, timeout_s: float | None = None) -> bool:  # noqa: ARG002
-        return True

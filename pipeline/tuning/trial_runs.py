@@ -1,19 +1,21 @@
 """Writes the MLflow runs of trials, one child run each, from the process that runs the search."""
 
+import contextlib
 import functools
 import json
+import time
 from collections.abc import Sequence
 
 import mlflow
 
 from pipeline.tracking import checkpoint_store
 from pipeline.tracking import run as tracking
-from pipeline.tracking.metric_queue import MetricQueue, retry_through_outages
-from pipeline.training.loop import LAST_UPLOAD_S
+from pipeline.tracking.metric_queue import LAST_UPLOAD_S, MetricQueue
+from pipeline.tracking.outages import retry_through_outages
 from pipeline.tuning.progress import TuningTable
 from pipeline.tuning.trial import TrialPlan, TrialReport
 from pipeline.tuning.trial_status import TrialState, TrialStatus
-from serving.errors import redacted
+from serving.errors import ExpectedError, redacted
 
 NUMBER_TAG = "trial.number"
 SETTINGS_TAG = "trial.settings"
@@ -44,10 +46,10 @@ class TrialRuns:
         """Start the run of a trial, or resume the one that it has."""
         status = self._statuses[number]
         if not status.run_id:
-            retry_through_outages(functools.partial(self._start_run, status), self._progress.note)
+            retry_through_outages(functools.partial(self._start_run, status), self._progress.note, f"trial {number}")
         else:
             resume = functools.partial(mlflow.MlflowClient().update_run, status.run_id, status="RUNNING")
-            retry_through_outages(resume, self._progress.note)
+            retry_through_outages(resume, self._progress.note, f"trial {number}")
         status.state = TrialState.RUNNING
         self._queues[number] = MetricQueue(status.run_id, self._progress.note, logs_system_metrics=False)
         self._queues[number].open()
@@ -61,7 +63,9 @@ class TrialRuns:
         for timestamp_ms, step, metrics in report.metrics:
             queue.log_metrics(metrics, step, timestamp_ms)
         archive = self._plans[number].workspace.archive
-        queue.upload("checkpoint", functools.partial(checkpoint_store.upload, queue.run_id, archive))
+        queue.upload(
+            "checkpoint", functools.partial(checkpoint_store.upload, queue.run_id, archive, self._progress.note)
+        )
         self._progress.changed(status)
 
     def ended(self, number: int, *, is_finished: bool) -> None:
@@ -80,23 +84,51 @@ class TrialRuns:
         self._end(number, TrialState.FAILED)
 
     def end_remaining(self, state: TrialState) -> None:
-        """End the runs of all trials that are still running."""
+        """End the runs of all trials that are still running; interrupted ones wait for MLflow a minute in total."""
+        deadline = time.monotonic() + LAST_UPLOAD_S
+        errors = []
         for number in list(self._queues):
-            self._end(number, state)
+            limit_s = max(0.0, deadline - time.monotonic()) if state == TrialState.INTERRUPTED else None
+            try:
+                self._end(number, state, limit_s)
+            except ExpectedError as error:  # the other trials end nevertheless
+                errors.append(error)
+                self._abandon(number)
+            except BaseException:  # a second signal
+                for each in list(self._queues):
+                    self._abandon(each)
+                raise
+        if errors and state != TrialState.INTERRUPTED:
+            raise errors[0]
+
+    def _abandon(self, number: int) -> None:
+        """End the run of a trial without what its queue has not sent."""
+        status = self._statuses[number]
+        status.state = TrialState.INTERRUPTED
+        self._queues.pop(number).close()
+        with contextlib.suppress(Exception):
+            _end_run(status)
 
     def _start_run(self, status: TrialStatus) -> None:
         config = self._plans[status.number].config
         tags = {NUMBER_TAG: str(status.number), SETTINGS_TAG: json.dumps(dict(status.settings))}
         status.run_id = tracking.start_child(self._run_id, f"trial {status.number}", config.as_params(), tags)
 
-    def _end(self, number: int, state: TrialState) -> None:
-        status, queue = self._statuses[number], self._queues.pop(number)
+    def _end(self, number: int, state: TrialState, limit_s: float | None = None) -> None:
+        status, queue = self._statuses[number], self._queues[number]
         status.state = state
-        queue.upload("end", functools.partial(_end_run, status))
-        if not queue.flush(LAST_UPLOAD_S if state == TrialState.INTERRUPTED else None):
-            self._progress.note(
-                f"The last checkpoint of trial {number} was not uploaded; it resumes from an earlier one"
-            )
+        try:
+            # The run ends after its checkpoint has arrived: a trial that ended is not run again.
+            queue.flush(limit_s)
+            queue.upload("end", functools.partial(_end_run, status))
+            queue.flush(limit_s)
+        finally:
+            archive = self._plans[number].workspace.archive
+            if archive.exists() and state != TrialState.FAILED:
+                where = checkpoint_store.secure(status.run_id, archive)
+                if state == TrialState.INTERRUPTED or not where.endswith("is in MLflow"):
+                    self._progress.note(f"The newest checkpoint of trial {number}, {where}")
+        del self._queues[number]
         queue.close()
         self._progress.changed(status)
 

@@ -20,6 +20,7 @@ from serving.client.token_file import read_token
 from serving.commands.descriptions import needs_import
 from serving.errors import ServingError, one_line
 from serving.policy.bundle import Bundle, parse_policy_file
+from serving.processes import available_cpus
 from serving.protocols.openapi.json_schemas import example
 from serving.ray import settings
 from serving.ray.cluster import Cluster, check_port
@@ -76,7 +77,7 @@ def _serve(arguments: Arguments, options: ServerOptions) -> None:
     with _importing("serving.app"):  # the check waits for other processes, so import Ray in the meantime
         version, bundle = check_model(arguments)
     click.echo(f"Starting to serve {one_line(version.name)} version {version.version} ...")
-    cpus = max(os.cpu_count() or 1, arguments.largest_num_replicas)
+    cpus = max(available_cpus(), arguments.largest_num_replicas)
     with Cluster(
         options.host, options.port, grpc_port=options.grpc_port, address=options.address, cpus=cpus
     ) as cluster:
@@ -131,7 +132,6 @@ def check_model(arguments: Arguments) -> tuple[ModelVersion, Bundle]:
     good = LastKnownGood(arguments.cache_directory, uri, arguments.model_uri)
     with contextlib.closing(SubprocessRegistry(uri)) as registry:
         try:
-            tracking.check_tracking_server()
             version = registry.resolve(arguments.model_uri)
             bundle = registry.fetch(version, arguments.cache_directory)
             if not good.has_files_of(version):

@@ -16,6 +16,7 @@ from typing import Any
 
 from serving.client.proxies import bypass_loopback
 from serving.errors import RedactingFormatter
+from serving.processes import available_cpus
 from serving.ray import private_directory
 from serving.ray.errors import HaproxyNotExecutable
 from serving.ray.internals import LOOPBACK_ONLY
@@ -129,7 +130,7 @@ def configure(max_body_bytes: int = MAX_BODY_BYTES, *, own_ray: bool = True) -> 
         HaproxyNotExecutable: RAY_SERVE_HAPROXY_BINARY_PATH is set to a file that cannot be executed.
         NoExecutableDirectory: No script can be executed from /tmp or from the user's cache.
     """
-    for name, value in (serve_settings(os.cpu_count() or 1, max_body_bytes) | local_settings()).items():
+    for name, value in (serve_settings(available_cpus(), max_body_bytes) | local_settings()).items():
         os.environ.setdefault(name, value)
     enforced = dict(LOOPBACK_ONLY) if own_ray else {}
     switch = os.environ["RAY_SERVE_ENABLE_HA_PROXY"]

@@ -32,7 +32,8 @@ class Registry(ABC):
     """The registry as a replica uses it. All methods raise ServingError."""
 
     def resolve(self, model_uri: str) -> ModelVersion:
-        """Resolve the URI with all warnings and a full error message."""
+        """Resolve the URI with all warnings and a full error message, within seconds if MLflow does not answer."""
+        self._call(tracking.check_tracking_server)
         return self._call(registry.resolve, model_uri)
 
     def poll(self, model_uri: str) -> ModelVersion:
@@ -63,11 +64,6 @@ class DirectRegistry(Registry):
         import mlflow.artifacts
 
         mlflow.set_tracking_uri(uri)
-
-    def resolve(self, model_uri: str) -> ModelVersion:
-        """Resolve the URI. Raises TrackingServerUnreachable within seconds if the server is down."""
-        tracking.check_tracking_server()
-        return super().resolve(model_uri)
 
     def _call(self, function: Callable[..., R], *arguments: Any) -> R:
         return function(*arguments)

@@ -85,6 +85,52 @@ class TrackingServerUnreachable(RegistryError):
 
 
 @dataclass(eq=False)
+class CredentialsRejected(RegistryError):
+    """The MLflow server, or a gateway before it, answers 401."""
+
+    template = (
+        "the MLflow server at {uri} requires credentials, or others than it was given (status 401). Set "
+        "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+    )
+
+    uri: str
+
+
+@dataclass(eq=False)
+class AccessDenied(RegistryError):
+    """The account of the user lacks a permission in MLflow."""
+
+    template = (
+        "the MLflow server at {uri} does not permit {account} to do this ({reason}). Ask its administrator for the "
+        "permission, or set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to those of another account"
+    )
+
+    uri: str
+    account: str
+    reason: str
+
+
+@dataclass(eq=False)
+class DatabaseUnreachable(RegistryError):
+    """The tracking URI names a database, and no connection to it is possible."""
+
+    template = "no database answers at {uri} ({reason}). Start it, or set MLFLOW_TRACKING_URI to the URI of another one"
+
+    uri: str
+    reason: str
+
+
+@dataclass(eq=False)
+class PackageMissing(RegistryError):
+    """MLflow needs a package that is not installed, for a store or a way of authentication."""
+
+    template = "MLflow's configuration needs the module {module}, which is not installed: pip install {package}"
+
+    module: str
+    package: str
+
+
+@dataclass(eq=False)
 class ArtifactsBehindServer(RegistryError):
     """The store's artifacts are kept by an MLflow server, and the tracking URI names its database instead."""
 

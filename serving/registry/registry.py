@@ -19,7 +19,8 @@ from serving.errors import redacted
 from serving.policy.bundle import BUNDLE_FILES, Bundle
 from serving.policy.errors import BundleFileMissing
 from serving.registry.cache import BundleCache
-from serving.registry.errors import CacheUnwritable, ModelUnknown, RegistryFailed, VersionMissing
+from serving.registry.errors import CacheUnwritable, ModelUnknown, VersionMissing
+from serving.registry.mlflow_api import as_expected, is_http_failure, mlflow_errors, why_unreachable
 from serving.registry.model_uri import ModelUri
 from serving.registry.model_version import ModelVersion
 from serving.registry.tracking import absolute_uri, check_artifact_uri, is_remote, stage_warnings_ignored
@@ -72,6 +73,15 @@ def _pinned(model_uri: str, found: Any) -> ModelVersion:
         tags=dict(found.tags),
         registry=redacted(_registry_uri()),
     )
+
+
+def versions_of(name: str) -> list[Any]:
+    """Return all versions of a model, as MLflow describes them, the newest first. Raises MlflowException."""
+    from mlflow import MlflowClient
+
+    escaped = name.replace("'", "''")
+    found = MlflowClient().search_model_versions(f"name='{escaped}'")
+    return sorted(found, key=lambda version: -int(version.version))
 
 
 def fetch(version: ModelVersion, cache_dir: str | Path | None = None) -> Bundle:
@@ -128,8 +138,11 @@ def _download(version: ModelVersion, directory: Path) -> None:
                 download_artifacts(artifact_uri=f"{files_uri(version)}/{file}", dst_path=str(directory))
         except Exception as error:  # each artifact store raises exceptions of its own
             _raise_if_local(error)
+            if isinstance(error, ImportError) and (missing := as_expected(error, _registry_uri())):
+                raise missing from error
             _raise_if_behind_server(version)
-            raise BundleFileMissing(file, version.pinned_uri, _last_line(error)) from error
+            reason = why_unreachable(error) if is_http_failure(error) else _last_line(error)
+            raise BundleFileMissing(file, version.pinned_uri, reason) from error
 
 
 def _raise_if_local(error: Exception) -> None:
@@ -166,7 +179,7 @@ def _find(uri: ModelUri) -> Any | None:
         if uri.number is not None:
             return client.get_model_version(uri.name, str(uri.number))
         with stage_warnings_ignored():
-            found = client.get_latest_versions(uri.name, [uri.stage]) if uri.stage else _versions(uri.name)
+            found = client.get_latest_versions(uri.name, [uri.stage]) if uri.stage else versions_of(uri.name)
         return next(iter(found), None)
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
@@ -174,17 +187,8 @@ def _find(uri: ModelUri) -> Any | None:
         raise
 
 
-def _versions(name: str) -> list[Any]:
-    """Return all versions of a model, newest first."""
-    from mlflow import MlflowClient
-
-    quote = '"' if "'" in name else "'"  # MLflow's filters have no escape
-    found = MlflowClient().search_model_versions(f"name={quote}{name}{quote}")
-    return sorted(found, key=lambda version: -int(version.version))
-
-
 def _warn_if_several(uri: ModelUri, chosen: int) -> None:
-    numbers = [int(version.version) for version in _versions(uri.name) if version.current_stage == uri.stage]
+    numbers = [int(version.version) for version in versions_of(uri.name) if version.current_stage == uri.stage]
     if len(numbers) > 1:
         logger.warning(
             "versions %s of '%s' are all in stage '%s'; MLflow resolves the stage to the highest, %d. "
@@ -201,14 +205,27 @@ def _missing(uri: ModelUri) -> Exception:
     """Return the error for a version that does not exist, with what to do about it."""
     from mlflow import MlflowClient
 
-    versions = _versions(uri.name)
+    versions = versions_of(uri.name)
     if not versions:
         names = [model.name for model in MlflowClient().search_registered_models(max_results=100)]
         if uri.name not in names:
+            _require_readable(uri.name)
             return ModelUnknown(uri.name, _registry_uri(), ", ".join(f"'{name}'" for name in names) or "none yet")
     described = ", ".join(f"{version.version} ({version.current_stage})" for version in versions[:20]) or "none"
     criterion, remedy = _describe_request(uri)
     return VersionMissing(uri.name, criterion, f"{remedy} Versions: {described}.")
+
+
+def _require_readable(name: str) -> None:
+    """Raise AccessDenied if the account may not read a model: searches leave it out without a word."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        MlflowClient().get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
 
 
 def _describe_request(uri: ModelUri) -> tuple[str, str]:
@@ -232,14 +249,9 @@ def _promote(uri: ModelUri) -> str:
 
 @contextmanager
 def _registry_errors() -> Iterator[None]:
-    """Raise MLflow's exceptions as RegistryFailed."""
-    from mlflow.exceptions import MlflowException
-
-    try:
+    """Raise MLflow's exceptions as those of this room."""
+    with mlflow_errors(_registry_uri()):
         yield
-    except MlflowException as error:
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise RegistryFailed(_registry_uri(), reason) from error
 
 
 def _last_line(error: Exception) -> str:

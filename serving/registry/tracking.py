@@ -1,19 +1,34 @@
-"""MLflow's tracking server or store: its URI, the bounds of requests to it, and a health check."""
+"""MLflow's tracking server or store: its URI, the bounds of requests to it, and whether it answers."""
 
+import importlib
 import os
 import sys
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from serving.registry.errors import ArtifactsBehindServer, TrackingServerUnreachable
+from serving.registry.errors import ArtifactsBehindServer, PackageMissing
+from serving.registry.mlflow_api import check_database, check_server
 
-HEALTH_TIMEOUT_S = 3.0
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+"""The schemes of the databases that MLflow opens in this process."""
+
+OBJECT_STORES = {
+    "s3": ("boto3", "boto3"),
+    "gs": ("google.cloud.storage", "google-cloud-storage"),
+    "wasbs": ("azure.storage.blob", "azure-storage-blob"),
+    "abfss": ("azure.storage.filedatalake", "azure-storage-file-datalake"),
+}
+"""The module through which MLflow reaches an artifact store, by the scheme of its URI, and the package to install."""
 
 MAX_RETRIES, TIMEOUT_S = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
 REQUEST_BOUNDS = {MAX_RETRIES: "1", TIMEOUT_S: "5"}
 """MLflow's defaults, 7 retries of 120 s each, wait a quarter of an hour for a server that hangs."""
+
+COMMAND_BOUNDS = {MAX_RETRIES: "3", TIMEOUT_S: "10"}
+"""For a command at whose end nobody waits: it outlasts a restart of the server, and ends within a minute otherwise."""
 
 
 def tracking_uri() -> str:
@@ -26,22 +41,40 @@ def tracking_uri() -> str:
     return absolute_uri(mlflow.get_tracking_uri())
 
 
-def bound_requests() -> None:
+def bound_requests(bounds: Mapping[str, str] = REQUEST_BOUNDS) -> None:
     """Bound the time that MLflow waits for a server in this process. Values that the user has set stay."""
-    for name, bound in REQUEST_BOUNDS.items():
+    for name, bound in bounds.items():
         os.environ.setdefault(name, bound)
+
+
+class _Bounds:
+    """How many contexts of `bounded_retries` are open in this process, whose variables all of its threads share."""
+
+    lock = threading.Lock()
+    open = 0
 
 
 @contextmanager
 def bounded_retries() -> Iterator[None]:
-    """Bound the number of MLflow's retries within the context, unless the user has set it."""
-    is_set = MAX_RETRIES in os.environ
-    os.environ.setdefault(MAX_RETRIES, REQUEST_BOUNDS[MAX_RETRIES])
+    """Bound the number of MLflow's retries within the context, unless the user has set it.
+
+    The contexts of several threads may overlap in any way; the bound holds until the last one ends.
+    """
+    with _Bounds.lock:
+        if not _Bounds.open and MAX_RETRIES in os.environ:
+            is_users = True
+        else:
+            is_users = False
+            _Bounds.open += 1
+            os.environ[MAX_RETRIES] = REQUEST_BOUNDS[MAX_RETRIES]
     try:
         yield
     finally:
-        if not is_set:
-            os.environ.pop(MAX_RETRIES, None)
+        with _Bounds.lock:
+            if not is_users:
+                _Bounds.open -= 1
+                if not _Bounds.open:
+                    os.environ.pop(MAX_RETRIES, None)
 
 
 @contextmanager
@@ -72,30 +105,30 @@ def check_artifact_uri(artifact_uri: str) -> None:
 
     Raises:
         ArtifactsBehindServer: they are reached through an MLflow server only, and the tracking URI is a database's.
+        PackageMissing: they are in a cloud's object store, and its client is not installed.
     """
-    if artifact_uri.startswith("mlflow-artifacts:") and not is_remote(tracking_uri()):
+    scheme = artifact_uri.partition(":")[0]
+    if scheme == "mlflow-artifacts" and not is_remote(tracking_uri()):
         raise ArtifactsBehindServer
+    module, package = OBJECT_STORES.get(scheme, ("sys", ""))
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        raise PackageMissing(module, package) from error
 
 
 def check_tracking_server() -> None:
-    """Check that the tracking server is healthy, in one request, because MLflow would retry for minutes.
+    """Check that MLflow answers at the tracking URI, in one attempt, because MLflow would retry for minutes.
 
-    Databases and folders are not checked.
+    Folders and servers of Databricks are not checked.
 
     Raises:
-        TrackingServerUnreachable: no healthy server answers within 3 seconds.
+        TrackingServerUnreachable, CredentialsRejected: as `check_server`.
+        DatabaseUnreachable, RegistryFailed: as `check_database`.
+        PackageMissing: MLflow needs a package that is not installed.
     """
     uri = tracking_uri()
-    if not uri.startswith(("http://", "https://")):
-        return
-    import requests
-
-    try:
-        answer = requests.get(f"{uri.rstrip('/')}/health", timeout=HEALTH_TIMEOUT_S)
-    except requests.Timeout as error:
-        raise TrackingServerUnreachable(uri, f"no answer within {HEALTH_TIMEOUT_S:g} s") from error
-    except requests.RequestException as error:
-        reason = "connection refused" if "refused" in str(error) else type(error).__name__
-        raise TrackingServerUnreachable(uri, reason) from error
-    if not answer.ok:
-        raise TrackingServerUnreachable(uri, f"its /health answers with status {answer.status_code}")
+    if uri.startswith(("http://", "https://")):
+        check_server(uri)
+    elif uri.startswith(DATABASES):
+        check_database(uri)

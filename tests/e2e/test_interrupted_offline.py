@@ -1,4 +1,4 @@
-"""A training that is interrupted while the tracking server is unreachable reports that its last checkpoint is lost."""
+"""A training that is interrupted while the tracking server is unreachable keeps its last checkpoint, and says where."""
 
 import signal
 import sys
@@ -10,7 +10,7 @@ from tests.workshop import Workshop, answers, await_true, free_port
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(600)]
 
 
-def test_an_interruption_without_the_server_reports_that_the_checkpoint_was_not_uploaded(tmp_path, workshop):
+def test_an_interruption_without_the_server_reports_where_the_checkpoint_is_kept(tmp_path, workshop):
     (tmp_path / "server").mkdir()
     server = Workshop(tmp_path / "server", {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
     url = f"http://127.0.0.1:{free_port()}"
@@ -28,6 +28,7 @@ def test_an_interruption_without_the_server_reports_that_the_checkpoint_was_not_
     process.send_signal(signal.SIGTERM)
     await_true(lambda: process.poll() is not None, "the command ends", 100)
     *_, arrived, how, ended = workshop.output().splitlines()
-    assert "The checkpoint was not uploaded; resuming continues from an earlier one, if any" in arrived
+    (kept,) = tmp_path.glob("checkpoint-*.tar")
+    assert arrived.endswith(f"steps, was not uploaded. Resume where it is: {kept}")
     assert "To resume: python -m pipeline train --resume " in how
     assert ended == "Error: Interrupted by SIGTERM."

@@ -166,6 +166,26 @@ def test_an_interrupted_command_is_killed_and_shows_one_line(workshop):
     assert run.info.status == "KILLED"
 
 
+@pytest.mark.long
+def test_mlflow_run_resumes_an_interrupted_run(workshop):
+    """MLproject passes the default of every setting beside the run; the settings are those of the run."""
+    options = ("--target-return", "501", "--max-env-steps", "12000", "--evaluation-interval", "2048")
+    process = workshop.start(sys.executable, "-m", "pipeline", "train", *options)
+    await_true(lambda: "greedy return" in workshop.output(), "training is under way", 120)
+    process.send_signal(signal.SIGTERM)
+    await_true(lambda: not workshop.processes(), "every process has ended")
+    client = workshop.client()
+    (run,) = client.search_runs(["0"])
+    done = workshop.run(*mlflow_run("-P", f"resume={run.info.run_id}"), timeout_s=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    runs = {each.info.run_id: each for each in client.search_runs(["0"])}
+    resumed = runs.pop(run.info.run_id)
+    assert (resumed.info.status, resumed.data.params["max_env_steps"]) == ("FINISHED", "12000")
+    (created,) = runs.values()
+    assert (created.info.status, created.data.tags["resumed"]) == ("FINISHED", run.info.run_id)
+    assert client.get_model_version("cartpole-ppo", "1").run_id == run.info.run_id
+
+
 def test_a_run_interrupted_while_ray_starts_leaves_nothing(workshop):
     workshop.start(sys.executable, "-m", "pipeline", "train", "--num-env-runners", "1")
     await_true(lambda: "trying the export" in workshop.output(), "Ray starts")

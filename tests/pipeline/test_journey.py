@@ -37,13 +37,23 @@ def registry():
     server.server_close()
 
 
+class Commands(list):
+    """The commands that ran, and the exit statuses of those that fail."""
+
+    def __init__(self):
+        super().__init__()
+        self.statuses = {}
+
+
 @pytest.fixture
 def commands(monkeypatch, registry):
-    """The commands that the journey would run; training registers a version."""
-    ran = []
+    """The commands that the journey would run; training registers a version, and those in `statuses` fail."""
+    ran = Commands()
 
     def run(command):
         ran.append(command[3:])
+        if status := ran.statuses.get(" ".join(command[3:])):
+            raise CommandFailed(" ".join(command[3:]), status)
         if command[3] == "train":
             registry.stages.append("None")
 
@@ -64,6 +74,37 @@ def test_the_newest_version_is_promoted_if_none_is_in_production(registry, comma
     registry.stages = ["Archived", "None"]
     ensure_production(registry)
     assert commands == [["evaluate", "models:/cartpole-ppo/2"], ["promote", "2"]]
+
+
+EVALUATE_2, PROMOTE_2, EVALUATE_3, PROMOTE_3 = (
+    command for version in "23" for command in (["evaluate", f"models:/cartpole-ppo/{version}"], ["promote", version])
+)
+
+
+@pytest.mark.parametrize(
+    ("fails", "tried"), [("promote 2", [EVALUATE_2, PROMOTE_2]), ("evaluate models:/cartpole-ppo/2", [EVALUATE_2])]
+)
+def test_if_the_newest_version_cannot_be_promoted_another_one_is_trained(registry, commands, fails, tried):
+    registry.stages = ["Archived", "None"]
+    commands.statuses = {fails: 1}
+    ensure_production(registry)
+    assert commands == [*tried, ["train"], EVALUATE_3, PROMOTE_3]
+
+
+def test_a_trained_version_that_the_gate_rejects_ends_the_journey(registry, commands):
+    registry.stages = ["None", "None"]
+    commands.statuses = {"promote 2": 1, "promote 3": 1}
+    with pytest.raises(CommandFailed, match="`promote 3` ended with exit status 1"):
+        ensure_production(registry)
+    assert commands.count(["train"]) == 1
+
+
+def test_a_command_that_a_signal_ends_ends_the_journey(registry, commands):
+    registry.stages = ["None"]
+    commands.statuses = {"promote 1": -15}
+    with pytest.raises(CommandFailed, match="`promote 1` ended with exit status -15"):
+        ensure_production(registry)
+    assert ["train"] not in commands
 
 
 def test_a_version_in_production_is_served_as_it_is(registry, commands):

@@ -5,7 +5,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from serving.processes import child_environment
+from serving import processes
+from serving.processes import available_cpus, child_environment
 
 ORPHANING = """
 import subprocess, sys
@@ -47,6 +48,43 @@ def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
         psutil.Process(pid).wait(timeout=10)
     except psutil.NoSuchProcess:
         return
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has affinity masks")
+def test_the_affinity_mask_limits_the_available_cpus(tmp_path: Path) -> None:
+    script = (
+        "import os; from serving.processes import available_cpus; first = min(os.sched_getaffinity(0));"
+        "os.sched_setaffinity(0, {first}); print(available_cpus())"
+    )
+    assert run(script, tmp_path) == "1"
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "cpus"),
+    [
+        ("0::/", {"cpu.max": "200000 100000"}, 2),
+        ("0::/", {"cpu.max": "150000 100000"}, 1),
+        ("0::/", {"cpu.max": "50000 100000"}, 1),
+        ("0::/", {"cpu.max": "max 100000"}, 64),
+        ("0::/", {}, 64),
+        ("0::/jobs/mine", {"jobs/mine/cpu.max": "max 100000", "jobs/cpu.max": "300000 100000"}, 3),
+        ("0::/of/the/host", {"cpu.max": "400000 100000"}, 4),
+        ("4:memory:/a\n3:cpu:/a\n0::/", {"cpu/a/cpu.cfs_quota_us": "500000", "cpu/a/cpu.cfs_period_us": "100000"}, 5),
+        ("3:cpu,cpuacct:/", {"cpu,cpuacct/cpu.cfs_quota_us": "-1", "cpu,cpuacct/cpu.cfs_period_us": "100000"}, 64),
+    ],
+)
+def test_the_quotas_of_control_groups_limit_the_available_cpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: str, files: dict[str, str], cpus: int
+) -> None:
+    contents = {f"sys/fs/cgroup/{name}": content for name, content in files.items()}
+    for name, content in {"proc/self/cgroup": groups, **contents}.items():
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
+    quotas = list(processes._cpu_quotas(tmp_path))
+    monkeypatch.setattr(processes, "_cpu_quotas", lambda: quotas)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)), raising=False)
+    assert available_cpus() == cpus
 
 
 def test_a_child_receives_further_variables(tmp_path: Path) -> None:

@@ -45,3 +45,13 @@ def test_the_defaults_of_promote_are_those_of_the_gate():
     given = {option.name: option.get_default(click.Context(promote)) for option in promote.params}
     given["threshold"] = None if given["threshold"] == "auto" else given["threshold"]
     assert {each.name: given[each.name] for each in dataclasses.fields(Gate)} == dataclasses.asdict(Gate())
+
+
+def test_the_options_of_promote_reach_the_gate(monkeypatch):
+    gates = []
+    monkeypatch.setattr(
+        "pipeline.registry.promotion.promote", lambda _target, _version, gate: gates.append(gate) or fail()
+    )
+    options = ["--episodes", "7", "--seed", "8", "--threshold", "-9.5", "--tolerance", "0.1", "--force"]
+    CliRunner().invoke(promote, ["3", *options])
+    assert gates == [Gate(episodes=7, seed=8, threshold=-9.5, tolerance=0.1, force=True)]

@@ -1,12 +1,22 @@
 """The output of a command names the version and the next command."""
 
-import pytest
+import dataclasses
+import shlex
+import sys
+from types import SimpleNamespace
 
+import pytest
+from click.testing import CliRunner
+
+from pipeline.cli import cli
 from pipeline.commands import output
+from pipeline.config import TrainConfig
+from pipeline.environments import contract
 from pipeline.evaluation.evaluation import Evaluation
 from pipeline.registry.promotion import Promotion
 from pipeline.registry.registration import Trained
 from pipeline.registry.target import Target
+from pipeline.training import run
 
 
 def trained(**changes):
@@ -23,11 +33,72 @@ def test_a_trained_version_is_printed_with_the_command_that_promotes_it(capsys):
     ]
 
 
-def test_a_target_that_was_not_reached_and_another_name_are_printed(capsys):
-    output.print_trained(trained(name="reach", target_return=600.0))
-    *_, warning, following = capsys.readouterr().out.splitlines()
-    assert warning == "It did not reach the target of 600 within the budget."
-    assert following == "Next: python -m pipeline promote 3 --name reach"
+def test_another_name_is_quoted_in_the_command(capsys):
+    output.print_trained(trained(name="my reach"))
+    assert capsys.readouterr().out.splitlines()[-1] == "Next: python -m pipeline promote 3 --name 'my reach'"
+
+
+def test_after_a_target_that_was_not_reached_the_commands_that_help_are_printed(capsys):
+    """The gate would refuse the promotion; training found the policy near the end, so more steps come first."""
+    config = TrainConfig(registered_model_name="reach", env_id="reach:Reach-v0", wrapper="a:B,c:D", max_env_steps=1000)
+    returns = Evaluation((400.0, 600.0), 0)
+    output.print_trained(trained(name="reach", target_return=600.0, evaluation=returns, best_step=800, config=config))
+    settings = "--registered-model-name reach --env-id reach:Reach-v0"
+    wrappers = "--wrapper a:B --wrapper c:D"
+    train = "python -m pipeline train --from models:/reach/3"
+    warning, *following = capsys.readouterr().out.splitlines()[2:]
+    assert warning == (
+        "It did not reach the target of 600 within the budget of 1,000 environment steps. It is registered, but the "
+        "gate rejects it below that threshold."
+    )
+    assert following == [
+        f"It was found near the end of the budget. Next: train on: {train} {settings} --max-env-steps 2000 {wrappers}",
+        f"Or search other settings: python -m pipeline tune {settings} --max-env-steps 1000 {wrappers}",
+        "Or accept it as it is: python -m pipeline promote 3 --name reach --threshold 358.6",
+    ]
+
+
+def test_if_training_stopped_improving_a_search_comes_first(capsys):
+    output.print_trained(trained(target_return=600.0, best_step=100_000, config=TrainConfig(fcnet_hiddens="8")))
+    search = "python -m pipeline tune --fcnet-hiddens 8"
+    assert capsys.readouterr().out.splitlines()[3:] == [
+        f"Nothing better was found after 100,000 steps. Next: search other settings: {search}",
+        "Or train on: python -m pipeline train --from models:/cartpole-ppo/3 --fcnet-hiddens 8 --max-env-steps 600000",
+        "Or accept it as it is: python -m pipeline promote 3 --threshold 500",
+    ]
+
+
+def test_a_policy_with_a_filter_is_not_trained_on(capsys):
+    """Its statistics cannot be transferred, so a longer training begins anew."""
+    config = TrainConfig(observation_filter="mean-std")
+    output.print_trained(trained(target_return=600.0, best_step=300_000, config=config))
+    line = capsys.readouterr().out.splitlines()[3]
+    assert line.endswith("python -m pipeline train --observation-filter mean-std --max-env-steps 600000")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TrainConfig(lambda_=0.5, promote=True, target_return=-200.0, wrapper="a:B,c:D", env_kwargs='{"a": "it\'s"}'),
+        TrainConfig(observation_filter="mean-std", vf_clip_param=3.5),
+    ],
+)
+def test_the_printed_commands_restore_the_settings(capsys, monkeypatch, config):
+    output.print_trained(trained(target_return=600.0, best_step=300_000, config=config))
+    longer, search, accept = (
+        shlex.split(line.split("python -m pipeline ")[1]) for line in capsys.readouterr().out.splitlines()[3:]
+    )
+    started = []
+    monkeypatch.setattr(contract, "described", lambda *_, **__: SimpleNamespace(is_exclusive=False))
+    monkeypatch.setattr("pipeline.commands.train._check_mlflow", lambda *_: None)
+    monkeypatch.setattr(run, "train", lambda config, *_: started.append(config))
+    monkeypatch.setattr("pipeline.commands.train.print_trained", lambda _: sys.exit(0))
+    monkeypatch.setattr("pipeline.training.worker_process.WorkerProcess.start", lambda *_: None)
+    done = CliRunner().invoke(cli, longer)
+    assert started == [dataclasses.replace(config, max_env_steps=600_000)], done.output
+    for words in (search, accept):
+        command = cli.commands[words[0]]
+        command.make_context(words[0], words[1:])
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 
 from pipeline import tables
+from pipeline.commands.output import print_promotion
 from pipeline.registry import promotion
 from pipeline.registry.errors import NothingToRollBack, PromotionRefused
 from pipeline.registry.gate import Gate
@@ -172,6 +173,31 @@ def test_staging_has_no_gate_and_a_version_that_moves_there_leaves_production():
     assert (last.version, last.kind, last.why) == (None, "promotion", "version 1 moved to stage 'Staging'")
 
 
+@pytest.mark.usefixtures("registry")
+def test_archived_holds_any_number_of_versions_and_none_takes_the_place_of_another(capsys):
+    promotion.promote(PRODUCTION, 1, GATE)
+    archived = Target(NAME, "Archived")
+    promotion.promote(archived, 2, GATE)
+    print_promotion(promotion.promote(archived, 1, GATE))
+    assert capsys.readouterr().out.startswith("The stage 'Archived' of 'cartpole-ppo' now has version 1.\n")
+    print_promotion(promotion.promote(archived, 1, GATE))
+    assert capsys.readouterr().out == "The stage 'Archived' of 'cartpole-ppo' already has version 1.\n"
+    assert stages() == {1: "Archived", 2: "Archived"}
+    assert promotion.timeline(PRODUCTION)[-1].why == "version 1 moved to stage 'Archived'"
+
+
+@pytest.mark.usefixtures("registry")
+def test_listing_versions_and_history_writes_nothing():
+    promotion.promote(PRODUCTION, 1, GATE)
+    client = mlflow.MlflowClient()
+    Target(NAME, "Production").assign(2)
+    client.set_registered_model_alias(NAME, "champion", "2")
+    before = client.get_registered_model(NAME).tags
+    assert [event.version for event in promotion.timeline(PRODUCTION)] == [1, 2]
+    assert len(promotion.versions(NAME)) == 4
+    assert client.get_registered_model(NAME).tags == before
+
+
 def test_an_alias_takes_the_place_of_the_stage():
     assert Target.of(NAME, "Production", None) == Target(NAME, "Production")
     assert Target.of(NAME, "Production", "champion") == Target(NAME, "champion", is_alias=True)
@@ -246,3 +272,28 @@ def test_the_table_shows_version_stage_aliases_return_and_age(capsys):
 )
 def test_ages_are_shown_in_their_largest_unit(seconds, text):
     assert tables.age(seconds) == text
+
+
+@pytest.mark.usefixtures("registry")
+def test_the_default_gate_refuses_a_loss_of_a_tenth_and_a_given_tolerance_decides_instead(monkeypatch):
+    weights = onnx.numpy_helper.to_array(cartpole_graph().graph.initializer[0])
+
+    class Preferring(CartPoleEnv):
+        """An episode of ten steps, each worth 1 for the champion's action and 0.9 for the other one."""
+
+        def reset(self, *, seed=None, options=None):
+            self.steps = 0
+            return super().reset(seed=seed, options=options)
+
+        def step(self, action):
+            preferred = np.argmax(np.asarray(self.state, np.float32) @ weights)
+            observation, *_ = super().step(action)
+            self.steps, self.steps_beyond_terminated = self.steps + 1, None
+            return observation, 1.0 if action == preferred else 0.9, self.steps == 10, False, {}
+
+    monkeypatch.setattr(gymnasium.registry["CartPole-v1"], "entry_point", Preferring)
+    gate = dataclasses.replace(GATE, threshold=0.0)
+    assert promotion.promote(PRODUCTION, 1, gate).verdict.challenger.returns == (10.0,) * 5
+    with pytest.raises(PromotionRefused, match=r"difference is -1\.0, below -0\.2 \(2% of the champion's mean\)"):
+        promotion.promote(PRODUCTION, 3, gate)
+    assert promotion.promote(PRODUCTION, 3, dataclasses.replace(gate, tolerance=0.2)).replaced == 1

@@ -26,7 +26,7 @@ def upload(run_id, tmp_path):
         (directory / "latest" / "weights").write_text(str(env_steps))
         archive = tmp_path / "work" / "checkpoint.tar"
         checkpoint_store.pack(directory, archive, env_steps)
-        checkpoint_store.upload(run_id, archive)
+        checkpoint_store.upload(run_id, archive, print)
 
     return upload
 
@@ -42,7 +42,7 @@ def files(run_id):
 def test_the_newest_checkpoint_is_restored_unchanged(run_id, upload, tmp_path):
     upload(1000)
     upload(20000)
-    assert checkpoint_store.download_newest(run_id, tmp_path / "back") == 20000
+    assert checkpoint_store.restore_newest(run_id, tmp_path / "back") == 20000
     assert (tmp_path / "back" / "latest" / "weights").read_text() == "20000"
 
 
@@ -59,7 +59,7 @@ def test_an_archive_without_its_manifest_is_ignored(run_id, upload, tmp_path):
     upload(2000)
     manifest = stored(run_id, "000000002000.json")
     manifest.unlink()
-    assert checkpoint_store.download_newest(run_id, tmp_path / "back") == 1000
+    assert checkpoint_store.restore_newest(run_id, tmp_path / "back") == 1000
 
 
 def test_an_incomplete_archive_is_ignored(run_id, upload, tmp_path):
@@ -67,7 +67,15 @@ def test_an_incomplete_archive_is_ignored(run_id, upload, tmp_path):
     upload(2000)
     archive = stored(run_id, "000000002000.tar")
     archive.write_bytes(archive.read_bytes()[:100])
-    assert checkpoint_store.download_newest(run_id, tmp_path / "back") == 1000
+    assert checkpoint_store.restore_newest(run_id, tmp_path / "back") == 1000
+
+
+def test_an_archive_of_the_same_size_with_other_bytes_is_ignored(run_id, upload, tmp_path):
+    upload(1000)
+    upload(2000)
+    archive = stored(run_id, "000000002000.tar")
+    archive.write_bytes(archive.read_bytes().replace(b"2000", b"2001"))
+    assert checkpoint_store.restore_newest(run_id, tmp_path / "back") == 1000
 
 
 def test_later_uploads_delete_an_archive_without_a_manifest(run_id, upload):
@@ -81,4 +89,4 @@ def test_later_uploads_delete_an_archive_without_a_manifest(run_id, upload):
 
 def test_a_run_without_a_checkpoint_is_an_error(run_id, tmp_path):
     with pytest.raises(NoCheckpoint, match="has no complete checkpoint to resume from"):
-        checkpoint_store.download_newest(run_id, tmp_path / "back")
+        checkpoint_store.restore_newest(run_id, tmp_path / "back")

@@ -11,7 +11,7 @@ from pipeline.errors import Interrupted
 from pipeline.evaluation.evaluation import Evaluation
 from pipeline.signals import interruptible
 from pipeline.tracking import run as tracking
-from pipeline.tracking.errors import NotResumable, RelativeStore
+from pipeline.tracking.errors import NotResumable, RelativeStore, RunNotJoinable
 from serving.registry.errors import ArtifactsBehindServer
 
 
@@ -108,6 +108,56 @@ def test_under_mlflow_run_no_second_run_begins(monkeypatch):
     assert run_id == parent
     assert mlflow.get_run(parent).info.run_name == "project"
     assert len(mlflow.search_runs(["0"], output_format="list")) == 1
+
+
+PARAMS = {"lr": 0.003, "seed": 0, "promote": True, "target_return": None, "env_id": "CartPole-v1"}
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize(
+    ("logged", "ends_as", "reason"),
+    [
+        ({"lr": "3e-3", "seed": "0.0", "promote": "true", "target_return": "auto", "other": "1"}, None, None),
+        ({"lr": "3e-3"}, "FINISHED", "is FINISHED"),
+        ({"lr": "3e-3"}, "KILLED", "is KILLED"),
+        ({"lr": "0.1"}, None, "has lr=0.1 instead of 0.003"),
+        ({"env_id": "Acrobot-v1"}, None, "has env_id=Acrobot-v1 instead of CartPole-v1"),
+        ({"target_return": "475"}, None, "has target_return=475 instead of None"),
+        ({"promote": "false"}, None, "has promote=false instead of True"),
+    ],
+    ids=str,
+)
+def test_only_a_running_run_whose_parameters_agree_is_joined(monkeypatch, logged, ends_as, reason):
+    client = mlflow.MlflowClient()
+    parent = client.create_run("0").info.run_id
+    for name, value in logged.items():
+        client.log_param(parent, name, value)
+    if ends_as:
+        client.set_terminated(parent, ends_as)
+    before = status(parent)
+    monkeypatch.setenv("MLFLOW_RUN_ID", parent)
+    if reason is None:
+        with tracking.run("train", PARAMS) as run_id:
+            assert run_id == parent
+        assert mlflow.get_run(parent).data.params == {"env_id": "CartPole-v1"} | logged
+        return
+    with pytest.raises(RunNotJoinable) as caught, tracking.run("train", PARAMS):
+        pass
+    assert str(caught.value) == (
+        f"MLFLOW_RUN_ID names the run {parent}, which {reason}. To start a new run: unset MLFLOW_RUN_ID"
+    )
+    assert (status(parent), mlflow.get_run(parent).data.params) == (before, logged)
+
+
+@pytest.mark.usefixtures("store")
+def test_a_run_that_does_not_exist_or_is_deleted_is_not_joined(monkeypatch):
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    with pytest.raises(RunNotJoinable, match="does not exist"), tracking.run("train", PARAMS):
+        pass
+    monkeypatch.setenv("MLFLOW_RUN_ID", parent := mlflow.MlflowClient().create_run("0").info.run_id)
+    mlflow.delete_run(parent)
+    with pytest.raises(RunNotJoinable, match="is deleted"), tracking.run("train", PARAMS):
+        pass
 
 
 @pytest.mark.usefixtures("store")

@@ -91,17 +91,14 @@ class Log:
 
     run_id = "0" * 32
 
-    def __init__(self, *, arrives=True):
-        self.metrics, self.keys, self._arrives = [], [], arrives
+    def __init__(self):
+        self.metrics, self.keys = [], []
 
     def log_metrics(self, metrics, step):
         self.metrics.append((step, dict(metrics)))
 
     def upload(self, key, send):  # noqa: ARG002
         self.keys.append(key)
-
-    def flush(self, timeout_s=None):  # noqa: ARG002
-        return self._arrives
 
 
 class Progress:
@@ -128,9 +125,9 @@ class Progress:
 class Parts:
     """A loop and what it works with."""
 
-    def __init__(self, workspace, means, *, fresh=None, spread=1.0, arrives=True, **settings):
+    def __init__(self, workspace, means, *, fresh=None, spread=1.0, **settings):
         defaults = {"evaluation_interval": 1000, "max_env_steps": 20_000, "patience": 2, "evaluation_episodes": 2}
-        self.workspace, self.trainer, self.log, self.progress = workspace, Trainer(), Log(arrives=arrives), Progress()
+        self.workspace, self.trainer, self.log, self.progress = workspace, Trainer(), Log(), Progress()
         self.evaluator = Evaluator(workspace, means, fresh, spread)
         config = TrainConfig(**(defaults | settings))
         self.loop = Loop(config, self.trainer, self.evaluator, self.log, workspace, self.progress)
@@ -239,15 +236,8 @@ def test_a_signal_finishes_the_iteration_and_uploads_a_checkpoint(workspace):
     interrupt(parts)
     assert (workspace.latest / "weights").read_text() == "2000"
     assert parts.log.keys[-2:] == ["checkpoint", "curve"]
-    assert "SIGTERM: uploading the checkpoint of 2,000 steps" in parts.progress.messages
-    assert parts.progress.messages[-1] == f"To resume: python -m pipeline train --resume {Log.run_id}"
+    assert parts.progress.messages[-1] == "SIGTERM: uploading the checkpoint of 2,000 steps"
     assert not parts.evaluator.exported
-
-
-def test_an_interrupted_run_reports_a_checkpoint_that_was_not_uploaded(workspace):
-    parts = Parts(workspace, {1000: 1.0}, arrives=False)
-    interrupt(parts)
-    assert "The checkpoint was not uploaded; resuming continues from an earlier one, if any" in parts.progress.messages
 
 
 def test_a_resumed_loop_continues_with_its_counters_and_its_best_policy(workspace):

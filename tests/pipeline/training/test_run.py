@@ -17,9 +17,10 @@ from pipeline.config import TrainConfig
 from pipeline.errors import Interrupted
 from pipeline.rllib.ray_session import RaySession
 from pipeline.signals import interruptible
-from pipeline.tracking.errors import NoCheckpoint
+from pipeline.tracking.errors import NoCheckpoint, TrackingRefused
 from pipeline.training import run as training_run
 from pipeline.training.worker_process import WorkerProcess
+from tests.unreliable_proxy import unreliable_proxy
 from tests.zoo import drawing, vector_forms
 
 
@@ -58,21 +59,24 @@ def _corridor():
 
 
 class Progress:
-    """Keeps the messages of a run; a signal arrives with the first iteration if it `interrupts`."""
+    """Keeps the messages of a run; a signal arrives with the first iteration, or in the stage of this message."""
 
-    def __init__(self, *, interrupts=False):
-        self.messages, self._interrupts = [], interrupts
+    def __init__(self, interrupts_in=None):
+        self.messages, self._interrupts_in = [], interrupts_in
 
     def budget(self, max_env_steps, env_steps):
         self.messages.append(f"{env_steps} of {max_env_steps}")
 
-    def stage(self, message):
+    def note(self, message):
         self.messages.append(message)
 
-    note = stage
+    def stage(self, message):
+        self.messages.append(message)
+        if self._interrupts_in is not None and message.startswith(self._interrupts_in):
+            signal.raise_signal(signal.SIGINT)
 
     def iteration(self, iteration):  # noqa: ARG002
-        if self._interrupts:
+        if self._interrupts_in == "iteration":
             signal.raise_signal(signal.SIGINT)
 
     def evaluated(self, env_steps, result):
@@ -91,25 +95,37 @@ def resume(run_id, progress):
 
 @pytest.mark.e2e
 @pytest.mark.usefixtures("store", "_corridor")
-def test_an_interrupted_run_is_killed_and_registers_nothing_and_resuming_finishes_it():
-    progress = Progress(interrupts=True)
+def test_a_run_that_is_interrupted_in_each_phase_is_killed_and_registers_nothing_and_resuming_finishes_it():
+    progress = Progress(interrupts_in="iteration")
     with pytest.raises(Interrupted, match="SIGINT"):
         train(progress)
     (run,) = mlflow.search_runs(["0"], output_format="list")
     run_id = run.info.run_id
-    assert run.info.status == "KILLED"
-    assert progress.messages[-1] == f"To resume: python -m pipeline train --resume {run_id}"
-    assert not mlflow.search_registered_models()
+    assert progress.messages[-2:] == how_to_resume(run_id, "128 steps")
+    assert mlflow.get_run(run_id).info.status == "KILLED"
+
+    for phase in ("Exporting the best policy", "Registering the policy"):
+        progress = Progress(interrupts_in=phase)
+        with pytest.raises(Interrupted, match="SIGINT"):
+            resume(run_id, progress)
+        assert progress.messages[-2:] == how_to_resume(run_id, "256 steps")
+        assert mlflow.get_run(run_id).info.status == "KILLED"
+        assert not mlflow.search_registered_models()
 
     progress = Progress()
     trained = resume(run_id, progress)
     assert trained.run_id == run_id
-    assert "128 of 256" in progress.messages, "one iteration was done"
+    assert "256 of 256" in progress.messages, "all iterations were done"
     assert mlflow.get_run(run_id).info.status == "FINISHED"
     (version,) = mlflow.search_model_versions(filter_string="name='cartpole-ppo'")
     assert (int(version.version), version.run_id) == (trained.version, run_id)
     assert not trained.solved
     assert_env_kwargs_are_everywhere(mlflow.get_run(run_id), version)
+
+
+def how_to_resume(run_id, steps):
+    newest = f"The newest checkpoint, of {steps}, is in MLflow"
+    return [newest, f"To resume: python -m pipeline train --resume {run_id}"]
 
 
 def assert_env_kwargs_are_everywhere(run, version):
@@ -157,3 +173,58 @@ def test_a_run_without_a_checkpoint_is_not_resumed():
         mlflow.end_run("FAILED")
     with pytest.raises(NoCheckpoint):
         resume(run.info.run_id, Progress())
+
+
+@pytest.mark.e2e
+@pytest.mark.long
+@pytest.mark.usefixtures("_corridor")
+def test_a_policy_that_a_proxy_refuses_is_registered_by_resuming_with_the_checkpoint_that_was_kept(
+    tracked_workshop, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    progress = Progress()
+    with unreliable_proxy(tracked_workshop.environment["MLFLOW_TRACKING_URI"]) as proxy:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.url)
+        mlflow.set_tracking_uri(proxy.url)
+        try:
+            proxy.fail(413, methods=["PUT"], over_bytes=20_000)
+            with pytest.raises(TrackingRefused, match=r"does not accept the files of the policy \(status 413: "):
+                train(progress)
+            (kept,) = tmp_path.glob("checkpoint-*.tar")
+            run_id = kept.stem.removeprefix("checkpoint-")
+            assert mlflow.get_run(run_id).info.status == "FAILED"
+            assert progress.messages[-2:] == [
+                f"The newest checkpoint, of 256 steps, was not uploaded. Resume where it is: {kept}",
+                f"To resume: python -m pipeline train --resume {run_id}",
+            ]
+            proxy.repair()
+            assert resume(run_id, Progress()).run_id == run_id
+            assert mlflow.get_run(run_id).info.status == "FINISHED"
+        finally:
+            mlflow.set_tracking_uri(None)
+
+
+@pytest.mark.e2e
+@pytest.mark.long
+@pytest.mark.usefixtures("_corridor")
+def test_a_training_outlasts_a_database_that_is_away(tracked_workshop, tmp_path, monkeypatch):
+    """The server is up; its API fails from the first iteration until the registration is under way."""
+    monkeypatch.chdir(tmp_path)
+    with unreliable_proxy(tracked_workshop.environment["MLFLOW_TRACKING_URI"]) as proxy:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.url)
+        mlflow.set_tracking_uri(proxy.url)
+
+        class Failing(Progress):
+            def iteration(self, iteration):
+                super().iteration(iteration)
+                self.fault = proxy.fail(503, path="/api/", times=8)
+
+        progress = Failing()
+        try:
+            trained = train(progress)
+            assert progress.fault.times == 0
+            assert mlflow.get_run(trained.run_id).info.status == "FINISHED"
+        finally:
+            mlflow.set_tracking_uri(None)
+    outage = "The tracking server answers with errors (status 503); metrics and files wait in memory."
+    assert outage in progress.messages

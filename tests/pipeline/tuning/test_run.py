@@ -47,16 +47,15 @@ class Progress:
 
 @pytest.fixture
 def search(store, monkeypatch):  # noqa: ARG001  # its runs are in the store
-    """Run a search of two trials, whose processes are replaced by a function; returns its progress."""
+    """Run a search of two trials, whose processes are replaced by a function; its progress is an attribute."""
     monkeypatch.setattr(tuning_run.preflight, "export", lambda _: None)
 
     def search(trials, limits=SearchLimits(max_concurrent=1)):  # noqa: B008  # it is frozen
         monkeypatch.setattr(ray_tune, "run", trials)
-        progress = Progress()
+        search.progress = Progress()
         space = SearchSpace.of({"search": {"lr": [1e-3, 3e-3]}})
         with interruptible():
-            tuning_run.tune(space, 2, limits, progress, Ray())
-        return progress
+            tuning_run.tune(space, 2, limits, search.progress, Ray())
 
     return search
 
@@ -80,6 +79,7 @@ def test_if_all_trials_fail_the_error_names_the_runs_with_the_reasons(search):
         f"The child runs of {parent.info.run_id} carry the reasons in the tag 'trial.error'."
     )
     assert {run.info.status for run in (parent, *children)} == {"FAILED"}
+    assert not any("To resume" in message for message in search.progress.messages), "no trial is left to run"
 
 
 def test_if_the_time_is_up_before_the_first_evaluation_the_error_says_so(search):
@@ -105,6 +105,33 @@ def test_a_signal_ends_the_running_trials_as_killed_and_shows_how_to_resume(sear
     parent, children = parent_and_children()
     assert {run.info.status for run in (parent, *children)} == {"KILLED"}
     assert tracking.load(parent.info.run_id, tracking.SEARCH_FILE)["num_trials"] == 2
+    assert search.progress.messages[-1] == f"To resume: python -m pipeline tune --resume {parent.info.run_id}"
+
+
+def test_an_error_of_ray_tune_leaves_no_trial_running_and_shows_how_to_resume(search):
+    def fail(plans, directory, max_concurrent, listener, should_stop):  # noqa: ARG001
+        listener.started(1)
+        raise RuntimeError("Tune has lost its way")
+
+    with pytest.raises(RuntimeError, match="lost its way"):
+        search(fail)
+    parent, (child,) = parent_and_children()
+    assert (parent.info.status, child.info.status) == ("FAILED", "KILLED")
+    assert search.progress.messages[-1] == f"To resume: python -m pipeline tune --resume {parent.info.run_id}"
+
+
+def test_a_signal_while_the_best_policy_is_registered_shows_how_to_resume(search, monkeypatch):
+    def train(plans, directory, max_concurrent, listener, should_stop):  # noqa: ARG001
+        listener.started(1)
+        listener._statuses[1].best_mean = 1.0
+        listener.ended(1, is_finished=True)
+
+    monkeypatch.setattr(tuning_run.checkpoint_store, "restore_newest", lambda *_: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        search(train)
+    parent, (child,) = parent_and_children()
+    assert (parent.info.status, child.info.status) == ("KILLED", "FINISHED")
+    assert search.progress.messages[-1] == f"To resume: python -m pipeline tune --resume {parent.info.run_id}"
 
 
 def test_trials_that_ended_are_not_run_again(search, monkeypatch):
@@ -126,6 +153,6 @@ def test_trials_that_ended_are_not_run_again(search, monkeypatch):
 
 @pytest.mark.parametrize(("settings", "expected"), [({}, 4), ({"num_env_runners": 1}, 2), ({"num_env_runners": 9}, 1)])
 def test_without_a_limit_as_many_trials_run_as_the_cores_allow(monkeypatch, settings, expected):
-    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr(tuning_run, "available_cpus", lambda: 4)
     assert SearchLimits().concurrency(TrainConfig(**settings)) == expected
     assert SearchLimits(max_concurrent=3).concurrency(TrainConfig(**settings)) == 3

@@ -9,7 +9,7 @@ import pipeline.tuning.search_space
 from pipeline.config import TrainConfig
 from pipeline.errors import InvalidConfig, UnknownSetting
 from pipeline.tuning.errors import NotSearchable
-from pipeline.tuning.search_space import SearchSpace, changed
+from pipeline.tuning.search_space import SearchSpace
 
 SHIPPED = yaml.safe_load(Path(pipeline.tuning.search_space.__file__).with_suffix(".yaml").read_text())
 
@@ -66,6 +66,6 @@ def test_an_invalid_search_space_is_rejected(content, error, message):
 
 def test_the_changed_settings_restore_the_configuration():
     config = SearchSpace.of(SHIPPED).config(5)
-    settings = yaml.safe_load(yaml.safe_dump(changed(config)))
+    settings = yaml.safe_load(yaml.safe_dump(config.changed()))
     assert TrainConfig.of(settings) == config
     assert len(settings) < 8

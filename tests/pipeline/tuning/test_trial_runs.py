@@ -1,11 +1,16 @@
 """Each trial is a child run in MLflow, which a resumed search reads again."""
 
+import contextlib
+
 import mlflow
 import pytest
+from mlflow.exceptions import MlflowException
 
 from pipeline.config import TrainConfig
+from pipeline.errors import Interrupted
 from pipeline.tracking import checkpoint_store
 from pipeline.tracking import run as tracking
+from pipeline.tracking.errors import TrackingRefused
 from pipeline.training.workspace import Workspace
 from pipeline.tuning import trial_runs
 from pipeline.tuning.trial import TrialPlan, TrialReport
@@ -65,7 +70,7 @@ def test_a_trial_that_finishes_has_its_settings_metrics_and_checkpoint(search, t
     assert (run.data.params["lr"], run.data.tags["trial.number"]) == ("0.1", "1")
     (point,) = mlflow.MlflowClient().get_metric_history(run.info.run_id, "train/entropy")
     assert (point.timestamp, point.step, point.value) == (1_700_000_000_000, 1000, 0.5)
-    assert checkpoint_store.download_newest(run.info.run_id, tmp_path / "back") == 1000
+    assert checkpoint_store.restore_newest(run.info.run_id, tmp_path / "back") == 1000
     assert TrialStatus.from_tag(run.data.tags["trial.standing"]) == search.statuses[0]
 
 
@@ -94,6 +99,54 @@ def test_running_trials_end_with_the_search(search, state, status):
     search.runs.end_remaining(state)
     assert search.run(1).info.status == status
     assert search.statuses[1].state == TrialState.FINISHED
+
+
+def refuse(status):
+    """Return a function that raises as MLflow's client does when it receives this status."""
+
+    def call(*_, **__):
+        raise MlflowException(f"API request to endpoint /a failed with error code {status} != 200. Response body: ''")
+
+    return call
+
+
+def test_a_checkpoint_that_is_refused_is_kept_and_the_trial_can_still_be_registered(search, monkeypatch, tmp_path):
+    search.runs.started(1)
+    with monkeypatch.context() as patched:
+        patched.setattr(mlflow.MlflowClient, "log_artifact", refuse(413))
+        search.runs.reported(1, report())
+        search.runs.ended(1, is_finished=True)
+    run_id = search.run(1).info.run_id
+    refused, kept = search.notices
+    assert refused.startswith("MLflow does not accept the checkpoint of 1,000 steps, ")
+    assert kept.endswith(f"of 1,000 steps, was not uploaded. Resume where it is: {tmp_path}/checkpoint-{run_id}.tar")
+    assert search.run(1).info.status == "FINISHED"
+    assert checkpoint_store.restore_newest(run_id, tmp_path / "back") == 1000
+
+
+@pytest.mark.parametrize("state", [TrialState.INTERRUPTED, TrialState.OUT_OF_TIME])
+def test_trials_whose_metrics_are_refused_do_not_stay_running(search, monkeypatch, state):
+    for number in (1, 2):
+        search.runs.started(number)
+    monkeypatch.setattr(mlflow.MlflowClient, "log_batch", refuse(403))
+    search.runs.reported(1, report())
+    with pytest.raises(TrackingRefused) if state == TrialState.OUT_OF_TIME else contextlib.nullcontext():
+        search.runs.end_remaining(state)
+    assert search.run(1).info.status == "KILLED"
+    assert search.run(2).info.status == ("KILLED" if state == TrialState.INTERRUPTED else "FINISHED")
+
+
+def test_a_second_signal_leaves_no_trial_running(search, monkeypatch):
+    for number in (1, 2):
+        search.runs.started(number)
+
+    def flush(_self, _timeout_s):
+        raise Interrupted("SIGINT")
+
+    monkeypatch.setattr(trial_runs.MetricQueue, "flush", flush)
+    with pytest.raises(Interrupted):
+        search.runs.end_remaining(TrialState.INTERRUPTED)
+    assert {search.run(number).info.status for number in (1, 2)} == {"KILLED"}
 
 
 def test_a_resumed_search_keeps_ended_trials_and_continues_the_runs_of_the_others(search, parent, tmp_path):

@@ -104,7 +104,7 @@ def test_a_registry_that_fails_while_a_stage_is_checked_is_an_error_of_the_regis
         raise MlflowException("no answer")
 
     store.register("checked", stage="Production")
-    monkeypatch.setattr(registry, "_versions", fail)
+    monkeypatch.setattr(registry, "versions_of", fail)
     with pytest.raises(RegistryFailed, match="failed: no answer"):
         registry.resolve("models:/checked/Production")
 

@@ -102,10 +102,10 @@ def test_the_command_starts_with_the_last_known_good_version_and_a_warning(
     with pytest.raises(VersionMissing):
         server.check_model(arguments)
 
-    def fail() -> None:
+    def fail(*_: object) -> None:
         raise TrackingServerUnreachable("http://x", "connection refused")
 
-    monkeypatch.setattr(server.tracking, "check_tracking_server", fail)
+    monkeypatch.setattr(server.SubprocessRegistry, "resolve", fail)
     version, _ = server.check_model(arguments)
     assert version.version == 1
     said = capsys.readouterr().err.splitlines()
