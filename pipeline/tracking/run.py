@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shlex
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -105,8 +106,9 @@ def require_joinable(params: Mapping[str, Any]) -> None:
 
 
 def _agrees(logged: str, value: Any) -> bool:
-    """Return whether a parameter that `mlflow run` logged, as the user wrote it, has this value."""
-    if logged.lower() == str(value).lower() or (value is None and logged == "auto"):
+    """Return whether a parameter that `mlflow run` logged, as the user wrote it or quoted for a shell, has this value."""
+    text = str(value)
+    if logged.lower() in (text.lower(), shlex.quote(text).lower()) or (value is None and logged == "auto"):
         return True
     try:
         return float(logged) == float(value)
