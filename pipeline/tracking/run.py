@@ -106,7 +106,7 @@ def require_joinable(params: Mapping[str, Any]) -> None:
 
 
 def _agrees(logged: str, value: Any) -> bool:
-    """Return whether a parameter that `mlflow run` logged, as the user wrote it or quoted for a shell, has this value."""
+    """Return whether a parameter has this value; `mlflow run` logs the text of the user, quoted for a shell."""
     text = str(value)
     if logged.lower() in (text.lower(), shlex.quote(text).lower()) or (value is None and logged == "auto"):
         return True
