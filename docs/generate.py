@@ -21,6 +21,8 @@ _PART = re.compile(r"(<!-- BEGIN ([\w-]+) -->\n).*?(<!-- END -->)", flags=re.DOT
 
 #: Field values of one example error per code; the example message in the table is the error's own `str()`.
 ERROR_EXAMPLES: dict[str, dict[str, Any]] = {
+    "answer_too_late": {"limit_s": 1.5},
+    "computation_too_long": {"found": 1000, "limit_s": 1.5, "most": 120},
     "body_not_json": {"reason": "unexpected character, expected a JSON value: line 1 column 1 (char 0)"},
     "body_not_object": {"found": "a list"},
     "body_too_large": {"limit": 1000},
@@ -140,10 +142,12 @@ def rejection_codes() -> str:
     """Return the table of the reasons for which a replica does not serve a version, ordered by code."""
     from serving.policy.errors import BundleError
     from serving.registry.errors import RegistryError
+    from serving.replica.refresh_state import UNEXPECTED
 
     importlib.import_module("serving.app")
     rows = [(f"`{each.code}`", _first_paragraph(each.__doc__ or "")) for each in _subclasses(BundleError)]
     rows.append((f"`{RegistryError.code}`", "The registry failed while the version was fetched."))
+    rows.append((f"`{UNEXPECTED}`", "Any other failure, such as a machine without memory. It is tried again."))
     return table(("code", "reason"), sorted(rows))
 
 

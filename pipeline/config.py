@@ -70,6 +70,11 @@ class TrainConfig:
         10, "Evaluations without improvement after which training ends, once the target is reached.", minimum=1
     )
     evaluation_episodes: int = _shared(100, "Episodes of each greedy evaluation.", minimum=1)
+    max_episode_steps: int = _shared(
+        5000,
+        "Steps after which evaluations cut an episode, unless the environment has a longer time limit.",
+        minimum=1,
+    )
     checkpoint_interval_s: float = _shared(30.0, "Seconds between uploads of checkpoints.", minimum=0)
     num_env_runners: int = _shared(0, "Remote processes that step environments; 0 uses the main process.", minimum=0)
     num_envs_per_env_runner: int = _setting(16, "Environments that each process steps at once.", minimum=1)

@@ -8,6 +8,7 @@ SIGINT does not wait for that.
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
@@ -15,13 +16,16 @@ from types import FrameType
 from pipeline.errors import Interrupted
 
 _PARENT_POLL_S = 0.5
+_REDELIVERY_S = 0.05
 
 
 class _Interruption:
-    """The state of this process: the name of the first signal, and whether signals are only recorded."""
+    """The state of this process: the name of the first signal, and what it does in the current block."""
 
     signal_name: str | None = None
     is_deferred = False
+    is_immediate = False
+    redelivery: threading.Timer | None = None
 
 
 @contextlib.contextmanager
@@ -36,6 +40,7 @@ def interruptible() -> Iterator[None]:
         Interrupted: After a signal.
     """
     previous = {number: signal.signal(number, _handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous_hook, sys.unraisablehook = sys.unraisablehook, _deliver_again
     ended = threading.Event()
     if "MLFLOW_RUN_ID" in os.environ:
         threading.Thread(target=_watch_parent, args=(os.getppid(), ended), daemon=True).start()
@@ -48,6 +53,8 @@ def interruptible() -> Iterator[None]:
         raise
     finally:
         ended.set()
+        _cancel_redelivery()
+        sys.unraisablehook = previous_hook
         _Interruption.signal_name = None
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -67,6 +74,17 @@ def deferred() -> Iterator[None]:
     check()
 
 
+@contextlib.contextmanager
+def immediate() -> Iterator[None]:
+    """Let the first signal raise Interrupted at once within the block, although the block is within `deferred`."""
+    check()
+    previous, _Interruption.is_immediate = _Interruption.is_immediate, True
+    try:
+        yield
+    finally:
+        _Interruption.is_immediate = previous
+
+
 def received() -> str | None:
     """Return the name of the signal that interrupts this process, or None."""
     return _Interruption.signal_name
@@ -76,10 +94,10 @@ def check() -> None:
     """Raise Interrupted if a signal was received.
 
     Raises:
-        Interrupted: After a signal. Python drops an exception that a handler raises during garbage collection; the
-            next call raises it then.
+        Interrupted: After a signal.
     """
     if _Interruption.signal_name is not None:
+        _cancel_redelivery()
         raise Interrupted(_Interruption.signal_name)
 
 
@@ -94,9 +112,35 @@ def _handle(number: int, _: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     is_first = _Interruption.signal_name is None
     _Interruption.signal_name = _Interruption.signal_name or signal.Signals(number).name
-    if not (is_first and _Interruption.is_deferred):
+    if is_first and _Interruption.is_deferred:
+        # A second SIGINT still raises Interrupted, in the code that ends a deferred block after the first signal.
+        if _Interruption.is_immediate:
+            check()
+    else:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         check()
+
+
+def _deliver_again(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Send the signal again whose Interrupted Python dropped, as it does during garbage collection.
+
+    Within `deferred`, the next call of `check` raises Interrupted.
+    """
+    if not isinstance(unraisable.exc_value, Interrupted):
+        sys.__unraisablehook__(unraisable)
+    elif not _Interruption.is_deferred:
+        number = signal.Signals[unraisable.exc_value.signal_name]
+        signal.signal(number, _handle)
+        # Another thread sends it after this function, from which an exception would be dropped too.
+        main = threading.main_thread().ident
+        _Interruption.redelivery = threading.Timer(_REDELIVERY_S, signal.pthread_kill, (main, number))
+        _Interruption.redelivery.start()
+
+
+def _cancel_redelivery() -> None:
+    if _Interruption.redelivery is not None:
+        _Interruption.redelivery.cancel()
+        _Interruption.redelivery = None
 
 
 def _watch_parent(parent: int, ended: threading.Event) -> None:

@@ -35,6 +35,9 @@ def verdict_table(verdict: Verdict) -> None:
         if result is not None:
             table.add_row(role, f"{result.mean:.1f}", f"{result.std:.1f}", f"{result.minimum:.1f}")
     Console().print(table)
+    for result in (verdict.challenger, verdict.champion):
+        if result is not None and result.notice:
+            click.secho(result.notice, fg="yellow")
     if verdict.difference_bound is not None:
         click.echo(
             f"On the same {len(verdict.challenger.returns)} seeds, the lower 95% bound of challenger - champion is "

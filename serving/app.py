@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations`: Serve reads the type of build's parameter.
 import asyncio
+import contextlib
 import uuid
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,18 @@ class PolicyReplica(InferenceServicer):
         replica = ReplicaIdentity(serve.get_replica_context().replica_id.unique_id, arguments.largest_num_replicas)
         self._app = app = PolicyApp(start.served, arguments, token=token, refresh=start.refresh, replica=replica)
         self._asgi_app = with_cors(app, arguments.cors_origin)
-        Watcher(app, start.admission).start()
+        self._watcher = Watcher(app, start.admission)
+        self._watcher.start()
         exporter = Exporter(app.metrics, lambda: app.served.version.version, lambda: app.refresh)
         self._exporting = asyncio.create_task(exporter.run())
+
+    async def check_health(self) -> None:
+        """Start the watcher again if its thread has died. Serve calls this every two seconds.
+
+        It raises nothing: a replica without a watcher still answers requests, and Serve must not replace it.
+        """
+        with contextlib.suppress(RuntimeError):  # the machine has no thread left
+            self._watcher.start()
 
     def __serve_build_asgi_app__(self) -> Any:
         """Return the application that Serve's ingress calls."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from serving.replica.limits import MAX_BODY_BYTES
+from serving.replica.limits import ANSWER_WITHIN_S, MAX_BODY_BYTES, MAX_OBSERVATIONS
 
 GIB = 1 << 30
 
@@ -76,7 +76,7 @@ class Arguments(BaseModel):
         default=16, ge=1, description="Observations of concurrent requests in one batch; 1 turns batching off."
     )
     batch_wait_timeout_s: float = Field(
-        default=0.0, ge=0, description="Seconds that the first request of a batch waits for others."
+        default=0.0, ge=0, lt=ANSWER_WITHIN_S, description="Seconds that the first request of a batch waits for others."
     )
     max_body_bytes: int = Field(
         default=MAX_BODY_BYTES,
@@ -84,7 +84,7 @@ class Arguments(BaseModel):
         description="Size limit of request bodies in bytes (413); a higher one slows every request.",
     )
     max_observations: int = Field(
-        default=4096, ge=1, description="Observations in one request; more are rejected (413)."
+        default=MAX_OBSERVATIONS, ge=1, description="Observations in one request; more are rejected (413)."
     )
     auth_token_file: str | None = Field(
         default=None, description="File with the bearer token that clients must send. Default: no authentication."

@@ -60,6 +60,7 @@ def describe(environment: Environment, policy: ExportablePolicy) -> dict[str, An
         "format": FORMAT,
         "environment": {"id": environment.id, "kwargs": dict(environment.kwargs)},
         **({"wrappers": list(environment.wrappers)} if environment.wrappers else {}),
+        "max_episode_steps": environment.max_episode_steps,
         "observation_space": space_to_json(environment.observation_space),
         "action_space": space_to_json(environment.action_space),
         "noise": [part._asdict() for part in policy.heads.noise],

@@ -49,7 +49,7 @@ def export(config: TrainConfig) -> None:
 
 
 def _untrained(config: TrainConfig) -> ExportablePolicy:
-    environment = environments.describe(config.env_id, config.environment_kwargs, config.wrappers)
+    environment = environments.of_config(config)
     spaces = environment.observation_space, environment.action_space
     if config.observation_filter == observation_filter.MEAN_STD:
         observation_filter.check(environment.observation_space)

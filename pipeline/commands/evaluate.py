@@ -17,6 +17,8 @@ def evaluate(model_uri: str, episodes: int, seed: int) -> None:
 
     evaluated = evaluate(model_uri, episodes, seed)
     click.echo(f"models:/{evaluated.name}/{evaluated.version}: greedy return {evaluated.evaluation}")
+    if evaluated.evaluation.notice:
+        click.secho(evaluated.evaluation.notice, fg="yellow")
     click.echo(f"Recorded in run {evaluated.run_id} and on the version.")
 
 

@@ -52,9 +52,14 @@ def train(
     from pipeline.training.worker_process import WorkerProcess
 
     with RaySession(address) as ray, WorkerProcess() as worker, TrainingProgress() as progress:
+        environment = None
         if not resume:
+            from pipeline.environments import contract
+
+            environment = contract.described(config, progress.note)
             ray.start(config)
-            worker.start(config)
+            if not environment.is_exclusive:
+                worker.start(config)
         _check_mlflow(config, config.as_params(), resume, "config.yaml")
         progress.stage("Loading RLlib")
         from pipeline.training import run
@@ -62,7 +67,7 @@ def train(
         if resume:
             trained = run.resume(resume, progress, ray, worker)
         else:
-            trained = run.train(config, progress, ray, worker, model_uri or None)
+            trained = run.train(config, progress, ray, worker, model_uri or None, environment)
     print_trained(trained)
     promote_if_requested(trained)
 
@@ -115,6 +120,9 @@ def tune(
     if space is None:
         _check_mlflow(TrainConfig(), {}, resume, "search.yaml")
     else:
+        from pipeline.environments import contract
+
+        contract.described(space.config(1), click.echo, is_search=True)
         _check_mlflow(space.config(1), {**space.shared(), "num_trials": num_trials}, resume, "search.yaml")
     from pipeline.tuning import run
     from pipeline.tuning.progress import TuningTable

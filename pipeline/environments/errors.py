@@ -49,6 +49,17 @@ class UnsupportedSpace(PipelineError):
 
 
 @dataclass(eq=False)
+class EnvironmentExclusive(PipelineError):
+    """A second environment cannot be made while the first one exists, and training needs several."""
+
+    env_id: str
+    reason: str
+    remedy: str
+
+    template: ClassVar[str] = "'{env_id}' can exist once only: making a second one failed ({reason}). {remedy}"
+
+
+@dataclass(eq=False)
 class NoSuchObject(PipelineError):
     """A name of the form `module:Class` cannot be imported, or is not such a class."""
 

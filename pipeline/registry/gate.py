@@ -60,9 +60,13 @@ class Verdict:
     @property
     def objections(self) -> list[str]:
         """The reasons not to promote the challenger; empty if it passes."""
+        if not math.isfinite(self.challenger.mean):
+            return [f"its mean return is {self.challenger.mean}, expected a finite number"]
         found = []
-        if self.threshold is not None and self.challenger.mean < self.threshold:
+        if self.threshold is not None and not self.challenger.mean >= self.threshold:
             found.append(f"its mean return {self.challenger.mean:.1f} is below the threshold {self.threshold:g}")
+        if self.champion is not None and not math.isfinite(self.champion.mean):
+            return [*found, f"it cannot be compared: the champion's mean return is {self.champion.mean}"]
         bound = self.difference_bound
         if bound is not None and not bound >= -self.allowed_loss:
             found.append(

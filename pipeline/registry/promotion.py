@@ -178,14 +178,14 @@ def _judge(
             return None, [f"its {role} space is {new}, the champion's is {old}" for role, new, old in differences]
     try:
         environment = environments.of_policy(policy)
+
+        def play(each: Policy) -> Evaluation:
+            return evaluation.play(Player.served(each), environment, gate.episodes, gate.seed)
+
+        champions_evaluation = play(champion_policy) if champion_policy else None
+        verdict = Verdict(play(policy), champions_evaluation, _threshold(gate, challenger, environment), gate.tolerance)
     except ExpectedError as error:
         return None, [f"it cannot be evaluated here: {error}"]
-
-    def play(each: Policy) -> Evaluation:
-        return evaluation.play(Player.served(each), environment, gate.episodes, gate.seed)
-
-    champions_evaluation = play(champion_policy) if champion_policy else None
-    verdict = Verdict(play(policy), champions_evaluation, _threshold(gate, challenger, environment), gate.tolerance)
     return verdict, verdict.objections
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ray.rllib.connectors.env_to_module import MeanStdFilter
 from ray.rllib.connectors.module_to_env import GetActions
 from ray.rllib.core.columns import Columns
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 from ray.rllib.utils.metrics import WEIGHTS_SEQ_NO
@@ -19,6 +20,7 @@ from ray.rllib.utils.numpy import convert_to_numpy
 from ray.rllib.utils.spaces.space_utils import clip_action, get_base_struct_from_space, unsquash_action
 from ray.rllib.utils.torch_utils import convert_to_torch_tensor
 
+from pipeline.rllib.checked_sampling import FailureReporting
 from pipeline.rllib.compat import CustomSamplingRunner
 
 #: The metric that `log_return` logs.
@@ -53,7 +55,11 @@ class _Steps(NamedTuple):
     is_reset: NDArray[np.bool_]
 
 
-class ArrayEnvRunner(CustomSamplingRunner):
+class RllibEnvRunner(FailureReporting, SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib has no types
+    """RLlib's environment runner, with named failures."""
+
+
+class ArrayEnvRunner(FailureReporting, CustomSamplingRunner):
     """An environment runner that samples all environments at once; recurrent policies use RLlib's own loop.
 
     It ignores custom connectors, its episodes carry no infos, and it calls only `on_episode_end` of the callbacks
@@ -82,7 +88,8 @@ class ArrayEnvRunner(CustomSamplingRunner):
         return self._cut(first, steps)
 
     def _reset(self) -> None:
-        seed = self.seed if self._observations is None else None
+        # Environments that are built again play other episodes.
+        seed = self.seed + self.num_envs * (self.times_made - 1) if self._observations is None else None
         self._observations, _ = self.env.reset(seed=seed)
         self._is_done = np.zeros(self.num_envs, np.bool_)
         # The current episode of each environment, with its id and length, but without its steps so far.

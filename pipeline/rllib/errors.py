@@ -1,4 +1,4 @@
-"""Errors of joining a Ray cluster, and of its resources."""
+"""Errors of Ray clusters, their resources, and environment runners."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -31,4 +31,27 @@ class ClusterUnreachable(PipelineError):
     template: ClassVar[str] = (
         "Cannot join the Ray cluster at {address}: {reason}. If it requires a token, set RAY_AUTH_MODE=token and "
         "RAY_AUTH_TOKEN."
+    )
+
+
+@dataclass(eq=False)
+class EnvRunnerFailed(PipelineError):
+    """A remote environment runner raised an exception that no environment raised."""
+
+    exception: str
+    reason: str
+
+    template: ClassVar[str] = "An environment runner failed: {exception}: {reason}"
+
+
+@dataclass(eq=False)
+class EnvRunnersLost(PipelineError):
+    """The processes of all environment runners ended again and again, or did not come back."""
+
+    losses: int
+    seconds: float
+
+    template: ClassVar[str] = (
+        "All environment runners were lost {losses} times within {seconds:.0f} s, without a sample between. Their "
+        "environment may end its process or exceed the memory; --num-env-runners 0 steps it in this process."
     )

@@ -16,18 +16,22 @@ from gymnasium.spaces import Box
 from ray.rllib.algorithms.ppo import PPO, PPOConfig
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.env.env_runner import EnvRunner
-from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 from pipeline.config import TrainConfig
 from pipeline.environments.make import Environment
 from pipeline.export.exportable_policy import ExportablePolicy
 from pipeline.export.observation_filter import MEAN_STD, FrozenFilter
 from pipeline.networks import module_spec
-from pipeline.rllib import checkpoint_layout, compat, env_runner, learner
+from pipeline.rllib import checked_sampling, checkpoint_layout, compat, env_runner, learner
+from pipeline.rllib.errors import EnvRunnersLost
 from serving.policy.spaces import leaves
 
 #: Episodes in the running mean of training returns, as in stable-baselines3 and the literature.
 _RETURN_WINDOW = 100
+
+#: Training ends when all environment runners were lost more often, or did not come back for longer, without a sample.
+_MAX_LOSSES = 3
+_MAX_LOST_S = 300.0
 
 #: The settings that RLlib's PPO takes as they are.
 _PPO_SETTINGS = (
@@ -90,6 +94,7 @@ class Trainer:
         self._env_steps = 0
 
     def __enter__(self) -> Self:
+        checked_sampling.silence_repeated_failures()
         # In the small networks of most policies, threads wait for each other longer than they compute.
         torch.set_num_threads(self._config.torch_num_threads)
         with contextlib.ExitStack() as stack:
@@ -119,11 +124,32 @@ class Trainer:
         return self._returns
 
     def iterations(self) -> Iterator[Iteration]:
-        """Run PPO iterations without end, and yield the results of each."""
+        """Run PPO iterations without end, and yield the results of each.
+
+        Raises:
+            EnvironmentMisbehaved: If an environment raises an exception or breaks its contract.
+            EnvRunnerFailed, EnvRunnersLost: If remote environment runners cannot sample.
+        """
+        losses = _Losses()
         while True:
             begun = time.perf_counter()
-            result = self._algorithm.train()
-            yield self._iteration(result, time.perf_counter() - begun)
+            iteration = self._iteration(self._algorithm.train(), time.perf_counter() - begun)
+            group = self._algorithm.env_runner_group
+            restarts = group.num_remote_worker_restarts()
+            if losses.are_new(iteration, restarts):
+                checked_sampling.raise_failure(group)
+            losses.count(iteration, restarts)
+            yield iteration
+
+    @contextlib.contextmanager
+    def released(self) -> Iterator[None]:
+        """Close the training environments of this process within the block; training goes on in new episodes."""
+        runner = self._algorithm.env_runner
+        runner.env.close()
+        try:
+            yield
+        finally:
+            runner.make_env()
 
     def save(self, directory: Path) -> None:
         """Replace `directory` by an RLlib checkpoint, which includes optimizer and counters."""
@@ -168,12 +194,34 @@ class Trainer:
         return Iteration(env_steps, sampled, lost_env_runners, return_mean_100, finite)
 
 
+class _Losses:
+    """Counts the losses of environment runners. `restarts` is the number of their restarts since training began."""
+
+    def __init__(self) -> None:
+        self._latest = (0, 0)
+        self._restarts, self._sampled_at = 0, time.monotonic()
+
+    def are_new(self, iteration: Iteration, restarts: int) -> bool:
+        """Return whether runners may have been lost in this iteration, besides those that were lost before."""
+        before, self._latest = self._latest, (iteration.lost_env_runners, restarts)
+        return iteration.lost_env_runners > 0 and (iteration.lost_env_runners > before[0] or restarts > before[1])
+
+    def count(self, iteration: Iteration, restarts: int) -> None:
+        """Count an iteration. Raises EnvRunnersLost if all runners are lost for long, or again and again."""
+        if iteration.sampled:
+            self._restarts, self._sampled_at = restarts, time.monotonic()
+            return
+        losses, seconds = restarts - self._restarts + 1, time.monotonic() - self._sampled_at
+        if losses > _MAX_LOSSES or seconds > _MAX_LOST_S:
+            raise EnvRunnersLost(losses, seconds)
+
+
 def algorithm_config(config: TrainConfig, environment: Environment) -> PPOConfig:
     """Return RLlib's form of the settings.
 
     A checkpoint contains the code of the modules below, so that it can be opened where this package is not installed.
     """
-    for module in (compat, env_runner, learner):
+    for module in (checked_sampling, compat, env_runner, learner):
         ray.cloudpickle.register_pickle_by_value(module)
     env, env_config = environment.for_rllib
     has_own_vectors = isinstance(env, str) and environment.has_vector_entry_point
@@ -206,4 +254,5 @@ def algorithm_config(config: TrainConfig, environment: Environment) -> PPOConfig
 
 def _env_runner_class(config: TrainConfig) -> type[EnvRunner]:
     samples_arrays = config.sampling == "arrays" and config.observation_filter != MEAN_STD
-    return env_runner.ArrayEnvRunner if samples_arrays and compat.supports_custom_sampling() else SingleAgentEnvRunner
+    is_supported = samples_arrays and compat.supports_custom_sampling()
+    return env_runner.ArrayEnvRunner if is_supported else env_runner.RllibEnvRunner

@@ -1,5 +1,6 @@
 """The training loop: trains, evaluates greedily, keeps the best policy, and decides when to stop."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -66,6 +67,7 @@ class Loop:
         self._state = LoopState(next_evaluation=self.config.evaluation_interval)
         self._curve_time = self._checkpoint_time = time.monotonic()
         self._lost_env_runners = 0
+        self._is_cut_noted = False
 
     def resume(self) -> None:
         """Continue from the checkpoint in the workspace: weights, optimizer, counters and the best policy."""
@@ -90,7 +92,7 @@ class Loop:
             if self._is_confirmed(best.evaluation) or self._is_budget_spent():
                 self._upload_curve()
                 return best
-            best.recording.result()
+            best.recorded(self.workspace.recording, self.progress.note)
             self.progress.note(f"The best policy fails on fresh episodes: {best.evaluation}; training continues")
             self._state.finals += 1
             self._state.best_mean, self._state.best_perfect, self._state.stale = best.evaluation.mean, False, 0
@@ -116,6 +118,7 @@ class Loop:
         """Iterate until the loop is finished."""
         try:
             with signals.deferred():
+                self._evaluate_if_due()  # a signal may have interrupted it
                 for iteration in () if self.is_finished else self.trainer.iterations():
                     if self._process(iteration) and self.is_finished:
                         break
@@ -138,9 +141,12 @@ class Loop:
 
     def _process(self, iteration: Iteration) -> bool:
         """Record an iteration and evaluate the policy if an evaluation is due; return whether it was."""
-        state = self._state
         self._record(iteration)
-        is_due = state.env_steps >= state.next_evaluation or self._is_budget_spent()
+        return self._evaluate_if_due()
+
+    def _evaluate_if_due(self) -> bool:
+        state = self._state
+        is_due = state.env_steps >= state.next_evaluation or (self._is_budget_spent() and not self._is_evaluated())
         if is_due:
             self._evaluate()
             state.next_evaluation = state.env_steps + self.config.evaluation_interval
@@ -168,10 +174,14 @@ class Loop:
     def _evaluate(self) -> None:
         """Evaluate the current policy, and save its checkpoint if it is the best so far."""
         state = self._state
-        selection, result = self._evaluations()
+        with signals.immediate():
+            selection, result = self._evaluations()
         self.log.log_metrics({"evaluation/greedy_return_mean": result.mean}, step=state.env_steps)
         state.evaluation.append((state.env_steps, result.mean))
         self.progress.evaluated(state.env_steps, result)
+        if result.notice and not self._is_cut_noted:
+            self._is_cut_noted = True
+            self.progress.note(result.notice)
         state.stale += 1
         if self._is_better(result.mean):
             state.best_step, state.best_mean, state.stale = state.env_steps, result.mean, 0
@@ -191,8 +201,10 @@ class Loop:
 
     def _is_better(self, mean: float) -> bool:
         best = self._state.best_mean
+        if math.isnan(mean):
+            return False
         # Short of the target, the later of two equal policies has learned more.
-        return best is None or mean > best or (mean == best and not self._reaches_target(mean))
+        return best is None or math.isnan(best) or mean > best or (mean == best and not self._reaches_target(mean))
 
     def _is_confirmed(self, final: Evaluation) -> bool:
         """Return whether fresh episodes confirm the best policy: at the target, and perfect if it was."""
@@ -205,6 +217,10 @@ class Loop:
         state = self._state
         is_reached = state.best_mean is not None and self._reaches_target(state.best_mean)
         return is_reached and (state.best_perfect or state.stale >= self.config.patience)
+
+    def _is_evaluated(self) -> bool:
+        evaluation = self._state.evaluation
+        return bool(evaluation) and evaluation[-1][0] == self._state.env_steps
 
     def _is_budget_spent(self) -> bool:
         return self._state.env_steps >= self.config.max_env_steps

@@ -38,7 +38,7 @@ class TrainingProgress:
         self._status = ""
 
     def __enter__(self) -> Self:
-        self._begun = time.monotonic()
+        self._begun = self._training_begun = time.monotonic()
         self._bar.start()
         return self
 
@@ -47,7 +47,7 @@ class TrainingProgress:
 
     def budget(self, max_env_steps: int, env_steps: int) -> None:
         """Set the budget of environment steps, and how many of them are done."""
-        self._max_env_steps, self._env_steps = max_env_steps, env_steps
+        self._max_env_steps, self._env_steps, self._done_before = max_env_steps, env_steps, env_steps
 
     def stage(self, message: str) -> None:
         """Print a new stage, and remove the bar."""
@@ -74,5 +74,5 @@ class TrainingProgress:
     def evaluated(self, env_steps: int, result: "Evaluation") -> None:
         """Print the result of a greedy evaluation."""
         elapsed_s, done = time.monotonic() - self._training_begun, env_steps - self._done_before
-        left_s = max(0.0, elapsed_s * (self._max_env_steps - env_steps) / done)
+        left_s = max(0.0, elapsed_s * (self._max_env_steps - env_steps) / max(1, done))
         self.note(f"{env_steps:>9,} steps, {self._status} at most {left_s:.0f} s left; greedy return {result}")

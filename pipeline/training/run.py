@@ -10,7 +10,7 @@ import mlflow
 from pipeline import signals
 from pipeline.bundle import preflight
 from pipeline.config import TrainConfig
-from pipeline.environments import make as environments
+from pipeline.environments import contract
 from pipeline.environments.make import Environment
 from pipeline.registry.registration import Registration, Trained
 from pipeline.rllib.ray_session import RaySession
@@ -34,14 +34,16 @@ def train(
     ray: RaySession,
     worker: WorkerProcess,
     model_uri: str | None = None,
+    environment: Environment | None = None,
 ) -> Trained:
     """Train, evaluate and register a policy in one MLflow run.
 
     The caller has started Ray and the worker process. `model_uri` is that of a registered policy whose weights training
-    starts with.
+    starts with. `environment` is what `contract.described` returned, if it was called before.
 
     Raises:
-        EnvironmentNotFound, UnsupportedSpace: If the environment cannot be trained on.
+        EnvironmentNotFound, UnsupportedSpace, EnvironmentMisbehaved, EnvironmentExclusive: If the environment cannot be
+            trained on.
         CannotContinueFrom: If the registered policy does not fit.
         ExportFailed, ExportDiffers: If the policy cannot be served; nothing is registered.
         ArtifactsBehindServer: If the tracking URI names the database of an MLflow server that keeps the artifacts.
@@ -50,7 +52,7 @@ def train(
         Interrupted: On SIGINT and SIGTERM; nothing is registered.
     """
     check_tracking_server()
-    environment = environments.describe(config.env_id, config.environment_kwargs, config.wrappers)
+    environment = environment or contract.described(config, progress.note)
     with tracking.run("train", config.as_params()) as run_id, Workspace.temporary() as workspace:
         tracking.log_settings(run_id, config.as_params(), tracking.CONFIG_FILE)
         mlflow.set_tags(provenance.tags(environment))
@@ -70,9 +72,10 @@ def resume(run_id: str, progress: TrainingProgress, ray: RaySession, worker: Wor
     """
     check_tracking_server()
     config = TrainConfig.of(tracking.load(run_id, tracking.CONFIG_FILE))
+    environment = contract.described(config, progress.note)
     ray.start(config)
-    worker.start(config)
-    environment = environments.describe(config.env_id, config.environment_kwargs, config.wrappers)
+    if not environment.is_exclusive:
+        worker.start(config)
     with Workspace.temporary() as workspace:
         checkpoint_store.download_newest(run_id, workspace.bundle)
         with tracking.run("train", resumed=run_id):
@@ -103,11 +106,15 @@ class _Run:
     ) -> Trained:
         evaluator = Evaluator(self.config, self.environment, self.workspace, self.worker, pending)
         evaluator.check_preflight()
+        if self.environment.notice:
+            self.progress.note(self.environment.notice)
         target_return = evaluator.target_return
         registration = Registration(self.config, self.environment, self.run_id, target_return, self.progress.note)
         self.ray.wait_until_ready()
         with MetricQueue(self.run_id, self.progress.note) as queue:
             with Trainer(self.config, self.environment) as trainer:
+                if self.environment.is_exclusive:
+                    evaluator.released = trainer.released
                 if initial is not None:
                     initial.load_into(trainer)
                 loop = Loop(self.config, trainer, evaluator, queue, self.workspace, self.progress)
@@ -115,7 +122,7 @@ class _Run:
                     loop.resume()
                 best = self._timed(loop, queue)
             self.ray.stop()
-            recording = self.workspace.recording if best.recording.result() else None
+            recording = best.recorded(self.workspace.recording, self.progress.note)
             registration.upload_figures(queue, best.evaluation, recording)
         signals.check()
         return registration.register(self.workspace.bundle, best.evaluation, best.step)

@@ -22,9 +22,10 @@ _TIMEOUT_S = 600.0
 class _PendingCall(Future[Any]):
     """A pending call. If the worker is busy, dead, late or failed, `result()` runs the function in this process."""
 
-    def __init__(self, function: Callable[[], Any]) -> None:
+    def __init__(self, function: Callable[[], Any], *, is_optional: bool) -> None:
         super().__init__()
         self._run_here = functools.cache(function)
+        self._is_optional = is_optional
         self.in_worker: Future[Any] | None = None
 
     def done(self) -> bool:
@@ -34,8 +35,11 @@ class _PendingCall(Future[Any]):
     def result(self, timeout: float | None = _TIMEOUT_S) -> Any:
         """Wait at most `timeout` seconds for the worker; return what the function returns, or raise what it raises."""
         if self.in_worker is not None:
-            with suppress(Exception):  # if the function itself raised, it raises the same in this process
+            try:
                 return self.in_worker.result(timeout)
+            except Exception:  # if the function itself raised, it raises the same in this process
+                if self._is_optional:
+                    raise
             self.in_worker = None
         return self._run_here()
 
@@ -77,8 +81,17 @@ class WorkerProcess(Executor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run a function in the worker if it is idle, or else in this process when the result is needed."""
-        call = functools.partial(fn, *args, **kwargs)
-        pending = _PendingCall(call)
+        return self._submit(functools.partial(fn, *args, **kwargs), is_optional=False)
+
+    def submit_optional(self, fn: Callable[..., Any], /, *args: Any) -> Future[Any]:
+        """Run a function as `submit` does, but not in this process once it has begun in the worker.
+
+        `result()` raises BrokenExecutor if it ended the worker, and TimeoutError if it did not return in time.
+        """
+        return self._submit(functools.partial(fn, *args), is_optional=True)
+
+    def _submit(self, call: Callable[[], Any], *, is_optional: bool) -> _PendingCall:
+        pending = _PendingCall(call, is_optional=is_optional)
         if self._pool is not None and (self._latest is None or self._latest.done()):
             from ray import cloudpickle
 

@@ -105,7 +105,7 @@ def resume(run_id: str, limits: SearchLimits, progress: TuningTable, ray: RaySes
 
 def _environment(space: SearchSpace) -> Environment:
     config = space.config(1)
-    return environments.describe(config.env_id, config.environment_kwargs, config.wrappers)
+    return environments.of_config(config)
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,8 @@ class _TuningRun:
     def _start_ray(self, num_trials: int) -> None:
         """Start Ray, and export an untrained policy meanwhile."""
         self.progress.note(f"MLflow run {self.run_id}; starting Ray and trying the export")
+        if self.environment.notice:
+            self.progress.note(self.environment.notice)
         config = self.space.config(1)
         self.ray.start(config, min(self._concurrency, num_trials))
         preflight.export(config)
@@ -194,7 +196,7 @@ class _TuningRun:
         policy = evaluator.evaluate_bundle(best_trial.best_step, FINAL_SEED)
         registration = Registration(config, self.environment, self.run_id, evaluator.target_return, self.progress.note)
         with MetricQueue(self.run_id, self.progress.note, logs_system_metrics=False) as queue:
-            recording = workspace.recording if policy.recording.result() else None
+            recording = policy.recorded(workspace.recording, self.progress.note)
             registration.upload_figures(queue, policy.evaluation, recording)
         lineage = {
             "tune.run": self.run_id,

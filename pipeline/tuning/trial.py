@@ -80,7 +80,7 @@ class PolicyTrial(tune.Trainable):  # type: ignore[misc]
         trial = config["trial"]
         settings = TrainConfig.of(trial["config"])
         workspace = Workspace(Path(trial["workspace"]))
-        environment = environments.describe(settings.env_id, settings.environment_kwargs, settings.wrappers)
+        environment = environments.of_config(settings)
         evaluator = Evaluator(settings, environment, workspace, WorkerProcess())
         self._log = _TrialLog()
         with contextlib.ExitStack() as stack:

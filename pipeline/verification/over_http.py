@@ -102,7 +102,9 @@ def _samples(subject: Subject, server: VerifiedServer, query: Query, size: int) 
 
 def _check_greedy(name: str, subject: Subject, answers: list[tuple[Any, Any]]) -> Check:
     found = stack(subject.action_space, [action for action, _ in answers], ACTION)
-    found[ACTION_DIST_INPUTS] = np.array([details[ACTION_DIST_INPUTS] for _, details in answers], np.float32)
+    dist_inputs = np.array([details[ACTION_DIST_INPUTS] for _, details in answers], np.float32)
+    # JSON has no infinite numbers: null, which becomes NaN, is the minus infinity of a masked action.
+    found[ACTION_DIST_INPUTS] = np.where(np.isnan(dist_inputs), -np.inf, dist_inputs)
     return subject.check_greedy(name, found)
 
 

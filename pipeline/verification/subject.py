@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import Space, spaces
 from numpy.typing import NDArray
 
-from pipeline.bundle.equivalence import compare
+from pipeline.bundle.equivalence import allows_action, compare
 from pipeline.bundle.errors import ExportDiffers
 from pipeline.environments.make import Environment
 from pipeline.environments.nested_spaces import Batch, flatten, nest, stack
@@ -39,7 +39,8 @@ class Query:
 class Subject:
     """A policy, seeded queries to it, and the outputs that RLlib computes for them from the checkpoint.
 
-    Half of the queries are from rollouts; the others are random observations and corners of the space.
+    Half of the queries are from rollouts; the others are random observations and corners of the space. Those whose
+    action mask allows no action are omitted: an environment cannot produce them, and any action is as good.
 
     Args:
         policy: The policy as serving loads it.
@@ -55,15 +56,22 @@ class Subject:
         self.environment = environment
         self.observation_space, self.action_space = policy.observation_space, policy.action_space
         self.reference = Reference(checkpoint, self.observation_space, self.action_space)
-        self.queries = list(self._seeded_queries(count, seed))
-        self._expected = self.reference.act(*_columns(self.queries))
+        rollouts = [
+            Query(as_arrays(self.observation_space, observation), state)
+            for observation, state in evaluation.visited(self.player, environment, count // 2, seed)
+        ]
+        queries = [*rollouts, *self._made_up(count - len(rollouts), seed)]
+        expected = self.reference.act(*_columns(queries))
+        is_kept = allows_action(self.action_space, expected[ACTION_DIST_INPUTS])
+        is_kept[: len(rollouts)] = True
+        self.queries = [query for query, is_query_kept in zip(queries, is_kept, strict=True) if is_query_kept]
+        self._expected = {name: values[is_kept] for name, values in expected.items()}
 
-    def _seeded_queries(self, count: int, seed: int) -> Iterator[Query]:
-        rollouts = evaluation.visited(self.player, self.environment, count // 2, seed)
-        yield from (Query(as_arrays(self.observation_space, observation), state) for observation, state in rollouts)
+    def _made_up(self, count: int, seed: int) -> Iterator[Query]:
+        """Yield random observations and corners of the space in turn."""
         self.observation_space.seed(seed)
         generator, shapes = np.random.default_rng(seed), self.player.state_shapes.items()
-        for index in range(count - len(rollouts)):
+        for index in range(count):
             observation = self.observation_space.sample() if index % 2 else _corner(self.observation_space, generator)
             state = {name: generator.uniform(-1, 1, shape).astype(np.float32) for name, shape in shapes}
             yield Query(as_arrays(self.observation_space, observation), state)

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import aiohttp
 
-from serving.client.core import BaseClient, Json, Request, failure_reason
+from serving.client.core import BaseClient, Json, Request, are_typed, failure_reason
 from serving.client.retry import Attempts, NoResponse, Response
 
 
@@ -23,9 +23,10 @@ class AsyncPolicyClient(BaseClient):
 
     async def act(
         self, observation: Any, *, explore: bool = False, seed: int | None = None, episode: Hashable = None
-    ) -> Json:
+    ) -> Any:
         """Return the action for one observation, as `PolicyClient.act`."""
-        return (await self.answer(observation, explore=explore, seed=seed, episode=episode))["action"]
+        answer = await self.answer(observation, explore=explore, seed=seed, episode=episode)
+        return (await self._typed([answer["action"]]))[0]
 
     async def answer(
         self,
@@ -46,11 +47,10 @@ class AsyncPolicyClient(BaseClient):
         explore: bool = False,
         seed: int | None = None,
         episodes: Sequence[Hashable] | None = None,
-    ) -> list[Json]:
+    ) -> list[Any]:
         """Return the actions for a batch of observations, as `PolicyClient.act_batch`."""
         answer = await self._send(self._batch_request(observations, episodes, explore=explore, seed=seed))
-        actions: list[Json] = answer["actions"]
-        return actions
+        return await self._typed(answer["actions"])
 
     async def model(self) -> dict[str, Json]:
         """Return the description of the served model, as `PolicyClient.model`."""
@@ -67,6 +67,15 @@ class AsyncPolicyClient(BaseClient):
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    async def _typed(self, actions: list[Json]) -> list[Any]:
+        if are_typed(actions):
+            return actions
+        version = self.model_version
+        if self._action_space[0] != version:
+            self._action_space = version, (await self.model())["action_space"]
+            self.model_version = version
+        return self._elements(actions, self._action_space[1])
 
     async def _send(self, request: Request) -> dict[str, Json]:
         attempts = Attempts(self._retry_policy)

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import requests
 
-from serving.client.core import BaseClient, Json, Request, failure_reason
+from serving.client.core import BaseClient, Json, Request, are_typed, failure_reason
 from serving.client.retry import Attempts, NoResponse, Response
 
 
@@ -23,10 +23,12 @@ class PolicyClient(BaseClient):
         self._session = requests.Session()
         self._session.auth = self._add_headers
 
-    def act(
-        self, observation: Any, *, explore: bool = False, seed: int | None = None, episode: Hashable = None
-    ) -> Json:
-        """Return the action for one observation, in the form that `env.step` takes.
+    def act(self, observation: Any, *, explore: bool = False, seed: int | None = None, episode: Hashable = None) -> Any:
+        """Return the action for one observation, as `env.step` takes it.
+
+        Where numpy is installed, it is an element of the action space: an array in the space's dtype, or a dict or
+        tuple of them. The first such action takes a second request, for the space. An action of a Discrete space is an
+        integer.
 
         Args:
             observation: an element of the observation space.
@@ -38,7 +40,7 @@ class PolicyClient(BaseClient):
             RequestRefused: the server responded with an error.
             ServerUnreachable: there is no policy server, or it did not respond in time.
         """
-        return self.answer(observation, explore=explore, seed=seed, episode=episode)["action"]
+        return self._typed([self.answer(observation, explore=explore, seed=seed, episode=episode)["action"]])[0]
 
     def answer(
         self,
@@ -63,8 +65,8 @@ class PolicyClient(BaseClient):
         explore: bool = False,
         seed: int | None = None,
         episodes: Sequence[Hashable] | None = None,
-    ) -> list[Json]:
-        """Return the actions for a batch of observations.
+    ) -> list[Any]:
+        """Return the actions for a batch of observations, each as `act` returns it.
 
         Args:
             observations: a list of observations, or an array `[batch, *shape]`.
@@ -74,9 +76,9 @@ class PolicyClient(BaseClient):
 
         Raises as `act`.
         """
-        answer = self._send(self._batch_request(observations, episodes, explore=explore, seed=seed))
-        actions: list[Json] = answer["actions"]
-        return actions
+        return self._typed(
+            self._send(self._batch_request(observations, episodes, explore=explore, seed=seed))["actions"]
+        )
 
     def model(self) -> dict[str, Json]:
         """Return the served model's name, version, spaces, environment and evaluation. Raises as `act`."""
@@ -91,6 +93,15 @@ class PolicyClient(BaseClient):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _typed(self, actions: list[Json]) -> list[Any]:
+        if are_typed(actions):
+            return actions
+        version = self.model_version
+        if self._action_space[0] != version:
+            self._action_space = version, self.model()["action_space"]
+            self.model_version = version
+        return self._elements(actions, self._action_space[1])
 
     def _send(self, request: Request) -> dict[str, Json]:
         attempts = Attempts(self._retry_policy)

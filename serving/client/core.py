@@ -62,11 +62,21 @@ class BaseClient:
         """The model version of the last response; it changes after a promotion."""
         self.state_reset = False
         """Whether the last action started from the initial state because the sent one was of another version."""
+        self._action_space: tuple[int | None, dict[str, Json]] = (None, {})
+        """A model version, and its action space."""
         self._states: dict[Hashable, str] = {}
         self._retry_policy = RetryPolicy(connect_timeout_s, timeout_s, total_timeout_s, retries)
         self._headers = {"Content-Type": "application/json"}
         if token is not None:
             self._headers["Authorization"] = f"Bearer {token}"
+
+    def _elements(self, actions: list[Json], space: dict[str, Json]) -> list[Any]:
+        """Return actions as elements of the server's action space; without numpy, as they are."""
+        try:
+            from serving.client.actions import element
+        except ImportError:
+            return actions
+        return [element(space, action) for action in actions]
 
     def reset(self, *episodes: Hashable) -> None:
         """Discard the states of the given episodes, by default of all; they continue from the initial state."""
@@ -95,7 +105,7 @@ class BaseClient:
         version = outcome.headers.get("X-Model-Version", "")
         if not version.isdecimal():
             # Every response of a policy server has this header, so a proxy or another server sent this one.
-            raise ServerUnreachable(self.url, f"HTTP status {outcome.status} from another server")
+            raise ServerUnreachable(self.url, _foreign_reason(outcome))
         self.model_version = int(version)
         try:
             content: dict[str, Json] = json.loads(outcome.body)
@@ -116,6 +126,19 @@ class BaseClient:
                 self._states.pop(episode, None)
             else:
                 self._states[episode] = state
+
+
+def _foreign_reason(response: Response) -> str:
+    """Return the reason of a response without a model version: that of the proxy, if it is one of its errors."""
+    try:
+        return str(json.loads(response.body)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"HTTP status {response.status} from another server"
+
+
+def are_typed(actions: list[Json]) -> bool:
+    """Return whether actions need no conversion: those of a Discrete space are integers in JSON, too."""
+    return all(isinstance(action, int) for action in actions)
 
 
 def _post(body: dict[str, Json], options: dict[str, Json], episodes: Sequence[Hashable]) -> Request:

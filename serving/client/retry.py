@@ -16,6 +16,8 @@ RETRIED_STATUSES = frozenset({HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAIL
 
 FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 5.0
+MAX_DOUBLINGS = 16
+"""More of them than MAX_BACKOFF_S needs; a thousand would overflow a float."""
 
 _JITTER = random.Random()  # noqa: S311  # it is no secret
 """Not the global generator: that is the caller's, who may seed it, and then clients would retry in step."""
@@ -73,7 +75,7 @@ class Attempts:
         temporary = isinstance(outcome, NoResponse) or outcome.status in RETRIED_STATUSES
         if not temporary or self._retries == self._policy.retries:
             return None
-        backoff = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2**self._retries)
+        backoff = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2 ** min(self._retries, MAX_DOUBLINGS))
         self._retries += 1
         retry_after = _retry_after_s(outcome.headers) if isinstance(outcome, Response) else 0.0
         delay = retry_after + _JITTER.uniform(0.0, backoff)

@@ -1,14 +1,20 @@
 """Plays episodes with a policy that is served over HTTP."""
 
+import contextlib
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import gymnasium
 
+from serving.client.actions import element
 from serving.client.client import PolicyClient
 from serving.client.core import Request
+from serving.policy.environments import was_cut
+from serving.policy.errors import EnvironmentNotMade
+from serving.policy.spaces import space_to_json
 
 MakeEnvironment = Callable[[], gymnasium.Env[Any, Any]]
 
@@ -23,11 +29,19 @@ class Step(NamedTuple):
 
 
 class Episode(NamedTuple):
-    """A finished episode: its seed, its return (the sum of its rewards) and its number of steps."""
+    """A finished episode.
+
+    Attributes:
+        seed: the seed that it was reset with.
+        episode_return: the sum of its rewards.
+        steps: its number of steps.
+        cut: whether it did not end, and was cut after this number of steps.
+    """
 
     seed: int
     episode_return: float
     steps: int
+    cut: bool
 
 
 class TimedClient(PolicyClient):
@@ -52,17 +66,18 @@ class _Running:
 
     def __init__(self, environment: gymnasium.Env[Any, Any], seed: int) -> None:
         self.environment, self.seed = environment, seed
+        self._action_space = space_to_json(environment.action_space)
         self.observation, _ = environment.reset(seed=seed)
         self.steps, self._return, self.done = 0, 0.0, False
 
     def step(self, action: Any) -> Step:
-        observed = self.observation
+        observed, action = self.observation, element(self._action_space, action)
         self.observation, reward, terminated, truncated, _ = self.environment.step(action)
         self.steps, self._return, self.done = self.steps + 1, self._return + float(reward), terminated or truncated
         return Step(self.steps, observed, action, self.done)
 
     def finished(self) -> Episode:
-        return Episode(self.seed, self._return, self.steps)
+        return Episode(self.seed, self._return, self.steps, was_cut(self.environment))
 
 
 def play_sequentially(
@@ -97,22 +112,37 @@ def play_sequentially(
 def play_in_lockstep(
     client: PolicyClient, make: MakeEnvironment, seeds: range, *, explore: bool = False
 ) -> Iterator[Episode]:
-    """Play one episode per seed, all of them with one request per step, and yield each when it ends.
+    """Play one episode per seed, with one request per step for all that run, and yield each when it ends.
+
+    As many run at once as environments can be made.
 
     Raises:
         RequestRefused, ServerUnreachable: as `PolicyClient.act_batch`.
     """
     client.reset()
     sampling = _sampling(seeds.start, explore=explore)
-    running = [_Running(make(), seed) for seed in seeds]
+    waiting = deque(seeds)
+    running = [_Running(environment, waiting.popleft()) for environment in _made(make, len(seeds))]
     while running:
         observations, names = [each.observation for each in running], [each.seed for each in running]
         actions = client.act_batch(observations, episodes=names, **next(sampling))
+        started = []
         for each, action in zip(running, actions, strict=True):
             if each.step(action).done:
-                each.environment.close()  # type: ignore[no-untyped-call]
                 yield each.finished()
-        running = [each for each in running if not each.done]
+                if waiting:
+                    started.append(_Running(each.environment, waiting.popleft()))
+                else:
+                    each.environment.close()  # type: ignore[no-untyped-call]
+        running = [*(each for each in running if not each.done), *started]
+
+
+def _made(make: MakeEnvironment, count: int) -> Iterator[gymnasium.Env[Any, Any]]:
+    """Yield at most `count` environments; fewer, but at least one, if no more can be made."""
+    yield make()
+    with contextlib.suppress(EnvironmentNotMade):  # one that binds a port, for example, exists once only
+        for _ in range(count - 1):
+            yield make()
 
 
 def _sampling(seed: int, *, explore: bool) -> Iterator[dict[str, Any]]:

@@ -44,7 +44,13 @@ def query(
     with TimedClient(url, token=token_file and read_token(token_file)) as client:
         model = client.model()
         environment: dict[str, Any] = {"id": env_id, "kwargs": {}} if env_id else model["environment"]
-        make = partial(environments.make, environment["id"], environment["kwargs"], environment.get("wrappers", ()))
+        make = partial(
+            environments.make,
+            environment["id"],
+            environment["kwargs"],
+            environment.get("wrappers", ()),
+            max_episode_steps=environment.get("max_episode_steps", environments.MAX_EPISODE_STEPS),
+        )
         make().close()  # type: ignore[no-untyped-call]  # to raise EnvironmentUnknown before the first request
         seeds = range(seed, seed + episodes)
         click.echo(f"{model['name']} version {model['version']} plays {environment['id']} through {client.url}")
@@ -56,6 +62,8 @@ def query(
         played = list(_with_progress(playing, client, episodes) if quiet else _print_each(playing))
         seconds = time.perf_counter() - start
     _print_summary(client, seconds, [episode.episode_return for episode in played])
+    if cut := [episode.steps for episode in played if episode.cut]:
+        click.secho(environments.cut_notice(len(cut), len(played), cut[0]), fg="yellow")
     return played
 
 

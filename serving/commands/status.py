@@ -128,9 +128,15 @@ def _status(model: Model) -> str:
         return "degraded"
     if model["refused"]:
         return f"rejected {model['refused']['version']}"
-    return "not refreshed" if model["refresh_error"] else "ok"
+    if model.get("stale"):  # servers of earlier releases do not send it
+        return "stale"
+    return "not confirmed" if model["refresh_error"] else "ok"
 
 
 def _error(model: Model) -> str | None:
-    error = model["refresh_error"]
-    return f"Serving the last known good version: {error}" if model["degraded"] else error
+    error, last = model["refresh_error"], model["last_refresh"]
+    if model["degraded"]:
+        return f"Serving the last known good version: {error}"
+    if model.get("stale") and not error:
+        return f"Replica {model['replica']['id']} has received no answer from the registry since {last}."
+    return None if error is None else str(error)

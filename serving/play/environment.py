@@ -18,11 +18,13 @@ from typing import Any, TextIO
 
 import gymnasium
 
+from serving.client.actions import element
 from serving.client.core import to_json
 from serving.errors import ServingError
 from serving.play.scenes import scene_of
 from serving.policy import environments
-from serving.policy.spaces import Json
+from serving.policy.environments.errors import EnvironmentMisbehaved
+from serving.policy.spaces import Json, space_to_json
 from serving.processes import NICENESS, die_with_parent
 
 MAX_STEPS_PER_S = 20.0
@@ -37,6 +39,7 @@ class SteppedEnvironment:
 
     def __init__(self, described: dict[str, Json]) -> None:
         self._environment = _make(described)
+        self._action_space = space_to_json(self._environment.action_space)
         self._environment.reset(seed=0)  # Environments can only be rendered after a reset.
         self._scene = scene_of(self._environment)
 
@@ -54,7 +57,7 @@ class SteppedEnvironment:
 
     def step(self, action: Json) -> dict[str, Json]:
         """Take one step with an action of the server, and return the observation, the picture and the reward."""
-        observation, reward, terminated, truncated, _ = self._environment.step(action)
+        observation, reward, terminated, truncated, _ = self._environment.step(element(self._action_space, action))
         return {**self._drawn(observation), "reward": float(reward), "done": bool(terminated or truncated)}
 
     def _drawn(self, observation: Any) -> dict[str, Json]:
@@ -63,10 +66,15 @@ class SteppedEnvironment:
 
 def _make(described: dict[str, Json]) -> gymnasium.Env[Any, Any]:
     """Make an environment that renders frames, or does not render if it cannot."""
-    env_id, kwargs, wrappers = described["id"], described["kwargs"], described.get("wrappers", ())
+    arguments = {
+        "env_id": described["id"],
+        "kwargs": described["kwargs"],
+        "wrappers": described.get("wrappers", ()),
+        "max_episode_steps": described.get("max_episode_steps", environments.MAX_EPISODE_STEPS),
+    }
     with contextlib.suppress(ServingError):
-        return environments.make(env_id, kwargs, wrappers, render_mode="rgb_array")
-    return environments.make(env_id, kwargs, wrappers)
+        return environments.make(**arguments, render_mode="rgb_array")
+    return environments.make(**arguments)
 
 
 def responses(lines: TextIO) -> Iterator[dict[str, Json]]:
@@ -78,7 +86,14 @@ def responses(lines: TextIO) -> Iterator[dict[str, Json]]:
             request = json.loads(line)
             yield environment.reset(request["seed"]) if "seed" in request else environment.step(request["action"])
     except Exception as error:  # noqa: BLE001 - an environment can raise any exception
-        yield {"error": str(error) if isinstance(error, ServingError) else f"{type(error).__name__}: {error}"}
+        yield {"error": _reason(error)}
+
+
+def _reason(error: Exception) -> str:
+    """Return what the viewer reads after "the environment failed": no paths of this machine."""
+    if isinstance(error, EnvironmentMisbehaved):
+        return error.reason
+    return str(error) if isinstance(error, ServingError) else f"{type(error).__name__}: {error}"
 
 
 def main() -> None:

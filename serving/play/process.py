@@ -39,13 +39,13 @@ class EnvironmentProcess:
         self._thread.shutdown(wait=False)
 
     def _exchange(self, message: dict[str, Json]) -> dict[str, Json]:
-        if self._process is None:
-            self._process = _start()
-        if self._closed:
-            raise EnvironmentFailed(ENDED)
-        assert self._process.stdin is not None  # noqa: S101 - for mypy: both are pipes
-        assert self._process.stdout is not None  # noqa: S101
         try:
+            if self._process is None:
+                self._process = _start()
+            if self._closed:
+                raise EnvironmentFailed(ENDED)
+            assert self._process.stdin is not None  # noqa: S101 - for mypy: both are pipes
+            assert self._process.stdout is not None  # noqa: S101
             self._process.stdin.write(json.dumps(message) + "\n")
             self._process.stdin.flush()
             response: dict[str, Json] = json.loads(self._process.stdout.readline())

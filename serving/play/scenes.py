@@ -8,6 +8,8 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.policy import environments
+from serving.policy.errors import EnvironmentNotDrawn
 from serving.policy.spaces import Json
 
 MAX_FRAME = (480, 360)
@@ -82,11 +84,9 @@ def _frame(environment: gymnasium.Env[Any, Any]) -> NDArray[np.uint8] | None:
     if environment.render_mode != "rgb_array":
         return None
     try:
-        frame: Any = environment.render()
-    except (gymnasium.error.Error, ImportError):  # what draws it is not installed
+        return environments.draw(environment)
+    except EnvironmentNotDrawn:
         return None
-    fits = isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3  # noqa: PLR2004
-    return frame if fits else None
 
 
 def _jpeg(frame: NDArray[np.uint8]) -> bytes:

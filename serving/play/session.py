@@ -46,8 +46,15 @@ class Session:
         """Yield Server-Sent Events: `session`, then `step`s and `episode`s, then `end` with its reason."""
         try:
             async with contextlib.aclosing(self._episodes()) as episodes:
-                async for event in episodes:
+                while True:
+                    # The session ends in time, however long an overload or a step of the environment lasts.
+                    async with asyncio.timeout(self._ends_at - time.monotonic()):
+                        event = await anext(episodes, None)
+                    if event is None:
+                        return
                     yield event
+        except TimeoutError:
+            yield _event("end", {"reason": "time"})
         except ServingError as error:
             lost = isinstance(error, EnvironmentFailed) and error.reason == ENDED
             yield _event("end", {"reason": "lost" if lost else "failed", "message": str(error)})

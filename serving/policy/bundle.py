@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from gymnasium import Space
 
+from serving.policy.environments import MAX_EPISODE_STEPS
 from serving.policy.errors import BundleFileMissing, BundleInvalid
 from serving.policy.noise import Noise
 from serving.policy.spaces import Json, leaves, nearest_to_zero, space_from_json
@@ -35,12 +36,7 @@ class Bundle:
     @classmethod
     def read(cls, directory: str | Path) -> "Bundle":
         """Read a bundle's files from a local directory. Raises BundleFileMissing."""
-        try:
-            graph, policy = (Path(directory, name).read_bytes() for name in BUNDLE_FILES)
-        except OSError as error:
-            file = Path(error.filename).name
-            raise BundleFileMissing(file, str(directory), error.strerror or str(error)) from error
-        return cls(graph, policy)
+        return cls(*(_read(Path(directory, name)) for name in BUNDLE_FILES))
 
     @property
     def digests(self) -> dict[str, str]:
@@ -61,11 +57,14 @@ class EnvironmentSpec:
     id: str
     kwargs: dict[str, Any]
     wrappers: tuple[str, ...] = ()
+    max_episode_steps: int = MAX_EPISODE_STEPS
 
     def to_json(self) -> dict[str, Json]:
         """Return the environment as `/model` describes it."""
         wrappers = {"wrappers": list(self.wrappers)} if self.wrappers else {}
-        return {"id": self.id, "kwargs": self.kwargs, **wrappers}
+        changed = self.max_episode_steps != MAX_EPISODE_STEPS
+        limit = {"max_episode_steps": self.max_episode_steps} if changed else {}
+        return {"id": self.id, "kwargs": self.kwargs, **wrappers, **limit}
 
 
 @dataclass(frozen=True)
@@ -104,6 +103,13 @@ class Interface:
         return {**observations, **noise, **states}
 
 
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise BundleFileMissing(file.name, str(file.parent), error.strerror or str(error)) from error
+
+
 def parse_policy_file(policy: bytes) -> dict[str, Any]:
     """Return the content of policy.json, with its required keys present. Raises BundleInvalid."""
     try:
@@ -113,6 +119,9 @@ def parse_policy_file(policy: bytes) -> dict[str, Any]:
         fault = f"it lacks {sorted(missing)}" if missing else None
         if set(environment) != {"id", "kwargs"}:
             fault = '"environment" needs "id" and "kwargs"'
+        limit = description.get("max_episode_steps", MAX_EPISODE_STEPS)
+        if type(limit) is not int or limit < 1:
+            fault = f'"max_episode_steps" is {limit!r}, expected an integer from 1 on'
         if description["format"] != FORMAT:
             fault = f"its format is {description['format']}, this release reads format {FORMAT}"
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -122,5 +122,14 @@ class EnvironmentNotMade(ServingError):
     reason: str
 
 
+@dataclass(eq=False)
+class EnvironmentNotDrawn(ServingError):
+    """The environment returned no image, or raised an exception instead."""
+
+    template = "render() {reason}"
+
+    reason: str
+
+
 class EnvironmentUnknown(EnvironmentNotMade):
     """Gymnasium has no such environment, or a package that it needs is not installed."""

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.policy.bundle import GRAPH_FILE, Bundle, EnvironmentSpec, Interface, parse_policy_file
+from serving.policy.environments import MAX_EPISODE_STEPS
 from serving.policy.errors import BundleInvalid, PolicyFailed
 from serving.policy.graph_check import check_graph
 from serving.policy.spaces import LeafSpace, leaves
@@ -46,7 +47,8 @@ class Policy:
         session = _start_session(bundle.graph, num_threads)
         _check_names(session, interface)
         digest = hashlib.sha256(bundle.graph + bundle.policy).digest()
-        environment = EnvironmentSpec(**description["environment"], wrappers=tuple(description.get("wrappers", ())))
+        wrappers, limit = description.get("wrappers", ()), description.get("max_episode_steps", MAX_EPISODE_STEPS)
+        environment = EnvironmentSpec(**description["environment"], wrappers=tuple(wrappers), max_episode_steps=limit)
         policy = cls(session, interface, environment, digest)
         policy._warm_up()
         return policy

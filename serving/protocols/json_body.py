@@ -9,6 +9,7 @@ from serving.policy.noise import Noise
 from serving.policy.spaces import Json, describe
 from serving.policy.tensors import NOISE, Tensors
 from serving.protocols.errors import BodyNotJson
+from serving.replica.errors import ObservationsTooMany
 
 MAX_SEED = 2**64 - 1
 
@@ -28,6 +29,13 @@ def parse(body: bytes) -> Json:
         raise BodyNotJson("it is nested too deeply") from None
     except ValueError:
         raise BodyNotJson(reason if body else "it is empty") from None
+
+
+def counted(values: Json, limit: int) -> Json:
+    """Return a list of observations, or any other value, unconverted. Raises ObservationsTooMany above the limit."""
+    if type(values) is list and len(values) > limit:
+        raise ObservationsTooMany(len(values), limit)
+    return values
 
 
 def flag(request: dict[str, Json], name: str) -> bool:

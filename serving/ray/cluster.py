@@ -14,7 +14,14 @@ from urllib.request import urlopen
 from serving import processes
 from serving.ray import internals
 from serving.ray.drain import drain_proxies
-from serving.ray.errors import ClusterUnreachable, DeploymentFailed, GrpcNotStarted, PortTaken
+from serving.ray.errors import (
+    ApplicationTaken,
+    ClusterUnreachable,
+    DeploymentFailed,
+    GrpcNotStarted,
+    PortTaken,
+    RouteTaken,
+)
 from serving.ray.stopping import restore_handlers
 
 logger = logging.getLogger(__name__)
@@ -145,15 +152,29 @@ class Cluster:
                 raise GrpcNotStarted(SERVICER_FUNCTION)
 
     def deploy(self, application: Any, name: str, route_prefix: str) -> None:
-        """Deploy the application without waiting for it. It is deleted on exit."""
-        from ray import serve
+        """Deploy the application without waiting for it. It is deleted on exit.
 
+        Raises:
+            ApplicationTaken, RouteTaken: Serve already runs one of that name or with that route.
+        """
+        from ray import serve
+        from ray.serve.exceptions import RayServeException
+
+        running = serve.status().applications.get(name)
+        if running is not None and running.status != "DELETING":
+            raise ApplicationTaken(name)
         target = serve.RunTarget(application, name=name, route_prefix=route_prefix)
         # Before serve.shutdown, which stops the proxy while requests are still in progress.
         self._cleanup.callback(serve.delete, name)
         if self._address is None:
             self._cleanup.callback(drain_proxies)
-        serve.run_many([target], wait_for_applications_running=False)
+        try:
+            serve.run_many([target], wait_for_applications_running=False)
+        except RayServeException as error:
+            taken = re.search(r'Prefix (\S+) is being used by application "(.+?)"\.', str(error))
+            if taken is None:
+                raise
+            raise RouteTaken(*taken.groups()) from error
 
     def wait(self, name: str, url: str, timeout_s: float) -> None:
         """Wait until `url` answers with status 200 through the proxy.

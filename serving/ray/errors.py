@@ -1,5 +1,6 @@
 """Errors of starting, joining and deploying to Ray Serve."""
 
+import shlex
 from dataclasses import dataclass
 
 from serving.errors import ServingError
@@ -40,6 +41,29 @@ class ClusterUnreachable(ServingError):
         "cannot join the Ray cluster at {address}: {reason}. If it requires a token, set RAY_AUTH_MODE=token and "
         "RAY_AUTH_TOKEN"
     )
+
+
+@dataclass(eq=False)
+class ApplicationTaken(ServingError):
+    """The cluster already runs an application of that name, which this server must neither replace nor delete."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return (
+            f"the cluster already runs an application '{self.name}', which this server would replace. Change it with "
+            f"serve deploy, or delete it: serve delete {shlex.quote(self.name)}"
+        )
+
+
+@dataclass(eq=False)
+class RouteTaken(ServingError):
+    """Another application of the cluster has the route."""
+
+    route: str
+    application: str
+
+    template = "the route {route} belongs to the application '{application}'. Choose another with --route-prefix"
 
 
 @dataclass(eq=False)

@@ -10,11 +10,15 @@ standard library. It changes what Serve has no setting for:
 - HAProxy reads the whole body before it sends a request to a replica, so that it can send the request again if the
   replica dies. This applies to the HTTP frontend only: bidirectional gRPC would hang.
 - Connecting to a replica times out after 100 ms, because replicas are near.
+- A client has 10 s to send a request, body included. Otherwise slow clients could occupy all connections.
+- HAProxy's own errors, and those of Serve's proxy while no replica runs, are JSON like those of a replica. If another
+  attempt may succeed, their status is 503 with Retry-After.
 - HAProxy keeps its buffers between requests, instead of returning them to the system and clearing new ones.
 - HAProxy ends with its parent. Otherwise it would outlive a Serve that is killed, and answer with errors.
 """
 
 import ctypes
+import json
 import os
 import re
 import signal
@@ -29,15 +33,58 @@ DISCONNECT_DISABLED = "    http-request set-header x-request-disconnect-disabled
 KEEP_BUFFERS = "    tune.memory.hot-size 67108864"
 """Bytes per thread."""
 
+REQUEST_WITHIN = "    timeout http-request 10s"
+"""Without it a request may take `timeout client`, and again for each part of it."""
+
+NO_PROBES = "    option http-ignore-probes"
+"""Without it a connection on which a client sends nothing gets a 408, which a client may read as its next response."""
+
+UNAVAILABLE = ("503 Service Unavailable", "unavailable", "no replica can answer; try again in a second")
+ERRORS = {
+    "400": ("400 Bad Request", "request_malformed", "the request is not valid HTTP, or its headers are too large"),
+    "408": ("408 Request Time-out", "request_incomplete", "the request did not arrive within 10 s; send it faster"),
+    # Serve would turn these into `500 Internal Server Error` as text.
+    **dict.fromkeys(("500", "502", "503", "504"), UNAVAILABLE),
+}
+"""The status line, the code and the message of the response to each error that HAProxy finds after the headers.
+
+Before their end, it answers in HTML.
+"""
+
+
+def _body(code: str, message: str) -> str:
+    return json.dumps({"error": {"code": code, "message": message}}, separators=(",", ":"))
+
+
+def _returned(status: str, code: str, message: str, headers: str = "") -> str:
+    body = _body(code, message)
+    return f"return status {status.split(maxsplit=1)[0]} content-type application/json string '{body}'{headers}"
+
+
+RETRY_AFTER = " hdr Retry-After 1"
+UNKNOWN = _returned("404", "path_unknown", "no application has this path; GET /-/routes lists the route prefixes")
+STARTING = _returned(UNAVAILABLE[0], "unavailable", "the server is starting; try again in a second", RETRY_AFTER)
+# The errors of a replica name its model. Those of Serve's proxy, to which HAProxy falls back, do not.
+FALLBACK_FAILED = (
+    f"    http-response {_returned(*UNAVAILABLE, RETRY_AFTER)} if {{ srv_name -m beg SERVE_PROXY_ACTOR }} "
+    "{ status ge 400 } !{ res.hdr(x-model-version) -m found }"
+)
+
+IN_FRONTEND = f"{FALLBACK_FAILED}\n    option http-buffer-request\n"
+ERROR_FILES = "".join(f"    errorfile {status} {{directory}}/error-{status}.http\n" for status in ERRORS)
+
 EDITS = (
     (r"^(\s*stats socket \S+) mode \d+ ", r"\1 mode 600 "),
     (r"^(frontend prometheus\n\s*bind) .+$", r"\1 unix@{directory}/prom.sock mode 600"),
     (r"^(listen stats\n\s*bind) .+$", r"\1 unix@{directory}/stats.sock mode 600"),
     (r"^(\s*log \S+ local0) \w+$", r"\1 err"),
     (rf"^(?:{re.escape(DISCONNECT_DISABLED)}\n)?(\s*acl healthcheck path )", rf"{DISCONNECT_DISABLED}\n\1"),
-    (r"^(frontend http_frontend\n)(?:    option http-buffer-request\n)?", r"\1    option http-buffer-request\n"),
     (r"^(\s*timeout connect) \w+$", r"\1 100ms"),
     (rf"^(global\n)(?:{KEEP_BUFFERS}\n)?", rf"\1{KEEP_BUFFERS}\n"),
+    (rf"^(\s*timeout client \w+\n)(?:{REQUEST_WITHIN}\n{NO_PROBES}\n)?", rf"\1{REQUEST_WITHIN}\n{NO_PROBES}\n"),
+    (r"(?:^    errorfile \d+ \S+\n)+", ERROR_FILES),
+    (rf"^(frontend http_frontend\n)(?:{re.escape(IN_FRONTEND)})?", rf"\1{IN_FRONTEND}"),
+    (r"^(backend default_backend\n    http-request ).+$", rf"\1{UNKNOWN}"),
 )
 
 PUBLIC_SECTIONS = ("frontend http_frontend", "frontend grpc_frontend")
@@ -53,6 +100,8 @@ def main(arguments: list[str]) -> None:
     """
     configuration = Path(arguments[arguments.index("-f") + 1])
     original = configuration.read_text()
+    for status, error in ERRORS.items():
+        (configuration.parent / f"error-{status}.http").write_text(error_response(*error), newline="")
     configuration.write_text(edited(original, configuration.parent))
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     os.execv(arguments[0], arguments)  # noqa: S606 - Serve chose the binary and its arguments
@@ -69,12 +118,22 @@ def edited(configuration: str, directory: Path) -> str:
         configuration, count = re.subn(pattern, target, configuration, flags=re.MULTILINE)
         if count == 0:
             sys.exit(f"cannot make HAProxy private: its configuration has no line like {pattern}")
+    if "\n    use_backend " not in configuration:  # no application is deployed yet
+        configuration = configuration.replace(UNKNOWN, STARTING)
     section = ""
     for line in configuration.splitlines():
         section = line if line[:1].isalpha() else section
         if section not in PUBLIC_SECTIONS and EXPOSED.match(line):
             sys.exit(f"cannot make HAProxy private: its configuration has the line {line.strip()!r}")
     return configuration
+
+
+def error_response(status: str, code: str, message: str) -> str:
+    """Return the HTTP response with which HAProxy reports one of its errors."""
+    body = _body(code, message)
+    retry = ["Retry-After: 1"] if status.startswith("503") else []
+    headers = ["Content-Type: application/json", f"Content-Length: {len(body)}", "Cache-Control: no-cache", *retry]
+    return "\r\n".join([f"HTTP/1.1 {status}", *headers, "", body])
 
 
 if __name__ == "__main__":

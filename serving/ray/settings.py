@@ -20,7 +20,7 @@ from typing import Any
 
 from serving.ray.errors import HaproxyNotExecutable
 from serving.ray.internals import LOOPBACK_ONLY
-from serving.replica.limits import MAX_BODY_BYTES
+from serving.replica.limits import MAX_BODY_BYTES, PROXY_TIMEOUT_S
 
 logger = logging.getLogger(__name__)
 
@@ -71,8 +71,10 @@ def serve_settings(cpus: int, max_body_bytes: int = MAX_BODY_BYTES) -> dict[str,
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response junk-response response-timeout",
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(max_body_bytes + HEADER_BYTES),
         # HAProxy retries a request that a replica has not answered after this time.
-        "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": "2",
+        "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(PROXY_TIMEOUT_S),
         "RAY_SERVE_HAPROXY_RETRIES": "9",
+        # A client that neither sends nor receives is disconnected after this time, by default after an hour.
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "30",
         # Larger gRPC messages are rejected before they are read. The limit applies to responses, too.
         "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(max_body_bytes * 16),
         # By default Ray's workers have a low scheduling priority, so any other process delays them.

@@ -4,8 +4,11 @@ A bundle is verified each time it is read. It appears in the cache in one step, 
 without locks.
 """
 
+import errno
 import hashlib
+import itertools
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -15,12 +18,15 @@ from pathlib import Path
 from urllib.parse import quote
 
 from serving.policy.bundle import BUNDLE_FILES, Bundle
-from serving.policy.errors import BundleFileMissing
+from serving.policy.errors import BundleError, BundleFileMissing
 from serving.registry.errors import CacheUnwritable, DigestMismatch, DigestMissing
 from serving.registry.model_version import ModelVersion
 
 ABANDONED_AFTER_S = 3600.0
 """Downloads that are older than this belong to processes that were killed."""
+
+_BUNDLE = re.compile(r"[0-9a-f]{12}/[^/]+/\d+-[0-9a-f]{16}")
+"""The path of a bundle below the cache's directory, which may hold other files: a user can name any directory."""
 
 Download = Callable[[ModelVersion, Path], None]
 """Writes a version's files into a directory."""
@@ -67,10 +73,11 @@ class BundleCache:
         Downloads that processes left unfinished are deleted too.
         """
         for abandoned in self._directory.glob("*/*/.fetching-*"):
-            if time.time() - _last_use(abandoned) > ABANDONED_AFTER_S:
+            if time.time() - max(map(_last_use, [abandoned, *abandoned.rglob("*")])) > ABANDONED_AFTER_S:
                 shutil.rmtree(abandoned, ignore_errors=True)
         kept = {self.path(version) for version in keep}
-        paths = sorted((path for path in self._directory.glob("*/*/*-*") if path.is_dir()), key=_last_use, reverse=True)
+        found = (path for path in self._directory.glob("*/*/*-*") if self._is_bundle(path))
+        paths = sorted(found, key=_last_use, reverse=True)
         total = sum(_size(path) for path in paths if path in kept)
         for path in paths:
             if path not in kept:
@@ -78,13 +85,16 @@ class BundleCache:
                 if total > max_bytes:
                     shutil.rmtree(path, ignore_errors=True)
 
+    def _is_bundle(self, path: Path) -> bool:
+        return _BUNDLE.fullmatch(str(path.relative_to(self._directory))) is not None and path.is_dir()
+
     def _refill(self, path: Path, version: ModelVersion, download: Download) -> Bundle:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".fetching-", dir=path.parent) as temporary:
                 download(version, Path(temporary))
                 bundle = _read_verified(Path(temporary), version)
-                _publish(Path(temporary), path)
+                _publish(Path(temporary), path, version)
         except OSError as error:
             raise CacheUnwritable(str(self._directory), error.strerror or str(error)) from error
         return bundle
@@ -103,18 +113,35 @@ def _size(path: Path) -> int:
     return 0
 
 
-def _publish(temporary: Path, path: Path) -> None:
-    """Move the downloaded files to `path` in one step."""
+def _publish(temporary: Path, path: Path, version: ModelVersion) -> None:
+    """Move the downloaded files to `path` in one step, unless another process has put them there meanwhile.
+
+    Several processes may publish the same bundle, so damaged files at `path` are moved away in one step, too.
+    """
     complete = temporary / "complete"
     complete.mkdir()
     for file in BUNDLE_FILES:
         (temporary / file).rename(complete / file)
+    for attempt in itertools.count():
+        try:
+            complete.rename(path)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                raise
+        else:
+            return
+        if _is_intact(path, version):
+            return
+        with suppress(FileNotFoundError):  # another process has moved them away
+            path.rename(temporary / f"damaged-{attempt}")
+
+
+def _is_intact(path: Path, version: ModelVersion) -> bool:
     try:
-        complete.rename(path)
-    except OSError:
-        # It exists: either another process has put the same files there, or its files are damaged.
-        shutil.rmtree(path, ignore_errors=True)
-        complete.rename(path)
+        _read_verified(path, version)
+    except BundleError:
+        return False
+    return True
 
 
 def _read_verified(directory: Path, version: ModelVersion) -> Bundle:

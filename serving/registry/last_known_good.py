@@ -6,7 +6,6 @@ its bundle is verified without the registry, and the deployment that served it.
 
 import hashlib
 import json
-import os
 import tempfile
 from contextlib import suppress
 from dataclasses import asdict
@@ -33,9 +32,11 @@ class LastKnownGood:
         """Record the version, atomically. Raises CacheUnwritable."""
         try:
             self._record.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=self._record.parent, delete=False) as file:
-                json.dump({"deployment": self._deployment, "version": asdict(version)}, file)
-            os.replace(file.name, self._record)  # noqa: PTH105 - file.name is not a Path
+            with tempfile.TemporaryDirectory(dir=self._record.parent) as temporary:
+                file = Path(temporary, self._record.name)
+                file.touch(mode=0o600)  # the registry's URI may hold a password
+                file.write_text(json.dumps({"deployment": self._deployment, "version": asdict(version)}))
+                file.replace(self._record)
         except OSError as error:
             raise CacheUnwritable(str(self._directory), error.strerror or str(error)) from error
 

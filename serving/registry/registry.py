@@ -18,7 +18,7 @@ from typing import Any
 from serving.policy.bundle import BUNDLE_FILES, Bundle
 from serving.policy.errors import BundleFileMissing
 from serving.registry.cache import BundleCache
-from serving.registry.errors import ModelUnknown, VersionMissing
+from serving.registry.errors import CacheUnwritable, ModelUnknown, VersionMissing
 from serving.registry.mlflow_api import as_expected, is_http_failure, mlflow_errors, why_unreachable
 from serving.registry.model_uri import ModelUri
 from serving.registry.model_version import ModelVersion
@@ -99,8 +99,19 @@ def fetch(version: ModelVersion, cache_dir: str | Path | None = None) -> Bundle:
 
 
 def default_cache_dir() -> Path:
-    """Return the default directory of the bundle cache, `$XDG_CACHE_HOME/policy-bundles`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "policy-bundles"
+    """Return the default directory of the bundle cache, `$XDG_CACHE_HOME/policy-bundles`.
+
+    As the XDG Base Directory Specification demands, a relative `$XDG_CACHE_HOME` is ignored: the processes of a server
+    have different working directories.
+
+    Raises:
+        CacheUnwritable: the user has no home directory, as in a container that runs under an arbitrary user id.
+    """
+    chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    try:
+        return (chosen if chosen.is_absolute() else Path.home() / ".cache") / "policy-bundles"
+    except RuntimeError as error:
+        raise CacheUnwritable("~/.cache", "this user has no home directory") from error
 
 
 def _download(version: ModelVersion, directory: Path) -> None:

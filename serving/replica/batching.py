@@ -7,6 +7,8 @@ from time import perf_counter
 from typing import NamedTuple
 
 from serving.policy.tensors import Batch, joined
+from serving.replica.errors import AnswerTooLate, ComputationTooLong
+from serving.replica.limits import ANSWER_WITHIN_S
 from serving.replica.metrics import Metrics
 
 Compute = Callable[[Batch], Batch]
@@ -14,6 +16,14 @@ Compute = Callable[[Batch], Batch]
 
 QUICK_S = 1e-3
 """A policy that takes longer runs in a thread, so that the event loop can read the next requests meanwhile."""
+
+PART_S = 0.25
+"""About the longest time of one call of the policy. Batches that take longer are computed in parts."""
+QUICK_PARTS = 250
+"""How much more a call may compute in PART_S than in QUICK_S."""
+
+EXPIRE_EVERY_S = 0.1
+"""Seconds between two checks whether requests have waited too long."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,8 @@ class Pending(NamedTuple):
 
     observations: Batch
     actions: asyncio.Future[Batch]
+    deadline: float
+    """The event loop's time at which it gets AnswerTooLate."""
 
 
 class Batcher:
@@ -41,6 +53,9 @@ class Batcher:
     therefore loses no time, and under concurrent load the fixed cost of calling ONNX Runtime is shared.
 
     One batch runs at a time, and the requests that arrive meanwhile form the next. ONNX Runtime releases the GIL.
+
+    A request that is not answered within ANSWER_WITHIN_S gets an error. If it still waits, it is not computed; if it
+    has more observations than can be computed in that time, the computation ends after its first part.
 
     Args:
         act: The policy.
@@ -65,15 +80,26 @@ class Batcher:
         self._concurrent = gathers
         self._turn_begun = False
         self._last_was_quick = False
+        self._computing: list[Pending] = []
+        self._expiry: asyncio.TimerHandle | None = None
+        self._inline = batching.max_batch_size
+        """The number of observations up to which a quick policy is assumed to be quick."""
+        self._most_quick = 0
+        """The most observations that were quick since the last call that was not."""
+        self._affordable = batching.max_batch_size
+        """The number of observations of the next call of the policy, which then takes about PART_S at most."""
         self.quick = quick
         """Whether one of the last two batches took at most QUICK_S. A single slow one may be the machine's fault."""
 
     async def act(self, observations: Batch) -> Batch:
-        """Return the actions for one request's observations, `[batch, ...]`. Raises what the policy raises."""
+        """Return the actions for one request's observations, `[batch, ...]`.
+
+        Raises what the policy raises, AnswerTooLate and ComputationTooLong.
+        """
         loop = asyncio.get_running_loop()
-        if self.quick and self._is_alone(loop):
+        if self.quick and len(observations) <= self._inline and self._is_alone(loop):
             return self._compute(observations)
-        pending = Pending(observations, loop.create_future())
+        pending = Pending(observations, loop.create_future(), loop.time() + ANSWER_WITHIN_S)
         self._pending.append(pending)
         self._pending_observations += len(observations)
         if self._is_full():
@@ -111,11 +137,24 @@ class Batcher:
         start = perf_counter()
         actions = self._act(observations)
         duration = perf_counter() - start
-        quick = duration <= QUICK_S
+        quick, count = duration <= QUICK_S, len(observations)
         self.quick, self._last_was_quick = quick or self._last_was_quick, quick
+        if not quick:
+            self._plan(count, duration)
+        elif count > self._most_quick:
+            self._most_quick = count
+            self._inline, self._affordable = max(self._inline, count), max(self._affordable, count * QUICK_PARTS)
         self._metrics.inference_ms.add(duration * 1e3)
-        self._metrics.batch_size.add(len(observations))
+        self._metrics.batch_size.add(count)
         return actions
+
+    def _plan(self, count: int, duration: float) -> None:
+        """Decide how many observations the next call computes, after a call that was not quick."""
+        self._most_quick = 0
+        self._inline = max(self._batching.max_batch_size, min(self._inline, count - 1))
+        in_proportion = int(count * PART_S / duration)
+        # Much of the time may not depend on their number.
+        self._affordable = max(1, in_proportion if duration > PART_S else max(in_proportion, 2 * count))
 
     async def _wait_until_full(self) -> None:
         """Return when a batch is full or its waiting time is over."""
@@ -134,7 +173,7 @@ class Batcher:
         total, taken = 0, 0
         for each in self._pending:
             total += len(each.observations)
-            if taken and total > self._batching.max_batch_size:
+            if taken and total > min(self._batching.max_batch_size, self._affordable):
                 break
             taken += 1
         batch, self._pending = self._pending[:taken], self._pending[taken:]
@@ -144,8 +183,8 @@ class Batcher:
     async def _answer(self, batch: list[Pending]) -> None:
         try:
             observations = joined([each.observations for each in batch])
-            quick = self.quick and not self._batching.wait_timeout_s
-            actions = self._compute(observations) if quick else await asyncio.to_thread(self._compute, observations)
+            quick = self.quick and not self._batching.wait_timeout_s and len(observations) <= self._inline
+            actions = self._compute(observations) if quick else await self._compute_in_thread(batch, observations)
         except Exception as error:  # noqa: BLE001 - the futures carry it to the requests
             await self._answer_singly(batch, error)
             return
@@ -155,6 +194,34 @@ class Batcher:
             if not each.actions.done():
                 each.actions.set_result(actions[start:end])
             start = end
+
+    async def _compute_in_thread(self, batch: list[Pending], observations: Batch) -> Batch:
+        """Return the actions, computed in parts. Raises ComputationTooLong."""
+        loop, count, done = asyncio.get_running_loop(), len(observations), 0
+        parts: list[Batch] = []
+        self._computing = batch
+        self._expiry = loop.call_later(EXPIRE_EVERY_S, self._expire, loop)
+        try:
+            while done < count:
+                part, start = observations[done : done + self._affordable], loop.time()
+                parts.append(await asyncio.to_thread(self._compute, part))
+                done += len(part)
+                # Only a single request can have more observations than one call computes.
+                if done < count and 2 * loop.time() - start > batch[0].deadline:
+                    raise ComputationTooLong(count, ANSWER_WITHIN_S, max(1, done // 2))
+        finally:
+            self._expiry.cancel()
+            self._computing = []
+        return joined(parts)
+
+    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Answer the requests that have waited too long, while a thread computes."""
+        now = loop.time()
+        for each in (*self._computing, *self._pending):
+            if each.deadline <= now and not each.actions.done():
+                each.actions.set_exception(AnswerTooLate(ANSWER_WITHIN_S))
+        self._pending = [each for each in self._pending if not each.actions.done()]
+        self._expiry = loop.call_later(EXPIRE_EVERY_S, self._expire, loop)
 
     async def _answer_singly(self, batch: list[Pending], error: Exception) -> None:
         """Compute each request of a failed batch alone, so that only the request at fault fails."""

@@ -80,6 +80,38 @@ class ObservationsTooMany(RequestError):
 
 
 @dataclass(eq=False)
+class AnswerTooLate(HttpError):
+    """The policy did not compute the actions of a request within `limit_s` seconds."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "answer_too_late"
+    template = "the policy did not answer within {limit_s:g} s; try again in a second"
+
+    limit_s: float
+
+    @property
+    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """Ask the client to wait before its next attempt."""
+        return (RETRY_AFTER,)
+
+
+@dataclass(eq=False)
+class ComputationTooLong(RequestError):
+    """The policy would take longer than `limit_s` seconds for the `found` observations of a request."""
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    code = "computation_too_long"
+    template = (
+        "the policy takes longer than {limit_s:g} s for the {found} observations of the request; "
+        "send at most {most} per request"
+    )
+
+    found: int
+    limit_s: float
+    most: int
+
+
+@dataclass(eq=False)
 class Unauthorized(RequestError):
     """The server requires a bearer token; the request has none, or a wrong one if `given`."""
 

@@ -6,6 +6,7 @@ any histogram.
 """
 
 import asyncio
+import logging
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from itertools import accumulate
 from typing import Any
 
 from serving.replica.refresh_state import Refresh
+
+logger = logging.getLogger(__name__)
 
 FLUSH_S = 1.0
 
@@ -28,6 +31,7 @@ DESCRIPTIONS = {
     "policy_swaps": "Versions that replaced another in the replica; a counter",
     "policy_versions_rejected": "Versions rejected, by the `code` of the reason, such as `digest_mismatch`; a counter",
     "policy_degraded": "1 while the replica serves the last known good version, else 0",
+    "policy_stale": "1 while the registry has not answered the replica for a minute or longer, else 0",
 }
 """Every metric. In Prometheus their names begin with `ray_`."""
 
@@ -84,11 +88,19 @@ class Exporter:
         self._swaps = _gauge("policy_swaps")
         self._versions_rejected = _gauge("policy_versions_rejected", "", "code")
         self._degraded = _gauge("policy_degraded")
+        self._stale = _gauge("policy_stale")
 
     async def run(self) -> None:
-        """Export the metrics every second until the task is cancelled."""
+        """Export the metrics every second until the task is cancelled. The first of several failures is logged."""
+        failed = False
         while True:
-            self.flush()
+            try:
+                self.flush()
+                failed = False
+            except Exception:
+                if not failed:
+                    logger.exception("exporting the metrics failed")
+                failed = True
             await asyncio.sleep(FLUSH_S)
 
     def flush(self) -> None:
@@ -105,6 +117,7 @@ class Exporter:
         refresh = self._refresh()
         self._swaps.set(refresh.swaps)
         self._degraded.set(refresh.degraded)
+        self._stale.set(refresh.stale)
         for code, count in refresh.rejections.items():
             self._versions_rejected.set(count, tags={"code": code})
 

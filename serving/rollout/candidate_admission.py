@@ -35,7 +35,8 @@ class Admission:
         """
         bundle = self.registry.fetch(version, self.arguments.cache_directory)
         if not self._known.has_files_of(version):
-            run_trial(bundle, self.arguments.candidate_memory_bytes, self.arguments.candidate_timeout_s)
+            limits = self.arguments.candidate_memory_bytes, self.arguments.candidate_timeout_s
+            run_trial(bundle, *limits, num_threads=self.arguments.num_threads)
         served = ServedPolicy(Policy.load(bundle, num_threads=self.arguments.num_threads), version)
         if serving is not None and not self.arguments.allow_space_change:
             for role, before, after in space_differences(serving.policy, served.policy):

@@ -11,25 +11,32 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from serving.policy.bundle import Bundle
 from serving.processes import NICENESS, child_environment, die_with_parent
+from serving.replica.limits import SLOWEST_S
 from serving.rollout.errors import CandidateRejected
+
+if TYPE_CHECKING:
+    from serving.policy.policy import Policy
 
 MIB = 1 << 20
 
 
-def run_trial(bundle: Bundle, memory_bytes: int, timeout_s: float) -> None:
-    """Load the bundle and run its policy once, in a child process.
+def run_trial(bundle: Bundle, memory_bytes: int, timeout_s: float, num_threads: int = 1) -> None:
+    """Load the bundle and run its policy, in a child process.
 
-    The child may allocate `memory_bytes` after it has imported ONNX Runtime, and must end within `timeout_s`.
+    The child may allocate `memory_bytes` after it has imported ONNX Runtime, and must end within `timeout_s`. With
+    `num_threads`, the policy may take SLOWEST_S for one observation.
 
     Raises:
         CandidateRejected: the bundle does not load or run, or exceeds the limits.
     """
-    header = json.dumps({"graph": len(bundle.graph), "memory_bytes": memory_bytes}).encode()
+    cpu_s = SLOWEST_S * num_threads
+    header = json.dumps({"graph": len(bundle.graph), "memory_bytes": memory_bytes, "cpu_s": cpu_s}).encode()
     try:
         child = subprocess.run(
             [sys.executable, "-m", __name__],
@@ -73,12 +80,21 @@ def _try(stream: BinaryIO) -> str | None:
     bundle = Bundle(stream.read(header["graph"]), stream.read())
     _limit_memory(header["memory_bytes"])
     try:
-        Policy.load(bundle)
+        cpu_s = _observation_s(Policy.load(bundle))
     except ServingError as error:
         return str(error)
     except MemoryError:
         return f"it needs more than {header['memory_bytes'] // MIB} MiB of memory"
-    return None
+    limit_s = header["cpu_s"]
+    return None if cpu_s <= limit_s else f"it takes {cpu_s:.1f} s of CPU for one observation, at most {limit_s:g} s fit"
+
+
+def _observation_s(policy: "Policy") -> float:
+    """Return the CPU time that a policy takes for one observation, which other processes do not change."""
+    tensors = policy.interface.example(1)
+    start = time.process_time()
+    policy.run(tensors, policy.interface.required_outputs)
+    return time.process_time() - start
 
 
 def _limit_memory(allowed: int) -> None:

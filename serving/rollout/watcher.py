@@ -13,11 +13,11 @@ from time import monotonic
 from typing import Any, Protocol
 
 from serving.errors import ServingError
-from serving.policy.errors import BundleError, BundleFileMissing
-from serving.registry.errors import CacheUnwritable, RegistryError
+from serving.policy.errors import BundleFileMissing
+from serving.registry.errors import CacheUnwritable, RegistryError, VersionMissing
 from serving.registry.model_uri import ModelUri
 from serving.registry.model_version import ModelVersion
-from serving.replica.refresh_state import Refresh, RejectedVersion, now
+from serving.replica.refresh_state import Refresh, RejectedVersion, explain, now
 from serving.replica.served_policy import ServedPolicy
 from serving.rollout.candidate_admission import Admission
 
@@ -25,6 +25,10 @@ logger = logging.getLogger(__name__)
 
 MAX_PAUSE_S = 30.0
 """The longest pause between two polls, or between two attempts to serve a version."""
+MAX_DOUBLINGS = 64
+"""More of them than MAX_PAUSE_S needs; a thousand would overflow a float."""
+STALE_AFTER_S, STALE_AFTER_INTERVALS = 60.0, 3
+"""The registry has not answered for long after that many seconds, or after that many intervals, if they are longer."""
 TRANSIENT = (BundleFileMissing, CacheUnwritable, RegistryError)
 """Errors after which the same version is tried again: a store or the registry may be down, or the disk full."""
 
@@ -41,6 +45,8 @@ class Watcher:
 
     def __init__(self, replica: Replica, admission: Admission) -> None:
         self._replica, self._admission, self._arguments = replica, admission, admission.arguments
+        self._pinned = ModelUri.parse(self._arguments.model_uri).number is not None
+        self._thread: threading.Thread | None = None
         self._stopped = threading.Event()
         self._failed_polls = 0
         self._rejected: tuple[int, Mapping[str, str]] | None = None
@@ -50,8 +56,18 @@ class Watcher:
         """The `monotonic` time from which on the rejected version is tried again, if its tags do not change before."""
 
     def start(self) -> None:
-        """Poll in a daemon thread. A pinned version is polled only until the registry has confirmed it."""
-        threading.Thread(target=self._run, name="watcher", daemon=True).start()
+        """Poll in a daemon thread. A pinned version is polled only until the registry has confirmed it.
+
+        Calling it again does nothing, unless the thread has died: then another one takes its place.
+        """
+        if self._is_done() or (self._thread is not None and self._thread.is_alive()):
+            return
+        if self._thread is None:
+            self._update(stale_at=self._stale_at())
+        else:
+            logger.error("the thread that polls %s has died and is started again", self._arguments.model_uri)
+        self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
+        self._thread.start()
 
     def stop(self) -> None:
         """Stop polling."""
@@ -61,16 +77,23 @@ class Watcher:
         """Poll the registry once, and serve the version that it returns."""
         try:
             version = self._admission.registry.poll(self._arguments.model_uri)
-        except ServingError as error:
-            self._report_failed_poll(error)
+        except VersionMissing as error:
+            # The registry works: somebody has emptied the stage or removed the alias.
+            self._note_answer()
+            self._rejected = None
+            self._keep_serving(error, rejected=None)
             return
-        self._failed_polls = 0
+        except Exception as error:  # noqa: BLE001 - MLflow and its libraries may raise any
+            self._failed_polls += 1
+            self._keep_serving(error)
+            return
+        self._note_answer()
         served = self._replica.served
         if (version.version, version.digests) == (served.version.version, served.version.digests):
             self._confirm(served, version)
         elif self._rejected == (version.version, version.tags) and monotonic() < self._retry_at:
             rejected = self._replica.refresh.rejected
-            self._update(last=now(), error=rejected and rejected.describe())
+            self._update(error=rejected and rejected.describe())
         else:
             self._replace(served, version)
 
@@ -79,40 +102,51 @@ class Watcher:
         return _backoff_s(self._arguments.refresh_interval_s, self._failed_polls)
 
     def _run(self) -> None:
-        pinned = ModelUri.parse(self._arguments.model_uri).number is not None
-        while not (pinned and not self._replica.refresh.degraded) and not self._stopped.wait(self.pause_s()):
+        while not self._is_done() and not self._stopped.wait(self.pause_s()):
             try:
                 self.poll()
-            except Exception:
-                # Without this thread the replica would serve an old version and report nothing.
+            except BaseException:
+                # Not even SystemExit may end this thread: the replica would serve an old version for ever.
                 logger.exception("polling %s failed", self._arguments.model_uri)
+        self._update(stale_at=math.inf)
+
+    def _is_done(self) -> bool:
+        return self._stopped.is_set() or (self._pinned and not self._replica.refresh.degraded)
+
+    def _note_answer(self) -> None:
+        self._failed_polls = 0
+        self._update(last=now(), stale_at=self._stale_at())
+
+    def _stale_at(self) -> float:
+        """Return the time from which on the registry has not answered for long, if it does not answer from now on."""
+        return monotonic() + max(STALE_AFTER_S, STALE_AFTER_INTERVALS * self._arguments.refresh_interval_s)
 
     def _confirm(self, served: ServedPolicy, version: ModelVersion) -> None:
         self._rejected = None
         if version != served.version:  # its tags or its stage have changed, which no answer depends on
             self._replica.served = ServedPolicy(served.policy, version, loaded_at=served.loaded_at.timestamp())
-        self._update(last=now(), error=None, rejected=None, degraded=False)
+        self._update(error=None, rejected=None, degraded=False)
 
     def _replace(self, served: ServedPolicy, version: ModelVersion) -> None:
         try:
             # Requests in progress keep a reference to the old policy.
             self._replica.served = self._admission.admit(version, served)
-        except (BundleError, RegistryError) as error:
+        except Exception as error:  # noqa: BLE001 - beside its own errors, such as those of a machine without memory
             self._reject(version, error)
             return
         self._rejected = None
         swaps = self._replica.refresh.swaps + 1
-        self._update(last=now(), error=None, rejected=None, degraded=False, swaps=swaps)
+        self._update(error=None, rejected=None, degraded=False, swaps=swaps)
         logger.warning("%s: version %d replaces version %d", version.uri, version.version, served.version.version)
 
-    def _reject(self, version: ModelVersion, error: BundleError | RegistryError) -> None:
+    def _reject(self, version: ModelVersion, error: Exception) -> None:
         self._attempts = self._attempts + 1 if self._rejected == (version.version, version.tags) else 1
         self._rejected = version.version, version.tags
         pause_s = _backoff_s(self._arguments.refresh_interval_s, self._attempts)
-        self._retry_at = monotonic() + pause_s if isinstance(error, TRANSIENT) else math.inf
+        final = isinstance(error, ServingError) and not isinstance(error, TRANSIENT)
+        self._retry_at = math.inf if final else monotonic() + pause_s
         before, rejected = self._replica.refresh, RejectedVersion.of(version, error)
         self._update(
-            last=now(),
             error=rejected.describe(),
             rejected=rejected,
             rejections={**before.rejections, rejected.code: before.rejections.get(rejected.code, 0) + 1},
@@ -120,21 +154,26 @@ class Watcher:
         if before.rejected is None or replace(before.rejected, at=rejected.at) != rejected:
             serving = self._replica.served.version.version
             message = "%s: version %d is rejected, version %d stays in service: %s"
-            logger.error(message, version.uri, version.version, serving, error)
+            logger.error(message, version.uri, version.version, serving, error, exc_info=_unexpected(error))
 
-    def _report_failed_poll(self, error: ServingError) -> None:
-        self._failed_polls += 1
-        if self._replica.refresh.error != str(error):
+    def _keep_serving(self, error: Exception, **changes: Any) -> None:
+        """Report that the poll returned no version."""
+        if self._replica.refresh.error != explain(error):
             served = self._replica.served.version.version
             message = "polling %s failed, version %d stays in service: %s"
-            logger.warning(message, self._arguments.model_uri, served, error)
-        self._update(error=str(error))
+            logger.warning(message, self._arguments.model_uri, served, error, exc_info=_unexpected(error))
+        self._update(error=explain(error), **changes)
 
     def _update(self, **changes: Any) -> None:
         self._replica.refresh = replace(self._replica.refresh, **changes)
 
 
+def _unexpected(error: Exception) -> Exception | None:
+    """Return the error if its traceback belongs into the log."""
+    return None if isinstance(error, ServingError) else error
+
+
 def _backoff_s(interval_s: float, failures: int) -> float:
     """Return the pause before the next attempt: jittered, and doubled with each failure up to MAX_PAUSE_S."""
-    pause = max(min(interval_s * 2.0**failures, MAX_PAUSE_S), interval_s)
+    pause = max(min(interval_s * 2.0 ** min(failures, MAX_DOUBLINGS), MAX_PAUSE_S), interval_s)
     return random.uniform(0.5 if failures else 0.9, 1.0) * pause  # noqa: S311

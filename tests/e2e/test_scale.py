@@ -65,6 +65,25 @@ def test_training_continues_when_one_of_two_environment_runners_is_killed(worksh
     assert_continued(workshop, client, "1 of 2 environment runners lost; restarting them\n")
 
 
+STUCK = (
+    "the environment 'tests.zoo.failing:StepRaisesLater-v0' failed: step 7 of episode 20 raised RuntimeError: the motor"
+)
+LOST = "All environment runners were lost 4 times within "
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("name", "message"), [("StepRaisesLater", STUCK), ("StepExitsLater", LOST)])
+def test_an_environment_that_fails_in_a_runner_ends_the_run_in_one_line(workshop, client, name, message):
+    environment = ("--env-id", f"tests.zoo.failing:{name}-v0", "--train-batch-size-per-learner", "10240")
+    process = workshop.start(*TRAIN, "--num-env-runners", "1", *environment, *BUDGET)
+    assert process.wait(120) == 1
+    assert workshop.output().splitlines()[-1].startswith(f"Error: {message}")
+    assert "Traceback" not in workshop.output()
+    await_true(lambda: not workshop.processes(), "every process ends", 60)
+    (run,) = client.search_runs(["0"])
+    assert run.info.status == "FAILED"
+
+
 @pytest.mark.long
 def test_a_run_with_more_processes_than_cores_resumes(workshop, client):
     number = str(psutil.cpu_count())

@@ -10,6 +10,7 @@ IN_SHORT = (
     "zoo:Images-v0",
     "zoo:Nested-v0 with an LSTM",
     "zoo:NestedActions-v0",
+    "action masks, -inf",
 )
 
 #: Name, which is the environment's id by default -> further settings, and what the case covers.
@@ -52,6 +53,18 @@ CASES: dict[str, tuple[dict[str, str], str]] = {
     "Pendulum-v1, free deviations": (
         {"env_id": "Pendulum-v1", "model_config": '{"free_log_std": true}', "vf_share_layers": "true"},
         "standard deviations that do not depend on the observation, shared layers",
+    ),
+    "action masks": (
+        {"env_id": "tests.zoo.masking:Masked-v0", "rl_module": "tests.zoo.masking:LowestFloat"},
+        "action masking as in RLlib's example, by the lowest float32",
+    ),
+    "action masks, -inf": (
+        {"env_id": "tests.zoo.masking:Masked-v0", "rl_module": "tests.zoo.masking:MinusInfinity"},
+        "action masking by minus infinity",
+    ),
+    "action masks, -1e9": (
+        {"env_id": "tests.zoo.masking:Masked-v0", "rl_module": "tests.zoo.masking:MinusBillion"},
+        "action masking by a large number",
     ),
     "CartPole-v1, custom RLModule": (
         {"env_id": "CartPole-v1", "rl_module": "tests.pipeline.zoo:TwoLayers", "model_config": '{"units": 16}'},

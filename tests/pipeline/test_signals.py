@@ -110,13 +110,54 @@ class Collected:
         signal.raise_signal(signal.SIGTERM)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interruption_that_python_drops_is_raised_by_the_next_check():
     def body():
         Collected()
         signals.check()
 
     assert signal_that_interrupts(body) == "SIGTERM"
+
+
+def test_an_interruption_that_python_drops_is_delivered_again():
+    def body():
+        Collected()
+        threading.Event().wait(10)
+        pytest.fail("the signal was lost")
+
+    assert signal_that_interrupts(body) == "SIGTERM"
+
+
+def test_an_interruption_that_python_drops_within_deferred_waits_for_the_next_check():
+    def body():
+        with deferred():
+            Collected()
+            threading.Event().wait(0.2)  # longer than it takes to deliver a signal again
+            reached.append("the end of the block")
+
+    reached = []
+    assert signal_that_interrupts(body) == "SIGTERM"
+    assert reached == ["the end of the block"]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_within_immediate_a_signal_raises_at_once_although_it_is_deferred(number):
+    def body():
+        with deferred(), signals.immediate():
+            signal.raise_signal(number)
+            pytest.fail("the signal did not raise")
+
+    assert signal_that_interrupts(body) == number.name
+
+
+def test_a_second_ctrl_c_raises_while_the_first_one_of_immediate_is_handled():
+    def body():
+        with deferred():
+            with pytest.raises(Interrupted), signals.immediate():
+                signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            pytest.fail("the second signal did not raise")
+
+    assert signal_that_interrupts(body) == "SIGINT"
 
 
 def test_without_a_signal_the_handlers_are_restored():

@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from serving.ray import haproxy_wrapper
+
 MODEL = b"X-Model-Version: 3\r\n"
 HANG_S = 0.6
 
@@ -22,6 +24,7 @@ ANSWERS = {
     "busy": http("503 Service Unavailable", ERROR),
     "busy for a second": http("503 Service Unavailable", ERROR, MODEL + b"Retry-After: 1\r\n"),
     "busy for an hour": http("503 Service Unavailable", ERROR, MODEL + b"Retry-After: 3600\r\n"),
+    "no replica": haproxy_wrapper.error_response(*haproxy_wrapper.UNAVAILABLE).encode(),
     "bad gateway": http("502 Bad Gateway", b"<html>", b""),
     "gateway timeout": http("504 Gateway Timeout", b"<html>", b""),
     "reject": http("422 Unprocessable Entity", ERROR.replace(b"overloaded", b"observation_shape")),

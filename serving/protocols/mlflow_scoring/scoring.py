@@ -25,6 +25,7 @@ from serving.protocols.native.actions import leaf_writer
 from serving.protocols.openapi.parts import Paths
 from serving.protocols.protocol import ErrorResponse, Protocol, Request, Response
 from serving.registry.model_version import ModelVersion
+from serving.replica.limits import MAX_OBSERVATIONS
 from serving.replica.served_policy import ServedPolicy
 
 INVOCATIONS, PING, VERSION = "/invocations", "/ping", "/version"
@@ -32,13 +33,15 @@ METHODS = {INVOCATIONS: ("POST",), PING: ("GET", "HEAD"), VERSION: ("GET", "HEAD
 
 JSON_TYPE, CSV_TYPE = "application/json", "text/csv"
 
-FORMS: dict[str, Callable[[Signature, Json], Tensors]] = {
+FORMS: dict[str, Callable[[Signature, Json, int], Tensors]] = {
     "inputs": Signature.read_inputs,
     "instances": Signature.read_instances,
-    "dataframe_split": lambda signature, value: signature.read_table(Table.from_split(value)),
-    "dataframe_records": lambda signature, value: signature.read_table(Table.from_records(value)),
+    "dataframe_split": lambda signature, value, limit: signature.read_table(Table.from_split(value, limit)),
+    "dataframe_records": lambda signature, value, limit: signature.read_table(Table.from_records(value, limit)),
 }
-"""The readers of a JSON body by its key; a body has exactly one of these keys. `params` and other keys are ignored."""
+"""The readers of a JSON body by its key, with the maximum number of observations.
+
+A body has exactly one of these keys. `params` and other keys are ignored."""
 
 LANGUAGE_MODEL_KEYS = ("messages", "prompt", "input")
 """MLflow handles a body with one of these keys as a request to a language model."""
@@ -51,7 +54,14 @@ ERROR_CODES = {
 
 
 class ScoringProtocol(Protocol):
-    """Answers the paths of `mlflow models serve` with the served version."""
+    """Answers the paths of `mlflow models serve` with the served version.
+
+    Args:
+        max_observations: The maximum number of observations in one request.
+    """
+
+    def __init__(self, max_observations: int = MAX_OBSERVATIONS) -> None:
+        self._max_observations = max_observations
 
     def methods(self, path: str) -> tuple[str, ...]:
         """Return the HTTP methods that a path accepts."""
@@ -68,7 +78,7 @@ class ScoringProtocol(Protocol):
         if request.path == VERSION:
             return Response(importlib.metadata.version("mlflow").encode())
         codec = served.prepared(ScoringCodec)
-        return Response(codec.encode(cast("Rows", await served.act(codec.decode(request)))))
+        return Response(codec.encode(cast("Rows", await served.act(codec.decode(request, self._max_observations)))))
 
     def error_body(self, error: ErrorResponse) -> bytes:
         """Return the JSON body of an error in MLflow's form."""
@@ -89,13 +99,13 @@ class ScoringCodec:
         self._states = StateCodec(policy.interface.state_shapes)
         self._writers = {leaf.tensor(ACTION): leaf_writer(leaf) for leaf in leaves(policy.action_space)}
 
-    def decode(self, request: Request) -> Rows:
+    def decode(self, request: Request, max_observations: int) -> Rows:
         """Return the observations of a request, each as the first step of an episode. Raises RequestError."""
         if _media_type(request) == CSV_TYPE:
-            tensors = self._signature.read_table(Table.from_csv(request.body))
+            tensors = self._signature.read_table(Table.from_csv(request.body, max_observations))
         else:
             form, value = _form(request.body)
-            tensors = FORMS[form](self._signature, value)
+            tensors = FORMS[form](self._signature, value, max_observations)
         batch = len(next(iter(tensors.values())))
         initial = self._states.initial(batch)
         return Rows(tensors | initial, details=np.ones(batch, np.bool_), reset=np.zeros(batch, np.bool_))

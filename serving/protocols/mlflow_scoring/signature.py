@@ -16,16 +16,19 @@ from numpy.typing import NDArray
 from serving.errors import RequestError
 from serving.policy.spaces import Json, describe, leaves
 from serving.policy.tensors import OBSERVATIONS, Tensors
+from serving.protocols.json_body import counted
 from serving.protocols.mlflow_scoring.errors import InvocationInvalid, InvocationMalformed
 from serving.protocols.mlflow_scoring.tables import Table
 from serving.protocols.native.leaf_reader import LeafReader
+from serving.replica.limits import MAX_OBSERVATIONS
 
 
 class Signature:
     """Reads the observations of one space.
 
     Each method returns the tensors by the names of the graph's inputs, `[batch, *shape]` in the space's dtype. It
-    raises InvocationMalformed if a value cannot be converted, and InvocationInvalid if it does not fit the space.
+    raises InvocationMalformed if a value cannot be converted, InvocationInvalid if it does not fit the space, and
+    ObservationsTooMany for more than `limit` observations.
     """
 
     def __init__(self, space: Space[Any]) -> None:
@@ -33,25 +36,25 @@ class Signature:
         self._names = ", ".join(self._readers)
         self._only = next(iter(self._readers.items())) if len(self._readers) == 1 else None
 
-    def read_inputs(self, value: Json) -> Tensors:
+    def read_inputs(self, value: Json, limit: int = MAX_OBSERVATIONS) -> Tensors:
         """Read `inputs`: an array, or an object of arrays by name; other names in it are ignored."""
         if self._only is not None:
             name, reader = self._only
-            return {name: _read_array(reader, value)}
+            return {name: _read_array(reader, counted(value, limit))}
         if type(value) is not dict:
             raise InvocationInvalid(f"the inputs are {describe(value)}, expected an object with {self._names}")
         self._check_names(value)
-        tensors = {name: _read_array(reader, value[name]) for name, reader in self._readers.items()}
+        tensors = {name: _read_array(reader, counted(value[name], limit)) for name, reader in self._readers.items()}
         lengths = {name: len(tensor) for name, tensor in tensors.items()}
         if len(set(lengths.values())) > 1:
             raise InvocationInvalid(f"the inputs hold different numbers of observations: {lengths}")
         return tensors
 
-    def read_instances(self, value: Json) -> Tensors:
+    def read_instances(self, value: Json, limit: int = MAX_OBSERVATIONS) -> Tensors:
         """Read `instances`: as `inputs`, or a list with an object of arrays by name per observation."""
         if self._only is not None or type(value) is not list:
-            return self.read_inputs(value)
-        for each in value:
+            return self.read_inputs(value, limit)
+        for each in counted(value, limit):
             if type(each) is not dict:
                 raise InvocationMalformed(f"an instance is {describe(each)}, expected an object with {self._names}")
             self._check_names(each)
@@ -62,16 +65,16 @@ class Signature:
         if not table.rows:
             raise InvocationInvalid("the table has no row, expected one per observation")
         if self._only is None:
-            self._check_names(table.columns)
-            columns = {name: table.column(table.columns.index(name)) for name in self._readers}
-            return {name: _read_column(reader, columns[name]) for name, reader in self._readers.items()}
+            index = {name: number for number, name in reversed([*enumerate(table.columns)])}
+            self._check_names(index)
+            return {name: _read_column(reader, table.column(index[name])) for name, reader in self._readers.items()}
         name, reader = self._only
         width = len(table.columns)
         if width == 1:
             return {name: _read_column(reader, table.column(0))}
         if reader.shape != (width,):
             raise InvocationInvalid(f"the table has {width} columns, expected {reader.expected} in each row")
-        return {name: _read_array(reader, table.rows)}
+        return {name: _read_array(reader, table.lists())}
 
     def _check_names(self, given: Json) -> None:
         missing = [name for name in self._readers if name not in given]

@@ -13,11 +13,12 @@ from serving.policy.spaces import Json, describe, leaves
 from serving.policy.state_tokens import StateCodec
 from serving.policy.tensors import ACTION_DIST_INPUTS, ACTION_LOGP, VALUES, Batch, Rows, Tensors
 from serving.protocols.errors import BodyNotObject, KeyUnknown, ObservationAmbiguous, ObservationMissing
-from serving.protocols.json_body import flag, noise_for, parse
+from serving.protocols.json_body import counted, flag, noise_for, parse
 from serving.protocols.native.actions import action_writer, leaf_writer
 from serving.protocols.native.leaf_reader import LeafReader
 from serving.protocols.native.observations import ObservationReader
 from serving.registry.model_version import ModelVersion
+from serving.replica.limits import MAX_OBSERVATIONS
 
 ONE, MANY = "observation", "observations"
 STATE, STATES = "state", "states"
@@ -51,15 +52,18 @@ class JsonCodec:
         nested = any(isinstance(space, spaces.Dict | spaces.Tuple) for space in (observation_space, action_space))
         self._plain_keys = 0 if nested or self._states.recurrent else 1
 
-    def decode(self, body: bytes) -> Decoded:
-        """Return the observations in a request body. Raises RequestError with the path of what does not fit."""
+    def decode(self, body: bytes, max_observations: int = MAX_OBSERVATIONS) -> Decoded:
+        """Return the observations in a request body. Raises RequestError with the path of what does not fit.
+
+        A list of more than `max_observations` is not read.
+        """
         request = parse(body)
         if type(request) is dict and len(request) == self._plain_keys:
             if ONE in request:
                 return Decoded(self._reader.read(request[ONE]), batched=False)
             if MANY in request:
-                return Decoded(self._reader.read_batch(request[MANY]), batched=True)
-        return self._decode_rows(_checked(request))
+                return Decoded(self._reader.read_batch(counted(request[MANY], max_observations)), batched=True)
+        return self._decode_rows(_checked(request), max_observations)
 
     def encode(self, actions: Batch, *, batched: bool) -> bytes:
         """Return the response body for a policy's actions. Raises PolicyFailed if they are not finite."""
@@ -68,9 +72,9 @@ class JsonCodec:
         written = self._write_plain(actions)
         return orjson.dumps({"actions": written} if batched else {"action": written[0]})
 
-    def _decode_rows(self, request: dict[str, Json]) -> Decoded:
-        batched = MANY in request
-        tensors = self._observations.read_batch(request[MANY]) if batched else self._observations.read(request[ONE])
+    def _decode_rows(self, request: dict[str, Json], max_observations: int) -> Decoded:
+        batched, reader = MANY in request, self._observations
+        tensors = reader.read_batch(counted(request[MANY], max_observations)) if batched else reader.read(request[ONE])
         batch = len(next(iter(tensors.values())))
         states, reset = self._states.read(*_states(request, batch, batched=batched))
         details = np.full(batch, flag(request, "details"))

@@ -3,11 +3,12 @@
 A reader is built once for a space, so that requests need no lookups of its properties.
 """
 
+import functools
 import math
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from gymnasium import spaces
@@ -17,7 +18,7 @@ from serving.policy.spaces import Json, Leaf, describe, integer_range
 from serving.protocols.errors import ObservationNotFinite, ObservationRange, ObservationShape, ObservationType
 from serving.protocols.native import base64_arrays
 
-Index = tuple[int, ...]
+Values = TypeVar("Values", list[Json], NDArray[Any])
 
 ARRAYS_FOR = {"f": "fiu", "i": "iu", "u": "iu", "b": "iub"}
 """The NumPy kinds of arrays that can be read as an array of each kind, if all their values fit."""
@@ -39,6 +40,8 @@ class LeafReader:
         self._suffix = f".{leaf.path}" if leaf.path else ""
         self._range = integer_range(leaf.space)
         self._floating = self.dtype.kind == "f"
+        # A cast to bool would turn any number into true.
+        self._read_dtype = np.dtype(np.int8) if self.dtype.kind == "b" else self.dtype
         binary = self.dtype.kind == "b" or isinstance(leaf.space, spaces.MultiBinary)
         self._kinds = ARRAYS_FOR["b" if binary else self.dtype.kind]
         self._types: set[type] = {int, float} if self._floating else ({int, bool} if binary else {int})
@@ -69,8 +72,11 @@ class LeafReader:
         array = self._convert(values)
         if array is not None:
             return array
-        paths = (f"observations[{index}]{self._suffix}" for index in range(len(values)))
-        return np.concatenate([self._read_one(value, path) for value, path in zip(values, paths, strict=True)])
+        if dict in set(map(type, values)):  # some of them may be in base64
+            paths = (f"observations[{index}]{self._suffix}" for index in range(len(values)))
+            return np.concatenate([self._read_one(value, path) for value, path in zip(values, paths, strict=True)])
+        index = _first_invalid(values, lambda part: self._convert(part) is not None)
+        raise self._fault(values[index], f"observations[{index}]{self._suffix}")
 
     def _read_flat(self, value: Json) -> NDArray[Any] | None:
         """Return a flat list of floats as an array, five times as fast as `_convert`; None for any other form."""
@@ -100,7 +106,8 @@ class LeafReader:
         array = self._cast(stack)
         if array is not None:
             return array
-        return np.concatenate([self._from_array(each, f"{path}[{index}]") for index, each in enumerate(stack)])
+        index = _first_invalid(stack, lambda part: self._cast(part) is not None)
+        raise self._fault(stack[index].tolist(), f"{path}[{index}]")
 
     def _from_array(self, array: NDArray[Any], path: str) -> NDArray[Any]:
         if array.shape != self.shape:
@@ -126,56 +133,70 @@ class LeafReader:
 
     def _convert(self, values: list[Json]) -> NDArray[Any] | None:
         """Return a list of observations as an array, or None if it is not valid."""
+        array = self._numbers(values, self.shape)
+        if array is None or not self._in_range(array):
+            return None
+        return array if self._read_dtype is self.dtype else array.view(self.dtype)
+
+    def _numbers(self, values: list[Json], shape: tuple[int, ...]) -> NDArray[Any] | None:
+        """Return a list of values of a shape as an array, or None unless all are finite numbers of the dtype."""
         try:
             # NumPy would convert strings, booleans and None to numbers.
-            if not self._types.issuperset(map(type, _items(values, len(self.shape)))):
+            if not self._types.issuperset(map(type, _items(values, len(shape)))):
                 return None
             with np.errstate(over="ignore"):
-                array = np.array(values, self.dtype)
+                array = np.array(values, self._read_dtype)
         except (TypeError, ValueError, OverflowError):
             return None
-        return array if array.shape[1:] == self.shape and self._allows(array) else None
+        return array if array.shape[1:] == shape and self._is_finite(array) else None
+
+    def _are_numbers(self, shape: tuple[int, ...], values: list[Json]) -> bool:
+        return self._numbers(values, shape) is not None
 
     def _allows(self, array: NDArray[Any]) -> bool:
         """Return whether all values of an array, which is in the space's dtype, are valid."""
-        if self._floating:
-            return bool(np.count_nonzero(np.isfinite(array)) == array.size)  # in half the time of `all`
+        return self._is_finite(array) and self._in_range(array)
+
+    def _is_finite(self, array: NDArray[Any]) -> bool:
+        # In half the time of `all`.
+        return not self._floating or bool(np.count_nonzero(np.isfinite(array)) == array.size)
+
+    def _in_range(self, array: NDArray[Any]) -> bool:
         return self._range is None or bool(((array >= self._range[0]) & (array <= self._range[1])).all())
 
     def _fault(self, value: Json, path: str) -> Exception:
-        """Return the error for a value that `_convert` or `_cast` rejected. It is slow, because it checks each item."""
-        for item, where, index in _walk(value, path):
-            fault = self._item_fault(item, where, whole=not index)
-            if fault is not None:
-                return fault
-        shape = _shape(value)
-        if shape != self.shape or self._range is None:
+        """Return the error for a value that `_convert` or `_cast` rejected, in about the time of two conversions."""
+        numbers = self._numbers([value], self.shape)
+        if numbers is not None:
+            return self._range_fault(numbers[0], path)
+        item: Json = value
+        index: tuple[int, ...] = ()
+        while len(index) < len(self.shape) and type(item) is list and len(item) == self.shape[len(index)]:
+            rest = self.shape[len(index) + 1 :]
+            position = _first_invalid(item, functools.partial(self._are_numbers, rest))
+            item, index = item[position], (*index, position)
+        if type(item) is list or (len(index) < len(self.shape) and type(item) in self._types):
+            shape = _shape(value)
             found = "lists of different lengths" if shape is None else f"shape {shape}"
             return ObservationShape(path, found, self.expected)
-        low, high = self._range
-        return next(
-            ObservationRange(where, str(item), _integers(low[index], high[index]))
-            for item, where, index in _walk(value, path)
-            if not low[index] <= item <= high[index]
-        )
+        return self._item_fault(item, path, index)
 
-    def _item_fault(self, item: Json, path: str, *, whole: bool) -> Exception | None:
-        kind = "a number" if self._floating else "an integer"
+    def _range_fault(self, numbers: NDArray[Any], path: str) -> Exception:
+        low, high = self._range or (numbers, numbers)  # without a range all numbers are valid
+        index = tuple(np.argwhere((numbers < low) | (numbers > high))[0].tolist())
+        return ObservationRange(_place(path, index), str(numbers[index]), _integers(low[index], high[index]))
+
+    def _item_fault(self, item: Json, path: str, index: tuple[int, ...]) -> Exception:
+        """Return the error for an item at the index of an observation, which is no finite number of the dtype."""
+        kind, place = "a number" if self._floating else "an integer", _place(path, index)
         if type(item) not in self._types:
-            return ObservationType(path, describe(item), self.expected if whole else kind)
-        if self._floating and not self._representable(item):
-            return ObservationNotFinite(path, describe(item), f"a finite {self.dtype.name}")
-        has_range = self._floating or self._range is not None
-        if not has_range and not np.iinfo(self.dtype).min <= item <= np.iinfo(self.dtype).max:
-            return ObservationType(path, describe(item), f"a {self.dtype.name}")
-        return None
-
-    def _representable(self, item: float) -> bool:
-        try:
-            with np.errstate(over="ignore"):
-                return bool(np.isfinite(np.array(item, self.dtype)))
-        except OverflowError:
-            return False
+            return ObservationType(place, describe(item), kind if index else self.expected)
+        if self._floating:
+            return ObservationNotFinite(place, describe(item), f"a finite {self.dtype.name}")
+        if self._range is None:
+            return ObservationType(place, describe(item), f"a {self.dtype.name}")
+        low, high = self._range
+        return ObservationRange(place, str(item), _integers(low[index], high[index]))
 
 
 def _integers(low: NDArray[Any], high: NDArray[Any]) -> str:
@@ -189,20 +210,30 @@ def _items(value: Iterable[Json], depth: int) -> Iterable[Json]:
     return value
 
 
-def _walk(value: Json, path: str, index: Index = ()) -> Iterator[tuple[Json, str, Index]]:
-    """Yield each value in a nested list, with its path and its index."""
-    if type(value) is not list:
-        yield value, path, index
-        return
-    for position, item in enumerate(value):
-        yield from _walk(item, f"{path}[{position}]", (*index, position))
+def _first_invalid(values: Values, is_valid: Callable[[Values], bool]) -> int:
+    """Return the index of the first invalid value, of which there is one, in about the time of one check of all."""
+    low, high = 0, len(values)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if is_valid(values[low:middle]):
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _place(path: str, index: tuple[int, ...]) -> str:
+    return path + "".join(f"[{position}]" for position in index)
 
 
 def _shape(value: Json) -> tuple[int, ...] | None:
     """Return the shape of a nested list, or None if its lists differ in length."""
-    if type(value) is not list:
-        return ()
-    inner: tuple[int, ...] | None = ()
-    for index, shape in enumerate(map(_shape, value)):
-        inner = shape if index == 0 or shape == inner else None
-    return None if inner is None else (len(value), *inner)
+    shape: tuple[int, ...] = ()
+    level = [value]
+    while set(map(type, level)) == {list}:
+        lengths = set(map(len, level))
+        if len(lengths) > 1:
+            return None
+        shape = (*shape, *lengths)
+        level = list(chain.from_iterable(level))
+    return None if list in set(map(type, level)) else shape

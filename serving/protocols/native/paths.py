@@ -22,7 +22,8 @@ def native_paths(served: ServedPolicy, max_observations: int) -> Paths:
             **error_references(*ACT_STATUSES),
         },
     }
-    health = record({"status": {"enum": ["ok", "degraded"]}, "name": TEXT, "version": {"type": "integer"}})
+    status = {"enum": ["ok", "degraded", "stale"]}
+    health = record({"status": status, "name": TEXT, "version": {"type": "integer"}})
     model = {"type": "object", "required": ["name", "version"]}
     return {
         "/": {

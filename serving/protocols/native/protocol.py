@@ -20,7 +20,7 @@ class NativeProtocol(Protocol):
     """`{"observation": [...]}` -> `{"action": 1}`.
 
     Args:
-        max_observations: The maximum number of observations in one request, for the OpenAPI description.
+        max_observations: The maximum number of observations in one request.
         replica: Returns the member `replica` of `/model`.
         refresh: Returns the state of the registry's poll.
     """
@@ -42,7 +42,7 @@ class NativeProtocol(Protocol):
         """Answer a request. Raises RequestError, Overloaded and PolicyFailed."""
         if request.path == "/":
             codec = served.prepared(JsonCodec)
-            observations, batched = codec.decode(request.body)
+            observations, batched = codec.decode(request.body, self._max_observations)
             return codec.encode(await served.act(observations), batched=batched)
         return orjson.dumps(self._model(served) if request.path == "/model" else self._health(served))
 
@@ -54,5 +54,4 @@ class NativeProtocol(Protocol):
         return {**served.description, "replica": self._replica(), **self._refresh().describe()}
 
     def _health(self, served: ServedPolicy) -> dict[str, Any]:
-        status = "degraded" if self._refresh().degraded else "ok"
-        return {"status": status, "name": served.version.name, "version": served.version.version}
+        return {"status": self._refresh().status, "name": served.version.name, "version": served.version.version}

@@ -98,6 +98,9 @@ class InferenceModel:
         for index, name in enumerate(outputs):
             if name not in self._empty:
                 raise InferenceInvalid(f"outputs[{index}].name", describe(name), f"one of {', '.join(self._all)}")
+        # Each repetition of a large output would add only a few bytes to the request.
+        if len(outputs) > len(self._all):
+            raise InferenceInvalid("outputs", "a list with a repeated name", "each name once")
         inputs, state_reset = self._without_foreign_states(request)
         tensors = self._read(inputs)
         rows = len(tensors[next(iter(self._observations))])
@@ -129,9 +132,9 @@ class InferenceModel:
         return kept, len(kept) < len(request.inputs)
 
     def _read(self, inputs: Sequence[InputTensor]) -> Tensors:
-        tensors = {tensor.name: self._read_one(index, tensor) for index, tensor in enumerate(inputs)}
-        if len(tensors) < len(inputs):
+        if len({tensor.name for tensor in inputs}) < len(inputs):
             raise InferenceInvalid("inputs", "a list with a repeated name", "each name once")
+        tensors = {tensor.name: self._read_one(index, tensor) for index, tensor in enumerate(inputs)}
         # The first request of an episode has no state; later ones have all of its tensors.
         expected = self._observations if self._states.keys().isdisjoint(tensors) else self._readers
         for name in expected:

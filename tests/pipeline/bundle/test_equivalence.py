@@ -5,7 +5,7 @@ import onnx
 import pytest
 from gymnasium import spaces
 
-from pipeline.bundle.equivalence import check_equal, compare
+from pipeline.bundle.equivalence import allows_action, check_equal, compare
 from pipeline.bundle.errors import ExportDiffers
 from pipeline.export.onnx_graph import to_onnx
 
@@ -72,3 +72,47 @@ def test_the_tolerance_of_a_bounded_action_is_a_fraction_of_its_range(difference
     else:
         with pytest.raises(ExportDiffers, match=r"actions differ by 1\.1e-05"):
             compare(space, expected, found)
+
+
+LOWEST = np.finfo(np.float32).min
+
+#: Logits of a choice of three, found instead of `expected`, and whether they are accepted.
+MASKED = [
+    ([0.0, 0.5, mask], [difference, 0.5, found], accepted)
+    for mask, found in ((LOWEST, LOWEST), (-np.inf, -np.inf), (LOWEST, -np.inf), (-1e9, -1e9), (-1e9, -1e9 - 64))
+    for difference, accepted in ((0.9e-5, True), (1.1e-5, False))
+] + [
+    ([0.0, 0.5, -np.inf], [0.0, 0.5, 0.4], False),
+    ([0.0, 0.5, -np.inf], [0.0, 0.5, -200.0], False),
+    ([0.0, 0.5, 0.4], [0.0, 0.5, -np.inf], False),
+    ([0.0, 0.5, LOWEST], [0.0, LOWEST, LOWEST], False),
+    ([0.0, 0.5, -1e9], [0.0, 0.5, -1.1e9], False),
+    ([0.0, 0.5, -1e9], [0.0, 0.5, np.nan], False),
+    ([0.0, 0.5, np.nan], [0.0, 0.5, np.nan], False),
+    ([-np.inf] * 3, [-np.inf] * 3, True),
+    ([LOWEST] * 3, [LOWEST, LOWEST, 0.0], False),
+]
+
+
+@pytest.mark.parametrize(("expected", "found", "accepted"), MASKED)
+def test_masked_logits_are_compared_by_their_own_size_and_the_others_by_theirs(expected, found, accepted):
+    unmasked = [[0.0, 0.1, 0.2]]
+    both = [
+        {
+            "action": np.argmax([logits, *unmasked], axis=1),
+            "action_dist_inputs": np.array([logits, *unmasked], np.float32),
+        }
+        for logits in (expected, found)
+    ]
+    if accepted:
+        compare(spaces.Discrete(3), *both)
+    else:
+        with pytest.raises(ExportDiffers):
+            compare(spaces.Discrete(3), *both)
+
+
+def test_an_observation_without_an_allowed_choice_for_each_number_allows_no_action():
+    space = spaces.MultiDiscrete([2, 2])
+    logits = np.array([[0, 0, 0, -np.inf], [0, 0, -np.inf, -np.inf], [LOWEST, LOWEST, 1, 1], [0, -5e8, 3, 3]])
+    assert allows_action(space, logits).tolist() == [True, False, False, True]
+    assert allows_action(spaces.Box(-1, 1, (1,)), np.array([[-1e9, 0.0]])).tolist() == [True]

@@ -1,9 +1,14 @@
 """`train` and `tune` reject invalid options and files before anything heavy starts."""
 
+import re
+import subprocess
+import sys
+
 import pytest
 from click.testing import CliRunner
 
 from pipeline.cli import cli
+from tests.workshop import PROJECT
 
 
 def train(*arguments):
@@ -39,6 +44,51 @@ def test_options_override_the_file(tmp_path):
     file.write_text("lr: 3e-3\ngamma: 0.9\n")
     done = train("--config", file, "--gamma", "2")
     assert "gamma is 2.0, expected between 0 and 1." in done.output
+
+
+MISBEHAVING = (
+    *("ResetWithoutInfo", "ResetWithoutSeed", "ResetWithoutOptions", "ResetInfoNone", "FourValues", "StepInfoNone"),
+    *(
+        "OutsideTheSpace",
+        "LongObservations",
+        "PairReward",
+        "TextReward",
+        "NoneReward",
+        "TerminatedNone",
+        "WithoutSpaces",
+    ),
+)
+BROKEN = (
+    *(f"contract:{name}" for name in MISBEHAVING),
+    *(f"numbers:{name}" for name in ("NanRewards", "InfiniteRewards", "NanObservations", "InfiniteObservations")),
+    *("failing:StepRaises", "failing:StepCallsExit", "failing:ResetRaises"),
+)
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_an_environment_that_misbehaves_ends_the_command_in_one_line(name):
+    done = train("--env-id", f"tests.zoo.{name}-v0")
+    assert done.exit_code == 1
+    assert re.fullmatch(rf"Error: .*the environment 'tests\.zoo\.{name}-v0'.*\n", done.output)
+
+
+def test_a_search_checks_its_environment_too():
+    done = tune("--env-id", "tests.zoo.numbers:NanRewards-v0")
+    assert done.exit_code == 1
+    assert "step 3 of episode 1 (seed 0) returned the reward nan, expected a finite number" in done.output
+
+
+def test_the_environment_is_checked_before_anything_heavy_is_imported():
+    script = (
+        "import sys; from click.testing import CliRunner; from pipeline.cli import cli\n"
+        "for command in ('train', 'tune'):\n"
+        "    done = CliRunner().invoke(cli, [command, '--env-id', 'tests.zoo.contract:FourValues-v0'])\n"
+        "    print(done.output, {'torch', 'mlflow', 'ray.rllib'} & set(sys.modules))\n"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, check=True)
+    assert done.stdout.count("step returned 4 values") == 2, done.stdout
+    assert done.stdout.count("set()") == 2, done.stdout
 
 
 def tune(*arguments):

@@ -4,14 +4,17 @@ import dataclasses
 import json
 
 import gymnasium
+import numpy as np
 import pytest
 from PIL import Image
 
 from pipeline.bundle.assemble import describe
+from pipeline.environments import make as environments
 from pipeline.evaluation import evaluation, recording
 from pipeline.evaluation.player import Player
 from pipeline.export.onnx_graph import to_onnx
 from serving.policy.bundle import GRAPH_FILE, POLICY_FILE
+from tests.zoo import drawing
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +60,57 @@ def test_a_missing_package_for_images_leaves_no_recording(cartpole, bundle, tmp_
 
     monkeypatch.setattr(type(cartpole), "make", make)
     assert not recording.record(bundle, cartpole, 5, tmp_path / "episode.gif")
+
+
+@pytest.fixture(scope="module")
+def zoo_bundle(build_policy, tmp_path_factory):
+    """A function of the name of an environment that returns it and the directory of a bundle for it."""
+
+    def build(name):
+        environment = environments.describe(f"tests.zoo.drawing:{name}-v0")
+        policy, directory = build_policy(environment), tmp_path_factory.mktemp("bundle")
+        (directory / GRAPH_FILE).write_bytes(graphs(policy))
+        (directory / POLICY_FILE).write_text(json.dumps(describe(environment, policy)))
+        return environment, directory
+
+    exported = []
+
+    def graphs(policy):
+        if not exported:
+            exported.append(to_onnx(policy))
+        return exported[0]
+
+    return build
+
+
+def test_frames_of_any_form_are_recorded_as_what_they_show(zoo_bundle, tmp_path):
+    for name in drawing.OTHER_FORMS:
+        environment, bundle = zoo_bundle(name)
+        assert recording.record(bundle, environment, 0, tmp_path / "episode.gif"), name
+        with Image.open(tmp_path / "episode.gif") as image:
+            pixels = np.asarray(image.convert("RGB"))
+        assert pixels.shape == (225, 300, 3), name
+        assert pixels[5, 5].max() < 10, name
+        assert pixels[5, 150].min() > 245, name
+
+
+def test_frames_of_changing_size_are_recorded_in_the_size_of_the_first(zoo_bundle, tmp_path):
+    environment, bundle = zoo_bundle("ChangingSize")
+    assert recording.record(bundle, environment, 0, tmp_path / "episode.gif")
+    with Image.open(tmp_path / "episode.gif") as image:
+        assert (image.size, image.n_frames) == ((300, 225), 21)
+
+
+def test_frames_of_any_proportions_are_recorded(zoo_bundle, tmp_path):
+    environment, bundle = zoo_bundle("Wide")
+    assert recording.record(bundle, environment, 0, tmp_path / "episode.gif")
+
+
+def test_an_environment_that_fails_to_draw_has_no_recording_and_one_line_says_why(zoo_bundle, tmp_path):
+    for name, reason in drawing.NOT_DRAWN.items():
+        environment, bundle = zoo_bundle(name)
+        result = recording.record(bundle, environment, 0, tmp_path / "episode.gif")
+        assert not result.is_written, name
+        assert reason in result.reason, name
+        assert "\n" not in result.reason, name
+        assert not (tmp_path / "episode.gif").exists()

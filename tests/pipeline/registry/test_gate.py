@@ -75,3 +75,21 @@ def test_one_episode_is_not_enough_to_compare_with_a_champion():
 def test_the_default_gate_allows_a_loss_of_2_percent(mean, passes):
     verdict = Verdict(evaluation(*[mean] * 20), SOLID, threshold=None, tolerance=Gate().tolerance)
     assert (verdict.objections == []) == passes
+
+
+@pytest.mark.parametrize("threshold", [None, 475])
+@pytest.mark.parametrize("champion", [None, SOLID])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_challenger_without_a_finite_mean_never_passes(bad, champion, threshold):
+    verdict = Verdict(evaluation(500, bad, 500), champion, threshold, tolerance=0.02)
+    assert verdict.objections == [f"its mean return is {bad}, expected a finite number"]
+
+
+def test_a_champion_without_a_finite_mean_cannot_be_compared_with():
+    verdict = Verdict(SOLID, evaluation(500, np.nan), threshold=475, tolerance=0.02)
+    assert verdict.objections == ["it cannot be compared: the champion's mean return is nan"]
+
+
+@pytest.mark.parametrize("threshold", [np.nan, 501])
+def test_a_threshold_that_is_not_reached_is_an_objection(threshold):
+    assert len(Verdict(SOLID, None, threshold, tolerance=0.02).objections) == 1

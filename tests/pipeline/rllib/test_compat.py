@@ -16,7 +16,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from pipeline.config import TrainConfig
 from pipeline.errors import RllibUnsupported
 from pipeline.rllib import compat
-from pipeline.rllib.env_runner import ArrayEnvRunner
+from pipeline.rllib.env_runner import ArrayEnvRunner, RllibEnvRunner
 from pipeline.rllib.trainer import Trainer, algorithm_config
 
 CONFIG = TrainConfig(train_batch_size_per_learner=100, minibatch_size=100, num_epochs=1, num_envs_per_env_runner=2)
@@ -104,8 +104,8 @@ def runner_class(environment, **settings):
     [
         ({}, ArrayEnvRunner),
         ({"sampling": "arrays"}, ArrayEnvRunner),
-        ({"sampling": "rllib"}, SingleAgentEnvRunner),
-        ({"observation_filter": "mean-std"}, SingleAgentEnvRunner),
+        ({"sampling": "rllib"}, RllibEnvRunner),
+        ({"observation_filter": "mean-std"}, RllibEnvRunner),
     ],
     ids=str,
 )
@@ -118,7 +118,7 @@ def test_training_falls_back_to_rllibs_runner_when_a_private_member_is_missing(c
     monkeypatch.setattr(compat, "_SAMPLING_MEMBERS", (*compat._SAMPLING_MEMBERS, "_renamed"))
     with Trainer(CONFIG, cartpole) as trainer:
         assert next(trainer.iterations()).sampled >= 100
-        assert type(trainer._algorithm.env_runner) is SingleAgentEnvRunner
+        assert type(trainer._algorithm.env_runner) is RllibEnvRunner
     (message,) = [record.getMessage() for record in caplog.records if record.name == compat.__name__]
     assert message == (
         f"RLlib {ray.__version__} has no SingleAgentEnvRunner._renamed: training samples with RLlib's own environment "

@@ -70,3 +70,12 @@ def test_an_episode_continues_in_the_next_call():
             np.testing.assert_array_equal(episode.get_observations(0), before.get_observations(-1))
         ends[episode.id_] = episode
     assert len(ends) == NUM_ENVS
+
+
+@pytest.mark.parametrize("runner_class", [ArrayEnvRunner, SingleAgentEnvRunner])
+@pytest.mark.parametrize("env_id", ["tests.zoo.in_place:InPlace-v0", "tests.zoo.vector_forms:InPlaceVector-v0"])
+def test_observations_that_an_environment_changes_in_place_are_copied(runner_class, env_id):
+    episodes = [episode for call in sampled(runner_class, env_id) for episode in call]
+    observations = np.concatenate([episode.get_observations()[:-1] for episode in episodes])
+    assert len(observations) >= 240
+    assert len(np.unique(observations, axis=0)) == len(observations)

@@ -1,12 +1,15 @@
 """The evaluator raises a failed preflight export once it is known, and before the export of the best policy."""
 
-from concurrent.futures import Future
+from concurrent.futures import BrokenExecutor, Future
+from pathlib import Path
 
 import pytest
 
 from pipeline.config import TrainConfig
+from pipeline.evaluation.evaluation import Evaluation
+from pipeline.evaluation.recording import Recording
 from pipeline.export.errors import ExportFailed
-from pipeline.training.evaluator import Evaluator
+from pipeline.training.evaluator import BestPolicy, Evaluator
 from pipeline.training.worker_process import WorkerProcess
 from pipeline.training.workspace import Workspace
 
@@ -39,3 +42,33 @@ def test_the_export_raises_a_failed_preflight_first(evaluator):
     preflight.set_exception(ExportFailed("no"))
     with pytest.raises(ExportFailed, match="so it could not be served: no"):
         evaluator(preflight).export()
+
+
+def best_with(result=None, error=None):
+    recording = Future()
+    if error is None:
+        recording.set_result(result)
+    else:
+        recording.set_exception(error)
+    return BestPolicy(Evaluation((1.0,), 0), 1, recording)
+
+
+@pytest.mark.parametrize(
+    ("best", "expected", "notes"),
+    [
+        (best_with(Recording(is_written=True)), "episode.gif", []),
+        (best_with(Recording(is_written=False)), None, []),
+        (
+            best_with(Recording(is_written=False, reason="render() returned NoneType")),
+            None,
+            ["No recording of an episode: render() returned NoneType"],
+        ),
+        (best_with(error=BrokenExecutor()), None, ["No recording of an episode: the process that drew it died"]),
+        (best_with(error=TimeoutError()), None, ["No recording of an episode: it was not drawn within 120 s"]),
+    ],
+)
+def test_a_policy_without_a_recording_is_kept_and_a_note_says_why(best, expected, notes):
+    noted = []
+    file = best.recorded(Path("episode.gif"), noted.append)
+    assert file == (expected and Path(expected))
+    assert noted == notes

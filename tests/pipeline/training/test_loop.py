@@ -1,6 +1,8 @@
 """The loop keeps the best policy, stops when nothing is left to gain, and saves what it needs to resume."""
 
+import dataclasses
 import json
+import math
 import signal
 import tarfile
 from concurrent.futures import Future
@@ -10,6 +12,7 @@ import pytest
 from pipeline.config import TrainConfig
 from pipeline.errors import Interrupted
 from pipeline.evaluation.evaluation import Evaluation
+from pipeline.evaluation.recording import Recording
 from pipeline.rllib.trainer import Iteration
 from pipeline.signals import interruptible
 from pipeline.training.evaluator import CONFIRMATION_SEED, FINAL_SEED, SELECTION_SEED, BestPolicy
@@ -75,7 +78,7 @@ class Evaluator:
     def evaluate_bundle(self, step, first_seed):
         self.final_seeds.append(first_seed)
         recording = Future()
-        recording.set_result(False)
+        recording.set_result(Recording(is_written=False))
         means = self._means | self._fresh
         return BestPolicy(self._evaluation(means[min(step, max(means))], first_seed), step, recording)
 
@@ -171,6 +174,11 @@ def test_at_the_target_the_worse_of_two_evaluations_counts(workspace):
     assert logged[:2] == [80.0, 110.0]
 
 
+def test_a_mean_that_is_no_number_is_never_the_best(workspace):
+    parts = Parts(workspace, {1000: math.nan, 2000: 1.0, 3000: math.nan}, max_env_steps=3000)
+    assert parts.loop.run().step == 2000
+
+
 class FailsFirstFinal(Evaluator):
     """The first final evaluation is below the target."""
 
@@ -251,6 +259,35 @@ def test_a_resumed_loop_continues_with_its_counters_and_its_best_policy(workspac
     assert parts.progress.budgets == [(20_000, 2000)]
     assert parts.trainer.returns == [1000.0, 2000.0, 3000.0]
     assert (best.step, parts.trainer.env_steps) == (1000, 3000)
+
+
+@pytest.mark.parametrize("budget", [2000, 20_000])
+def test_an_evaluation_that_a_signal_interrupts_is_repeated_after_resuming(workspace, budget):
+    means = {1000: 90.0, 2000: 120.0, 3000: 110.0}
+    parts = Parts(workspace, means, max_env_steps=budget)
+    evaluate = parts.evaluator.evaluate
+
+    def interrupted(policy, first_seed):
+        if policy == 2000:
+            signal.raise_signal(signal.SIGTERM)
+            pytest.fail("the signal waited for the end of the evaluation")
+        return evaluate(policy, first_seed)
+
+    parts.evaluator.evaluate = interrupted
+    with pytest.raises(Interrupted, match="SIGTERM"), interruptible():
+        parts.loop.run()
+    assert (workspace.latest / "weights").read_text() == "2000"
+    parts = Parts(workspace, means, max_env_steps=budget)
+    parts.loop.resume()
+    assert parts.loop.run().step == 2000
+
+
+def test_episodes_that_are_cut_are_noted_once(workspace):
+    parts = Parts(workspace, {1000: 1.0}, max_env_steps=3000)
+    evaluate = parts.evaluator.evaluate
+    parts.evaluator.evaluate = lambda *arguments: dataclasses.replace(evaluate(*arguments), cut=1)
+    parts.loop.run()
+    assert sum("gymnasium.wrappers.TimeLimit" in message for message in parts.progress.messages) == 1
 
 
 def test_without_resume_a_checkpoint_in_the_workspace_is_ignored(workspace):

@@ -1,7 +1,9 @@
 """A training run is tracked, interrupted, resumed and registered in one MLflow run."""
 
+import dataclasses
 import json
 import signal
+import sys
 
 import gymnasium
 import mlflow
@@ -18,6 +20,7 @@ from pipeline.signals import interruptible
 from pipeline.tracking.errors import NoCheckpoint
 from pipeline.training import run as training_run
 from pipeline.training.worker_process import WorkerProcess
+from tests.zoo import drawing, vector_forms
 
 
 class Corridor(CartPoleEnv):
@@ -120,6 +123,31 @@ def assert_env_kwargs_are_everywhere(run, version):
     assert done.exit_code == 0, done.output
     evaluated = mlflow.MlflowClient().get_model_version("cartpole-ppo", "1")
     assert (evaluated.tags["evaluation.episodes"], float(evaluated.tags["evaluation.return_min"]) % 8) == ("2", 0)
+
+
+class Troubles(drawing.RenderNone):
+    """Its episodes do not end, it draws nothing, and its vectorized form resets in the wrong step."""
+
+    def step(self, action):
+        observation, reward, *_ = super().step(action)
+        return observation, reward, False, False, {}
+
+
+@pytest.mark.e2e
+@pytest.mark.usefixtures("store")
+def test_an_environment_with_several_troubles_is_trained_and_a_line_names_each(monkeypatch):
+    monkeypatch.delitem(gymnasium.registry, "Troubles-v0")  # registered by its class
+    gymnasium.register("Troubles-v0", Troubles, vector_entry_point=vector_forms.SameStep.vector)
+    changes = {"env_id": "Troubles-v0", "env_kwargs": "{}", "max_env_steps": 128, "max_episode_steps": 30}
+    monkeypatch.setattr(sys.modules[__name__], "CONFIG", dataclasses.replace(CONFIG, **changes))
+    progress = Progress()
+    assert train(progress).version == 1
+    for line in (
+        "Environments are stepped one by one, because the vectorized form of Troubles-v0 declares the autoreset mode",
+        "2 of 2 episodes did not end and were cut after 30 steps",
+        "No recording of an episode: render() returned NoneType",
+    ):
+        assert sum(message.startswith(line) for message in progress.messages) == 1, line
 
 
 @pytest.mark.usefixtures("store", "_corridor")

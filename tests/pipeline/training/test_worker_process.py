@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,15 @@ def test_a_call_that_fails_in_the_worker_runs_here(worker):
     assert worker.submit(fail_unless_in, os.getpid()).result() == "ran here"
     with pytest.raises(ZeroDivisionError):
         worker.submit(divmod, 1, 0).result()
+
+
+def test_an_optional_call_that_ends_the_worker_does_not_run_here():
+    with WorkerProcess() as process:
+        process.start(TrainConfig())
+        pending = process.submit_optional(os._exit, 3)
+        with pytest.raises(BrokenExecutor):
+            pending.result()
+        assert process.submit_optional(pid_and, 1).result() == (os.getpid(), 1)
 
 
 def test_a_result_is_computed_once_and_only_when_it_is_needed(tmp_path):

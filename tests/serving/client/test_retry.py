@@ -11,6 +11,7 @@ import pytest
 from serving.client.async_client import AsyncPolicyClient
 from serving.client.client import PolicyClient
 from serving.client.errors import RequestRefused, ServerUnreachable, ServerUrlInvalid
+from serving.client.retry import MAX_BACKOFF_S, Attempts, NoResponse, RetryPolicy
 from tests.serving.faulty_server import faulty_server
 
 Act = Callable[..., list[Any]]
@@ -69,6 +70,14 @@ def test_the_retry_waits_as_long_as_retry_after_requests(act: Act) -> None:
         assert time.monotonic() - start >= 1
 
 
+def test_the_proxys_error_without_a_replica_is_retried_and_says_why(act: Act) -> None:
+    with faulty_server("no replica") as server:
+        assert act(server.url) == [1]
+        assert len(server.requests) == 2
+    with faulty_server("no replica") as server, pytest.raises(ServerUnreachable, match="no replica can answer"):
+        act(server.url, retries=0)
+
+
 def test_a_retry_after_beyond_the_total_timeout_raises_at_once(act: Act) -> None:
     with faulty_server("busy for an hour") as server:
         with pytest.raises(RequestRefused, match="503 overloaded: try again in a second"):
@@ -87,6 +96,13 @@ def test_attempts_are_limited_in_number_and_total_time(act: Act) -> None:
             act(server.url, timeout_s=0.2, total_timeout_s=0.3, retries=9)
         assert time.monotonic() - start < 2
         assert len(server.requests) <= 2, "the total time ended the attempts"
+
+
+def test_the_delay_stays_bounded_after_any_number_of_retries() -> None:
+    """A robot may retry for hours, and 0.1 * 2 ** 1030 is no float."""
+    attempts = Attempts(RetryPolicy(total_timeout_s=1e9, retries=10**9))
+    delays = [attempts.delay_after(NoResponse("connection refused", OSError())) for _ in range(1100)]
+    assert all(delay is not None and delay <= MAX_BACKOFF_S for delay in delays)
 
 
 def test_the_connection_is_kept_and_replaced_once_the_server_closes_it(act: Act) -> None:

@@ -1,4 +1,5 @@
 import contextlib
+import json
 import os
 import pty
 import re
@@ -11,12 +12,15 @@ import numpy as np
 import pytest
 
 from serving.client.errors import ServerUnreachable
+from serving.commands.episodes import TimedClient, play_in_lockstep
 from serving.commands.query import _shortened, query
 from serving.http.policy_app import PolicyApp
-from serving.policy.errors import EnvironmentUnknown
+from serving.policy import environments
+from serving.policy.bundle import Bundle
+from serving.policy.errors import EnvironmentNotMade, EnvironmentUnknown
 from tests.serving.asking import served
 from tests.serving.commands.test_status import Proxy
-from tests.serving.policies import COUNTING_BUNDLE, EXPLORING_BUNDLE
+from tests.serving.policies import COUNTING_BUNDLE, EXPLORING_BUNDLE, STEERING_BUNDLE
 from tests.workshop import PROJECT
 
 
@@ -62,6 +66,18 @@ def counting() -> PolicyApp:
     return PolicyApp(served(COUNTING_BUNDLE))
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_an_episode_that_does_not_end_is_cut(
+    serve_http: Callable[[Any], str], capsys: pytest.CaptureFixture[str], *, together: bool
+) -> None:
+    description = json.loads(COUNTING_BUNDLE.policy)
+    description["environment"]["kwargs"] = {"steps": 1_000_000}
+    endless = Bundle(COUNTING_BUNDLE.graph, json.dumps({**description, "max_episode_steps": 3}).encode())
+    episodes = play(serve_http(PolicyApp(served(endless))), together=together)
+    assert [(each.steps, each.cut) for each in episodes] == [(3, True)] * 2
+    assert "2 of 2 episodes did not end and were cut after 3 steps" in capsys.readouterr().out
+
+
 def test_the_summary_names_every_version_that_answered(
     counting: PolicyApp, serve_http: Callable[[Any], str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -89,6 +105,22 @@ def test_lockstep_plays_the_same_episodes_as_one_by_one(url: str) -> None:
     assert sorted(together, key=lambda episode: episode.seed) == one_by_one
 
 
+def test_lockstep_plays_in_as_many_environments_as_can_be_made(url: str) -> None:
+    made: list[Any] = []
+
+    def make() -> Any:
+        if len(made) == 2:
+            raise EnvironmentNotMade("CartPole-v1", "there are two")
+        made.append(environments.make("CartPole-v1", {}))
+        return made[-1]
+
+    with TimedClient(url) as client:
+        together = list(play_in_lockstep(client, make, range(3)))
+        assert sorted(together, key=lambda episode: episode.seed) == play(url, episodes=3, together=False, quiet=True)
+        with pytest.raises(EnvironmentNotMade):
+            list(play_in_lockstep(client, make, range(3)))
+
+
 def test_many_episodes_are_played_in_lockstep_by_default(app: PolicyApp, url: str) -> None:
     episodes = play(url, episodes=100)
     assert app.counts.answered == max(episode.steps for episode in episodes)
@@ -114,6 +146,16 @@ def test_sampled_episodes_are_reproducible_by_their_seed(serve_http: Callable[[A
     assert first == again
     assert first != other
     assert first != greedy
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_an_environment_receives_arrays_in_the_dtype_of_its_space(
+    serve_http: Callable[[Any], str],
+    together: bool,  # noqa: FBT001
+) -> None:
+    url = serve_http(PolicyApp(served(STEERING_BUNDLE)))
+    episodes = play(url, env_id="tests.zoo.failing:ArrayActions-v0", together=together)
+    assert [episode.episode_return for episode in episodes] == [20.0, 20.0], "the policy steers towards the rewards"
 
 
 def test_nested_observations_are_printed_part_by_part() -> None:

@@ -156,7 +156,7 @@ def without_haproxy(shared_store: Store) -> "subprocess.CompletedProcess[str]":
         import requests
         from serving.app import Arguments, build
         from serving.ray.cluster import Cluster
-        from serving.ray.errors import DeploymentFailed
+        from serving.ray.errors import ApplicationTaken, DeploymentFailed, RouteTaken
         url = "http://127.0.0.1:{port}"
         with Cluster("127.0.0.1", {port}, cpus=2) as cluster:
             cluster.deploy(build(Arguments(model_uri="models:/gone/Production")), "gone", "/gone")
@@ -164,9 +164,16 @@ def without_haproxy(shared_store: Store) -> "subprocess.CompletedProcess[str]":
                 cluster.wait("gone", url + "/gone/health", 60)
             except DeploymentFailed as error:
                 print(error)
-            cluster.deploy(build(Arguments(model_uri="models:/proxied/Production")), "proxied", "/proxied")
+            arguments = Arguments(model_uri="models:/proxied/Production", autoscaling={{"max_replicas": 3}})
+            cluster.deploy(build(arguments), "proxied", "/proxied")
             cluster.wait("proxied", url + "/proxied/health", 60)
+            for name, route in (("proxied", "/other"), ("other", "/proxied")):
+                try:
+                    cluster.deploy(build(Arguments(model_uri="models:/gone/1")), name, route)
+                except (ApplicationTaken, RouteTaken) as error:
+                    print(error)
             print(requests.post(url + "/proxied", json={{"observation": [0, 0, 1, 0]}}, timeout=5).json())
+            print(requests.get(url + "/proxied/model", timeout=5).json()["replica"]["of"])
             print("haproxy" in [each.name() for each in psutil.Process().children(recursive=True)])
     """
     directory = Path(tempfile.mkdtemp(prefix="r-", dir="/tmp"))  # short, for Ray's sockets
@@ -184,8 +191,27 @@ def without_haproxy(shared_store: Store) -> "subprocess.CompletedProcess[str]":
 
 
 def test_without_haproxy_the_proxy_of_serve_answers(without_haproxy: "subprocess.CompletedProcess[str]") -> None:
-    assert without_haproxy.stdout.splitlines()[1:] == ["{'action': 1}", "False"]
+    answer, _, haproxy_runs = without_haproxy.stdout.splitlines()[3:]
+    assert (answer, haproxy_runs) == ("{'action': 1}", "False")
     assert "Ray Serve's own proxy is used" in without_haproxy.stderr
+
+
+def test_an_autoscaled_replica_says_how_many_there_may_be_so_that_status_looks_for_all_of_them(
+    without_haproxy: "subprocess.CompletedProcess[str]",
+) -> None:
+    assert without_haproxy.stdout.splitlines()[4] == "3"
+
+
+def test_an_application_of_the_same_name_or_route_is_neither_replaced_nor_deleted(
+    without_haproxy: "subprocess.CompletedProcess[str]",
+) -> None:
+    """As on a cluster that is joined; the application still answers afterwards, with its own version."""
+    same_name, same_route = without_haproxy.stdout.splitlines()[1:3]
+    assert same_name == (
+        "the cluster already runs an application 'proxied', which this server would replace. Change it with "
+        "serve deploy, or delete it: serve delete proxied"
+    )
+    assert same_route == ("the route /proxied belongs to the application 'proxied'. Choose another with --route-prefix")
 
 
 def test_the_error_of_a_replica_that_cannot_start_is_reported(

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from serving.arguments import Arguments, Autoscaling
 from serving.cli import main
 from serving.commands import status
 from serving.http.policy_app import PolicyApp
@@ -93,6 +94,31 @@ def test_a_replica_that_does_not_answer_is_missing_and_degradation_is_shown(serv
     shown = CliRunner().invoke(main, ["status", "--url", serve_http(app)]).output
     assert "1 of 2 replicas answer" in shown
     assert "Serving the last known good version: it is down" in shown
+
+
+def test_a_replica_to_which_the_registry_has_not_answered_for_long_is_stale(serve_http: Callable[[Any], str]) -> None:
+    silent = Refresh("2026-11-22T20:00:00+00:00", stale_at=0.0)
+    app = PolicyApp(served(), replica=ReplicaIdentity("aaa"), refresh=silent)
+    _, _, _, row, note = shown(url := serve_http(app))
+    assert re.split("  +", row)[3] == "stale"
+    assert note == "Replica aaa has received no answer from the registry since 2026-11-22T20:00:00+00:00."
+    app.refresh = replace(silent, error="it is down")
+    assert shown(url)[-1] == "it is down"
+
+
+def test_a_stage_without_a_version_is_shown_beside_the_time_of_the_last_poll(serve_http: Callable[[Any], str]) -> None:
+    emptied = Refresh("2026-11-22T20:00:00+00:00", "No version is in the stage.")
+    _, _, _, row, note = shown(serve_http(PolicyApp(served(), refresh=emptied)))
+    assert re.split("  +", row)[3:5] == ["not confirmed", "2026-11-22T20:00:00+00:00"]
+    assert note == "No version is in the stage."
+
+
+def test_of_the_replicas_that_autoscaling_allows_all_that_run_are_shown(serve_http: Callable[[Any], str]) -> None:
+    arguments = Arguments(autoscaling=Autoscaling(max_replicas=4))
+    running = [PolicyApp(served(), replica=ReplicaIdentity(each, arguments.largest_num_replicas)) for each in "abc"]
+    _, count, _, *rows = shown(serve_http(Proxy(*running)))
+    assert count.startswith("3 of 4 replicas answer")
+    assert [row[0] for row in rows] == ["a", "b", "c"]
 
 
 def test_the_rate_is_measured_between_two_samples() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from serving.arguments import Arguments, Autoscaling
 from serving.http.policy_app import PolicyApp
+from serving.policy.errors import PolicyFailed
 from serving.replica import batching
 from serving.replica.served_policy import ServedPolicy
 from tests.serving.asking import answers_together, ask, post, served
@@ -23,7 +24,9 @@ def test_a_replaced_policy_answers_from_the_next_request_on(app: PolicyApp) -> N
 
 
 class Paused:
-    """Makes a policy wait in `act`, in its thread, until it is released."""
+    """Makes a policy wait in `act`, in its thread, until it is released; then it computes, or fails."""
+
+    fails = False
 
     def __init__(self, served: ServedPolicy) -> None:
         self.entered, self.released = threading.Event(), threading.Event()
@@ -33,6 +36,8 @@ class Paused:
     def __call__(self, observations: Any) -> Any:
         self.entered.set()
         assert self.released.wait(10)
+        if self.fails:
+            raise PolicyFailed("out of memory")
         return self._act(observations)
 
 
@@ -67,6 +72,23 @@ def test_a_version_that_is_replaced_during_a_request_computes_and_labels_its_res
     assert [status for status, _, _ in responses] == [200, 200]
     assert [headers[b"x-model-version"] for _, headers, _ in responses] == [b"3", b"4"]
     assert all(action % expected in body for expected, (_, _, body) in zip((1, 0), responses, strict=True))
+
+
+def test_a_version_that_is_replaced_during_a_request_labels_its_error_too() -> None:
+    old = served(version=3)
+    paused = Paused(old)
+    paused.fails = True
+    app = PolicyApp(old)
+
+    async def replace_during_a_request() -> tuple[int, dict[bytes, bytes], bytes]:
+        request = asyncio.create_task(post(app, ONE))
+        await asyncio.to_thread(paused.entered.wait, 10)
+        app.served = served(version=4)
+        paused.released.set()
+        return await request
+
+    status, headers, _ = asyncio.run(replace_during_a_request())
+    assert (status, headers[b"x-model-version"]) == (500, b"3")
 
 
 def test_an_overloaded_replica_rejects_a_request_before_it_decodes_the_body() -> None:

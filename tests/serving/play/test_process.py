@@ -37,6 +37,18 @@ def test_the_environment_runs_in_a_nice_process_that_ends_when_closed() -> None:
     await_true(lambda: not any(thread.name.startswith("play") for thread in threading.enumerate()), "so is the thread")
 
 
+def test_a_process_that_cannot_be_started_is_an_error_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+
+    async def play() -> None:
+        process = EnvironmentProcess()
+        with pytest.raises(EnvironmentFailed, match="its process ended"):
+            await process.request(CARTPOLE)
+        process.close()
+
+    asyncio.run(play())
+
+
 def test_closing_while_the_environment_starts_leaves_no_process() -> None:
     async def begin() -> None:
         process = EnvironmentProcess()

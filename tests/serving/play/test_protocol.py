@@ -8,7 +8,7 @@ from serving.arguments import Arguments
 from serving.http.policy_app import PolicyApp
 from serving.play.protocol import with_keep_alive
 from tests.serving.asking import ask, served
-from tests.serving.play.viewer import Viewer
+from tests.serving.play.viewer import Viewer, environments
 from tests.serving.policies import CONTRARY_BUNDLE, EXPLORING_BUNDLE
 
 
@@ -54,6 +54,21 @@ def test_sessions_beyond_the_limit_are_rejected_until_one_ends() -> None:
         await third.await_events("session")
         await third.disconnect()
         assert third.start["status"] == 200
+
+    asyncio.run(watch())
+
+
+def test_sessions_that_begin_at_the_same_time_are_limited_too() -> None:
+    app = PolicyApp(served(EXPLORING_BUNDLE), Arguments(play_sessions=2))
+
+    async def watch() -> None:
+        viewers = [Viewer(app) for _ in range(5)]
+        async with asyncio.timeout(20):
+            await asyncio.gather(*(viewer.request for viewer in viewers[2:]))
+        assert [viewer.start["status"] for viewer in viewers] == [200, 200, 503, 503, 503]
+        assert len(environments()) <= 2
+        for viewer in viewers[:2]:
+            await viewer.disconnect()
 
     asyncio.run(watch())
 

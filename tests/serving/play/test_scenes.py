@@ -6,9 +6,11 @@ import gymnasium
 import pytest
 from PIL import Image
 
+from serving.play.environment import SteppedEnvironment
 from serving.play.scenes import MAX_FRAME, scene_of
 from serving.policy import environments
 from tests.serving.counting import Counting
+from tests.zoo import drawing
 
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "gym:CartPole-v1"])
@@ -50,3 +52,26 @@ def test_an_environment_that_renders_nothing_has_no_picture() -> None:
     environment.reset(seed=0)
     scene = scene_of(environment)
     assert (scene.describe(), scene.picture()) == ({"kind": "numbers"}, None)
+
+
+@pytest.mark.parametrize("name", [*drawing.OTHER_FORMS, "ChangingSize"])
+def test_frames_of_any_form_are_shown(name: str) -> None:
+    environment = environments.make(f"tests.zoo.drawing:{name}-v0", {"render_mode": "rgb_array"})
+    environment.reset(seed=0)
+    scene = scene_of(environment)
+    assert scene.describe() == {"kind": "frames", "width": 40, "height": 30}
+    image = Image.open(io.BytesIO(base64.b64decode(scene.picture()["jpeg"])))
+    assert image.getpixel((2, 2)) == (0, 0, 0)
+    assert image.getpixel((20, 2)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("name", drawing.NOT_DRAWN)
+def test_an_environment_that_fails_to_draw_is_shown_in_numbers(name: str) -> None:
+    described = {"id": f"tests.zoo.drawing:{name}-v0", "kwargs": {}}
+    environment = SteppedEnvironment(described)
+    picture = environment.reset(0)["picture"]
+    for _ in range(6):
+        picture = environment.step(1)["picture"]
+    assert picture is None
+    kind = "frames" if name == "RenderRaisesLater" else "numbers"
+    assert environment.describe()["scene"]["kind"] == kind

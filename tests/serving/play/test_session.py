@@ -1,5 +1,6 @@
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from serving.replica.served_policy import ServedPolicy
 from tests.serving.asking import served
 from tests.serving.play.viewer import environments
 from tests.serving.policies import CONTRARY_BUNDLE, COUNTING_BUNDLE, EXPLORING_BUNDLE, STEERING_BUNDLE
+from tests.workshop import await_true
 
 Act = Callable[[ServedPolicy, Batch], Batch]
 
@@ -104,6 +106,35 @@ def test_a_promotion_to_another_environment_ends_the_session() -> None:
 
 def test_the_duration_is_limited() -> None:
     assert events_of(Session(lambda: EXPLORING, length_s=0))[-1] == ("end", {"reason": "time"})
+
+
+def test_an_overload_does_not_extend_the_duration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "OVERLOADED_S", 0.01)
+    attempts: list[Batch] = []
+
+    def busy(policy: ServedPolicy, batch: Batch) -> Batch:
+        attempts.append(batch)
+        if len(attempts) == 1:
+            watched._ends_at = time.monotonic() + 0.2
+            return policy.policy.act(batch)
+        raise Overloaded(1) if len(attempts) < 100 else PolicyFailed("it retries for longer than its time")
+
+    policy = playing(EXPLORING_BUNDLE, act=busy)
+    watched = Session(lambda: policy)
+    assert events_of(watched)[-1] == ("end", {"reason": "time"})
+
+
+def test_an_environment_that_hangs_does_not_extend_the_duration() -> None:
+    def hang(policy: ServedPolicy, batch: Batch) -> Batch:
+        for child in environments():
+            child.suspend()
+        watched._ends_at = time.monotonic() + 0.2
+        return policy.policy.act(batch)
+
+    policy = playing(EXPLORING_BUNDLE, act=hang)
+    watched = Session(lambda: policy)
+    assert events_of(watched)[-1] == ("end", {"reason": "time"})
+    await_true(lambda: not environments(), "its process is gone", 5)
 
 
 def test_an_overloaded_replica_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,6 +94,18 @@ def test_a_recurrent_policy_returns_its_next_state() -> None:
     assert found["state_out.steps"].tolist() == [[[1, 1, 1]] * 2]
 
 
+def test_a_bundle_names_the_steps_after_which_an_episode_is_cut() -> None:
+    assert Policy.load(CARTPOLE_BUNDLE).environment.max_episode_steps == 5000
+    policy = Policy.load(Bundle(CARTPOLE_BUNDLE.graph, changed(max_episode_steps=40)))
+    assert policy.environment.to_json() == {"id": "CartPole-v1", "kwargs": {}, "max_episode_steps": 40}
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1.5, True, None, "1"])
+def test_a_bundle_whose_step_limit_is_no_number_of_steps_is_rejected(limit: Any) -> None:
+    with pytest.raises(BundleInvalid, match="max_episode_steps"):
+        Policy.load(Bundle(CARTPOLE_BUNDLE.graph, changed(max_episode_steps=limit)))
+
+
 def test_a_bundle_names_the_wrappers_of_its_environment() -> None:
     policy = Policy.load(Bundle(CARTPOLE_BUNDLE.graph, changed(wrappers=["module:Class"])))
     assert policy.environment.wrappers == ("module:Class",)

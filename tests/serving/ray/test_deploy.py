@@ -1,6 +1,7 @@
-"""`serve deploy serving/config.yaml` on a real Ray cluster that requires a token."""
+"""Applications on a real Ray cluster that requires a token: by `serve deploy`, and by a server that joins it."""
 
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -64,3 +65,31 @@ def test_serve_deploy_starts_the_application_of_the_config_file(shop: Workshop, 
         stub = Stub(channel)
         assert stub.ModelReady(pb.ModelReadyRequest(name="cartpole-ppo"), timeout=5, wait_for_ready=True).ready
     assert "target_ongoing_requests: 8" in shop.run(str(SCRIPTS / "serve"), "config").stdout
+
+
+@pytest.mark.long
+def test_a_server_that_joins_a_cluster_leaves_the_application_of_another_server_in_service(
+    shop: Workshop, store: Store
+) -> None:
+    store.register("joined", stage="Production")
+    gcs_port, port = free_port(), free_port()
+    shop.start(
+        *(str(SCRIPTS / "ray"), "start", "--head", "--block", "--port", str(gcs_port), "--num-cpus", "2"),
+        *("--include-dashboard", "false", "--temp-dir", str(shop.directory), "--disable-usage-stats"),
+    )
+    await_true(lambda: "Ray runtime started" in shop.output(), "Ray runs", 60)
+    run = (
+        *(sys.executable, "-m", "serving", "run", "--model-uri", "models:/joined/Production"),
+        *("--address", f"127.0.0.1:{gcs_port}", "--port", str(port), "--cache-dir", str(shop.directory / "cache")),
+    )
+    url = f"http://127.0.0.1:{port}/joined"
+    first = shop.start(*run)
+    await_true(lambda: answers(f"{url}/health"), "the first server answers", 90)
+    replica = requests.get(f"{url}/model", timeout=5).json()["replica"]["id"]
+    second = shop.run(*run)
+    assert second.returncode == 1
+    assert "the cluster already runs an application 'joined'" in second.stderr.splitlines()[-1]
+    assert requests.get(f"{url}/model", timeout=5).json()["replica"]["id"] == replica
+    first.send_signal(signal.SIGINT)
+    assert first.wait(60) == 0
+    assert not answers(f"{url}/health")

@@ -2,19 +2,25 @@ from pathlib import Path
 
 import pytest
 
-from serving.ray.haproxy_wrapper import edited
+from serving.ray.haproxy_wrapper import FALLBACK_FAILED, STARTING, edited
 
 GENERATED = """global
     log 127.0.0.1:514 local0 info
     stats socket /run/admin.sock mode 666 level admin expose-fd listeners
 defaults
     timeout connect 5s
+    timeout client 30s
+    errorfile 502 /run/500.http
+    errorfile 503 /run/500.http
 frontend prometheus
     bind :9101
     mode http
 frontend http_frontend
     bind 127.0.0.1:8000
     acl healthcheck path -i /-/healthz
+    default_backend default_backend
+backend default_backend
+    http-request return status 404 content-type text/plain lf-string "Path not found."
 listen stats
   bind *:8404
   stats enable
@@ -30,14 +36,22 @@ def test_listeners_become_private_and_other_lines_stay() -> None:
         "    stats socket /run/admin.sock mode 600 level admin expose-fd listeners",
         "defaults",
         "    timeout connect 100ms",
+        "    timeout client 30s",
+        "    timeout http-request 10s",
+        "    option http-ignore-probes",
+        *(f"    errorfile {status} /run/error-{status}.http" for status in (400, 408, 500, 502, 503, 504)),
         "frontend prometheus",
         "    bind unix@/run/prom.sock mode 600",
         "    mode http",
         "frontend http_frontend",
+        FALLBACK_FAILED,
         "    option http-buffer-request",
         "    bind 127.0.0.1:8000",
         "    http-request set-header x-request-disconnect-disabled ?1",
         "    acl healthcheck path -i /-/healthz",
+        "    default_backend default_backend",
+        "backend default_backend",
+        f"    http-request {STARTING}",
         "listen stats",
         "  bind unix@/run/stats.sock mode 600",
         "  stats enable",

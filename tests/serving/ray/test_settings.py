@@ -13,6 +13,7 @@ import ray
 from serving.ray import settings
 from serving.ray.errors import HaproxyNotExecutable
 from serving.ray.internals import LOOPBACK_ONLY
+from serving.replica import limits
 from tests.serving.ray.test_haproxy_wrapper import GENERATED
 
 ALL_SETTINGS = (
@@ -157,3 +158,8 @@ def test_the_replicas_of_two_servers_on_one_machine_use_different_ports() -> Non
     one, other = settings.local_settings(), settings.local_settings()
     assert one[name("MIN", "HTTP")] != other[name("MIN", "HTTP")]
     assert int(one[name("MAX", "HTTP")]) < int(one[name("MIN", "GRPC")])
+
+
+def test_a_replica_answers_before_the_proxy_repeats_the_request_and_a_request_can_wait_for_another() -> None:
+    proxy_s = int(settings.serve_settings(cpus=2)["RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S"])
+    assert 3 * limits.SLOWEST_S <= limits.ANSWER_WITHIN_S < proxy_s

@@ -1,5 +1,6 @@
 import os
 import signal
+import threading
 
 import pytest
 
@@ -14,6 +15,20 @@ def test_the_first_signal_raises_stop_and_later_ones_are_ignored(signum: signal.
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)
     assert caught.value.signum == signum
+
+
+class Collected:
+    """Receives a signal while it is collected, where Python drops exceptions."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_stop_that_python_drops_is_delivered_again() -> None:
+    with stop_on_signals():
+        Collected()
+        with pytest.raises(Stop):
+            threading.Event().wait(10)
 
 
 def test_handlers_are_restored() -> None:

@@ -1,5 +1,9 @@
+import errno
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -9,6 +13,10 @@ from serving.registry.cache import BundleCache
 from serving.registry.errors import CacheUnwritable, DigestMismatch, DigestMissing
 from serving.registry.model_version import ModelVersion
 from tests.serving.policies import CARTPOLE_BUNDLE, CONTRARY_BUNDLE, digest_tags
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
 
 
 def version(number: int, bundle: Bundle = CARTPOLE_BUNDLE) -> ModelVersion:
@@ -49,6 +57,17 @@ def test_a_damaged_bundle_is_downloaded_again(tmp_path: Path) -> None:
     graph.write_bytes(b"rubbish")
     assert cache.bundle(version(1), download) == CARTPOLE_BUNDLE
     assert (download.count, graph.read_bytes()) == (2, CARTPOLE_BUNDLE.graph)
+
+
+def test_a_bundle_that_the_disk_cannot_read_is_downloaded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, download = BundleCache(tmp_path), Downloads()
+    cache.bundle(version(1), download)
+    read, failures = Path.read_bytes, [OSError(errno.EIO, os.strerror(errno.EIO))]  # as of a read, without a file name
+    monkeypatch.setattr(Path, "read_bytes", lambda path: _raise(failures.pop()) if failures else read(path))
+    assert cache.bundle(version(1), download) == CARTPOLE_BUNDLE
+    assert download.count == 2
 
 
 def test_a_rejected_download_leaves_no_files(tmp_path: Path) -> None:
@@ -95,3 +114,58 @@ def test_pruning_deletes_the_unfinished_downloads_of_killed_processes(tmp_path: 
     os.utime(abandoned, (1000, 1000))
     BundleCache(tmp_path).prune(0, keep=[])
     assert (abandoned.exists(), recent.exists()) == (False, True)
+
+
+def test_pruning_spares_the_downloads_in_progress_of_other_processes(tmp_path: Path) -> None:
+    cache = BundleCache(tmp_path)
+
+    def download(version: ModelVersion, directory: Path) -> None:
+        Downloads()(version, directory)
+        os.utime(directory, (1000, 1000))  # an hour ago it created its file, into which it still writes
+        cache.prune(0, keep=[])
+
+    assert cache.bundle(version(1), download) == CARTPOLE_BUNDLE
+
+
+def test_pruning_deletes_nothing_but_bundles(tmp_path: Path) -> None:
+    """A user may name a directory with other files as the cache."""
+    others = [tmp_path / "projects/mine/my-program", tmp_path / "2026/11/2026-11", tmp_path / "0123456789ab/m/1-draft"]
+    for directory in others:
+        directory.mkdir(parents=True)
+        (directory / "file").write_text("unique")
+    cache = BundleCache(tmp_path)
+    cache.bundle(version(1), Downloads())
+    cache.prune(0, keep=[])
+    assert not cache.path(version(1)).exists()
+    assert all((directory / "file").exists() for directory in others)
+
+
+def test_processes_that_publish_one_bundle_at_the_same_time_all_get_it(tmp_path: Path) -> None:
+    """Here they are threads. A second process meets the files of the first; with damaged ones, all replace them."""
+    cache, number = BundleCache(tmp_path), 6
+    barrier = threading.Barrier(number)
+
+    def download(version: ModelVersion, directory: Path) -> None:
+        Downloads()(version, directory)
+        barrier.wait(30)
+
+    with ThreadPoolExecutor(number) as threads:
+        for round_number in range(40):
+            wanted = version(round_number)
+            path = cache.path(wanted)
+            if round_number % 2:
+                path.mkdir(parents=True)
+                (path / "model.onnx").write_bytes(b"rubbish")
+            found = list(threads.map(cache.bundle, [wanted] * number, [download] * number))
+            assert found == [CARTPOLE_BUNDLE] * number
+            assert Bundle.read(path) == CARTPOLE_BUNDLE
+    assert not list(tmp_path.glob("*/*/.fetching-*"))
+
+
+def test_a_file_in_the_place_of_a_bundle_is_replaced(tmp_path: Path) -> None:
+    cache = BundleCache(tmp_path)
+    path = cache.path(version(1))
+    path.parent.mkdir(parents=True)
+    path.write_text("no directory")
+    assert cache.bundle(version(1), Downloads()) == CARTPOLE_BUNDLE
+    assert Bundle.read(path) == CARTPOLE_BUNDLE

@@ -1,3 +1,6 @@
+import contextlib
+import resource
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +38,29 @@ def test_a_directory_that_cannot_be_written_is_named_with_the_reason(store: Stor
     assert str(caught.value) == (
         f"cannot write the bundle cache {tmp_path}: File exists. Choose another directory with --cache-dir"
     )
+
+
+@contextlib.contextmanager
+def small_files(max_bytes: int) -> Iterator[None]:
+    """Let writes beyond a size fail, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_keeps_the_record_and_leaves_no_files(store: Store, tmp_path: Path) -> None:
+    """Each restart of a replica tries it: files that stay would fill the disk."""
+    version = registry.resolve(f"models:/full/{store.register('full')}")
+    known = LastKnownGood(tmp_path, store.uri, URI)
+    known.save(version)
+    with small_files(10), pytest.raises(CacheUnwritable, match="File too large"):
+        known.save(replace(version, version=2))
+    (record,) = (tmp_path / "good").iterdir()
+    assert known.load() == version
+    assert record.stat().st_mode & 0o077 == 0, "it holds the registry's URI, which may have a password"
 
 
 def test_versions_are_compared_by_their_files_and_not_by_their_number(store: Store, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ import contextlib
 import errno
 import logging
 import os
+import pwd
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -171,3 +172,16 @@ def test_the_cache_is_in_the_directory_for_caches(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/someone")
     assert registry.default_cache_dir() == Path("/home/someone/.cache/policy-bundles")
+    monkeypatch.setenv("XDG_CACHE_HOME", "caches")
+    assert registry.default_cache_dir() == Path("/home/someone/.cache/policy-bundles"), "no relative path"
+
+
+def test_a_user_without_a_home_directory_is_told_to_name_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(_: int) -> None:
+        raise KeyError
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    with pytest.raises(CacheUnwritable, match=r"this user has no home directory\. Choose another"):
+        registry.default_cache_dir()

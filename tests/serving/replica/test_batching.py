@@ -1,6 +1,7 @@
 import asyncio
 import json
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from serving.policy.bundle import Bundle
 from serving.policy.errors import PolicyFailed
 from serving.replica import batching
 from serving.replica.batching import QUICK_S, Batcher, Batching
+from serving.replica.errors import AnswerTooLate, ComputationTooLong
 from serving.replica.metrics import Metrics
 from tests.serving.asking import answer, answers_together, ask, served
 from tests.serving.policies import COUNTING_BUNDLE, EXPLORING_BUNDLE, ROBOT_BUNDLE, ROBOT_OBSERVATION, STEERING_BUNDLE
@@ -237,3 +239,113 @@ def test_requests_of_different_kinds_share_a_batch_and_get_their_usual_responses
     expected = [json.loads(answer(served(bundle), body)) for body in bodies]
     assert found == expected
     assert app.metrics.batch_size.cumulative()[-1][1] == 1
+
+
+class Slow:
+    """A policy that takes a fixed time per call and a time per observation, and records its calls."""
+
+    def __init__(self, call_s: float, observation_s: float) -> None:
+        self.calls: list[int] = []
+        self.threads: list[threading.Thread] = []
+        self._call_s, self._observation_s = call_s, observation_s
+
+    def __call__(self, observations: Any) -> Any:
+        self.calls.append(len(observations))
+        self.threads.append(threading.current_thread())
+        time.sleep(self._call_s + self._observation_s * len(observations))
+        return observations * 2
+
+
+@pytest.fixture
+def short_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shortens the time in which a request must be answered."""
+    monkeypatch.setattr(batching, "ANSWER_WITHIN_S", 0.5)
+    monkeypatch.setattr(batching, "PART_S", 0.05)
+    monkeypatch.setattr(batching, "EXPIRE_EVERY_S", 0.01)
+
+
+@pytest.mark.usefixtures("short_time")
+def test_requests_that_wait_too_long_get_an_error_and_are_not_computed() -> None:
+    policy = Doubling()
+    policy.resume.clear()
+
+    async def run() -> list[Any]:
+        batcher = Batcher(policy, Batching(1, 0.0), Metrics())
+        found = await asyncio.gather(*(batcher.act(batch(value)) for value in (1, 2, 3)), return_exceptions=True)
+        policy.resume.set()
+        return [*found, await batcher.act(batch(4))]
+
+    *late, answered = asyncio.run(run())
+    assert [type(error) for error in late] == [AnswerTooLate] * 3
+    assert (answered.ravel().tolist(), policy.batches) == ([8], [1, 1]), "the first request and the last one"
+
+
+@pytest.mark.usefixtures("short_time")
+def test_a_request_with_more_observations_than_can_be_computed_in_time_is_not_computed_to_its_end() -> None:
+    policy = Slow(0, 0.005)
+    (found,) = outcomes(policy, Batching(4, 0.0), np.ones((1000, 1), np.float32))  # type: ignore[arg-type]
+    assert isinstance(found, ComputationTooLong)
+    assert 0 < found.most < sum(policy.calls) < 1000
+
+
+def test_a_large_request_is_computed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "PART_S", 0.04)
+    policy, observations = Slow(0, 0.002), np.arange(50, dtype=np.float32)[:, None]
+    (found,) = outcomes(policy, Batching(16, 0.0), observations)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(found, observations * 2)
+    assert (len(policy.calls) > 1, sum(policy.calls)) == (True, 50)
+
+
+def test_batches_shrink_to_what_is_computed_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "PART_S", 0.04)
+    policy = Slow(0, 0.03)
+    found = outcomes(policy, Batching(3, 0.0), *(batch(value) for value in range(5)))  # type: ignore[arg-type]
+    assert [each.ravel().tolist() for each in found] == [[0], [2], [4], [6], [8]]
+    assert policy.calls == [3, 1, 1]
+
+
+def test_batches_grow_if_most_of_the_time_does_not_depend_on_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "PART_S", 0.2)
+    policy = Slow(0.15, 0)
+
+    async def run() -> None:
+        batcher = Batcher(policy, Batching(8, 0.0), Metrics())  # type: ignore[arg-type]
+        await batcher.act(batch(1))
+        await asyncio.gather(*(batcher.act(batch(value)) for value in range(12)))
+
+    asyncio.run(run())
+    assert policy.calls == [1, 2, 4, 6]
+
+
+def test_a_quick_policy_computes_large_requests_in_a_thread_until_they_are_known_to_be_quick(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batching, "QUICK_S", 60.0)
+    policy, observations = Slow(0, 0), np.ones((100, 1), np.float32)
+
+    async def run() -> None:
+        batcher = Batcher(policy, Batching(16, 0.0), Metrics(), quick=True)  # type: ignore[arg-type]
+        for _ in range(3):
+            await batcher.act(observations)
+
+    asyncio.run(run())
+    assert policy.calls == [16, 84, 100, 100]
+    here = threading.current_thread()
+    assert [thread is here for thread in policy.threads] == [False, False, False, True]
+
+
+@pytest.mark.usefixtures("short_time")
+def test_the_errors_of_late_answers_say_what_to_do() -> None:
+    policy = served()
+    policy.policy.act = Slow(0, 0.005)  # type: ignore[method-assign, assignment]
+    app = PolicyApp(policy)
+    many = ask(app, body=json.dumps({"observations": [[0.0] * 4] * 1000}).encode())
+    assert (many.status, many.json()["error"]["code"]) == (413, "computation_too_long")
+    assert "; send at most " in many.json()["error"]["message"]
+    policy.policy.act = Slow(0.7, 0)  # type: ignore[method-assign, assignment]
+    late = ask(PolicyApp(policy), body=b'{"observation": [0, 0, 0, 0]}')
+    assert (late.status, late.headers["retry-after"]) == (503, "1")
+    assert late.json()["error"] == {
+        "code": "answer_too_late",
+        "message": "the policy did not answer within 0.5 s; try again in a second",
+    }

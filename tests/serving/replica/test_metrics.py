@@ -1,3 +1,4 @@
+import asyncio
 from typing import Any
 
 import pytest
@@ -68,7 +69,7 @@ def test_the_exported_numbers_are_those_of_the_replica(monkeypatch: pytest.Monke
     for size in (1.0, 2.0, 2.0):
         counted.batch_size.add(size)
     counted.requests_rejected["body_not_json"] += 4
-    refresh = Refresh(swaps=2, degraded=True, rejections={"digest_mismatch": 5})
+    refresh = Refresh(swaps=2, degraded=True, stale_at=0.0, rejections={"digest_mismatch": 5})
     Exporter(counted, lambda: 7, lambda: refresh).flush()
     expected = {
         "policy_batch_size_bucket 1": 1,
@@ -81,6 +82,32 @@ def test_the_exported_numbers_are_those_of_the_replica(monkeypatch: pytest.Monke
         "policy_model_version": 7,
         "policy_swaps": 2,
         "policy_degraded": True,
+        "policy_stale": True,
         "policy_versions_rejected digest_mismatch": 5,
     }
     assert {name: gauges.values[name] for name in expected} == expected
+
+
+def test_the_export_survives_failures_and_logs_the_first_of_them(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An exporter that ends leaves the last numbers of its replica on the dashboards for ever."""
+    monkeypatch.setattr(metrics, "FLUSH_S", 0.0)
+    monkeypatch.setattr(metrics, "_gauge", Gauges())
+    failures = [ZeroDivisionError(), MemoryError()]
+    exported = asyncio.Event()
+
+    def version() -> int:
+        if failures:
+            raise failures.pop()
+        exported.set()
+        return 7
+
+    async def run() -> None:
+        exporting = asyncio.create_task(Exporter(Metrics(), version, Refresh).run())
+        async with asyncio.timeout(10):
+            await exported.wait()
+        exporting.cancel()
+
+    asyncio.run(run())
+    assert caplog.text.count("exporting the metrics failed") == 1

@@ -24,7 +24,7 @@ def test_only_files_that_passed_their_trial_here_skip_it(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trials: list[object] = []
-    monkeypatch.setattr(admission, "run_trial", lambda bundle, *_: trials.append(bundle))
+    monkeypatch.setattr(admission, "run_trial", lambda bundle, *_, **__: trials.append(bundle))
     first = registry.resolve(f"models:/tried/{store.register('tried')}")
     second = registry.resolve(f"models:/tried/{store.register('tried', CONTRARY_BUNDLE)}")
     admitting = admission_of(store, tmp_path, "tried")

@@ -73,6 +73,12 @@ def test_the_error_of_an_invalid_bundle_is_that_of_the_policy() -> None:
         run_trial(Bundle(CARTPOLE_BUNDLE.graph[:-10], CARTPOLE_BUNDLE.policy), *LIMITS)
 
 
+def test_a_policy_that_takes_too_long_for_one_observation_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "SLOWEST_S", 1e-9)
+    with pytest.raises(CandidateRejected, match=r"^it takes 0\.0 s of CPU for one observation, at most 2e-09 s fit$"):
+        run_trial(CARTPOLE_BUNDLE, *LIMITS, num_threads=2)
+
+
 def test_a_graph_that_never_ends_is_rejected_after_the_timeout() -> None:
     start = time.monotonic()
     with pytest.raises(CandidateRejected, match=r"^it did not load and answer within 2 s$"):

@@ -1,9 +1,14 @@
+import asyncio
 import logging
+import math
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -15,10 +20,11 @@ from serving.registry.access import DirectRegistry
 from serving.registry.errors import RegistryFailed
 from serving.registry.last_known_good import LastKnownGood
 from serving.registry.model_version import ModelVersion
+from serving.replica import refresh_state
 from serving.replica.refresh_state import Refresh
 from serving.rollout import watcher
 from serving.rollout.candidate_admission import Admission
-from serving.rollout.watcher import MAX_PAUSE_S, Watcher
+from serving.rollout.watcher import MAX_PAUSE_S, STALE_AFTER_S, Watcher
 from tests.serving.asking import ask
 from tests.serving.policies import CARTPOLE_BUNDLE, CONTRARY_BUNDLE, STEERING_BUNDLE, digest_tags
 from tests.serving.store import Store
@@ -31,7 +37,7 @@ class CountingRegistry(DirectRegistry):
     """A registry that counts its downloads, and whose polls can fail."""
 
     fetched = 0
-    failure: Exception | None = None
+    failure: BaseException | None = None
     fetch_failure: Exception | None = None
 
     def poll(self, model_uri: str) -> ModelVersion:
@@ -231,6 +237,22 @@ def test_the_pause_doubles_with_each_failed_attempt_to_serve_a_version(
     assert 4 <= second - first <= 8.5
 
 
+def test_the_pauses_of_another_version_begin_anew(store: Store, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 0.0
+    monkeypatch.setattr(watcher, "monotonic", lambda: clock)
+    bench.registry.fetch_failure = RegistryFailed("http://registry", "no answer within 300 s")
+    promote(store, bench, CONTRARY_BUNDLE)
+    for _ in range(8):
+        bench.poll()
+        clock += MAX_PAUSE_S
+    promote(store, bench, CONTRARY_BUNDLE)
+    bench.poll()
+    bench.registry.fetch_failure = None
+    clock += 4  # twice the interval
+    assert bench.poll().error is None
+    assert bench.answer() == (0, "3")
+
+
 def test_a_full_disk_is_tried_again_after_a_pause(
     store: Store, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,18 +285,153 @@ def test_the_pause_doubles_with_each_failed_poll_up_to_a_maximum(
     assert bench.watcher.pause_s() <= 2
 
 
+@pytest.mark.parametrize("failures", [1023, 1024, 10**9])
+def test_the_pause_stays_bounded_after_any_number_of_failures(failures: int) -> None:
+    """Six hours without MLflow are a thousand failed polls, and 2.0 ** 1024 is no float."""
+    assert MAX_PAUSE_S / 2 <= watcher._backoff_s(2.0, failures) <= MAX_PAUSE_S
+
+
 def test_an_empty_stage_is_reported_and_the_version_stays_in_service(store: Store, bench: Bench) -> None:
     store.promote(bench.name, 1, "Archived", archive=False)
     assert str(bench.poll().error).startswith("No version of")
     assert bench.answer() == (1, "1")
 
 
-def test_the_thread_survives_an_unexpected_exception(
+def test_an_empty_stage_is_no_failure_so_that_the_next_promotion_is_seen_at_the_usual_interval(
     store: Store, bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
+    store.promote(bench.name, 1, "Archived", archive=False)
+    for _ in range(10):
+        refresh = bench.poll()
+    assert bench.watcher.pause_s() <= 2
+    assert refresh.last is not None, "the registry has answered"
+    assert caplog.text.count("stays in service") == 1
     promote(store, bench, CONTRARY_BUNDLE)
-    bench.registry.failure = ZeroDivisionError()
+    assert (bench.poll().error, bench.answer()) == (None, (0, "2"))
+
+
+def test_a_version_that_left_the_stage_is_no_longer_shown_as_rejected(store: Store, bench: Bench) -> None:
+    promote(store, bench, CONTRARY_BUNDLE, tags={})
+    assert bench.poll().rejected is not None
+    store.promote(bench.name, 2, "Archived", archive=False)
+    assert bench.poll().rejected is None
+    store.promote(bench.name, 2)
+    assert bench.poll().rejections == {"digest_missing": 2}, "promoted again, it is tried again"
+
+
+def test_an_unexpected_exception_of_the_registry_counts_as_a_failed_poll(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.registry.failure = KeyError("http://user:secret@registry")
+    for _ in range(10):
+        refresh = bench.poll()
+    assert refresh.error == "KeyError; the replica's log has the details"
+    assert MAX_PAUSE_S / 2 <= bench.watcher.pause_s() <= MAX_PAUSE_S
+    assert caplog.text.count("Traceback") == 1
+
+
+def test_an_unexpected_exception_of_the_admission_is_reported_and_the_version_tried_again_after_a_pause(
+    store: Store, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(store, bench, CONTRARY_BUNDLE)
+    bench.registry.fetch_failure = BlockingIOError("fork: Resource temporarily unavailable")
+    for _ in range(3):
+        refresh = bench.poll()
+    assert (refresh.rejections, bench.registry.fetched) == ({"internal_error": 1}, 1)
+    assert refresh.error == "version 2: BlockingIOError; the replica's log has the details"
+    bench.registry.fetch_failure = None
+    monkeypatch.setattr(watcher, "monotonic", lambda: time.monotonic() + MAX_PAUSE_S)
+    assert bench.poll().error is None
+    assert bench.answer() == (0, "2")
+
+
+@pytest.mark.parametrize("exception", [ZeroDivisionError(), MemoryError(), SystemExit(1)], ids=repr)
+def test_the_thread_survives_any_exception(
+    bench: Bench, caplog: pytest.LogCaptureFixture, exception: BaseException
+) -> None:
+    bench.registry.failure = exception
     with bench.polling():
-        await_true(lambda: "ZeroDivisionError" in caplog.text, "the log shows the exception", 30)
+        await_true(lambda: type(exception).__name__ in caplog.text, "the log shows the exception", 30)
         bench.registry.failure = None
-        await_true(lambda: bench.answer() == (0, "2"), "the promoted version answers", 30)
+        await_true(lambda: bench.app.refresh.last is not None, "the next poll succeeds", 30)
+
+
+def threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "watcher"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_the_health_check_of_serve_replaces_a_thread_that_has_died_and_only_that(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from serving.app import PolicyReplica
+
+    def check_health() -> None:
+        replica: Any = SimpleNamespace(_watcher=bench.watcher)  # only Serve can start a whole one
+        asyncio.run(PolicyReplica.check_health(replica))
+
+    with monkeypatch.context() as broken, bench.polling():
+        broken.setattr(Watcher, "pause_s", lambda _: 1 / 0)
+        bench.watcher.start()
+        await_true(lambda: not threads(), "the thread has died")
+        broken.undo()
+        check_health()
+        await_true(lambda: bench.app.refresh.last is not None, "another thread polls", 30)
+        check_health()
+        assert len(threads()) == 1
+    await_true(lambda: not threads(), "the thread has stopped")
+    check_health()
+    assert not threads(), "a watcher that was stopped stays so"
+
+
+def health(bench: Bench) -> tuple[int, str]:
+    answer = ask(bench.app, "GET", "/health")
+    return answer.status, answer.json()["status"]
+
+
+@pytest.mark.parametrize("hangs", [False, True], ids=["the polls fail", "a poll hangs"])
+def test_health_reports_a_registry_that_has_not_answered_for_long(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, *, hangs: bool
+) -> None:
+    """It stays 200: the replica answers requests as before, and no load balancer should remove it."""
+    waiting = threading.Event()
+    bench.registry.failure = RegistryFailed("http://registry", "connection refused")
+    poll = bench.registry.poll
+
+    def hang(model_uri: str) -> ModelVersion:
+        waiting.wait(60)
+        return poll(model_uri)
+
+    if hangs:
+        monkeypatch.setattr(bench.registry, "poll", hang)
+    with bench.polling():
+        await_true(lambda: bench.app.refresh.stale_at < math.inf, "the watcher has started")
+        assert health(bench) == (200, "ok")
+        with monkeypatch.context() as later:
+            later.setattr(refresh_state, "monotonic", lambda: time.monotonic() + STALE_AFTER_S)
+            assert health(bench) == (200, "stale")
+            assert ask(bench.app, "GET", "/model").json()["stale"]
+        bench.registry.failure = None
+        waiting.set()
+        await_true(lambda: bench.app.refresh.last is not None, "the registry answers")
+        assert health(bench) == (200, "ok")
+
+
+def test_the_time_without_an_answer_begins_at_the_last_one_and_is_longer_with_a_long_interval(bench: Bench) -> None:
+    bench.poll()
+    assert STALE_AFTER_S - 5 < bench.app.refresh.stale_at - time.monotonic() <= STALE_AFTER_S
+    bench.watcher._arguments = bench.admission.arguments.model_copy(update={"refresh_interval_s": 3600.0})
+    bench.poll()
+    assert 3 * 3600 - 5 < bench.app.refresh.stale_at - time.monotonic() <= 3 * 3600
+
+
+def test_a_pinned_version_is_never_stale_because_nothing_polls_it_once_it_is_confirmed(bench: Bench) -> None:
+    pinned = {"model_uri": f"models:/{bench.name}/1", "refresh_interval_s": 0.01}
+    bench.admission.arguments = bench.admission.arguments.model_copy(update=pinned)
+    bench.app.refresh = Refresh(error="it is down", degraded=True)
+    bench.watcher = Watcher(bench.app, bench.admission)
+    bench.watcher.start()
+    await_true(lambda: bench.app.refresh.last is not None and not threads(), "the version is confirmed")
+    assert (bench.app.refresh.stale_at, health(bench)) == (math.inf, (200, "ok"))
+    bench.watcher.start()
+    assert not threads()

@@ -174,7 +174,7 @@ def test_requests_and_errors_are_counted(app: PolicyApp) -> None:
 
 def test_long_numbers_and_many_strings_cost_memory_in_proportion_to_the_request() -> None:
     request = json.dumps({"inputs": [["1"] * 4] * 5000 + [["1" * 50_000, "1", "1", "1"]]}).encode()
-    app = PolicyApp(served())
+    app = PolicyApp(served(), Arguments(max_observations=10_000))
     tracemalloc.start()
     try:
         answer = invoke(app, request)

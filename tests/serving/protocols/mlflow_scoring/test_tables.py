@@ -33,7 +33,8 @@ def test_dataframe_split_is_read(value: Any, columns: list[Any], rows: list[Any]
 )
 def test_records_are_aligned_by_column_name(value: Any, columns: list[Any], rows: list[Any]) -> None:
     table = Table.from_records(value)
-    assert (list(table.columns), table.rows) == (columns, rows)
+    assert list(table.columns) == columns
+    assert [list(row) for row in zip(*(table.column(index) for index in range(len(columns))), strict=True)] == rows
 
 
 def test_csv_cells_are_numbers_if_possible_and_else_text() -> None:

@@ -88,6 +88,14 @@ BAD = [
     (IMAGE, [[0, 1], [2, -1]], ObservationType, "observation[1][1] is -1, expected a uint8"),
     (IMAGE, [[0, 1.5], [2, 3]], ObservationType, "observation[0][1] is 1.5, expected an integer"),
     (IMAGE, [0, 1, 2, 3], ObservationShape, "observation has shape (4,), expected (2, 2) uint8"),
+    (
+        spaces.Box(0, 1, (2,), np.bool_),
+        [1, 2],
+        ObservationRange,
+        "observation[1] is 2, expected an integer from 0 to 1",
+    ),
+    (DICE, [1, 10**30], ObservationRange, f"observation[1] is 1{'0' * 30}, expected an integer from 1 to 6"),
+    (IMAGE, [[0, 1], None], ObservationType, "observation[1] is null, expected an integer"),
     (SCALAR, [0.5], ObservationShape, "observation has shape (1,), expected () float32"),
 ]
 
