@@ -35,9 +35,9 @@ COMMANDS = {
 }
 
 
-def register(client):
+def register(client, experiment):
     """Register a version whose files the server keeps."""
-    run = client.create_run("0")
+    run = client.create_run(experiment)
     with tempfile.TemporaryDirectory() as directory:
         Path(directory, "model.onnx").write_bytes(CARTPOLE_BUNDLE.graph)
         Path(directory, "policy.json").write_bytes(CARTPOLE_BUNDLE.policy)
@@ -55,11 +55,13 @@ def proxied(tracked_workshop, tmp_path_factory):
     """
     directory = tmp_path_factory.mktemp("proxied")
     with unreliable_proxy(tracked_workshop.environment["MLFLOW_TRACKING_URI"]) as proxy:
-        shop = Workshop(directory, {"MLFLOW_TRACKING_URI": proxy.url, "XDG_CACHE_HOME": str(directory)})
+        variables = {"MLFLOW_TRACKING_URI": proxy.url, "MLFLOW_EXPERIMENT_NAME": MODEL}
+        shop = Workshop(directory, {**variables, "XDG_CACHE_HOME": str(directory)})
         client = tracked_workshop.client()
+        experiment = client.create_experiment(MODEL)
         client.create_registered_model(MODEL)
         for _ in range(3):
-            register(client)
+            register(client, experiment)
         for version in "1", "2":
             done = run(shop, "promote", version, "--name", MODEL, "--episodes", "2")
             assert done.exit_code == 0, done.output
@@ -81,8 +83,8 @@ def state(client):
     """Return what the registry holds, and the runs that are still running."""
     stages = {each.version: each.current_stage for each in client.search_model_versions(f"name='{MODEL}'")}
     model = client.get_registered_model(MODEL)
-    experiments = [each.experiment_id for each in client.search_experiments()]
-    running = client.search_runs(experiments, "attributes.status = 'RUNNING'")
+    experiment = client.get_experiment_by_name(MODEL).experiment_id
+    running = client.search_runs([experiment], "attributes.status = 'RUNNING'")
     return stages, model.tags, model.aliases, [each.info.run_id for each in running]
 
 

@@ -110,14 +110,14 @@ def test_under_mlflow_run_no_second_run_begins(monkeypatch):
     assert len(mlflow.search_runs(["0"], output_format="list")) == 1
 
 
-PARAMS = {"lr": 0.003, "seed": 0, "promote": True, "target_return": None, "env_id": "CartPole-v1"}
+PARAMS = {"lr": 0.003, "seed": 0, "promote": True, "target_return": None, "env_id": "CartPole-v1", "kwargs": "{}"}
 
 
 @pytest.mark.usefixtures("store")
 @pytest.mark.parametrize(
     ("logged", "ends_as", "reason"),
     [
-        ({"lr": "3e-3", "seed": "0.0", "promote": "true", "target_return": "auto", "other": "1"}, None, None),
+        ({"lr": "3e-3", "seed": "0.0", "promote": "true", "target_return": "auto", "kwargs": "'{}'"}, None, None),
         ({"lr": "3e-3"}, "FINISHED", "is FINISHED"),
         ({"lr": "3e-3"}, "KILLED", "is KILLED"),
         ({"lr": "0.1"}, None, "has lr=0.1 instead of 0.003"),
