@@ -59,6 +59,7 @@ def train(
         if not resume:
             from pipeline.environments import contract
 
+            progress.stage(f"Checking {config.env_id}")
             environment = contract.described(config, progress.note)
             ray.start(config)
             if not environment.is_exclusive:
