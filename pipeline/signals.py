@@ -2,7 +2,7 @@
 
 The first signal is recorded. Outside `deferred`, it also raises Interrupted in the main thread, which ends an import
 or a wait at once. Within `deferred`, the running code ends itself: it calls `check` where it is safe to stop. A second
-SIGINT does not wait for that.
+SIGINT does not wait for that, and the first signal no longer than the block allows.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ class _Interruption:
 
     signal_name: str | None = None
     is_deferred = False
+    longest_s = 0.0
     is_immediate = False
     redelivery: threading.Timer | None = None
 
@@ -61,16 +62,21 @@ def interruptible() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def deferred() -> Iterator[None]:
+def deferred(longest_s: float = 0.0) -> Iterator[None]:
     """Only record the first signal within the block; `check`, also called at the end of it, raises Interrupted.
 
     A second signal, which can only be SIGINT, raises Interrupted at once.
+
+    Args:
+        longest_s: Seconds after the first signal at which Interrupted is raised wherever the main thread is, as in a
+            step of an environment that does not return; 0 for no limit.
     """
-    previous, _Interruption.is_deferred = _Interruption.is_deferred, True
+    previous = _Interruption.is_deferred, _Interruption.longest_s
+    _Interruption.is_deferred, _Interruption.longest_s = True, longest_s
     try:
         yield
     finally:
-        _Interruption.is_deferred = previous
+        _Interruption.is_deferred, _Interruption.longest_s = previous
     check()
 
 
@@ -98,6 +104,7 @@ def check() -> None:
     """
     if _Interruption.signal_name is not None:
         _cancel_redelivery()
+        signal.setitimer(signal.ITIMER_REAL, 0)
         raise Interrupted(_Interruption.signal_name)
 
 
@@ -123,6 +130,8 @@ def _handle(number: int, _: FrameType | None) -> None:
         # A second SIGINT still raises Interrupted, in the code that ends a deferred block after the first signal.
         if _Interruption.is_immediate:
             check()
+        signal.signal(signal.SIGALRM, lambda *_: check())
+        signal.setitimer(signal.ITIMER_REAL, _Interruption.longest_s)
     else:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         check()

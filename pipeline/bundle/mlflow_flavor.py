@@ -13,6 +13,7 @@ from typing import Any
 import mlflow.onnx
 import numpy as np
 import onnx
+from gymnasium import spaces
 from mlflow.models import Model, ModelSignature
 from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.types import Schema, TensorSpec
@@ -72,8 +73,6 @@ def save_model(path: str, mlflow_model: Model, directory: Path, environment: Env
         directory: An assembled bundle.
         environment: The environment that the policy was trained in.
     """
-    space = environment.observation_space
-    example = stack(space, [space.sample()], OBSERVATIONS)
     mlflow_model.add_flavor(
         "rllib", checkpoint=CHECKPOINT_DIRECTORY, policy=POLICY_FILE, ray_version=importlib.metadata.version("ray")
     )
@@ -83,7 +82,7 @@ def save_model(path: str, mlflow_model: Model, directory: Path, environment: Env
         path,
         mlflow_model=mlflow_model,
         signature=_signature(graph.graph),
-        input_example=example.get(OBSERVATIONS, example),
+        input_example=_example(environment.observation_space, graph.graph),
         metadata={"env_id": environment.id},
         pip_requirements=[f"{package}=={importlib.metadata.version(package)}" for package in _PYFUNC_PACKAGES],
         onnx_execution_providers=["CPUExecutionProvider"],
@@ -97,6 +96,12 @@ def save_model(path: str, mlflow_model: Model, directory: Path, environment: Env
     for file in (GRAPH_FILE, POLICY_FILE):
         shutil.copyfile(directory / file, Path(path, file))
     shutil.copytree(directory / CHECKPOINT_DIRECTORY, Path(path, CHECKPOINT_DIRECTORY))
+
+
+def _example(space: spaces.Space[Any], graph: onnx.GraphProto) -> Any:
+    """Return a batch of one observation: arrays by name, or a bare array if the signature's only tensor has no name."""
+    tensors = stack(space, [space.sample()], OBSERVATIONS)
+    return tensors if len(graph.input) > 1 else tensors[graph.input[0].name]
 
 
 def _signature(graph: onnx.GraphProto) -> ModelSignature:

@@ -40,8 +40,8 @@ def train(
 ) -> None:
     """Train PPO until its greedy policy reaches the target and stops improving, and register the best policy.
 
-    The run is tracked in MLflow. Ctrl-C and SIGTERM finish the iteration, upload a checkpoint and end the run as
-    KILLED, with nothing registered; --resume continues it. A second Ctrl-C ends the command at once.
+    The run is tracked in MLflow. Ctrl-C and SIGTERM finish the iteration, for 10 s at most, upload a checkpoint and end
+    the run as KILLED, with nothing registered; --resume continues it. A second Ctrl-C ends the command at once.
     """
     given = {name: value for name, value in settings.items() if is_given(context, name)}
     if resume and (model_uri or file or any(is_changed(context, name) for name in settings)):
@@ -59,6 +59,7 @@ def train(
         if not resume:
             from pipeline.environments import contract
 
+            progress.stage(f"Checking {config.env_id}")
             environment = contract.described(config, progress.note)
             ray.start(config)
             if not environment.is_exclusive:

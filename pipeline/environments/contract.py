@@ -21,7 +21,7 @@ from serving.errors import ExpectedError
 from serving.policy.environments import LEGACY_PREFIX, conforming
 from serving.policy.environments.checked import RESET_RETURNS, STEP_RETURNS, Checked, raised
 from serving.policy.environments.conforming import Unfit
-from serving.policy.environments.errors import ContractBroken
+from serving.policy.environments.errors import ContractBroken, EnvironmentRaised
 from serving.policy.errors import EnvironmentNotMade
 from serving.policy.spaces import leaves
 
@@ -51,7 +51,7 @@ def described(config: TrainConfig, note: Callable[[str], object], *, is_search: 
         Exception: As `pipeline.environments.make.describe`.
     """
     environment = environments.of_config(config)
-    for each in check(environment):
+    for each in check(environment, takes_any_action=config.rl_module == TrainConfig.rl_module):
         note(each)
     reason = exclusivity(environment)
     if reason is None:
@@ -75,8 +75,13 @@ def exclusivity(environment: Environment) -> str | None:
     return None
 
 
-def check(environment: Environment) -> list[str]:
+def check(environment: Environment, *, takes_any_action: bool = True) -> list[str]:
     """Reset and step an environment with random actions, and check it with Gymnasium's `check_env`.
+
+    Args:
+        environment: Its description.
+        takes_any_action: Whether the policy may choose every action. One that masks actions does not, so an exception
+            that a random action causes ends the check, and not the training.
 
     Returns:
         What is converted in each step, and what `check_env` objects to although training does not depend on it.
@@ -85,10 +90,17 @@ def check(environment: Environment) -> list[str]:
         ContractBroken: If it takes or returns something else than Gymnasium's contract says.
         EnvironmentRaised: If it raises an exception.
     """
+    objection = None
     with contextlib.closing(environment.make()) as made, _without_warnings():
-        _check_raw(environment.id, made.unwrapped)
-        _check_steps(environment.id, made)
-        objection = None if environment.id.startswith(LEGACY_PREFIX) else _objection(_checked(made))
+        try:
+            _check_raw(environment.id, made.unwrapped)
+            _check_steps(environment.id, made)
+            if not environment.id.startswith(LEGACY_PREFIX):
+                objection = _objection(_checked(made))
+        except EnvironmentRaised as error:
+            if takes_any_action or not error.call.startswith("step"):
+                raise
+            objection = f"a random action ended the check, which the policy may not choose: {error.reason}"
         conversions = [f"{environment.id}: {each}" for each in _checked(made).conversions]
         return [*conversions, *([f"{environment.id}: {objection}"] if objection else [])]
 

@@ -1,4 +1,4 @@
-"""Errors of Ray clusters, their resources, and environment runners."""
+"""Errors of Ray clusters, their resources, environment runners, and learning."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -54,4 +54,18 @@ class EnvRunnersLost(PipelineError):
     template: ClassVar[str] = (
         "All environment runners were lost {losses} times within {seconds:.0f} s, without a sample between. Their "
         "environment may end its process or exceed the memory; --num-env-runners 0 steps it in this process."
+    )
+
+
+@dataclass(eq=False)
+class GradientsNotFinite(PipelineError):
+    """The gradients of several iterations in a row were not finite, so that training would change nothing."""
+
+    iterations: int
+    return_mean_100: float
+
+    template: ClassVar[str] = (
+        "PPO does not learn: its gradients were NaN or infinite in {iterations} iterations in a row. Rewards or "
+        "observations may be too large for float32 (the mean return is {return_mean_100:.3g}): scale them with a "
+        "wrapper (--wrapper module:Class), or lower --lr."
     )

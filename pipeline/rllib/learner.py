@@ -1,4 +1,4 @@
-"""Learns like RLlib's PPO, bit for bit, with fewer checks of the gradients."""
+"""Learns like RLlib's PPO, bit for bit as long as gradients are finite, with fewer checks of them."""
 
 from typing import Any
 
@@ -10,7 +10,14 @@ class OneCheckLearner(PPOTorchLearner):  # type: ignore[misc]  # RLlib has no ty
     """RLlib's learner with one check of all gradients instead of two per gradient: a tenth of the time of training."""
 
     def apply_gradients(self, gradients_dict: dict[Any, torch.Tensor]) -> None:
-        """Apply gradients without checking each, unless the norm of all of them is not finite."""
-        norm = torch.nn.utils.get_total_norm(gradients_dict.values())
-        self.config.torch_skip_nan_gradients = bool(torch.isfinite(norm))  # True skips RLlib's checks
+        """Apply gradients, with 0 for each number that is not finite.
+
+        RLlib's own check applies the largest float32 for infinity, which ends Adam's learning for good, and logs the
+        weights in thousands of lines.
+        """
+        if not torch.isfinite(torch.nn.utils.get_total_norm(gradients_dict.values())):
+            gradients_dict = {
+                key: each.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) for key, each in gradients_dict.items()
+            }
+        self.config.torch_skip_nan_gradients = True  # skips RLlib's checks
         super().apply_gradients(gradients_dict)

@@ -23,7 +23,7 @@ from pipeline.export.exportable_policy import ExportablePolicy
 from pipeline.export.observation_filter import MEAN_STD, FrozenFilter
 from pipeline.networks import module_spec
 from pipeline.rllib import checked_sampling, checkpoint_layout, compat, env_runner, learner
-from pipeline.rllib.errors import EnvRunnersLost
+from pipeline.rllib.errors import EnvRunnersLost, GradientsNotFinite
 from serving.policy.spaces import leaves
 
 #: Episodes in the running mean of training returns, as in stable-baselines3 and the literature.
@@ -32,6 +32,9 @@ _RETURN_WINDOW = 100
 #: Training ends when all environment runners were lost more often, or did not come back for longer, without a sample.
 _MAX_LOSSES = 3
 _MAX_LOST_S = 300.0
+
+#: Training ends when the gradients of this many iterations in a row are not finite; single ones are left out.
+_MAX_UNLEARNED = 3
 
 #: The settings that RLlib's PPO takes as they are.
 _PPO_SETTINGS = (
@@ -92,6 +95,7 @@ class Trainer:
         self.is_filtered = config.observation_filter == MEAN_STD
         self._returns: deque[float] = deque(maxlen=_RETURN_WINDOW)
         self._env_steps = 0
+        self._unlearned = 0
 
     def __enter__(self) -> Self:
         checked_sampling.silence_repeated_failures()
@@ -129,6 +133,7 @@ class Trainer:
         Raises:
             EnvironmentMisbehaved: If an environment raises an exception or breaks its contract.
             EnvRunnerFailed, EnvRunnersLost: If remote environment runners cannot sample.
+            GradientsNotFinite: If iterations do not change the policy, because numbers overflow.
         """
         losses = _Losses()
         while True:
@@ -179,6 +184,7 @@ class Trainer:
             self._returns.extend(map(float, returns))
         return_mean_100 = sum(self._returns) / len(self._returns) if self._returns else math.nan
         learned = result.get("learners", {}).get("default_policy", {})
+        self._count_unlearned(learned, return_mean_100)
         env_steps = int(result.get("num_env_steps_sampled_lifetime", self._env_steps))
         sampled, self._env_steps = env_steps - self._env_steps, env_steps
         group = self._algorithm.env_runner_group
@@ -192,6 +198,13 @@ class Trainer:
         }
         finite = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
         return Iteration(env_steps, sampled, lost_env_runners, return_mean_100, finite)
+
+    def _count_unlearned(self, learned: Mapping[str, Any], return_mean_100: float) -> None:
+        """Count an iteration whose last gradients were not finite. Raises GradientsNotFinite if there are several."""
+        numbers = [learned[key] for key in ("total_loss", "gradients_default_optimizer_global_norm") if key in learned]
+        self._unlearned = 0 if all(map(math.isfinite, numbers)) else self._unlearned + 1
+        if self._unlearned >= _MAX_UNLEARNED:
+            raise GradientsNotFinite(self._unlearned, return_mean_100)
 
 
 class _Losses:

@@ -23,6 +23,9 @@ from pipeline.training.workspace import Workspace
 #: Seconds between uploads of the learning curve while training.
 _FIGURE_INTERVAL_S = 30.0
 
+#: Seconds that an iteration may take to end after a signal; one whose environment hangs is left.
+_LONGEST_ITERATION_S = 10.0
+
 
 class Log(Protocol):
     """Receives metrics and files, as `MetricQueue` does."""
@@ -111,7 +114,7 @@ class Loop:
     def _train(self) -> None:
         """Iterate until the loop is finished."""
         try:
-            with signals.deferred():
+            with signals.deferred(_LONGEST_ITERATION_S):
                 self._evaluate_if_due()  # a signal may have interrupted it
                 for iteration in () if self.is_finished else self.trainer.iterations():
                     if self._process(iteration) and self.is_finished:

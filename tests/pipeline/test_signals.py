@@ -61,6 +61,27 @@ def test_the_end_of_deferred_is_a_check():
     assert reached == ["the end of the block"]
 
 
+@pytest.mark.parametrize("number", NUMBERS)
+def test_within_deferred_a_wait_without_end_is_left_after_the_longest_time(number):
+    def body():
+        with deferred(longest_s=0.01):
+            signal.raise_signal(number)
+            threading.Event().wait(600)
+            pytest.fail("the wait was not left")
+
+    assert signal_that_interrupts(body) == number.name
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_a_check_before_the_longest_time_is_over_cancels_it():
+    def body():
+        with deferred(longest_s=600):
+            signal.raise_signal(signal.SIGTERM)
+
+    assert signal_that_interrupts(body) == "SIGTERM"
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
 def test_an_error_within_deferred_is_not_replaced():
     with pytest.raises(ValueError, match="its own"), deferred():
         raise ValueError("its own")

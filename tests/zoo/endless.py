@@ -29,6 +29,21 @@ class SleepingStep(E):
         return super().step(action)
 
 
+class SleepingStepLater(E):
+    """The third step of the tenth episode of an environment sleeps for an hour."""
+
+    episodes = 0
+
+    def reset(self, **arguments: Any) -> Any:
+        self.episodes += 1
+        return super().reset(**arguments)
+
+    def step(self, action: Any) -> Any:
+        if self.episodes == 10 and self.episode_steps == 2:
+            time.sleep(3600)
+        return super().step(action)
+
+
 class Unlimited(gymnasium.Wrapper[Any, Any, Any, Any]):
     """Hides the end of each episode."""
 

@@ -71,3 +71,11 @@ class HugeRewards(E):
     def step(self, action: Any) -> Any:
         observation, _, *rest = super().step(action)
         return observation, 1e308, *rest
+
+
+class LargeRewards(E):
+    """Rewards and their sums are finite, but too large for the float32 of a network."""
+
+    def step(self, action: Any) -> Any:
+        observation, _, *rest = super().step(action)
+        return observation, 1e30, *rest

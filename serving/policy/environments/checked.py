@@ -1,5 +1,6 @@
 """Names the call, the episode and the step where an environment fails or breaks Gymnasium's contract."""
 
+import functools
 import logging
 import traceback
 from pathlib import Path
@@ -81,11 +82,11 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
             raise self._explained(error) from error
 
     def close(self) -> None:
-        """Close the environment; an exception that it raises is only logged, because nothing depends on it any more."""
+        """Close the environment; an exception that it raises is only logged, once, because nothing depends on it."""
         try:
             super().close()  # type: ignore[no-untyped-call]
         except Exception as error:  # noqa: BLE001  # as above
-            _logger.warning("%s", raised(self._id, "close", error))
+            _warn_once(str(raised(self._id, "close", error)))
 
     @property
     def call(self) -> str:
@@ -103,6 +104,12 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
         return raised(self._id, self.call, error)
 
 
+@functools.cache
+def _warn_once(message: str) -> None:
+    """Log a warning unless this process has logged it before: an evaluation closes a hundred environments."""
+    _logger.warning("%s", message)
+
+
 def checked(env: gymnasium.Env[Any, Any], env_id: str) -> gymnasium.Env[Any, Any]:
     """Return the environment within `Checked`, or itself if one of its wrappers is that."""
     part: Any = env
@@ -114,11 +121,15 @@ def checked(env: gymnasium.Env[Any, Any], env_id: str) -> gymnasium.Env[Any, Any
 
 
 def raised(env_id: str, call: str, error: BaseException) -> EnvironmentRaised:
-    """Return the error that names a call, the exception that it raised, and the innermost lines of its traceback."""
+    """Return the error that names a call, the exception that it raised, and the innermost lines of its traceback.
+
+    The first line, of the function that made the call and handles the exception, is left out.
+    """
     text = " ".join(str(error).split())
     exception = f"{type(error).__name__}: {text}" if text else type(error).__name__
     outer = (__file__, str(Path(gymnasium.__file__).parent))
-    frames = [each for each in traceback.extract_tb(error.__traceback__) if not each.filename.startswith(outer)]
+    called = traceback.extract_tb(error.__traceback__)[1:]
+    frames = [each for each in called if not each.filename.startswith(outer)]
     lines = "; ".join(
         f"{frame.filename}:{frame.lineno} in {frame.name}: {frame.line}" for frame in frames[-_SHOWN_LINES:]
     )

@@ -9,12 +9,16 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
+import onnx
 import pytest
+from gymnasium import spaces
 
 from pipeline.bundle import mlflow_flavor
+from pipeline.environments.nested_spaces import stack
 from pipeline.export.exportable_policy import ExportablePolicy
 from pipeline.tracking import run as tracking
 from serving.policy.policy import Policy
+from serving.policy.tensors import OBSERVATIONS
 from serving.registry.registry import fetch, resolve
 
 
@@ -36,6 +40,23 @@ def test_the_model_has_three_flavors_a_signature_and_an_example(registered):
     assert model.signature.inputs.inputs[0].shape == (-1, 4)
     assert model.signature.outputs.input_names() == ["action", "action_dist_inputs", "action_logp"]
     assert model.saved_input_example_info["type"] == "ndarray"
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Box(-1, 1, (2,)),
+        spaces.Dict({"numbers": spaces.Box(-1, 1, (2,))}),
+        spaces.Dict({"numbers": spaces.Box(-1, 1, (2,)), "others": spaces.Box(-1, 1, (2,))}),
+    ],
+)
+def test_the_example_fits_the_signature(space):
+    names = stack(space, [space.sample()], OBSERVATIONS)
+    inputs = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [None, 2]) for name in names]
+    action = onnx.helper.make_tensor_value_info("action", onnx.TensorProto.INT64, [None])
+    graph = onnx.helper.make_graph([], "policy", inputs, [action])
+    example = mlflow_flavor._example(space, graph)
+    assert isinstance(example, dict) == mlflow_flavor._signature(graph).inputs.has_input_names()
 
 
 def test_the_digests_of_the_files_that_serving_loads_are_tags(registered, tmp_path):

@@ -112,9 +112,25 @@ def test_an_environment_without_spaces_is_not_made(name, space):
 
 
 def test_an_environment_that_raises_when_it_is_closed_costs_nothing(caplog):
-    assert check("failing:CloseRaises") == []
+    assert [check("failing:CloseRaises") for _ in range(2)] == [[], []]
     message = "the environment 'tests.zoo.failing:CloseRaises-v0' failed: close raised RuntimeError: the door is stuck"
-    assert caplog.records[0].getMessage().startswith(message)
+    (record,) = caplog.records  # not one per environment of each evaluation
+    assert record.getMessage().startswith(message)
+
+
+def test_a_policy_that_masks_actions_may_have_an_environment_that_forbids_some():
+    env_id = "tests.zoo.masking:Masked-v0"
+    with pytest.raises(EnvironmentRaised, match=r"step raised ValueError: action \d is forbidden, at \S*masking.py"):
+        contract.described(TrainConfig(env_id=env_id), print)
+    notes = []
+    contract.described(TrainConfig(env_id=env_id, rl_module="tests.zoo.masking:MinusInfinity"), notes.append)
+    (note,) = notes
+    assert "a random action ended the check, which the policy may not choose: step raised ValueError: action" in note
+
+
+def test_a_policy_that_masks_actions_excuses_no_failure_of_reset():
+    with pytest.raises(EnvironmentRaised, match="reset raised RuntimeError"):
+        contract.check(environments.describe("tests.zoo.failing:ResetRaises-v0"), takes_any_action=False)
 
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1", "FrozenLake-v1", "tests.pipeline.zoo:Nested-v0"])

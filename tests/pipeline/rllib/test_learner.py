@@ -1,18 +1,37 @@
-"""A gradient that is not finite does not reach the weights."""
+"""A gradient that is not finite does not reach the weights, and training ends if no other comes."""
 
+import itertools
+
+import pytest
 import torch
 
 from pipeline.config import TrainConfig
+from pipeline.environments.make import describe
+from pipeline.rllib.errors import GradientsNotFinite
 from pipeline.rllib.trainer import Trainer
 
 CONFIG = TrainConfig(train_batch_size_per_learner=100, minibatch_size=100, num_epochs=1)
 
 
-def test_a_gradient_that_is_not_finite_leaves_the_weights_finite(cartpole):
+def test_a_gradient_that_is_not_finite_leaves_the_weights_finite(cartpole, caplog):
     with Trainer(CONFIG, cartpole) as trainer:
         next(trainer.iterations())
         learner = trainer._algorithm.learner_group._learner  # there is no public access
         gradients = {key: torch.zeros_like(each) for key, each in learner._params.items()}
-        next(iter(gradients.values()))[0] = torch.nan
+        first, second, *_ = gradients.values()
+        first[0], second[0] = torch.nan, torch.inf
         learner.apply_gradients(gradients)
         assert all(each.isfinite().all() for each in learner._params.values())
+        (optimizer,) = learner._named_optimizers.values()
+        assert all(each["exp_avg_sq"].isfinite().all() for each in optimizer.state.values())
+    assert "nan/inf" not in caplog.text
+
+
+def test_training_ends_if_the_gradients_of_iterations_in_a_row_are_not_finite(caplog):
+    message = r"PPO does not learn: .* 3 iterations in a row.* \(the mean return is 2e\+31\): scale them"
+    with Trainer(CONFIG, describe("tests.zoo.numbers:LargeRewards-v0")) as trainer:
+        iterations = trainer.iterations()
+        assert len(list(itertools.islice(iterations, 2))) == 2
+        with pytest.raises(GradientsNotFinite, match=message):
+            next(iterations)
+    assert "nan/inf" not in caplog.text
