@@ -53,9 +53,7 @@ class Arguments(BaseModel):
         default=None, description="Cache of bundles on each node. Default: a directory in the user's cache."
     )
     cache_bytes: int = Field(default=GIB, ge=0, description="Size limit of the cache in bytes, without bundles in use.")
-    refresh_interval_s: float = Field(
-        default=2.0, gt=0, le=DAY_S, description="Seconds between polls of the registry."
-    )
+    refresh_interval_s: float = Field(default=2.0, gt=0, le=DAY_S, description="Seconds between polls of the registry.")
     allow_space_change: bool = Field(default=False, description="Serve a promoted version even if its spaces differ.")
     candidate_memory_bytes: int = Field(
         default=GIB, ge=1 << 20, description="Memory limit in bytes of the trial of a new version."
