@@ -104,8 +104,9 @@ class PolicyTrial(tune.Trainable):  # type: ignore[misc]
             ValueError: If the greedy return is not finite.
         """
         state = self._loop.train_until_evaluation()
-        if state.best_mean is None or not math.isfinite(state.best_mean):
-            raise ValueError(f"the greedy return is {state.best_mean}, expected a finite number")
+        _, mean = state.evaluation[-1]
+        if state.best_mean is None or not math.isfinite(mean):
+            raise ValueError(f"the greedy return is {mean}, expected a finite number")
         best = state.best_mean, state.best_step, state.best_perfect
         report = TrialReport(state.env_steps, *best, self._loop.is_finished, self._log.take())
         # Tune keeps statistics of all numbers in a result, except those within a list.

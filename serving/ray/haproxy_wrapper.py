@@ -98,13 +98,16 @@ def main(arguments: list[str]) -> None:
 
     The first argument is the path of the haproxy binary; the others are HAProxy's.
     """
-    configuration = Path(arguments[arguments.index("-f") + 1])
-    original = configuration.read_text()
-    for status, error in ERRORS.items():
-        (configuration.parent / f"error-{status}.http").write_text(error_response(*error), newline="")
-    configuration.write_text(edited(original, configuration.parent))
+    edit(Path(arguments[arguments.index("-f") + 1]))
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     os.execv(arguments[0], arguments)  # noqa: S606 - Serve chose the binary and its arguments
+
+
+def edit(configuration: Path) -> None:
+    """Edit a configuration file, and write the responses to errors beside it. Raises SystemExit as `edited`."""
+    configuration.write_text(edited(configuration.read_text(), configuration.parent))
+    for status, error in ERRORS.items():
+        (configuration.parent / f"error-{status}.http").write_text(error_response(*error), newline="")
 
 
 def edited(configuration: str, directory: Path) -> str:

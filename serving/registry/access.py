@@ -116,6 +116,7 @@ class SubprocessRegistry(Registry):
                     stdin=subprocess.DEVNULL,
                     # The URI may hold a password, and every user of the machine can read command lines.
                     env=child_environment(MLFLOW_TRACKING_URI=self._uri),
+                    process_group=0,  # Ctrl-C in a terminal does not interrupt a call; the closed connection ends it
                 )
         return self._connection
 

@@ -176,8 +176,6 @@ def is_http_failure(error: BaseException) -> bool:
 
 def why_unreachable(error: BaseException) -> str:
     """Return the cause of a failed request, from the innermost of the exceptions that lead to it."""
-    from requests.exceptions import ProxyError
-
     chain = list(_chain(error))
     if any(isinstance(each, TimeoutError) for each in chain):
         return f"no answer within {PROBE_TIMEOUT_S:g} s"
@@ -185,8 +183,6 @@ def why_unreachable(error: BaseException) -> str:
     reason = getattr(cause, "strerror", None) or _first_line(cause)
     if "certificate verify failed" in reason:
         reason = f"{reason.partition(' (_ssl')[0]}; MLFLOW_TRACKING_SERVER_CERT_PATH names a certificate to trust"
-    if any(isinstance(each, ProxyError) for each in chain):
-        reason = f"the HTTP proxy of this environment: {reason}"
     return reason[:1].lower() + reason[1:]
 
 

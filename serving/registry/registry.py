@@ -79,8 +79,8 @@ def versions_of(name: str) -> list[Any]:
     """Return all versions of a model, as MLflow describes them, the newest first. Raises MlflowException."""
     from mlflow import MlflowClient
 
-    escaped = name.replace("'", "''")
-    found = MlflowClient().search_model_versions(f"name='{escaped}'")
+    quote = '"' if "'" in name else "'"  # MLflow's filters have no escape
+    found = MlflowClient().search_model_versions(f"name={quote}{name}{quote}")
     return sorted(found, key=lambda version: -int(version.version))
 
 

@@ -14,7 +14,7 @@ def all_errors(base: type[ServingError] = ServingError) -> list[type[ServingErro
 
 
 CONCRETE = [each for each in all_errors() if not each.__subclasses__()]
-SAMPLES: dict[Any, Any] = {str: "x", int: 1, "tuple[int, ...] | None": (1,)}
+SAMPLES: dict[Any, Any] = {str: "x", int: 1, float: 1.0, "tuple[int, ...] | None": (1,)}
 
 
 def sample(kind: type[ServingError]) -> ServingError:

@@ -56,4 +56,5 @@ class NotFinite:
     """An evaluation of an environment whose rewards are not numbers."""
 
     mean = float("nan")
+    notice = None
     is_constant = False

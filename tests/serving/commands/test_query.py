@@ -73,7 +73,7 @@ def test_an_episode_that_does_not_end_is_cut(
     description = json.loads(COUNTING_BUNDLE.policy)
     description["environment"]["kwargs"] = {"steps": 1_000_000}
     endless = Bundle(COUNTING_BUNDLE.graph, json.dumps({**description, "max_episode_steps": 3}).encode())
-    episodes = play(serve_http(PolicyApp(served(endless))), together=together)
+    episodes = play(serve_http(PolicyApp(served(endless))), together=together, allow_import=True)
     assert [(each.steps, each.cut) for each in episodes] == [(3, True)] * 2
     assert "2 of 2 episodes did not end and were cut after 3 steps" in capsys.readouterr().out
 

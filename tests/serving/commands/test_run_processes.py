@@ -89,9 +89,13 @@ def test_the_printed_commands_work_for_any_name(guarded: Server) -> None:
     lines = dict(line.split(": ", 1) for line in guarded.output().splitlines() if ": " in line)
     tried = subprocess.run(lines["Try it"], shell=True, capture_output=True, check=True, cwd=PROJECT)
     assert tried.stdout == b'{"action":0}'
-    played = lines["Play"].replace("python", shlex.quote(sys.executable), 1).replace("--episodes 5", "--episodes 40")
-    done = subprocess.run(f"{played} --quiet", shell=True, capture_output=True, check=True, cwd=PROJECT, text=True)
-    assert done.stdout.startswith(f"{GUARDED} version 1 plays CartPole-v1 through {guarded.url}\n")
+    play = f"exec {lines['Play'].replace('python', shlex.quote(sys.executable), 1)}"
+    with subprocess.Popen(play, shell=True, stdout=subprocess.PIPE, cwd=PROJECT, text=True) as playing:
+        assert playing.stdout
+        shown = [playing.stdout.readline() for _ in range(3)]
+        playing.kill()  # each of its requests waits for a batch
+    assert shown[0] == f"{GUARDED} version 1 plays CartPole-v1 through {guarded.url}\n"
+    assert shown[2].startswith("  step    2   observation [")
 
 
 def test_a_restarted_replica_keeps_the_spaces_and_the_token(guarded: Server, store: Store) -> None:

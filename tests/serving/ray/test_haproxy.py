@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import http.client
 import json
 import socket
 import subprocess
@@ -192,13 +193,15 @@ def test_clients_that_send_no_whole_request_are_disconnected_and_lock_nobody_out
 
 
 def test_streams_and_connections_between_requests_outlast_the_timeouts_of_a_request(
-    start: Callable[..., Proxy], serve_http: Callable[[Any], str], send: Callable[[Proxy, bytes], socket.socket]
+    start: Callable[..., Proxy], serve_http: Callable[[Any], str]
 ) -> None:
     changes = {"http-request 10s": "http-request 300ms", "timeout client 30s": "timeout client 300ms"}
     proxy = start(changes, SERVE_REPLICA_1=serve_http(Application()))
     assert requests.get(proxy.url + "/app/stream", timeout=10).text == "x" * 8 + "done"
-    connection = send(proxy, ONE)
-    assert connection.recv(4096).startswith(b"HTTP/1.1 200")
-    time.sleep(0.5)
-    connection.sendall(ONE)
-    assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+    connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=10)
+    with contextlib.closing(connection):
+        for _ in range(2):
+            connection.request("GET", "/app/x")
+            assert connection.getresponse().read() == b"done"
+            connection.auto_open = False
+            time.sleep(0.5)

@@ -27,7 +27,7 @@ from ray.serve.config import gRPCOptions
 
 from serving.ray import internals
 from serving.ray.errors import RayIncompatible
-from serving.ray.haproxy_wrapper import edited
+from serving.ray.haproxy_wrapper import edit
 from serving.ray.settings import haproxy_binary
 from tests.workshop import PROJECT, free_port
 
@@ -165,7 +165,7 @@ def test_haproxy_accepts_the_configuration_of_this_ray_after_the_edits(tmp_path:
     )
     HAProxyApi(cfg=config, backend_configs={"m": backend}, config_file_path=str(file))._generate_config_file_internal()
     try:
-        file.write_text(edited(file.read_text(), tmp_path))
+        edit(file)
     except SystemExit as error:
         pytest.fail(f"{error}. {changed('The template', 'ray/serve/_private/haproxy_templates.py')}")
     haproxy = haproxy_binary()

@@ -160,7 +160,9 @@ def test_the_error_names_the_proxy_of_the_environment(
     check: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    with pytest.raises(TrackingServerUnreachable, match=r"\(the HTTP proxy of this environment: Connection refused\)"):
+    with pytest.raises(
+        TrackingServerUnreachable, match=r"\(connection refused, through the proxy http://127\.0\.0\.1:1\)"
+    ):
         check("http://mlflow.invalid:5000")
 
 
