@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from serving.replica.limits import ANSWER_WITHIN_S, MAX_BODY_BYTES, MAX_OBSERVATIONS
 
 GIB = 1 << 30
+DAY_S = 86_400.0
 
 
 class Autoscaling(BaseModel):
@@ -52,13 +53,13 @@ class Arguments(BaseModel):
         default=None, description="Cache of bundles on each node. Default: a directory in the user's cache."
     )
     cache_bytes: int = Field(default=GIB, ge=0, description="Size limit of the cache in bytes, without bundles in use.")
-    refresh_interval_s: float = Field(default=2.0, gt=0, description="Seconds between polls of the registry.")
+    refresh_interval_s: float = Field(default=2.0, gt=0, le=DAY_S, description="Seconds between polls of the registry.")
     allow_space_change: bool = Field(default=False, description="Serve a promoted version even if its spaces differ.")
     candidate_memory_bytes: int = Field(
         default=GIB, ge=1 << 20, description="Memory limit in bytes of the trial of a new version."
     )
     candidate_timeout_s: float = Field(
-        default=15.0, gt=0, description="Time limit in seconds of the trial of a new version."
+        default=15.0, gt=0, le=DAY_S, description="Time limit in seconds of the trial of a new version."
     )
     num_replicas: int = Field(default=1, ge=1, description="Number of replica processes, if autoscaling is off.")
     autoscaling: Autoscaling | None = Field(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import NamedTuple
 
+from serving.errors import HttpError
 from serving.policy.tensors import Batch, joined
 from serving.replica.errors import AnswerTooLate, ComputationTooLong
 from serving.replica.limits import ANSWER_WITHIN_S
@@ -81,6 +82,8 @@ class Batcher:
         self._turn_begun = False
         self._last_was_quick = False
         self._computing: list[Pending] = []
+        self._late: HttpError = AnswerTooLate(ANSWER_WITHIN_S)
+        """What the requests that are being computed get if they are late."""
         self._expiry: asyncio.TimerHandle | None = None
         self._inline = batching.max_batch_size
         """The number of observations up to which a quick policy is assumed to be quick."""
@@ -196,10 +199,11 @@ class Batcher:
             start = end
 
     async def _compute_in_thread(self, batch: list[Pending], observations: Batch) -> Batch:
-        """Return the actions, computed in parts. Raises ComputationTooLong."""
+        """Return the actions, computed in parts. Raises ComputationTooLong and AnswerTooLate."""
         loop, count, done = asyncio.get_running_loop(), len(observations), 0
+        begun = loop.time()
         parts: list[Batch] = []
-        self._computing = batch
+        self._computing, self._late = batch, AnswerTooLate(ANSWER_WITHIN_S)
         self._expiry = loop.call_later(EXPIRE_EVERY_S, self._expire, loop)
         try:
             while done < count:
@@ -207,8 +211,10 @@ class Batcher:
                 parts.append(await asyncio.to_thread(self._compute, part))
                 done += len(part)
                 # Only a single request can have more observations than one call computes.
+                if done < count and (loop.time() - begun) * count > ANSWER_WITHIN_S * done:
+                    self._late = ComputationTooLong(count, ANSWER_WITHIN_S, max(1, done // 2))
                 if done < count and 2 * loop.time() - start > batch[0].deadline:
-                    raise ComputationTooLong(count, ANSWER_WITHIN_S, max(1, done // 2))
+                    raise self._late
         finally:
             self._expiry.cancel()
             self._computing = []
@@ -217,9 +223,10 @@ class Batcher:
     def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
         """Answer the requests that have waited too long, while a thread computes."""
         now = loop.time()
-        for each in (*self._computing, *self._pending):
-            if each.deadline <= now and not each.actions.done():
-                each.actions.set_exception(AnswerTooLate(ANSWER_WITHIN_S))
+        for requests, error in ((self._computing, self._late), (self._pending, AnswerTooLate(ANSWER_WITHIN_S))):
+            for each in requests:
+                if each.deadline <= now and not each.actions.done():
+                    each.actions.set_exception(error)
         self._pending = [each for each in self._pending if not each.actions.done()]
         self._expiry = loop.call_later(EXPIRE_EVERY_S, self._expire, loop)
 

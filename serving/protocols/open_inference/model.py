@@ -99,7 +99,7 @@ class InferenceModel:
             if name not in self._empty:
                 raise InferenceInvalid(f"outputs[{index}].name", describe(name), f"one of {', '.join(self._all)}")
         # Each repetition of a large output would add only a few bytes to the request.
-        if len(outputs) > len(self._all):
+        if len(set(outputs)) < len(outputs):
             raise InferenceInvalid("outputs", "a list with a repeated name", "each name once")
         inputs, state_reset = self._without_foreign_states(request)
         tensors = self._read(inputs)

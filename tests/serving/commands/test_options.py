@@ -81,6 +81,14 @@ def test_autoscaling_is_given_as_json() -> None:
             "Error: --autoscaling: replicas: Extra inputs are not permitted",
         ),
         (["--refresh-interval", "inf"], "Error: --refresh-interval: Input should be a finite number"),
+        (
+            ["--refresh-interval", "1e10"],
+            "Error: --refresh-interval: Input should be less than or equal to 86400",
+        ),
+        (
+            ["--candidate-timeout", "1e10"],
+            "Error: --candidate-timeout: Input should be less than or equal to 86400",
+        ),
         (["--candidate-timeout", "nan"], "Error: --candidate-timeout: Input should be a finite number"),
         (
             ["--autoscaling", '{"target_ongoing_requests": Infinity}'],

@@ -288,6 +288,13 @@ def test_a_request_with_more_observations_than_can_be_computed_in_time_is_not_co
     assert 0 < found.most < sum(policy.calls) < 1000
 
 
+@pytest.mark.usefixtures("short_time")
+def test_a_large_request_that_is_late_because_of_others_may_be_sent_again() -> None:
+    large = np.ones((50, 1), np.float32)
+    found = outcomes(Slow(0, 0.0027), Batching(4, 0.0), *[large] * 5)  # type: ignore[arg-type]
+    assert {type(each) for each in found} == {np.ndarray, AnswerTooLate}
+
+
 def test_a_large_request_is_computed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batching, "PART_S", 0.04)
     policy, observations = Slow(0, 0.002), np.arange(50, dtype=np.float32)[:, None]

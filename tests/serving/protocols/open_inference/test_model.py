@@ -157,6 +157,12 @@ STEPS = InputTensor("state_in.steps", "FP32", (2, 2, 3), bytes(48))
         (
             CARTPOLE_BUNDLE,
             [CART],
+            {"outputs": ("action", "action")},
+            "outputs is a list with a repeated name, expected each name once",
+        ),
+        (
+            CARTPOLE_BUNDLE,
+            [CART],
             {"sequence_id": 7},
             "parameters.sequence_id: an unsupported extension, expected only that of binary tensors",
         ),
