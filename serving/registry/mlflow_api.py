@@ -100,7 +100,7 @@ def check_database(uri: str) -> None:
                 connection.execute(text("PRAGMA schema_version" if is_file else "SELECT 1"))
             engine.dispose()
         except SQLAlchemyError as error:
-            raise DatabaseUnreachable(shown, _first_line(getattr(error, "orig", None) or error)) from error
+            raise DatabaseUnreachable(shown, first_line(getattr(error, "orig", None) or error)) from error
         except ImportError as error:
             raise _package_missing(error) from error
     with _locked(file), mlflow_errors(shown):
@@ -132,7 +132,7 @@ def as_expected(error: Exception, uri: str | None = None) -> RegistryError | Non
     code = getattr(error, "error_code", None)
     if code in ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"):
         return CredentialsRejected(uri)
-    reason = _first_line(error)
+    reason = first_line(error)
     if code == "PERMISSION_DENIED":
         return AccessDenied(uri, os.environ.get("MLFLOW_TRACKING_USERNAME") or "this account", reason)
     if "operator does not exist: integer <> character varying" in str(error):
@@ -171,18 +171,18 @@ def _package_missing(error: ImportError) -> PackageMissing:
 
 def is_http_failure(error: BaseException) -> bool:
     """Return whether an exception of MLflow comes from a request that got no usable answer."""
-    return any(type(each).__module__.startswith("urllib3") for each in _chain(error))
+    return any(type(each).__module__.startswith("urllib3") for each in causes(error))
 
 
 def why_unreachable(error: BaseException) -> str:
     """Return the cause of a failed request, from the innermost of the exceptions that lead to it."""
     from requests.exceptions import ProxyError
 
-    chain = list(_chain(error))
+    chain = list(causes(error))
     if any(isinstance(each, TimeoutError) for each in chain):
         return f"no answer within {PROBE_TIMEOUT_S:g} s"
     cause = chain[-1]
-    reason = getattr(cause, "strerror", None) or _first_line(cause)
+    reason = getattr(cause, "strerror", None) or first_line(cause)
     if "certificate verify failed" in reason:
         reason = f"{reason.partition(' (_ssl')[0]}; MLFLOW_TRACKING_SERVER_CERT_PATH names a certificate to trust"
     if any(isinstance(each, ProxyError) for each in chain):
@@ -190,7 +190,8 @@ def why_unreachable(error: BaseException) -> str:
     return reason[:1].lower() + reason[1:]
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and those that led to it, the outermost first."""
     current: BaseException | None = error
     while current is not None:
         yield current
@@ -207,5 +208,6 @@ def _message(answer: "requests.Response") -> str:  # type: ignore[name-defined] 
         return ""
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message, or the name of its class if it has none."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:500]
