@@ -83,7 +83,7 @@ def reason_of(error: BaseException) -> str:
             "client_max_body_size. Raise that limit; registering the policy is an upload, too"
         )
     said = first_line(error) if isinstance(error, MlflowException) and "://" not in str(error) else ""
-    return f"status {status}" + (f": {said}" if said and "failed with error code" not in said else "")
+    return f"status {status}" + (f": {said}" if said and not said.startswith("status") else "")
 
 
 class Outage:

@@ -5,6 +5,7 @@ MLflow itself retries an unreachable server for minutes, and an unreachable data
 
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -38,6 +39,9 @@ _PACKAGES = {
     "requests_auth_aws_sigv4": "requests-auth-aws-sigv4",
 }
 """The package that contains a module which MLflow imports when a URI or a setting needs it."""
+
+_UNEXPECTED_STATUS = re.compile(r"API request to endpoint (\S+) failed with error code (\d{3}) .*")
+"""What MLflow raises for an answer that is not its own; the body, such as the page of a gateway, follows."""
 
 
 def check_server(uri: str) -> None:
@@ -210,4 +214,5 @@ def _message(answer: "requests.Response") -> str:  # type: ignore[name-defined] 
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an exception's message, or the name of its class if it has none."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:500]
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return _UNEXPECTED_STATUS.sub(r"status \2 for \1", line)[:500]
