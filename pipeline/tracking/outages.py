@@ -3,7 +3,7 @@
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import TypeVar
 
@@ -13,6 +13,8 @@ from mlflow.exceptions import MlflowException
 from pipeline import signals
 from pipeline.tracking.errors import TrackingFailed, TrackingRefused
 from serving.errors import ServingError
+from serving.registry.errors import DatabaseUnreachable, TrackingServerUnreachable
+from serving.registry.mlflow_api import causes, first_line
 from serving.registry.tracking import check_tracking_server
 
 Notify = Callable[[str], None]
@@ -41,7 +43,7 @@ _NO_ANSWER = {"ConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "Ser
 
 def status_of(error: BaseException) -> int | None:
     """Return the HTTP status with which MLflow's server or an artifact store answered; None if no answer came."""
-    for each in _chain(error):
+    for each in causes(error):
         if found := _STATUS_IN_TEXT.search(str(each)):
             return int(next(filter(None, found.groups())))
         response = getattr(each, "response", None)
@@ -74,14 +76,14 @@ def reason_of(error: BaseException) -> str:
     """Return why a call failed, in a few words: the status and what the server said, without URLs."""
     status = status_of(error)
     if status is None:
-        return f"{type(error).__name__}: {_first_line(error)}" if isinstance(error, OSError) else "no answer"
+        return f"{type(error).__name__}: {first_line(error)}" if isinstance(error, OSError) else "no answer"
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return (
             "status 413: the server or a proxy before it limits the size of uploads, such as nginx by "
             "client_max_body_size. Raise that limit; registering the policy is an upload, too"
         )
-    said = _first_line(error) if isinstance(error, MlflowException) and "://" not in str(error) else ""
-    return f"status {status}" + (f": {said}" if said and "failed with error code" not in said else "")
+    said = first_line(error) if isinstance(error, MlflowException) and "://" not in str(error) else ""
+    return f"status {status}" + (f": {said}" if said and not said.startswith("status") else "")
 
 
 class Outage:
@@ -139,11 +141,13 @@ class Outage:
 
 
 def is_reachable() -> bool:
-    """Return whether the tracking server answers."""
+    """Return whether the tracking server answers, if only to refuse; the next call then shows why."""
     try:
         check_tracking_server()
-    except ServingError:
+    except (TrackingServerUnreachable, DatabaseUnreachable):
         return False
+    except ServingError:
+        pass
     return True
 
 
@@ -189,20 +193,9 @@ def _pause() -> None:
 
 
 def _is_unanswered(error: BaseException) -> bool:
-    for each in _chain(error):
+    for each in causes(error):
         if isinstance(each, ConnectionError | TimeoutError | requests.ConnectionError | requests.Timeout):
             return True
         if _NO_ANSWER & {base.__name__ for base in type(each).__mro__}:
             return True
     return False
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    current: BaseException | None = error
-    while current is not None:
-        yield current
-        current = current.__cause__ or current.__context__
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]

@@ -36,7 +36,7 @@ def check(model: str, params: Mapping[str, Any]) -> None:
         experiment = _experiment()
         if experiment is not None:
             check_artifact_uri(experiment.artifact_location)
-            _check_logged_models(experiment)
+        _check_logged_models(experiment)
         _check_model_name(model)
 
 
@@ -67,13 +67,14 @@ def _experiment() -> Experiment | None:
     return experiment
 
 
-def _check_logged_models(experiment: Experiment) -> None:
+def _check_logged_models(experiment: Experiment | None) -> None:
     try:
-        mlflow.MlflowClient().search_logged_models([experiment.experiment_id], max_results=1)
+        mlflow.MlflowClient().search_logged_models([experiment.experiment_id if experiment else "0"], max_results=1)
     except MlflowException as error:
         if error.error_code in _NO_SUCH_PART:
             raise LoggedModelsUnsupported(mlflow.get_tracking_uri()) from error
-        raise
+        if experiment is not None:  # the default one may be deleted, or closed to this account
+            raise
 
 
 def _check_model_name(name: str) -> None:
@@ -82,7 +83,7 @@ def _check_model_name(name: str) -> None:
         mlflow.MlflowClient().get_registered_model(name)
     except MlflowException as error:
         if error.error_code == "INVALID_PARAMETER_VALUE":
-            expected = f"a name that MLflow accepts: {error.message}"
+            expected = f"a name that MLflow accepts: {error.message.rstrip('.')}"
             raise InvalidConfig("registered_model_name", name, expected) from error
         # An account without access to a model that does not exist may still be permitted to create it.
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED"):

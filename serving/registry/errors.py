@@ -45,7 +45,10 @@ class CacheUnwritable(BundleError):
     """The bundle cache cannot be written."""
 
     code = "cache_unwritable"
-    template = "cannot write the bundle cache {directory}: {reason}. Choose another directory with --cache-dir"
+    template = (
+        "cannot write the bundle cache {directory}: {reason}. Choose another directory with --cache-dir "
+        "or XDG_CACHE_HOME"
+    )
 
     directory: str
     reason: str

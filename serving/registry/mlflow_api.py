@@ -5,6 +5,7 @@ MLflow itself retries an unreachable server for minutes, and an unreachable data
 
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -38,6 +39,9 @@ _PACKAGES = {
     "requests_auth_aws_sigv4": "requests-auth-aws-sigv4",
 }
 """The package that contains a module which MLflow imports when a URI or a setting needs it."""
+
+_UNEXPECTED_STATUS = re.compile(r"API request to endpoint (\S+) failed with error code (\d{3}) .*")
+"""What MLflow raises for an answer that is not its own; the body, such as the page of a gateway, follows."""
 
 
 def check_server(uri: str) -> None:
@@ -100,7 +104,7 @@ def check_database(uri: str) -> None:
                 connection.execute(text("PRAGMA schema_version" if is_file else "SELECT 1"))
             engine.dispose()
         except SQLAlchemyError as error:
-            raise DatabaseUnreachable(shown, _first_line(getattr(error, "orig", None) or error)) from error
+            raise DatabaseUnreachable(shown, first_line(getattr(error, "orig", None) or error)) from error
         except ImportError as error:
             raise _package_missing(error) from error
     with _locked(file), mlflow_errors(shown):
@@ -132,7 +136,7 @@ def as_expected(error: Exception, uri: str | None = None) -> RegistryError | Non
     code = getattr(error, "error_code", None)
     if code in ("UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"):
         return CredentialsRejected(uri)
-    reason = _first_line(error)
+    reason = first_line(error)
     if code == "PERMISSION_DENIED":
         return AccessDenied(uri, os.environ.get("MLFLOW_TRACKING_USERNAME") or "this account", reason)
     if "operator does not exist: integer <> character varying" in str(error):
@@ -171,22 +175,23 @@ def _package_missing(error: ImportError) -> PackageMissing:
 
 def is_http_failure(error: BaseException) -> bool:
     """Return whether an exception of MLflow comes from a request that got no usable answer."""
-    return any(type(each).__module__.startswith("urllib3") for each in _chain(error))
+    return any(type(each).__module__.startswith("urllib3") for each in causes(error))
 
 
 def why_unreachable(error: BaseException) -> str:
     """Return the cause of a failed request, from the innermost of the exceptions that lead to it."""
-    chain = list(_chain(error))
+    chain = list(causes(error))
     if any(isinstance(each, TimeoutError) for each in chain):
         return f"no answer within {PROBE_TIMEOUT_S:g} s"
     cause = chain[-1]
-    reason = getattr(cause, "strerror", None) or _first_line(cause)
+    reason = getattr(cause, "strerror", None) or first_line(cause)
     if "certificate verify failed" in reason:
         reason = f"{reason.partition(' (_ssl')[0]}; MLFLOW_TRACKING_SERVER_CERT_PATH names a certificate to trust"
     return reason[:1].lower() + reason[1:]
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and those that led to it, the outermost first."""
     current: BaseException | None = error
     while current is not None:
         yield current
@@ -203,5 +208,7 @@ def _message(answer: "requests.Response") -> str:  # type: ignore[name-defined] 
         return ""
 
 
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:500]
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message, or the name of its class if it has none."""
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return _UNEXPECTED_STATUS.sub(r"status \2 for \1", line)[:500]

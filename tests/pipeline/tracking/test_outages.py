@@ -257,6 +257,15 @@ def test_metrics_that_are_refused_end_a_training_with_one_line(proxy):
     assert str(caught.value).startswith(f"MLflow does not accept the metrics of run {run_id} (status 403")
 
 
+def test_a_server_that_comes_back_with_other_credentials_is_not_waited_for(proxy, monkeypatch):
+    monkeypatch.setattr(outages, "RETRY_INTERVAL_S", 0.0)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    proxy.fail(503, times=1)
+    proxy.fail(401)
+    with pytest.raises(TrackingRefused, match=r"does not accept metrics \(status 401"):
+        retry_through_outages(lambda: mlflow.get_run("0" * 32), print, "metrics")
+
+
 @pytest.mark.parametrize("status", [403, 405, 501])
 def test_a_store_that_refuses_deletions_is_reported_once_and_keeps_all_checkpoints(proxy, save, status):
     notices = []

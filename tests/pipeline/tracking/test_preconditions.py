@@ -84,11 +84,17 @@ def test_artifacts_in_an_object_store_need_its_client(store, monkeypatch):
         preconditions.check("cartpole-ppo", {})
 
 
+NOT_FOUND = b'{"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no"}'
+EXPERIMENT = b'{"experiment": {"experiment_id": "0", "lifecycle_stage": "active", "artifact_location": "/tmp/0"}}'
+
+
 @pytest.mark.usefixtures("store")
-def test_a_server_without_logged_models():
-    experiment = b'{"experiment": {"experiment_id": "0", "lifecycle_stage": "active", "artifact_location": "/tmp/0"}}'
+@pytest.mark.parametrize(("name", "status", "body"), [(None, 200, EXPERIMENT), ("new", 404, NOT_FOUND)])
+def test_a_server_without_logged_models(monkeypatch, name, status, body):
+    if name is not None:
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", name)
     with unreliable_proxy("http://127.0.0.1:1") as proxy:
-        proxy.fail(200, path="experiments/get", body=experiment)
+        proxy.fail(status, path="experiments/get", body=body)
         proxy.fail(404, path="logged-models")
         mlflow.set_tracking_uri(proxy.url)
         with pytest.raises(LoggedModelsUnsupported, match=r"Update the server to MLflow 3, or let the gateway"):

@@ -36,7 +36,8 @@ def test_a_directory_that_cannot_be_written_is_named_with_the_reason(store: Stor
     with pytest.raises(CacheUnwritable) as caught:
         LastKnownGood(tmp_path, store.uri, URI).save(version)
     assert str(caught.value) == (
-        f"cannot write the bundle cache {tmp_path}: File exists. Choose another directory with --cache-dir"
+        f"cannot write the bundle cache {tmp_path}: File exists. Choose another directory with --cache-dir "
+        "or XDG_CACHE_HOME"
     )
 
 

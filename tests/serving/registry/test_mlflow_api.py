@@ -240,6 +240,11 @@ def mlflow_exception(message: str, code: str) -> Exception:
         (("no", "UNAUTHENTICATED"), CredentialsRejected, "requires credentials"),
         (("first\nsecond", "INTERNAL_ERROR"), RegistryFailed, "failed: first$"),
         (
+            ("API request to endpoint /a failed with error code 404 != 200. Response body: '<html>\n'", "NOT_FOUND"),
+            RegistryFailed,
+            "failed: status 404 for /a$",
+        ),
+        (
             ("(psycopg.errors) operator does not exist: integer <> character varying", "BAD_REQUEST"),
             RegistryFailed,
             r"Use postgresql\+psycopg2://",

@@ -184,7 +184,8 @@ def test_a_user_without_a_home_directory_is_told_to_name_a_cache(monkeypatch: py
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.delenv("HOME")
     monkeypatch.setattr(pwd, "getpwuid", unknown)
-    with pytest.raises(CacheUnwritable, match=r"this user has no home directory\. Choose another"):
+    told = r"this user has no home directory\. Choose another directory with --cache-dir or XDG_CACHE_HOME"
+    with pytest.raises(CacheUnwritable, match=told):
         registry.default_cache_dir()
 
 
