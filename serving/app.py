@@ -52,6 +52,11 @@ class PolicyReplica(InferenceServicer):
         exporter = Exporter(app.metrics, lambda: app.served.version.version, lambda: app.refresh)
         self._exporting = asyncio.create_task(exporter.run())
 
+    def __del__(self) -> None:
+        """Stop polling. Serve calls it before it ends the replica, whose subprocesses end first."""
+        with contextlib.suppress(AttributeError):  # the constructor failed
+            self._watcher.stop()
+
     async def check_health(self) -> None:
         """Start the watcher again if its thread has died. Serve calls this every two seconds.
 

@@ -184,9 +184,10 @@ class Trainer:
             self._returns.extend(map(float, returns))
         return_mean_100 = sum(self._returns) / len(self._returns) if self._returns else math.nan
         learned = result.get("learners", {}).get("default_policy", {})
-        self._count_unlearned(learned, return_mean_100)
         env_steps = int(result.get("num_env_steps_sampled_lifetime", self._env_steps))
         sampled, self._env_steps = env_steps - self._env_steps, env_steps
+        if sampled:  # RLlib's metrics are NaN while all environment runners are lost
+            self._count_unlearned(learned, return_mean_100)
         group = self._algorithm.env_runner_group
         lost_env_runners = group.num_remote_workers() - group.num_healthy_remote_workers()
         metrics = {

@@ -158,7 +158,7 @@ class Watcher:
 
     def _keep_serving(self, error: Exception, **changes: Any) -> None:
         """Report that the poll returned no version."""
-        if self._replica.refresh.error != explain(error):
+        if self._replica.refresh.error != explain(error) and not self._stopped.is_set():
             served = self._replica.served.version.version
             message = "polling %s failed, version %d stays in service: %s"
             logger.warning(message, self._arguments.model_uri, served, error, exc_info=_unexpected(error))

@@ -69,7 +69,8 @@ BROKEN = (
 def test_an_environment_that_misbehaves_ends_the_command_in_one_line(name):
     done = train("--env-id", f"tests.zoo.{name}-v0")
     assert done.exit_code == 1
-    assert re.fullmatch(rf"Error: .*the environment 'tests\.zoo\.{name}-v0'.*\n", done.output)
+    progress = rf"\[ +[\d.]+ s\] Checking tests\.zoo\.{name}-v0\n"
+    assert re.fullmatch(rf"{progress}Error: .*the environment 'tests\.zoo\.{name}-v0'.*\n", done.output)
 
 
 def test_a_search_checks_its_environment_too():

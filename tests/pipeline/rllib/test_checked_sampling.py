@@ -38,9 +38,11 @@ NO_NUMBER = "step 1 of episode 20 returned the reward nan, expected a finite num
     ("name", "settings", "message"),
     [
         ("failing:StepRaisesLater", {}, STUCK),
-        ("failing:StepRaisesLater", {"sampling": "rllib"}, STUCK),
+        pytest.param("failing:StepRaisesLater", {"sampling": "rllib"}, STUCK, marks=pytest.mark.long),
         ("numbers:NanRewardsLater", {}, NO_NUMBER),
-        ("numbers:NanRewardsLater", {"model_config": '{"use_lstm": true}'}, NO_NUMBER),
+        pytest.param(
+            "numbers:NanRewardsLater", {"model_config": '{"use_lstm": true}'}, NO_NUMBER, marks=pytest.mark.long
+        ),
     ],
 )
 def test_a_failure_while_training_is_named(name, settings, message, caplog):
@@ -49,7 +51,14 @@ def test_a_failure_while_training_is_named(name, settings, message, caplog):
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR], "RLlib logs it, too"
 
 
-@pytest.mark.parametrize("name", ["contract:DoubleObservations", "contract:ArrayReward", "contract:NumpyScalars"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "contract:DoubleObservations",
+        pytest.param("contract:ArrayReward", marks=pytest.mark.long),
+        pytest.param("contract:NumpyScalars", marks=pytest.mark.long),
+    ],
+)
 @pytest.mark.filterwarnings("error")
 def test_what_is_converted_trains_as_what_need_not_be(name):
     metrics = []

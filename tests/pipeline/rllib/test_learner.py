@@ -1,6 +1,7 @@
 """A gradient that is not finite does not reach the weights, and training ends if no other comes."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -35,3 +36,9 @@ def test_training_ends_if_the_gradients_of_iterations_in_a_row_are_not_finite(ca
         with pytest.raises(GradientsNotFinite, match=message):
             next(iterations)
     assert "nan/inf" not in caplog.text
+
+
+def test_iterations_without_a_sample_learn_nothing_and_are_not_counted(cartpole):
+    lost = {"num_env_steps_sampled_lifetime": 0, "learners": {"default_policy": {"total_loss": math.nan}}}
+    with Trainer(CONFIG, cartpole) as trainer:
+        assert [trainer._iteration(lost, 1.0).sampled for _ in range(4)] == [0] * 4

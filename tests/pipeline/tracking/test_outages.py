@@ -202,12 +202,11 @@ def files(run_id):
 @pytest.mark.parametrize(
     "fault",
     [
-        {"status": 500, "path": "log-batch", "times": 6},
-        {"status": 503, "path": "/api/", "times": 12},
-        {"status": CLOSE, "path": "log-batch", "times": 4},
-        {"status": 429, "path": "log-batch", "times": 4},
+        pytest.param({"status": 500, "path": "log-batch", "times": 6}, id="the API fails while /health is well"),
+        pytest.param({"status": 503, "path": "/api/", "times": 12}, id="the database is away", marks=pytest.mark.long),
+        pytest.param({"status": CLOSE, "path": "log-batch", "times": 4}, id="connections break"),
+        pytest.param({"status": 429, "path": "log-batch", "times": 4}, id="too many requests", marks=pytest.mark.long),
     ],
-    ids=["the API fails while /health is well", "the database is away", "connections break", "too many requests"],
 )
 def test_a_server_that_fails_delays_metrics_and_loses_none(proxy, fault):
     notices = []

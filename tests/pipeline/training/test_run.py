@@ -95,7 +95,10 @@ def resume(run_id, progress):
 
 @pytest.mark.e2e
 @pytest.mark.usefixtures("store", "_corridor")
-def test_a_run_that_is_interrupted_in_each_phase_is_killed_and_registers_nothing_and_resuming_finishes_it():
+@pytest.mark.parametrize(
+    "phase", [pytest.param("Exporting the best policy", marks=pytest.mark.long), "Registering the policy"]
+)
+def test_a_run_that_is_interrupted_in_any_phase_is_killed_and_registers_nothing_and_resuming_finishes_it(phase):
     progress = Progress(interrupts_in="iteration")
     with pytest.raises(Interrupted, match="SIGINT"):
         train(progress)
@@ -104,13 +107,12 @@ def test_a_run_that_is_interrupted_in_each_phase_is_killed_and_registers_nothing
     assert progress.messages[-2:] == how_to_resume(run_id, "128 steps")
     assert mlflow.get_run(run_id).info.status == "KILLED"
 
-    for phase in ("Exporting the best policy", "Registering the policy"):
-        progress = Progress(interrupts_in=phase)
-        with pytest.raises(Interrupted, match="SIGINT"):
-            resume(run_id, progress)
-        assert progress.messages[-2:] == how_to_resume(run_id, "256 steps")
-        assert mlflow.get_run(run_id).info.status == "KILLED"
-        assert not mlflow.search_registered_models()
+    progress = Progress(interrupts_in=phase)
+    with pytest.raises(Interrupted, match="SIGINT"):
+        resume(run_id, progress)
+    assert progress.messages[-2:] == how_to_resume(run_id, "256 steps")
+    assert mlflow.get_run(run_id).info.status == "KILLED"
+    assert not mlflow.search_registered_models()
 
     progress = Progress()
     trained = resume(run_id, progress)
@@ -150,6 +152,7 @@ class Troubles(drawing.RenderNone):
 
 
 @pytest.mark.e2e
+@pytest.mark.long
 @pytest.mark.usefixtures("store")
 def test_an_environment_with_several_troubles_is_trained_and_a_line_names_each(monkeypatch):
     monkeypatch.delitem(gymnasium.registry, "Troubles-v0")  # registered by its class

@@ -345,6 +345,15 @@ def test_an_unexpected_exception_of_the_admission_is_reported_and_the_version_tr
     assert bench.answer() == (0, "2")
 
 
+def test_a_poll_that_the_end_of_the_replica_breaks_off_is_not_logged(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.registry.failure = RegistryFailed("sqlite:///mlflow.db", "broken pipe")
+    bench.watcher.stop()
+    bench.watcher.poll()
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize("exception", [ZeroDivisionError(), MemoryError(), SystemExit(1)], ids=repr)
 def test_the_thread_survives_any_exception(
     bench: Bench, caplog: pytest.LogCaptureFixture, exception: BaseException
