@@ -109,9 +109,12 @@ def _read(target: Target) -> tuple[list[Event], dict[str, Event], Event | None]:
     unconfirmed = {}
     prefix = _prefix(target)
     for key in sorted(key for key in tags if key.startswith(prefix)):
-        fields = json.loads(tags[key])
-        is_confirmed = fields.pop(_CONFIRMED, True)
-        event = Event(key.removeprefix(prefix), **fields)
+        try:
+            fields = json.loads(tags[key])
+            is_confirmed = fields.pop(_CONFIRMED, True)
+            event = Event(key.removeprefix(prefix), **fields)
+        except (ValueError, TypeError, AttributeError):
+            continue  # somebody has edited the tag
         if not is_confirmed:
             unconfirmed[key] = event
         repeats = event.kind == BY_HAND and bool(found) and found[-1].version == event.version  # two noticed it at once

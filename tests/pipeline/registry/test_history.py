@@ -182,3 +182,12 @@ def test_an_alias_has_its_own_history(two_versions):
     two_versions.set_registered_model_alias("cartpole-ppo", "champion", "1")
     assert [event.version for event in history.events(champion)] == [1]
     assert history.events(PRODUCTION) == []
+
+
+@pytest.mark.parametrize("edited", ["", "not JSON", "7", '{"version": 1}', '{"color": "red"}'])
+def test_a_tag_that_somebody_has_edited_is_no_event(two_versions, edited):
+    PRODUCTION.assign(1)
+    history.record(PRODUCTION, 1, "promotion", "")
+    (key,) = tags(two_versions)
+    two_versions.set_registered_model_tag("cartpole-ppo", key, edited)
+    assert [(each.version, each.kind) for each in history.events(PRODUCTION)] == [(1, BY_HAND)]
