@@ -92,6 +92,17 @@ class TrainConfig:
     vf_clip_param: float = _setting(float("inf"), "Clip of the squared value error.", positive=True)
     vf_loss_coeff: float = _setting(0.5, "Weight of the value loss.", minimum=0)
     entropy_coeff: float = _setting(0.0, "Weight of the entropy bonus.", minimum=0)
+    reward_scale: float = _setting(
+        1.0,
+        "Factor of the rewards that PPO learns from; returns in metrics and evaluations are not scaled.",
+        positive=True,
+    )
+    noise_correlation: float = _setting(
+        0.0,
+        "Correlation of the exploration noise of successive steps, for continuous actions; 0 is independent noise.",
+        minimum=0,
+        maximum=0.999,
+    )
     use_kl_loss: bool = _setting(default=False, about="Penalize the KL divergence from the policy that sampled.")
     kl_coeff: float = _setting(0.2, "Initial weight of the KL penalty.", minimum=0)
     kl_target: float = _setting(0.01, "KL divergence that the weight of the penalty is adapted to.", minimum=0)

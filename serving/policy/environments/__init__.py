@@ -11,10 +11,12 @@ from serving.policy.environments.factory import (
     make,
     was_cut,
 )
+from serving.policy.environments.float_observations import FloatObservations
 
 __all__ = [
     "LEGACY_PREFIX",
     "MAX_EPISODE_STEPS",
+    "FloatObservations",
     "StepLimit",
     "cut_notice",
     "draw",
