@@ -132,6 +132,7 @@ def other_value(setting):
         "target_return": -200.0,
         "gamma": 0.5,
         "lambda_": 0.5,
+        "noise_correlation": 0.5,
         "minibatch_size": 64,
         "vf_clip_param": 10.0,
     }
