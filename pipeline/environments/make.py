@@ -33,6 +33,7 @@ class Environment:
         kwargs: Its keyword arguments.
         wrappers: Its wrapper classes, `module:Class`, the innermost first.
         max_episode_steps: Steps after which the episodes of `make` are cut, unless its time limit is longer.
+        time_limit: Steps after which the environment itself cuts its episodes, or None if it declares no limit.
         is_exclusive: Whether it can exist once only, as far as `contract.described` found.
     """
 
@@ -47,6 +48,7 @@ class Environment:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     wrappers: tuple[str, ...] = ()
     max_episode_steps: int = environments.MAX_EPISODE_STEPS
+    time_limit: int | None = None
     is_exclusive: bool = False
 
     @property
@@ -139,6 +141,7 @@ def describe(
             kwargs=kwargs,
             wrappers=tuple(wrappers),
             max_episode_steps=max_episode_steps,
+            time_limit=environments.time_limit(environment) or None,
         )
 
 
