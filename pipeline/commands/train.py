@@ -19,6 +19,8 @@ from pipeline.commands.output import print_trained, print_tuned, promote_if_requ
 from pipeline.config import TrainConfig
 
 if TYPE_CHECKING:
+    from pipeline.environments.make import Environment
+    from pipeline.training.progress import TrainingProgress
     from pipeline.tuning.search_space import SearchSpace
 
 _SEARCH_SPACE = Path(__file__).parents[1] / "tuning" / "search_space.yaml"
@@ -63,14 +65,7 @@ def train(
     with RaySession(address) as ray, WorkerProcess() as worker, TrainingProgress() as progress:
         config, environment = TrainConfig(), None
         if not resume:
-            from pipeline.environments import contract
-
-            progress.stage(f"Checking {wanted.get('env_id', TrainConfig.env_id)}")
-            chosen = choice.chosen_for(wanted, tuned=tuned)
-            config = TrainConfig(**{**chosen.settings, **wanted})
-            environment = contract.described(config, progress.note)
-            for note in chosen.notes:
-                progress.note(note)
+            config, environment = _prepared(wanted, progress, tuned=tuned)
             ray.start(config)
             if not environment.is_exclusive:
                 worker.start(config)
@@ -154,6 +149,22 @@ def tune(
             found = run.tune(space, num_trials, limits, progress, ray)
     print_tuned(found)
     promote_if_requested(found.trained)
+
+
+def _prepared(
+    wanted: Mapping[str, Any], progress: "TrainingProgress", *, tuned: bool
+) -> tuple[TrainConfig, "Environment"]:
+    """Return all settings of a training, and its environment, which is checked. Shows which settings are chosen."""
+    from pipeline.environments import contract
+    from pipeline.settings import choice
+
+    progress.stage(f"Checking {wanted.get('env_id', TrainConfig.env_id)}")
+    chosen = choice.chosen_for(wanted, tuned=tuned)
+    config = TrainConfig(**{**chosen.settings, **wanted})
+    environment = contract.described(config, progress.note)
+    for note in chosen.notes:
+        progress.note(note)
+    return config, environment
 
 
 def _check_mlflow(config: TrainConfig, params: Mapping[str, Any], resume: str | None, file: str) -> None:

@@ -119,9 +119,7 @@ def describe(
         UnsupportedSpace: If a policy for it could not be trained or served.
     """
     kwargs = dict(kwargs or {})
-    reserved = sorted({"id", "render_mode", "disable_env_checker"} & set(kwargs))
-    if reserved:
-        raise EnvKwargsRefused(env_id, kwargs, f"the pipeline sets {reserved[0]} itself.")
+    _check_reserved(env_id, kwargs)
     with _as_pipeline_errors(env_id, kwargs):
         made = environments.make(env_id, kwargs, wrappers)
     with contextlib.closing(made) as environment:
@@ -143,6 +141,12 @@ def describe(
             max_episode_steps=max_episode_steps,
             time_limit=environments.time_limit(environment) or None,
         )
+
+
+def _check_reserved(env_id: str, kwargs: Mapping[str, Any]) -> None:
+    reserved = sorted({"id", "render_mode", "disable_env_checker"} & set(kwargs))
+    if reserved:
+        raise EnvKwargsRefused(env_id, kwargs, f"the pipeline sets {reserved[0]} itself.")
 
 
 def of_config(config: TrainConfig) -> Environment:
