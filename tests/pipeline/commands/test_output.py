@@ -13,9 +13,11 @@ from pipeline.commands import output
 from pipeline.config import TrainConfig
 from pipeline.environments import contract
 from pipeline.evaluation.evaluation import Evaluation
+from pipeline.evaluation.trend import Trend
 from pipeline.registry.promotion import Promotion
 from pipeline.registry.registration import Trained
 from pipeline.registry.target import Target
+from pipeline.settings import files
 from pipeline.training import run
 
 
@@ -76,6 +78,35 @@ def test_a_policy_with_a_filter_is_not_trained_on(capsys):
     assert line.endswith("python -m pipeline train --observation-filter mean-std --max-env-steps 600000")
 
 
+TRAIN, TUNE = "python -m pipeline train", "python -m pipeline tune"
+
+
+@pytest.mark.parametrize(
+    ("trend", "reason", "remedy"),
+    [
+        (
+            Trend.RISING,
+            "The returns were still rising.",
+            f"train on: {TRAIN} --from models:/cartpole-ppo/3 --max-env-steps 600000",
+        ),
+        (Trend.FLAT, "Nothing better was found after 9,000 steps.", f"search other settings: {TUNE}"),
+        (
+            Trend.FALLING,
+            "The returns fell after the best policy, which was found after 9,000 steps.",
+            f"learn more slowly: {TRAIN} --lr 0.0017 --lr-final 0.0001",
+        ),
+        (
+            Trend.CONSTANT,
+            "Every mean return was 500, so there was nothing to learn from.",
+            f"explore more: {TRAIN} --entropy-coeff 0.05",
+        ),
+    ],
+)
+def test_the_first_remedy_follows_from_what_the_returns_did(capsys, trend, reason, remedy):
+    output.print_trained(trained(target_return=600.0, best_step=9000, trend=trend))
+    assert capsys.readouterr().out.splitlines()[3] == f"{reason} Next: {remedy}"
+
+
 @pytest.mark.parametrize(
     "config",
     [
@@ -99,6 +130,12 @@ def test_the_printed_commands_restore_the_settings(capsys, monkeypatch, config):
     for words in (search, accept):
         command = cli.commands[words[0]]
         command.make_context(words[0], words[1:])
+
+
+def test_the_printed_commands_name_only_what_the_environment_does_not_choose_itself(capsys):
+    config = TrainConfig(env_id="Pendulum-v1", **files.tuned_for("Pendulum-v1").settings)
+    output.print_trained(trained(target_return=-100.0, config=config, evaluation=Evaluation((-200.0,), 0)))
+    assert capsys.readouterr().out.splitlines()[3].endswith(f"{TUNE} --env-id Pendulum-v1")
 
 
 @pytest.mark.parametrize(
