@@ -80,7 +80,7 @@ def _by_spaces(environment: Environment) -> Rule:
     if has_images:
         settings |= {"train_batch_size_per_learner": 2048, "minibatch_size": 256, "num_epochs": 4, "lr": 5e-4}
     else:
-        settings |= {"train_batch_size_per_learner": 2048, "minibatch_size": 256, "num_epochs": 10, "lr": 1e-3}
+        settings |= {"train_batch_size_per_learner": 2048, "minibatch_size": 128, "num_epochs": 10, "lr": 1e-3}
     return Rule(settings, f"{actions}, {'images' if has_images else 'no images'}")
 
 
@@ -90,7 +90,7 @@ def _by_episodes(time_limit: int | None, batch: int, budget: int | None) -> Rule
         gamma, steps, interval = _GAMMA, _STEPS, _STEPS // 40
         reason = "the environment declares no time limit"
     else:
-        gamma = round(min(max(1 - 2 / time_limit, _LOWEST_GAMMA), _HIGHEST_GAMMA), 4)
+        gamma = round(min(max(1 - 4 / time_limit, _LOWEST_GAMMA), _HIGHEST_GAMMA), 4)
         steps = min(max(_EPISODES * time_limit, _FEWEST_STEPS), _MOST_STEPS)
         interval = 50 * time_limit
         reason = f"episodes of at most {time_limit:,} steps"
