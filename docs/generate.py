@@ -88,8 +88,8 @@ def training_parameters() -> str:
 
     rows = []
     for each in SETTINGS:
-        value = f"`{'auto' if each.default is None else each.default}`"
-        default = f"by environment; CartPole-v1: {value}" if each.name in BY_ENVIRONMENT else value
+        constant = f"`{'auto' if each.default is None else each.default}`"
+        default = "by environment" if each.name in BY_ENVIRONMENT else constant
         rows.append((f"`{each.name}`", default, each.metadata["help"]))
     return table(("parameter", "default", "meaning"), rows)
 

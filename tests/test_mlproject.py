@@ -1,5 +1,6 @@
 """Every parameter of `mlflow run` that the documents name reaches its command, beside those that MLproject adds."""
 
+import dataclasses
 import itertools
 import re
 import shlex
@@ -17,12 +18,14 @@ from pipeline.environments import contract
 from pipeline.errors import PipelineError
 from pipeline.registry import evaluate_version, promotion
 from pipeline.registry.target import Target
+from pipeline.settings import files
 from pipeline.training import run as training_run
 from pipeline.tuning import run as tuning_run
 from tests.docs.pages import PAGES
 from tests.workshop import PROJECT
 
 MLPROJECT = load_project(PROJECT)
+CARTPOLE = TrainConfig.of(files.tuned_for("CartPole-v1").settings)
 
 
 class Reached(PipelineError):
@@ -117,7 +120,7 @@ def test_a_documented_command_is_accepted(reached, interrupted, entry_point, par
 
 def test_without_parameters_the_settings_for_cartpole_are_trained(reached):
     called, (config, *_, model_uri, _) = reached()
-    assert (called, config, model_uri) == ("training.train", TrainConfig(), None)
+    assert (called, config, model_uri) == ("training.train", CARTPOLE, None)
 
 
 def other_value(setting):
@@ -133,6 +136,7 @@ def other_value(setting):
         "target_return": -200.0,
         "gamma": 0.5,
         "lambda_": 0.5,
+        "noise_correlation": 0.5,
         "minibatch_size": 64,
         "vf_clip_param": 10.0,
     }
@@ -149,7 +153,7 @@ def test_each_setting_is_a_parameter(reached, setting):
     _, (config, *_) = reached(**{setting.name: str(value)})
     assert getattr(config, setting.name) == value
     if setting.name != "env_id":
-        assert config == TrainConfig(**{setting.name: value})
+        assert config == dataclasses.replace(CARTPOLE, **{setting.name: value})
 
 
 def test_a_run_is_resumed(reached, interrupted):
@@ -172,7 +176,7 @@ def test_the_settings_for_an_environment_are_chosen_as_train_does(reached):
     _, (tuned, *_) = reached(env_id="Pendulum-v1")
     _, (chosen, *_) = reached(env_id="Pendulum-v1", tuned="false")
     assert (tuned.registered_model_name, chosen.registered_model_name) == ("pendulum-ppo", "pendulum-ppo")
-    assert tuned.target_return == -200
+    assert tuned == TrainConfig(env_id="Pendulum-v1", **files.tuned_for("Pendulum-v1").settings)
     assert chosen.target_return is None
     _, (space, *_) = reached("tune", env_id="Pendulum-v1")
     assert space.config(1) == tuned

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from pipeline.config import TrainConfig
 from pipeline.environments.action_adapters import is_integer
 from pipeline.environments.images import is_image
 from pipeline.environments.make import Environment
+from pipeline.settings.probe import Probe, probed
 from serving.policy.spaces import leaves
 
 #: Environments that each process steps at once.
@@ -29,8 +31,14 @@ _LOWEST_GAMMA, _HIGHEST_GAMMA, _GAMMA = 0.95, 0.999, 0.99
 _SMALLEST_SCALE, _LARGEST_SCALE, _UNBOUNDED = 0.1, 50.0, 1e30
 
 
+#: The scale that discounted sums of rewards are brought to, where they are larger.
+_VALUE = 2.0
+
+#: The correlation of the noise of successive continuous actions.
+_NOISE_CORRELATION = 0.7
+
 #: The settings to which others are adapted if they are given.
-ADAPTED_TO = ("train_batch_size_per_learner", "max_env_steps", "lr")
+ADAPTED_TO = ("train_batch_size_per_learner", "max_env_steps", "lr", "gamma")
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,9 @@ def rules(environment: Environment, given: Mapping[str, Any]) -> tuple[Rule, ...
     schedule = Rule(
         {"lr_final": lr / 10, "lr_decay_steps": budget}, "the learning rate falls until the budget is spent"
     )
-    found = (by_spaces, by_episodes, schedule, *_by_scale(environment))
+    probe = probed(environment, given.get("gamma", by_episodes.settings["gamma"]))
+    scales = _by_rewards(probe), _by_observations(environment.observation_space, probe)
+    found = (by_spaces, by_episodes, schedule, _by_noise(environment, given), *scales)
     remaining = (
         Rule({name: value for name, value in rule.settings.items() if name not in given}, rule.reason) for rule in found
     )
@@ -98,17 +108,36 @@ def _by_episodes(time_limit: int | None, batch: int, budget: int | None) -> Rule
     return Rule({"gamma": gamma, "max_env_steps": steps, "evaluation_interval": max(1, interval)}, reason)
 
 
-def _by_scale(environment: Environment) -> tuple[Rule, ...]:
+def _by_noise(environment: Environment, given: Mapping[str, Any]) -> Rule:
+    """Return the correlation of the noise, which the sampling of arrays and a policy without memory can give."""
+    space = environment.trained_action_space
+    is_gaussian = isinstance(space, spaces.Box) and len(space.shape) == 1
+    is_arrays = given.get("sampling", TrainConfig.sampling) == "arrays"
+    is_recurrent = "use_lstm" in given.get("model_config", "")
+    if not is_gaussian or not is_arrays or is_recurrent or given.get("rl_module", "default") != "default":
+        return Rule({"noise_correlation": 0.0}, "the actions are not only one Box, or are not sampled as arrays")
+    return Rule({"noise_correlation": _NOISE_CORRELATION}, "continuous actions that last for some steps explore more")
+
+
+def _by_rewards(probe: Probe) -> Rule:
+    """Return the factor by which a discounted sum of rewards becomes a number that a network learns within minutes."""
+    if probe.value <= _VALUE:
+        return Rule({"reward_scale": 1.0}, f"discounted returns of random actions are about {probe.value:.2g}")
+    factor = float(f"{_VALUE / probe.value:.1g}")
+    return Rule({"reward_scale": factor}, f"discounted returns of random actions are about {probe.value:.2g}")
+
+
+def _by_observations(space: spaces.Space[Any], probe: Probe) -> Rule:
     """Return the filter for vectors whose elements are so small or so large that a network learns little from them."""
-    for leaf in leaves(environment.observation_space):
-        if not isinstance(leaf.space, spaces.Box) or is_image(leaf.space) or is_integer(leaf.space):
-            continue
-        largest = np.maximum(np.abs(leaf.space.low), np.abs(leaf.space.high))
-        bounded = largest[largest < _UNBOUNDED]
-        if bounded.size and (bounded.min() < _SMALLEST_SCALE or bounded.max() > _LARGEST_SCALE):
-            found = f"observations have bounds from {bounded.min():.3g} to {bounded.max():.3g}"
-            return (Rule({"observation_filter": "mean-std"}, found),)
-    return (Rule({"observation_filter": "none"}, "observations of a usual scale"),)
+    if not isinstance(space, spaces.Box) or is_image(space) or is_integer(space):
+        return Rule({"observation_filter": "none"}, "the observations are not one vector of floats")
+    largest = np.maximum(np.abs(space.low), np.abs(space.high)).astype(np.float64)
+    bounded = largest[largest < _UNBOUNDED]
+    numbers = [*bounded, probe.largest] if probe.largest else list(bounded)
+    smallest, largest_number = min(numbers, default=1.0), max(numbers, default=1.0)
+    is_usual = smallest >= _SMALLEST_SCALE and largest_number <= _LARGEST_SCALE
+    reason = f"observations are within bounds of {smallest:.2g} to {largest_number:.2g}"
+    return Rule({"observation_filter": "none" if is_usual else "mean-std"}, reason)
 
 
 def _written(value: Any) -> str:

@@ -46,7 +46,11 @@ def tuned_for(env_id: str) -> TunedFile | None:
     The file for `CartPole-v1` is also that for `module:CartPole-v1`, which imports a module first, and for
     `gym:CartPole-v1`. It is not that for `CartPole-v0`: a version differs in its task or in its time limit.
     """
-    return _shipped().get(env_id.rpartition(":")[2])
+    return _shipped().get(_without_module(env_id))
+
+
+def _without_module(env_id: str) -> str:
+    return env_id.rpartition(":")[2]
 
 
 @cache
@@ -56,5 +60,5 @@ def _shipped() -> Mapping[str, TunedFile]:
     for file in sorted(_TUNED.glob("*.yaml")):
         settings = {name: convert(name, value) for name, value in read(file).items()}
         env_id = settings.pop("env_id")
-        found[env_id] = TunedFile(f"pipeline/tuned/{file.name}", env_id, settings)
+        found[_without_module(env_id)] = TunedFile(f"pipeline/tuned/{file.name}", env_id, settings)
     return found

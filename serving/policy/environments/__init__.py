@@ -12,10 +12,12 @@ from serving.policy.environments.factory import (
     time_limit,
     was_cut,
 )
+from serving.policy.environments.float_observations import FloatObservations
 
 __all__ = [
     "LEGACY_PREFIX",
     "MAX_EPISODE_STEPS",
+    "FloatObservations",
     "StepLimit",
     "cut_notice",
     "draw",

@@ -21,8 +21,13 @@ from pipeline.settings import files
 from pipeline.training import run
 
 
+def cartpole(**changes):
+    return TrainConfig.of({**files.tuned_for("CartPole-v1").settings, **changes})
+
+
 def trained(**changes):
     values = {"name": "cartpole-ppo", "version": 3, "run_id": "abc", "target_return": 475.0, "promote": False}
+    values["config"] = cartpole()
     return Trained(**({"evaluation": Evaluation((500.0, 500.0), 0)} | values | changes))
 
 
@@ -61,7 +66,7 @@ def test_after_a_target_that_was_not_reached_the_commands_that_help_are_printed(
 
 
 def test_if_training_stopped_improving_a_search_comes_first(capsys):
-    output.print_trained(trained(target_return=600.0, best_step=100_000, config=TrainConfig(fcnet_hiddens="8")))
+    output.print_trained(trained(target_return=600.0, best_step=100_000, config=cartpole(fcnet_hiddens="8")))
     search = "python -m pipeline tune --fcnet-hiddens 8"
     assert capsys.readouterr().out.splitlines()[3:] == [
         f"Nothing better was found after 100,000 steps. Next: search other settings: {search}",
@@ -72,7 +77,7 @@ def test_if_training_stopped_improving_a_search_comes_first(capsys):
 
 def test_a_policy_with_a_filter_is_not_trained_on(capsys):
     """Its statistics cannot be transferred, so a longer training begins anew."""
-    config = TrainConfig(observation_filter="mean-std")
+    config = cartpole(observation_filter="mean-std")
     output.print_trained(trained(target_return=600.0, best_step=300_000, config=config))
     line = capsys.readouterr().out.splitlines()[3]
     assert line.endswith("python -m pipeline train --observation-filter mean-std --max-env-steps 600000")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from pipeline.environments import make as environments
 from pipeline.environments.make import Environment
 from pipeline.settings.by_environment import model_name, rules
 
@@ -21,7 +22,7 @@ def chosen(given=None, **environment):
 
 def test_the_discount_follows_the_length_of_episodes():
     limits = (10, 100, 200, 500, 1000, 100_000, None)
-    assert [chosen(time_limit=limit)["gamma"] for limit in limits] == [0.95, 0.98, 0.99, 0.996, 0.998, 0.999, 0.99]
+    assert [chosen(time_limit=limit)["gamma"] for limit in limits] == [0.95, 0.96, 0.98, 0.992, 0.996, 0.999, 0.99]
 
 
 def test_budget_and_evaluations_follow_the_length_of_episodes():
@@ -59,14 +60,38 @@ def test_observations_far_from_1_are_filtered(low, high, expected):
     assert chosen(observation_space=space)["observation_filter"] == expected
 
 
-def test_images_and_integers_are_not_filtered():
-    space = spaces.Dict({"camera": IMAGE, "count": spaces.Box(0, 1000, (2,), np.int64), "tool": spaces.Discrete(3)})
-    assert chosen(observation_space=space)["observation_filter"] == "none"
+def test_only_one_vector_of_floats_is_filtered():
+    large = spaces.Box(0, 1000, (2,), np.float32)
+    assert chosen(observation_space=large)["observation_filter"] == "mean-std"
+    for space in (IMAGE, spaces.Box(0, 1000, (2,), np.int64), spaces.Dict({"large": large})):
+        assert chosen(observation_space=space)["observation_filter"] == "none"
+
+
+@pytest.mark.parametrize(
+    "given", [{"sampling": "rllib"}, {"model_config": '{"use_lstm": true}'}, {"rl_module": "some:Module"}]
+)
+def test_noise_is_correlated_where_the_sampling_of_continuous_actions_supports_it(given):
+    assert chosen(action_space=VECTOR)["noise_correlation"] > 0
+    assert chosen(given, action_space=VECTOR)["noise_correlation"] == 0
+    for space in (spaces.Discrete(2), spaces.Dict({"force": VECTOR})):
+        assert chosen(action_space=space)["noise_correlation"] == 0
+
+
+def test_rewards_are_scaled_where_random_actions_find_large_returns():
+    described = environments.describe("Pendulum-v1")
+    found = {name: value for rule in rules(described, {"gamma": 0.98}) for name, value in rule.settings.items()}
+    assert 0.005 < found["reward_scale"] < 0.02
+    assert chosen()["reward_scale"] == 1
+
+
+def test_the_same_is_chosen_each_time():
+    described = environments.describe("CartPole-v1")
+    assert rules(described, {}) == rules(described, {})
 
 
 def test_a_rule_is_written_with_its_reason():
     first, *_ = [str(rule) for rule in rules(PLAIN, {}) if "gamma" in rule.settings]
-    expected = "gamma 0.99, max_env_steps 400,000, evaluation_interval 10,000: episodes of at most 200 steps"
+    expected = "gamma 0.98, max_env_steps 400,000, evaluation_interval 10,000: episodes of at most 200 steps"
     assert first == expected
 
 
