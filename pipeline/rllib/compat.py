@@ -189,7 +189,8 @@ def normalized(observation_filter: MeanStdFilter, observations: NDArray[Any]) ->
     batch.mean_delta_array = observations.mean(axis=0, dtype=np.float64)
     batch.sum_sq_diff_delta_array = ((observations - batch.mean_delta_array) ** 2).sum(axis=0)
     each.running_stats.update(batch)
-    return each(observations, update=False)
+    result: NDArray[Any] = each(observations, update=False)
+    return result
 
 
 def repeat_rows(shared_data: dict[str, Any], count: int) -> None:
