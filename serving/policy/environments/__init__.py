@@ -9,6 +9,7 @@ from serving.policy.environments.factory import (
     for_gymnasium,
     import_object,
     make,
+    time_limit,
     was_cut,
 )
 from serving.policy.environments.float_observations import FloatObservations
@@ -23,5 +24,6 @@ __all__ = [
     "for_gymnasium",
     "import_object",
     "make",
+    "time_limit",
     "was_cut",
 ]
