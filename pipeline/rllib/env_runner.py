@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 import tree
 from numpy.typing import NDArray
 from ray.rllib.connectors.env_to_module import MeanStdFilter
@@ -25,6 +26,8 @@ from pipeline.rllib.compat import CustomSamplingRunner
 
 #: The metric that `log_return` logs.
 EPISODE_RETURNS = "episode_returns"
+
+_IN_32_BITS = {np.dtype(np.int64).char: np.int32, np.dtype(np.float64).char: np.float32}
 
 
 def log_return(*, episode: Any, prev_episode_chunks: Any = None, metrics_logger: Any = None, **_: Any) -> None:
@@ -75,6 +78,7 @@ class ArrayEnvRunner(FailureReporting, CustomSamplingRunner):
         """Build the policy in evaluation mode, because RLlib would switch to it and back in every step."""
         super().make_module()
         self.module.eval()
+        self._get_actions = GetActions()
         self._module_device = next(self.module.parameters()).device
 
     def sample_steps(self, num_steps: int, *, explore: bool, force_reset: bool) -> list[SingleAgentEpisode]:
@@ -98,10 +102,10 @@ class ArrayEnvRunner(FailureReporting, CustomSamplingRunner):
     def _step(self, env_steps: int, *, explore: bool) -> _Steps:
         observations = tree.map_structure(np.ascontiguousarray, self._observations)
         batch = {Columns.OBS: convert_to_torch_tensor(observations, device=self._module_device)}
-        forward = self.module.forward_exploration if explore else self.module.forward_inference
-        outputs = forward(batch, t=env_steps)
-        outputs = GetActions()(rl_module=self.module, batch=outputs, episodes=[None], explore=explore)
-        outputs = convert_to_numpy(outputs)
+        with torch.no_grad():
+            outputs = self.forward(batch, explore=explore, t=env_steps)
+            outputs = self._get_actions(rl_module=self.module, batch=outputs, episodes=[None], explore=explore)
+        outputs = {name: _array(output) for name, output in outputs.items()}
         actions, was_done = outputs.pop(Columns.ACTIONS), self._is_done
         outputs[WEIGHTS_SEQ_NO] = np.full(self.num_envs, self.weights_number)
         space = get_base_struct_from_space(self.env.single_action_space)
@@ -147,6 +151,14 @@ class ArrayEnvRunner(FailureReporting, CustomSamplingRunner):
         )
         self._current[index] = SingleAgentEpisode(current.id_, t_started=episode.t)
         return episode
+
+
+def _array(output: Any) -> Any:
+    """Return a tensor as an array of at most 32 bits per number, as `convert_to_numpy` does for nested tensors, too."""
+    if not isinstance(output, torch.Tensor):
+        return convert_to_numpy(output)
+    array = output.cpu().numpy()
+    return array.astype(_IN_32_BITS[array.dtype.char]) if array.dtype.char in _IN_32_BITS else array
 
 
 def _stack(*steps: NDArray[Any]) -> NDArray[Any]:
