@@ -15,8 +15,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
-from itertools import islice
+from itertools import cycle
 from pathlib import Path
 
 import click
@@ -33,26 +34,18 @@ ROOT = Path(__file__).parents[2]
 @click.option("--env", "env_ids", type=click.Choice(ENV_IDS), multiple=True, help="Environment; all by default.")
 @click.option("--kind", "kinds", type=click.Choice([YARDSTICK, WHOLE]), multiple=True, help="Both by default.")
 @click.option("--seeds", default=3, show_default=True, help="Number of seeds, from 0.")
-@click.option("--max-runs", type=int, help="Number of runs after which to stop; all by default.")
+@click.option("--together", is_flag=True, help="Run the contenders at the same time, each on one core.")
 @click.option("--again", is_flag=True, help="Repeat the runs that were measured before.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=ROOT / "benchmarks/results")
-def main(
-    env_ids: Sequence[str], kinds: Sequence[str], seeds: int, max_runs: int | None, *, again: bool, out: Path
-) -> None:
-    """Measure this project and stable-baselines3 in turn, and write the runs, a table and a picture."""
+def main(env_ids: Sequence[str], kinds: Sequence[str], seeds: int, *, together: bool, again: bool, out: Path) -> None:
+    """Measure this project and stable-baselines3 for each seed, and write the runs, a table and a picture."""
     file = out / "training.json"
     before = set() if again else {results.key(run) for run in results.read(file)}
-    planned = (
-        run for run in plan(kinds or (YARDSTICK, WHOLE), env_ids or ENV_IDS, seeds) if results.key(run) not in before
-    )
-    for run in islice(planned, max_runs):
-        measured = _yardstick(run) if run["kind"] == YARDSTICK else _whole_process(run)
-        origin = {"commit": _commit(), "date": dt.datetime.now(dt.UTC).date().isoformat()}
-        results.merge(file, _machine(), run | origin | measured)
-        sys.stdout.write(
-            f"{ {key: value for key, value in (run | measured).items() if key not in ('curve', 'stages')} }\n"
-        )
-        sys.stdout.flush()
+    for pair in plan(kinds or (YARDSTICK, WHOLE), env_ids or ENV_IDS, seeds):
+        planned = [run for run in pair if results.key(run) not in before]
+        for run in _in_parallel(planned) if together else map(_measured, planned):
+            results.merge(file, _machine(), run)
+            click.echo({name: value for name, value in run.items() if name not in ("curve", "stages")})
     runs = results.read(file)
     text = f"{_machine()}, commits {', '.join(sorted({run['commit'] for run in runs}))}\n\n{report.tables(runs)}"
     (out / "training.md").write_text(text)
@@ -60,33 +53,45 @@ def main(
     click.echo(text)
 
 
-def plan(kinds: Sequence[str], env_ids: Sequence[str], seeds: int) -> Iterator[Run]:
-    """Yield the runs in their order: both contenders after each other, and the first one in turn."""
+def plan(kinds: Sequence[str], env_ids: Sequence[str], seeds: int) -> Iterator[list[Run]]:
+    """Yield the runs of both contenders for each seed; the contender that comes first alternates."""
     for kind in kinds:
         for env_id in env_ids if kind == YARDSTICK else ["CartPole-v1"]:
             for seed in range(seeds):
-                for peer in PEERS if seed % 2 == 0 else PEERS[::-1]:
-                    yield {"kind": kind, "env_id": env_id, "seed": seed, "peer": peer}
+                peers = PEERS if seed % 2 == 0 else PEERS[::-1]
+                yield [{"kind": kind, "env_id": env_id, "seed": seed, "peer": peer} for peer in peers]
 
 
-def _yardstick(run: Run) -> Run:
+def _in_parallel(runs: Sequence[Run]) -> Iterator[Run]:
+    """Measure runs at the same time, each on a core of its own."""
+    with ThreadPoolExecutor() as executor:
+        yield from executor.map(_measured, runs, cycle(sorted(os.sched_getaffinity(0))))
+
+
+def _measured(run: Run, core: int | None = None) -> Run:
+    """Return a run with its measurements; on one core, or on all."""
+    measured = _yardstick(run, core) if run["kind"] == YARDSTICK else _whole_process(run, core)
+    return run | {"commit": _commit(), "date": dt.datetime.now(dt.UTC).date().isoformat(), "core": core} | measured
+
+
+def _yardstick(run: Run, core: int | None) -> Run:
     """Return the seconds to the zoo's return."""
-    lines = _run("benchmarks.training.yardstick", run["peer"], run["env_id"], str(run["seed"]))
+    lines = _run(core, "benchmarks.training.yardstick", run["peer"], run["env_id"], str(run["seed"]))
     measured: Run = json.loads(lines[-1][1])
     return measured | {"steps_per_second": measured["env_steps"] / measured["seconds"]}
 
 
-def _whole_process(run: Run) -> Run:
+def _whole_process(run: Run, core: int | None) -> Run:
     """Return the seconds of the whole process, until the first environment step, and until training ended."""
     begun = time.time()
     if run["peer"] == "ours":
-        lines = _run("pipeline", "train", "--seed", str(run["seed"]))
+        lines = _run(core, "pipeline", "train", "--seed", str(run["seed"]))
         marks = {"first_step_s": "Training ", "trained_s": "Exporting the best"}
         (minimum,) = (
             float(found[1]) for _, text in lines if (found := re.search(r"Registered m.*minimum ([\d.]+)", text))
         )
     else:
-        lines = _run("benchmarks.training.whole_process", str(run["seed"]))
+        lines = _run(core, "benchmarks.training.whole_process", str(run["seed"]))
         marks = {"first_step_s": " first step", "trained_s": " trained"}
         minimum = float(lines[-1][1].split()[-1])
     whole_s = time.time() - begun
@@ -97,11 +102,17 @@ def _whole_process(run: Run) -> Run:
     return {"whole_s": whole_s, **times, "final_minimum": minimum, "stages": stages}
 
 
-def _run(module: str, *arguments: str) -> list[tuple[float, str]]:
+def _run(core: int | None, module: str, *arguments: str) -> list[tuple[float, str]]:
     """Run a module in a temporary directory, and return its lines of output with their times."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "RAY_"))}
     environment |= {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", module, *arguments]
+    command = [
+        *(["taskset", "--cpu-list", str(core)] if core is not None else []),
+        sys.executable,
+        "-m",
+        module,
+        *arguments,
+    ]
     with (
         tempfile.TemporaryDirectory() as directory,
         subprocess.Popen(

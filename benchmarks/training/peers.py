@@ -74,6 +74,7 @@ class StableBaselines:
     def __init__(self, zoo: Zoo, seed: int) -> None:
         from stable_baselines3 import PPO
         from stable_baselines3.common.env_util import make_vec_env
+        from stable_baselines3.common.logger import Logger
         from stable_baselines3.common.vec_env import VecNormalize
 
         wrappers = (zoo.wrapper,) if zoo.wrapper else ()
@@ -83,6 +84,7 @@ class StableBaselines:
         if zoo.normalize:
             vector = VecNormalize(vector, gamma=zoo.ppo["gamma"])
         self.model = PPO(env=vector, seed=seed, device="cpu", **zoo.ppo)
+        self.model.set_logger(Logger(folder=None, output_formats=[]))  # leaves no directory behind
         # The part of `learn` before its loop, so that `updates` can run the loop step by step.
         self._total, self._callback = self.model._setup_learn(zoo.max_steps)  # noqa: SLF001
 
