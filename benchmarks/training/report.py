@@ -1,8 +1,10 @@
 """Turns the runs into a table and a picture."""
 
+import math
 import statistics
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,78 +19,93 @@ PEERS = ("ours", "stable-baselines3")
 YARDSTICK, WHOLE = "yardstick", "whole process"
 TARGETS = {YARDSTICK: 0.7, WHOLE: 0.9}
 
-_CONTENDERS = ("this project, per seed", "stable-baselines3, per seed")
-_OF_WHOLE_PROCESS = {
-    "seconds until the first environment step": "first_step_s",
-    "lowest of the 100 final returns": "final_minimum",
-}
 _LABELS = {"ours": "this project", "stable-baselines3": "stable-baselines3, the zoo's settings"}
 _COLORS = {"ours": "tab:blue", "stable-baselines3": "tab:orange"}
+_COLUMNS = ["environment", "figure", *(f"{peer}, per seed" for peer in ("this project", PEERS[1])), "ratio of medians"]
+
+#: Columns of a curve.
+_SECONDS, _ENV_STEPS, _RETURN = range(3)
+
+
+class Value(NamedTuple):
+    """A figure of one run.
+
+    Attributes:
+        reached: The figure; infinite if the run ended before.
+        ended: What it was when the run ended.
+    """
+
+    reached: float
+    ended: float
 
 
 def tables(runs: Sequence[Run]) -> str:
-    """Return the results as two Markdown tables: the figures with targets, and what explains them."""
-    rows = [["figure", *_CONTENDERS, "ratio of medians", "target"]]
-    details = [["environment", "figure", *_CONTENDERS, "ratio of medians"]]
+    """Return the results as two Markdown tables: the figures that have a target, and what explains them."""
+    rows, details = [[*_COLUMNS, "target"]], [_COLUMNS]
     for env_id in ENV_IDS:
         if measured := _of(runs, YARDSTICK, env_id):
-            figure = f"{env_id}, seconds to a return of {Zoo.of(env_id).published:g}"
-            rows.append([figure, *_compared(measured, "reached_s", "seconds"), f"at most {TARGETS[YARDSTICK]}"])
-            details += _details(env_id, measured)
-    if whole := _of(runs, WHOLE, "CartPole-v1"):
-        figure = "CartPole-v1, seconds of the whole process"
-        rows.append([figure, *_compared(whole, "whole_s", "whole_s"), f"at most {TARGETS[WHOLE]}"])
-        for figure, key in _OF_WHOLE_PROCESS.items():
-            details.append(["CartPole-v1, whole process", figure, *_compared(whole, key, key)])
+            zoo, target = Zoo.of(env_id), f"at most {TARGETS[YARDSTICK]}"
+            to_return = _cells(measured, partial(_reached, zoo.published, _SECONDS))
+            rows.append([env_id, f"seconds to {zoo.published:g}", *to_return, target])
+            details += [[env_id, *cells] for cells in _details(zoo, measured)]
+    if measured := _of(runs, WHOLE, "CartPole-v1"):
+        name, target = "CartPole-v1, whole process", f"at most {TARGETS[WHOLE]}"
+        rows.append([name, "seconds", *_cells(measured, partial(_plain, "whole_s")), target])
+        until_first_step = _cells(measured, partial(_plain, "first_step_s"))
+        details.append([name, "seconds until the first environment step", *until_first_step])
+        details.append([name, "lowest of the 100 final returns", *_cells(measured, partial(_plain, "final_minimum"))])
     return f"{_markdown(rows)}\n{_markdown(details)}"
 
 
-def _details(env_id: str, runs: Sequence[Run]) -> list[list[str]]:
-    within = f"seconds to {Zoo.of(env_id).within_error:.4g}, one standard error less"
-    return [
-        [env_id, within, *_compared(runs, "within_error_s", "seconds")],
-        [env_id, "environment steps to the return", *_compared(runs, "reached_steps", "env_steps")],
-        [env_id, "environment steps per second", *_compared(runs, "steps_per_second", "steps_per_second")],
-    ]
+def _details(zoo: Zoo, runs: Sequence[Run]) -> Iterator[list[str]]:
+    yield ["environment steps to it", *_cells(runs, partial(_reached, zoo.published, _ENV_STEPS))]
+    if zoo.within_error < zoo.published:
+        cells = _cells(runs, partial(_reached, zoo.within_error, _SECONDS))
+        yield [f"seconds to {zoo.within_error:.4g}, one standard error less", *cells]
+    yield ["environment steps per second", *_cells(runs, partial(_plain, "steps_per_second"))]
 
 
 def _of(runs: Sequence[Run], kind: str, env_id: str) -> list[Run]:
-    """Return the runs of a kind and an environment in which both contenders ran, in the order of their seeds."""
-    chosen = sorted(
-        (run for run in runs if (run["kind"], run["env_id"]) == (kind, env_id)), key=lambda run: run["seed"]
-    )
+    """Return the runs of a kind and an environment in the order of their seeds; none unless both contenders ran."""
+    chosen = [run for run in runs if (run["kind"], run["env_id"]) == (kind, env_id)]
+    chosen.sort(key=lambda run: run["seed"])
     return chosen if {run["peer"] for run in chosen} == set(PEERS) else []
 
 
-def _compared(runs: Sequence[Run], key: str, limit: str) -> list[str]:
-    """Return the figures of both contenders and the ratio of their medians.
+def _reached(mean_return: float, column: int, run: Run) -> Value:
+    """Return the seconds or environment steps after which an evaluation had a mean return."""
+    reached = (point[column] for point in run["curve"] if point[_RETURN] >= mean_return)
+    return Value(next(reached, math.inf), run["curve"][-1][column])
 
-    A run without the figure counts as infinite. Where that makes the median of stable-baselines3 infinite, the ratio
-    has an upper bound: that to the figure `limit`, what its runs took until they ended.
+
+def _plain(name: str, run: Run) -> Value:
+    return Value(run[name], run[name])
+
+
+def _cells(runs: Sequence[Run], figure: Callable[[Run], Value]) -> list[str]:
+    """Return the figures of both contenders, and the ratio of their medians."""
+    ours, theirs = ([figure(run) for run in runs if run["peer"] == peer] for peer in PEERS)
+    return [*(", ".join(_number(value.reached) for value in values) for values in (ours, theirs)), ratio(ours, theirs)]
+
+
+def ratio(ours: Sequence[Value], theirs: Sequence[Value]) -> str:
+    """Return the ratio of two medians.
+
+    If that of stable-baselines3 is infinite, the ratio has an upper bound, which counts its runs as if they had reached
+    the figure when they ended.
     """
-    values = [[run[key] for run in runs if run["peer"] == peer] for peer in PEERS]
-    limits = [run[key] if run[key] is not None else run[limit] for run in runs if run["peer"] == PEERS[1]]
-    return [*map(_row, values), ratio(*map(median, values), statistics.median(limits))]
-
-
-def median(values: Sequence[float | None]) -> float:
-    """Return the median, with infinity for a run that missed the target."""
-    return statistics.median(float("inf") if value is None else value for value in values)
-
-
-def ratio(ours: float, theirs: float, theirs_at_least: float) -> str:
-    """Return the ratio of two medians, of which either may be infinite."""
-    if np.isinf(ours):
-        return "neither reached it" if np.isinf(theirs) else "not reached"
-    return f"below {ours / theirs_at_least:.2f}" if np.isinf(theirs) else f"{ours / theirs:.2f}"
-
-
-def _row(values: Sequence[float | None]) -> str:
-    return ", ".join("never" if value is None else _number(value) for value in values)
+    our_median, their_median = (statistics.median(value.reached for value in values) for values in (ours, theirs))
+    if math.isinf(our_median):
+        return "neither reached it" if math.isinf(their_median) else "not reached"
+    if math.isinf(their_median):
+        return f"below {our_median / statistics.median(min(value) for value in theirs):.2f}"
+    return f"{our_median / their_median:.2f}"
 
 
 def _number(value: float) -> str:
     """Return a number with thousands separated, and a decimal if it is below 100."""
+    if math.isinf(value):
+        return "never"
     return f"{value:,.1f}".removesuffix(".0") if abs(value) < 100 else f"{value:,.0f}"  # noqa: PLR2004
 
 

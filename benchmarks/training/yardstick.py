@@ -22,36 +22,19 @@ class Measured:
     """The measurements of one run, in wall seconds of sampling and learning, without those of evaluations.
 
     Attributes:
-        reached_s: Seconds to the published return; None if the run ended before.
-        reached_steps: Environment steps to it.
-        within_error_s: Seconds to the published return less one standard error of the evaluation.
-        within_error_steps: Environment steps to that.
         seconds: Seconds of the whole run.
         env_steps: Environment steps of the whole run.
-        curve: Seconds, environment steps and mean return of each evaluation.
+        curve: Seconds, environment steps and mean return of each evaluation; the first is of the untrained policy.
     """
 
-    reached_s: float | None = None
-    reached_steps: int | None = None
-    within_error_s: float | None = None
-    within_error_steps: int | None = None
     seconds: float = 0.0
     env_steps: int = 0
     curve: list[tuple[float, int, float]] = field(default_factory=list)
 
-    def add(self, mean: float, zoo: Zoo) -> None:
-        """Add the mean return of an evaluation of the policy as it is now."""
-        self.curve.append((self.seconds, self.env_steps, mean))
-        if self.within_error_s is None and mean >= zoo.within_error:
-            self.within_error_s, self.within_error_steps = self.seconds, self.env_steps
-        if self.reached_s is None and mean >= zoo.published:
-            self.reached_s, self.reached_steps = self.seconds, self.env_steps
-
 
 def measure(peer: Peer, zoo: Zoo, mean_return: Callable[[Peer], float]) -> Measured:
     """Train until an evaluation reaches the published return, or for the environment steps that the zoo trains for."""
-    measured = Measured()
-    measured.add(mean_return(peer), zoo)
+    measured = Measured(curve=[(0.0, 0, mean_return(peer))])
     next_evaluation = zoo.evaluation_interval
     begun = time.perf_counter()
     for measured.env_steps in peer.updates():
@@ -59,9 +42,10 @@ def measure(peer: Peer, zoo: Zoo, mean_return: Callable[[Peer], float]) -> Measu
         is_last = measured.env_steps >= zoo.max_steps
         if is_last or measured.env_steps >= next_evaluation:
             next_evaluation = (measured.env_steps // zoo.evaluation_interval + 1) * zoo.evaluation_interval
-            measured.add(mean_return(peer), zoo)
-        if is_last or measured.reached_s is not None:
-            break
+            mean = mean_return(peer)
+            measured.curve.append((measured.seconds, measured.env_steps, mean))
+            if is_last or mean >= zoo.published:
+                break
         begun = time.perf_counter()
     return measured
 

@@ -57,15 +57,20 @@ def test_an_environment_of_minigrid_is_made_with_its_package_and_the_zoos_wrappe
 def test_a_run_ends_at_the_first_evaluation_that_reaches_the_return():
     run = measured(40, 0.0, 87.9, 88.0, 89.9, 90.0)
 
-    assert (run.within_error_steps, run.reached_steps, run.env_steps) == (80, 160, 160)
-    assert run.seconds == run.reached_s > run.within_error_s
-    assert [mean for *_, mean in run.curve] == [0.0, 87.9, 88.0, 89.9, 90.0]
+    assert [(steps, mean) for _, steps, mean in run.curve] == [
+        (0, 0.0),
+        (40, 87.9),
+        (80, 88.0),
+        (120, 89.9),
+        (160, 90.0),
+    ]
+    assert (run.env_steps, run.seconds) == (160, run.curve[-1][0])
 
 
 def test_a_run_that_misses_the_return_ends_with_the_steps_of_the_zoo_and_an_evaluation():
     run = measured(300, 0.0, 1.0, 2.0, 3.0, 4.0)
 
-    assert (run.reached_s, run.within_error_s, run.env_steps) == (None, None, 1200)
+    assert run.env_steps == 1200
     assert [steps for _, steps, _ in run.curve] == [0, 300, 600, 900, 1200]
 
 
@@ -97,19 +102,17 @@ def test_a_run_is_added_to_the_file_or_replaces_itself(tmp_path):
 
 
 def _runs(ours, theirs):
+    """Return runs of Acrobot-v1 by the seconds in which they reach -75 and -70; None for a run that ends at 50."""
     return [
         {
             "kind": report.YARDSTICK,
             "env_id": "Acrobot-v1",
             "peer": peer,
             "seed": seed,
-            "reached_s": seconds,
-            "within_error_s": seconds,
-            "reached_steps": seconds and 1000,
-            "seconds": seconds or 50.0,
-            "env_steps": 2000,
             "steps_per_second": 40.0,
-            "curve": [[0.0, 0, -500.0], [seconds or 50.0, 2000, -80.0]],
+            "curve": [[0.0, 0, -500.0], [seconds / 2, 100, -75.0], [seconds, 200, -70.0]]
+            if seconds
+            else [[0.0, 0, -500.0], [50.0, 2000, -76.0]],
         }
         for peer, each in zip(report.PEERS, (ours, theirs), strict=True)
         for seed, seconds in enumerate(each)
@@ -119,15 +122,21 @@ def _runs(ours, theirs):
 @pytest.mark.parametrize(
     ("ours", "theirs", "row"),
     [
-        ([2.0, 4.0, 3.0], [6.0, 5.0, 7.0], "| 2, 4, 3 | 6, 5, 7 | 0.50 |"),
-        ([2.0, None, 3.0], [6.0, 5.0, None], "| 2, never, 3 | 6, 5, never | 0.50 |"),
-        ([2.0, 4.0, 3.0], [6.0, None, None], "| 2, 4, 3 | 6, never, never | below 0.06 |"),
-        ([None, None, 3.0], [6.0, 5.0, 7.0], "| never, never, 3 | 6, 5, 7 | not reached |"),
-        ([None, None, 3.0], [None, None, 7.0], "| never, never, 3 | never, never, 7 | neither reached it |"),
+        ([2.0, 4.0, 3.0], [6.0, 5.0, 7.0], "2, 4, 3 | 6, 5, 7 | 0.50"),
+        ([2.0, None, 3.0], [6.0, 5.0, None], "2, never, 3 | 6, 5, never | 0.50"),
+        ([2.0, 4.0, 3.0], [6.0, None, None], "2, 4, 3 | 6, never, never | below 0.06"),
+        ([None, None, 3.0], [6.0, 5.0, 7.0], "never, never, 3 | 6, 5, 7 | not reached"),
+        ([None, None, 3.0], [None, None, 7.0], "never, never, 3 | never, never, 7 | neither reached it"),
     ],
 )
 def test_a_missed_return_counts_as_infinite_in_the_ratio_of_medians(ours, theirs, row):
-    assert f"Acrobot-v1, seconds to a return of -73.506 {row} at most 0.7 |" in report.tables(_runs(ours, theirs))
+    assert f"| Acrobot-v1 | seconds to -73.506 | {row} | at most 0.7 |" in report.tables(_runs(ours, theirs))
+
+
+def test_the_table_has_the_seconds_to_a_return_within_the_error_of_an_evaluation():
+    row = "| Acrobot-v1 | seconds to -75.33, one standard error less | 2 | 3 | 0.67 |"
+
+    assert row in report.tables(_runs([4.0], [6.0]))
 
 
 def test_the_picture_has_a_panel_for_each_environment():
