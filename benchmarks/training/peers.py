@@ -1,18 +1,24 @@
 """The two implementations of PPO that are compared, behind one interface."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 import yaml
 
 import pipeline
 from benchmarks.training.zoo import Zoo
 from pipeline.config import TrainConfig
 from pipeline.environments import make as environments
+from pipeline.environments.nested_spaces import Batch
 from pipeline.evaluation.player import Player
 from serving.policy.environments import import_object
+from serving.policy.noise import Noise, NoisePart
+from serving.policy.tensors import ACTION, NOISE, OBSERVATIONS
 
 
 class Peer(Protocol):
@@ -25,7 +31,7 @@ class Peer(Protocol):
     environment: environments.Environment
 
     def player(self) -> Player:
-        """Return the deterministic policy with the current weights."""
+        """Return the policy with the current weights, which samples its actions if the zoo evaluates so."""
 
     def updates(self) -> Iterator[int]:
         """Train, and yield the environment steps so far after each update."""
@@ -42,6 +48,7 @@ class OurPpo:
         from pipeline.rllib.trainer import Trainer
 
         config = settings(zoo, seed)
+        self._is_sampled = zoo.is_sampled
         self._ray = RaySession(address=None)
         self._ray.start(config)
         self._ray.wait_until_ready()
@@ -49,7 +56,9 @@ class OurPpo:
         self._trainer = Trainer(config, self.environment).__enter__()
 
     def player(self) -> Player:
-        return Player.exportable(self._trainer.policy)
+        policy = self._trainer.policy
+        player = Player.exportable(policy)
+        return _sampled(player, policy.heads.noise) if self._is_sampled else player
 
     def updates(self) -> Iterator[int]:
         return (iteration.env_steps for iteration in self._trainer.iterations())
@@ -57,6 +66,17 @@ class OurPpo:
     def close(self) -> None:
         self._trainer.__exit__()
         self._ray.__exit__(None, None, None)
+
+
+def _sampled(player: Player, parts: Sequence[NoisePart]) -> Player:
+    """Return a player that samples its actions, with the same noise in each evaluation."""
+    noise, seeds = Noise(tuple(parts)), count()
+
+    def run(feeds: Batch) -> Batch:
+        batch = len(next(iter(feeds.values())))
+        return player.run({**feeds, NOISE: noise.draw(batch, next(seeds))})
+
+    return replace(player, run=run)
 
 
 def settings(zoo: Zoo, seed: int) -> TrainConfig:
@@ -77,6 +97,7 @@ class StableBaselines:
         from stable_baselines3.common.logger import Logger
         from stable_baselines3.common.vec_env import VecNormalize
 
+        self._is_sampled = zoo.is_sampled
         wrappers = (zoo.wrapper,) if zoo.wrapper else ()
         self.environment = environments.describe(zoo.gymnasium_id, wrappers=wrappers)
         wrapper = import_object(zoo.wrapper) if zoo.wrapper else None
@@ -89,14 +110,18 @@ class StableBaselines:
         self._total, self._callback = self.model._setup_learn(zoo.max_steps)  # noqa: SLF001
 
     def player(self) -> Player:
-        return Player(self.environment.observation_space, self.environment.action_space, self._act)
+        seeds = count()
 
-    def _act(self, feeds: Any) -> dict[str, np.ndarray]:
-        observations = feeds["observations"]
-        if (normalized := self.model.get_vec_normalize_env()) is not None:
-            observations = normalized.normalize_obs(observations)  # does not update the statistics
-        actions, _ = self.model.predict(observations, deterministic=True)
-        return {"action": np.asarray(actions)}
+        def run(feeds: Batch) -> Batch:
+            observations = feeds[OBSERVATIONS]
+            if (normalized := self.model.get_vec_normalize_env()) is not None:
+                observations = normalized.normalize_obs(observations)  # does not update the statistics
+            with torch.random.fork_rng():
+                torch.manual_seed(next(seeds))
+                actions, _ = self.model.predict(observations, deterministic=not self._is_sampled)
+            return {ACTION: np.asarray(actions)}
+
+        return Player(self.environment.observation_space, self.environment.action_space, run)
 
     def updates(self) -> Iterator[int]:
         """Train like `OnPolicyAlgorithm.learn`, and yield after each update."""

@@ -127,7 +127,7 @@ def picture(runs: Sequence[Run]) -> Figure:
         axes.set_xlim(left=0)
         axes.grid(alpha=0.3)
     figure.supxlabel("seconds of sampling and learning", fontsize=11)
-    figure.supylabel("mean return of 100 deterministic episodes", fontsize=11)
+    figure.supylabel("mean return of 100 evaluation episodes", fontsize=11)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=11, frameon=False)
     return figure

@@ -1,4 +1,4 @@
-"""Measures the seconds of training until the deterministic policy reaches the return that the zoo publishes.
+"""Measures the seconds of training until the policy reaches the return that the zoo publishes.
 
 `python -m benchmarks.training.yardstick PEER ENV_ID SEED` prints one line of JSON.
 """
@@ -51,7 +51,7 @@ def measure(peer: Peer, zoo: Zoo, mean_return: Callable[[Peer], float]) -> Measu
 
 
 def _mean_return(peer: Peer) -> float:
-    """Return the mean of raw returns of the deterministic policy, over the same 100 episodes in each evaluation."""
+    """Return the mean of the raw returns of 100 episodes, which have the same seeds in each evaluation."""
     return evaluation.play(peer.player(), peer.environment, EPISODES, FIRST_SEED).mean
 
 

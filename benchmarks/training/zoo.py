@@ -72,6 +72,11 @@ class Zoo:
         return f"{package}:{self.env_id}" if package else self.env_id
 
     @property
+    def is_sampled(self) -> bool:
+        """Whether the zoo evaluates with sampled actions; else with the most probable ones."""
+        return self.env_id.startswith("MiniGrid")
+
+    @property
     def within_error(self) -> float:
         """The published return less one standard error of the mean of 100 such episodes."""
         return self.published - self.published_std / math.sqrt(EPISODES)

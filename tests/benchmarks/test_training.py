@@ -4,11 +4,16 @@ from itertools import count
 
 import numpy as np
 import pytest
+import torch
+from gymnasium.spaces import Box, Discrete
 
 from benchmarks.training import report, results
 from benchmarks.training.__main__ import plan
+from benchmarks.training.peers import _sampled
 from benchmarks.training.yardstick import measure
 from benchmarks.training.zoo import ENV_IDS, Zoo
+from pipeline.evaluation.player import Player
+from serving.policy.noise import NoisePart
 
 ZOO = Zoo("Any-v0", published=90.0, published_std=20.0, max_steps=1000, n_envs=1, wrapper=None, normalize=False, ppo={})
 
@@ -160,3 +165,31 @@ def test_the_policy_of_stable_baselines3_is_evaluated_with_the_statistics_of_tra
     assert statistics.mean.tolist() == mean.tolist()
     assert actions == peer.model.policy.predict(normalized, deterministic=True)[0].tolist()
     peer.close()
+
+
+def test_an_evaluation_with_sampled_actions_repeats_itself_and_leaves_the_random_numbers_of_training_alone():
+    pytest.importorskip("stable_baselines3", reason="make bench-training installs it")
+    from benchmarks.training.peers import StableBaselines
+
+    class Sampled(Zoo):
+        is_sampled = True
+
+    peer = StableBaselines(Sampled.of("CartPole-v1"), seed=0)
+    before, observations = torch.random.get_rng_state(), [np.zeros(4, np.float32)] * 200
+    first, second = (peer.player().act(observations, [{}] * 200)[0] for _ in range(2))
+    player = peer.player()
+    steps = [player.act(observations, [{}] * 200)[0] for _ in range(2)]
+
+    assert set(first) == {0, 1}
+    assert first == second == steps[0] != steps[1]
+    assert torch.equal(before, torch.random.get_rng_state())
+    peer.close()
+
+
+def test_our_policy_samples_its_actions_in_evaluations_where_the_zoo_does():
+    player = Player(Box(-1, 1, (4,)), Discrete(2), lambda feeds: {"action": feeds["noise"].argmax(axis=1)})
+    sampled = _sampled(player, [NoisePart("gumbel", 2)])
+    steps = [sampled.act([np.zeros(4, np.float32)] * 200, [{}] * 200)[0] for _ in range(2)]
+
+    assert set(steps[0]) == {0, 1}
+    assert steps[0] != steps[1]
