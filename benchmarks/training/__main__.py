@@ -9,15 +9,15 @@ import datetime as dt
 import json
 import os
 import platform
+import queue
 import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from importlib.metadata import version
-from itertools import cycle
 from pathlib import Path
 
 import click
@@ -34,18 +34,18 @@ ROOT = Path(__file__).parents[2]
 @click.option("--env", "env_ids", type=click.Choice(ENV_IDS), multiple=True, help="Environment; all by default.")
 @click.option("--kind", "kinds", type=click.Choice([YARDSTICK, WHOLE]), multiple=True, help="Both by default.")
 @click.option("--seeds", default=3, show_default=True, help="Number of seeds, from 0.")
-@click.option("--together", is_flag=True, help="Run the contenders at the same time, each on one core.")
+@click.option("--parallel", is_flag=True, help="Measure as many runs at the same time as there are cores, one on each.")
 @click.option("--again", is_flag=True, help="Repeat the runs that were measured before.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=ROOT / "benchmarks/results")
-def main(env_ids: Sequence[str], kinds: Sequence[str], seeds: int, *, together: bool, again: bool, out: Path) -> None:
+def main(env_ids: Sequence[str], kinds: Sequence[str], seeds: int, *, parallel: bool, again: bool, out: Path) -> None:
     """Measure this project and stable-baselines3 for each seed, and write the runs, a table and a picture."""
     file = out / "training.json"
     before = set() if again else {results.key(run) for run in results.read(file)}
-    for pair in plan(kinds or (YARDSTICK, WHOLE), env_ids or ENV_IDS, seeds):
-        planned = [run for run in pair if results.key(run) not in before]
-        for run in _in_parallel(planned) if together else map(_measured, planned):
-            results.merge(file, _machine(), run)
-            click.echo({name: value for name, value in run.items() if name not in ("curve", "stages")})
+    planned = plan(kinds or (YARDSTICK, WHOLE), env_ids or ENV_IDS, seeds)
+    remaining = [run for run in planned if results.key(run) not in before]
+    for run in _beside_each_other(remaining) if parallel else map(_measured, remaining):
+        results.merge(file, _machine(), run)
+        click.echo({name: value for name, value in run.items() if name not in ("curve", "stages")})
     runs = results.read(file)
     text = f"{_machine()}, commits {', '.join(sorted({run['commit'] for run in runs}))}\n\n{report.tables(runs)}"
     (out / "training.md").write_text(text)
@@ -53,19 +53,30 @@ def main(env_ids: Sequence[str], kinds: Sequence[str], seeds: int, *, together: 
     click.echo(text)
 
 
-def plan(kinds: Sequence[str], env_ids: Sequence[str], seeds: int) -> Iterator[list[Run]]:
-    """Yield the runs of both contenders for each seed; the contender that comes first alternates."""
+def plan(kinds: Sequence[str], env_ids: Sequence[str], seeds: int) -> Iterator[Run]:
+    """Yield the runs in their order: both contenders for each seed; the one that comes first alternates."""
     for kind in kinds:
         for env_id in env_ids if kind == YARDSTICK else ["CartPole-v1"]:
             for seed in range(seeds):
-                peers = PEERS if seed % 2 == 0 else PEERS[::-1]
-                yield [{"kind": kind, "env_id": env_id, "seed": seed, "peer": peer} for peer in peers]
+                for peer in PEERS if seed % 2 == 0 else PEERS[::-1]:
+                    yield {"kind": kind, "env_id": env_id, "seed": seed, "peer": peer}
 
 
-def _in_parallel(runs: Sequence[Run]) -> Iterator[Run]:
-    """Measure runs at the same time, each on a core of its own."""
-    with ThreadPoolExecutor() as executor:
-        yield from executor.map(_measured, runs, cycle(sorted(os.sched_getaffinity(0))))
+def _beside_each_other(runs: Sequence[Run]) -> Iterator[Run]:
+    """Measure as many runs at the same time as there are cores, each on a core of its own; yield each when it ends."""
+    cores: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for core in os.sched_getaffinity(0):
+        cores.put(core)
+
+    def measured(run: Run) -> Run:
+        core = cores.get()
+        try:
+            return _measured(run, core)
+        finally:
+            cores.put(core)
+
+    with ThreadPoolExecutor(available_cpus()) as executor:
+        yield from (each.result() for each in as_completed([executor.submit(measured, run) for run in runs]))
 
 
 def _measured(run: Run, core: int | None = None) -> Run:
