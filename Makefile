@@ -82,9 +82,9 @@ bench-serving: setup ## Our server beside its peers: a table, JSON and a plot in
 bench-play: setup ## What viewers of /play cost other clients.
 	@$(BIN)/python -m benchmarks.play
 
-bench-training: setup ## Training beside stable-baselines3, seeds 0 to 4.
+bench-training: setup ## Training beside stable-baselines3 in six environments, seeds 0 to 2; continues where it was interrupted.
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group benchmark
-	@$(BIN)/python -m benchmarks.training
+	@$(BIN)/python -m benchmarks.training $(if $(ENV),--env $(ENV))
 
 bench-scale: setup ## Environment steps per second with 0, 1 and 2 environment runners.
 	@$(BIN)/python -m benchmarks.training_scale
