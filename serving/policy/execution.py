@@ -101,9 +101,12 @@ def _session(graph: bytes, num_threads: int, provider: str) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # A GPU computes what it has an operator for, the CPU the rest.
     chosen = dict.fromkeys((provider, CPU))
-    return onnxruntime.InferenceSession(
+    session = onnxruntime.InferenceSession(
         graph, options, providers=[PROVIDERS[each] for each in chosen], enable_fallback=0
     )
+    if hasattr(session, "_model_bytes"):  # It keeps them for the fall-back, a second copy of all weights.
+        session._model_bytes = None  # noqa: SLF001 - no public way; without it, a large policy takes twice the memory
+    return session
 
 
 def main(provider: str) -> None:

@@ -52,10 +52,11 @@ class Policy:
         check_graph(bundle.graph)
         session = start_session(bundle.graph, num_threads=num_threads, provider=provider)
         _check_names(session, interface)
-        digest = hashlib.sha256(bundle.graph + bundle.policy).digest()
+        digest = hashlib.sha256(bundle.graph)
+        digest.update(bundle.policy)
         wrappers, limit = description.get("wrappers", ()), description.get("max_episode_steps", MAX_EPISODE_STEPS)
         environment = EnvironmentSpec(**description["environment"], wrappers=tuple(wrappers), max_episode_steps=limit)
-        policy = cls(session, interface, environment, digest, provider)
+        policy = cls(session, interface, environment, digest.digest(), provider)
         policy._warm_up()
         return policy
 

@@ -44,7 +44,7 @@ def run_trial(bundle: Bundle, memory_bytes: int, timeout_s: float, num_threads: 
     try:
         child = subprocess.run(
             [sys.executable, "-m", __name__],
-            input=b"\n".join([header, bundle.graph + bundle.policy]),
+            input=b"".join([header, b"\n", bundle.graph, bundle.policy]),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=child_environment(),

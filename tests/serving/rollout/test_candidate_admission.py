@@ -57,14 +57,15 @@ def test_a_version_with_other_spaces_is_rejected_and_not_recorded(store: Store, 
 
 
 @pytest.mark.skipif("CUDAExecutionProvider" in get_available_providers(), reason="onnxruntime-gpu is installed")
-def test_the_trial_and_the_replica_use_the_execution_provider(store: Store, tmp_path: Path) -> None:
+def test_the_trial_and_the_replica_use_the_execution_provider(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried_on: list[str] = []
+    monkeypatch.setattr(admission, "run_trial", lambda *_, provider, **__: tried_on.append(provider))
     version = registry.resolve(f"models:/on-cuda/{store.register('on-cuda')}")
     admitting = admission_of(store, tmp_path, "on-cuda")
-    on_cuda = admission_of(store, tmp_path, "on-cuda")
-    on_cuda.arguments = admitting.arguments.model_copy(update={"execution_provider": "cuda"})
+    admitting.arguments = admitting.arguments.model_copy(update={"execution_provider": "cuda"})
     with pytest.raises(ProviderUnavailable):
-        on_cuda.admit(version)
-    admitting.admit(version)  # from now on without a trial
-    with pytest.raises(ProviderUnavailable):
-        on_cuda.admit(version)
-    assert on_cuda.last_known_good() is None
+        admitting.admit(version)
+    assert tried_on == ["cuda"]
+    assert admitting.last_known_good() is None
