@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import click
@@ -78,6 +78,7 @@ def _serve(arguments: Arguments, options: ServerOptions) -> None:
     with _importing("serving.app"):  # the check waits for other processes, so import Ray in the meantime
         joined = options.address is not None
         version, bundle = check_model(arguments, trial=not (joined and arguments.reserved_gpus))
+    bundle = replace(bundle, graph=b"")  # only the replicas need the weights from now on
     click.echo(f"Starting to serve {one_line(version.name)} version {version.version} ...")
     cpus = max(available_cpus(), arguments.largest_num_replicas)
     with Cluster(
