@@ -37,6 +37,8 @@ PARTS = (
     ("environment runner", "EnvRunner"),
     ("Serve's controller", "ServeController"),
     ("Serve's fallback proxy", "ProxyActor"),
+    ("Serve's manager of HAProxy", "HAProxyManager"),
+    ("a replica's reader of a database registry", "serving.registry.access"),
     ("Ray's worker in reserve", "ray::IDLE"),
     ("HAProxy", "haproxy"),
     ("Ray: raylet", "raylet/raylet"),
