@@ -10,6 +10,7 @@ from benchmarks.folder import RUN, copy_python
 def test_the_copied_interpreter_finds_its_library_wherever_it_is(tmp_path: Path) -> None:
     copy_python(tmp_path / "built")
     moved = (tmp_path / "built").rename(tmp_path / "moved")
+    (python,) = (moved / "python" / "bin").iterdir()
     # Modules with shared libraries that a smaller machine may lack.
     code = "import ctypes, lzma, ssl, sqlite3, sys; print(sys.prefix, open('/proc/self/maps').read())"
     libraries = {"LD_LIBRARY_PATH": str(moved / "lib")}
