@@ -123,11 +123,9 @@ def copy_bundle(folder: Path, bundle: Path | None) -> None:
             shutil.copy2(bundle / name, folder / "bundle" / name)
         return
     click.echo("training a policy ...", err=True)
-    with tempfile.TemporaryDirectory() as directory, registered(Path(directory)) as version:
-        from mlflow.artifacts import download_artifacts
-
+    with tempfile.TemporaryDirectory() as directory, registered(Path(directory)):
         for name in BUNDLE_FILES:
-            download_artifacts(f"{version.pinned_uri}/{name}", dst_path=str(folder / "bundle"))
+            shutil.copy2(Path(directory, name), folder / "bundle" / name)
 
 
 def _packages(folder: Path) -> Path:
