@@ -92,7 +92,11 @@ def _row(*cells: object) -> str:
 
 
 def _load_rows(loads: dict[str, Any]) -> list[str]:
-    return [f"{each['requests_per_s']:,.0f}, {each['p50_ms']:.2f}, {each['p99_ms']:.2f}" for each in loads.values()]
+    return [
+        f"{each['requests_per_s']:,.0f}, {each['p50_ms']:.2f}, {each['p99_ms']:.2f}"
+        + (f" ({each['failed']:,} failed)" if each["failed"] else "")
+        for each in loads.values()
+    ]
 
 
 def _serving_rows(found: Results) -> Iterator[str]:
@@ -121,7 +125,7 @@ def _image_rows(found: Results) -> Iterator[str]:
             f"{one['observations_per_s']:,.0f}, {one['p50_ms']:.2f}, {one['p99_ms']:.2f}"
             for one in each.get("alone", {}).values()
         ]
-        yield _row(provider, *(cells or [f"needs {each['error']}"]))
+        yield _row(provider, *(cells or [f"needs {each['error']}", *[""] * (len(BATCHES) - 1)]))
     yield ""
     yield _row("image policy, served", *(f"at {connections}: requests/s, p50, p99 ms" for connections in CONNECTIONS))
     yield _row(*["---"] * (len(CONNECTIONS) + 1))

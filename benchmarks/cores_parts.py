@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -122,10 +123,10 @@ def _measure(contender: Contender, scope: Scope, loads: dict[str, list[Any]]) ->
 
 
 def _medians(found: Results) -> Results:
-    """Return the tree of results with the median of each list of loads."""
+    """Return the tree of results with the median of each list of loads, and the most requests that failed."""
     if isinstance(found, list):
-        middle = len(found) // 2
-        return {key: sorted(each[key] for each in found)[middle] for key in found[0]}
+        columns = {key: [each[key] for each in found] for key in found[0]}
+        return {key: max(each) if key == "failed" else statistics.median(each) for key, each in columns.items()}
     return {key: _medians(each) for key, each in found.items()}
 
 
