@@ -3,8 +3,10 @@
 import contextlib
 import functools
 import io
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from serving.policy.errors import BundleInvalid, ProviderUnavailable
@@ -101,12 +103,22 @@ def _session(graph: bytes, num_threads: int, provider: str) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # A GPU computes what it has an operator for, the CPU the rest.
     chosen = dict.fromkeys((provider, CPU))
-    session = onnxruntime.InferenceSession(
-        graph, options, providers=[PROVIDERS[each] for each in chosen], enable_fallback=0
-    )
-    if hasattr(session, "_model_bytes"):  # It keeps them for the fall-back, a second copy of all weights.
-        session._model_bytes = None  # noqa: SLF001 - no public way; without it, a large policy takes twice the memory
-    return session
+    with _readable_once(graph) as source:
+        return onnxruntime.InferenceSession(
+            source, options, providers=[PROVIDERS[each] for each in chosen], enable_fallback=0
+        )
+
+
+@contextlib.contextmanager
+def _readable_once(graph: bytes) -> Iterator[str | bytes]:
+    """Give the path of a file in memory with the graph: given its bytes, a session keeps them beside the weights."""
+    if not hasattr(os, "memfd_create"):  # only Linux has it
+        yield graph
+        return
+    with os.fdopen(os.memfd_create("model.onnx"), "wb") as file:
+        file.write(graph)
+        file.flush()
+        yield f"/proc/self/fd/{file.fileno()}"
 
 
 def main(provider: str) -> None:
