@@ -88,6 +88,7 @@ def build(arguments: Arguments) -> Application:
         # This applies to the first start only: once a replica has run, Serve retries forever.
         max_constructor_retry_count=2,
         **settings.HEALTH,
+        ray_actor_options={"num_cpus": 1, "num_gpus": arguments.reserved_gpus},
         logging_config=settings.logging_config(access_log=arguments.access_log),
     )
     return deployment(PolicyReplica).bind(_absolute(arguments), uuid.uuid4().hex)

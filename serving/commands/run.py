@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import click
@@ -20,6 +20,7 @@ from serving.client.token_file import read_token
 from serving.commands.descriptions import needs_import
 from serving.errors import ServingError, one_line
 from serving.policy.bundle import Bundle, parse_policy_file
+from serving.policy.execution import check_provider
 from serving.processes import available_cpus
 from serving.protocols.openapi.json_schemas import example
 from serving.ray import settings
@@ -75,13 +76,16 @@ def _serve(arguments: Arguments, options: ServerOptions) -> None:
     # Ray reads its settings when it is imported.
     settings.configure(arguments.max_body_bytes, own_ray=options.address is None)
     with _importing("serving.app"):  # the check waits for other processes, so import Ray in the meantime
-        version, bundle = check_model(arguments)
+        joined = options.address is not None
+        version, bundle = check_model(arguments, trial=not (joined and arguments.reserved_gpus))
+    bundle = replace(bundle, graph=b"")  # only the replicas need the weights from now on
     click.echo(f"Starting to serve {one_line(version.name)} version {version.version} ...")
     cpus = max(available_cpus(), arguments.largest_num_replicas)
     with Cluster(
         options.host, options.port, grpc_port=options.grpc_port, address=options.address, cpus=cpus
     ) as cluster:
         try:
+            cluster.require_gpus(arguments.largest_num_replicas * arguments.reserved_gpus)
             url = _deploy(cluster, arguments, options, version)
             _announce(url, cluster, version, bundle, arguments)
             _wait_for_signal()
@@ -106,7 +110,7 @@ def _importing(module: str) -> Iterator[None]:
 
 
 def check_options(arguments: Arguments, options: ServerOptions) -> None:
-    """Check all that needs neither the registry nor Ray: the route, the token file and the ports."""
+    """Check all that needs neither the registry nor Ray: the route, the token file, the ports, and the GPU."""
     prefix = options.route_prefix
     if prefix is not None and not is_route_prefix(prefix):
         raise RoutePrefixInvalid(prefix, route_prefix(prefix.strip("/") or "policy"))
@@ -120,12 +124,14 @@ def check_options(arguments: Arguments, options: ServerOptions) -> None:
         check_port(options.host, options.port)
         if options.grpc_port is not None:
             check_port(options.host, options.grpc_port, "--grpc-port")
+        check_provider(arguments.execution_provider)  # of a cluster, only the nodes of the replicas need it
 
 
-def check_model(arguments: Arguments) -> tuple[ModelVersion, Bundle]:
+def check_model(arguments: Arguments, *, trial: bool = True) -> tuple[ModelVersion, Bundle]:
     """Check the registry and the bundle. Return the version to serve and its bundle.
 
-    If the registry or the bundle fails, the version that this machine last served for the URI is returned.
+    If the registry or the bundle fails, the version that this machine last served for the URI is returned. Without
+    `trial`, only replicas run the policy: this machine may lack their GPU.
     """
     tracking.bound_requests()
     uri = tracking.tracking_uri()
@@ -134,8 +140,9 @@ def check_model(arguments: Arguments) -> tuple[ModelVersion, Bundle]:
         try:
             version = registry.resolve(arguments.model_uri)
             bundle = registry.fetch(version, arguments.cache_directory)
-            if not good.has_files_of(version):
-                run_trial(bundle, arguments.candidate_memory_bytes, arguments.candidate_timeout_s)
+            if trial and not good.has_files_of(version):
+                limits = arguments.candidate_memory_bytes, arguments.candidate_timeout_s
+                run_trial(bundle, *limits, provider=arguments.execution_provider)
                 good.save(version)
         except (ModelUriInvalid, ModelUnknown, VersionMissing):
             raise  # The registry works, and the user is here to correct the URI or to promote a version.

@@ -103,6 +103,12 @@ def test_a_taken_port_prints_one_line_even_while_ray_is_imported() -> None:
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
 
 
+def test_a_missing_gpu_or_its_package_stops_the_start() -> None:
+    line = refused_start("--execution-provider", "cuda")
+    assert line.startswith("Error: --execution-provider cuda needs ")
+    assert line.endswith("or omit the option to compute on the CPU")
+
+
 def test_an_mlflow_that_is_down_prints_one_line_while_ray_is_imported() -> None:
     command = [sys.executable, "-m", "serving", "run", "--port", str(free_port()), "--tracking-uri"]
     done = subprocess.run([*command, "http://127.0.0.1:1"], cwd=PROJECT, capture_output=True, text=True, check=False)
