@@ -19,6 +19,7 @@ from serving.arguments import Arguments
 from serving.client.token_file import read_token
 from serving.commands.descriptions import needs_import
 from serving.errors import ServingError, one_line
+from serving.http import direct_port
 from serving.policy.bundle import Bundle, parse_policy_file
 from serving.policy.execution import check_provider
 from serving.processes import available_cpus
@@ -120,6 +121,10 @@ def check_options(arguments: Arguments, options: ServerOptions) -> None:
         raise HostInvalid(options.host, options.port, "the host is empty")
     if options.grpc_port == options.port:
         raise PortTaken(options.host, options.port, "taken by HTTP", "--grpc-port")
+    if (direct := arguments.direct_port) is not None:
+        if direct in (options.port, options.grpc_port):
+            raise PortTaken(direct_port.HOST, direct, "taken by the proxy", "--direct-port")
+        check_port(direct_port.HOST, direct, "--direct-port")
     if options.address is None:
         check_port(options.host, options.port)
         if options.grpc_port is not None:
@@ -197,6 +202,8 @@ def _announce(url: str, cluster: Cluster, version: ModelVersion, bundle: Bundle,
         click.echo(f"gRPC:     {_client_host(cluster.host)}:{cluster.grpc_port}, the Open Inference Protocol")
     named = one_line(f"{version.name} version {version.version} ({version.uri})")
     click.echo(f"Serving {named} at {url}")
+    if arguments.direct_port is not None:
+        click.echo(f"Direct:   http://{direct_port.HOST}:{arguments.direct_port}, for clients on this host")
     click.echo(f"Try it:   {_example(url, bundle.observation_space)}{header}")
     click.echo(f"Play:     python -m serving query --url {shlex.quote(url)} --episodes 5{option}")
     if arguments.play_sessions:
