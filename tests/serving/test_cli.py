@@ -189,3 +189,16 @@ def test_a_reader_that_goes_away_is_no_traceback(
     )
     os.close(writer)
     assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.parametrize("command", ["status", "query"])
+def test_commands_over_http_import_neither_ray_nor_mlflow_nor_onnxruntime(command: str) -> None:
+    heavy = "{'ray', 'torch', 'mlflow', 'onnxruntime', 'pandas'} & set(sys.modules)"
+    arguments = [command, "--url", "http://127.0.0.1:1/policy"]
+    script = (
+        "import sys; from click.testing import CliRunner; from serving.cli import main; "
+        f"print(CliRunner().invoke(main, {arguments}).output, {heavy})"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Error: no policy server answers")
+    assert done.stdout.endswith("set()\n")
