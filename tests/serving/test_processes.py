@@ -54,7 +54,8 @@ def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
 def test_a_thread_gets_short_time_slices_and_keeps_its_niceness(tmp_path: Path) -> None:
     script = (
         "import os; from serving.processes import shorten_slice; niceness = os.nice(3); shorten_slice();"
-        "shown = open('/proc/self/sched').read().split(); print(shown[shown.index('se.slice') + 2], os.nice(0) - niceness)"
+        "shown = open('/proc/self/sched').read().split();"
+        "print(shown[shown.index('se.slice') + 2], os.nice(0) - niceness)"
     )
     assert run(script, tmp_path) == "100000 0"
 
