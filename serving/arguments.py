@@ -101,6 +101,13 @@ class Arguments(BaseModel):
         description="Origin whose web pages may call the server, such as https://robots.example.com, or * for all; can "
         "be repeated, or be a list with commas. Default: none.",
     )
+    direct_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="Port of 127.0.0.1 on which replicas answer clients of their own host without the proxy. Default: "
+        "off.",
+    )
     play_sessions: int = Field(
         default=2, ge=0, description="Concurrent viewers of /play per replica; 0 turns the page off."
     )

@@ -98,7 +98,7 @@ class Cluster:
         processes.adopt_orphans()
         self._cleanup.callback(processes.kill_children)
         self._cleanup.callback(ray.shutdown)
-        with hangup_blocked(), restore_handlers():
+        with hangup_blocked(), restore_handlers(), internals.needed_processes_only():
             ray.init(
                 # "local" always starts a Ray; without an address ray.init joins one that runs on this machine.
                 address="local",

@@ -19,7 +19,7 @@ from serving.errors import RedactingFormatter
 from serving.processes import available_cpus
 from serving.ray import private_directory
 from serving.ray.errors import HaproxyNotExecutable
-from serving.ray.internals import LOOPBACK_ONLY
+from serving.ray.internals import LOOPBACK_ONLY, drop_request_metrics
 from serving.replica.limits import MAX_BODY_BYTES, PROXY_TIMEOUT_S
 
 logger = logging.getLogger(__name__)
@@ -29,6 +29,9 @@ SWITCH_INTERVAL_S = 1e-4
 
 HEADER_BYTES = 64 << 10
 """Buffer space for the headers of a request, in addition to its body."""
+
+EXPORT_INTERVAL = "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS"
+"""Whoever sets it wants Serve's own metrics of each request, which are dropped otherwise."""
 
 BINARY_PATH = "RAY_SERVE_HAPROXY_BINARY_PATH"
 
@@ -163,6 +166,8 @@ def tune_replica() -> None:
     """
     bypass_loopback()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    if EXPORT_INTERVAL not in os.environ:
+        drop_request_metrics()
     package = logging.getLogger("serving")
     if not package.handlers:
         # The stream that Ray forwards to the terminal. Serve's own handlers buffer it.

@@ -135,12 +135,28 @@ def test_missing_settings_are_named(caplog: pytest.LogCaptureFixture, monkeypatc
     monkeypatch.delenv("RAY_SERVE_ENABLE_HA_PROXY", raising=False)
     monkeypatch.setenv("RAY_SERVE_THROUGHPUT_OPTIMIZED", "1")
     try:
+        monkeypatch.setenv(settings.EXPORT_INTERVAL, "100")  # Serve's own class stays as it is
         with caplog.at_level(logging.WARNING):
             settings.tune_replica()
         assert sys.getswitchinterval() == pytest.approx(settings.SWITCH_INTERVAL_S)
     finally:
         sys.setswitchinterval(before)
     assert "RAY_SERVE_ENABLE_HA_PROXY=1 ray start" in caplog.text
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_serves_metrics_of_requests_are_dropped_unless_the_operator_wants_them(
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    dropped: list[bool] = []
+    monkeypatch.setattr(settings, "drop_request_metrics", lambda: dropped.append(True))
+    monkeypatch.setattr(sys, "setswitchinterval", lambda _: None)
+    monkeypatch.delenv(settings.EXPORT_INTERVAL, raising=False)
+    if wanted:
+        monkeypatch.setenv(settings.EXPORT_INTERVAL, "100")
+    settings.tune_replica()
+    assert bool(dropped) is not wanted
 
 
 def test_without_haproxy_serves_own_proxy_is_used(
