@@ -87,7 +87,7 @@ bench-play: setup ## What viewers of /play cost other clients.
 
 bench-training: setup ## Training beside stable-baselines3 in six environments, seeds 0 to 2; continues where it was interrupted.
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group benchmark
-	@$(BIN)/python -m benchmarks.training $(if $(ENV),--env $(ENV))
+	@$(BIN)/python -m benchmarks.training $(OPTIONS)
 
 bench-scale: setup ## Environment steps per second with 0, 1 and 2 environment runners.
 	@$(BIN)/python -m benchmarks.training_scale

@@ -3,19 +3,17 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-import yaml
 
-import pipeline
 from benchmarks.training.zoo import Zoo
 from pipeline.config import TrainConfig
 from pipeline.environments import make as environments
 from pipeline.environments.nested_spaces import Batch
 from pipeline.evaluation.player import Player
+from pipeline.settings import choice
 from serving.policy.environments import import_object
 from serving.policy.noise import Noise, NoisePart
 from serving.policy.tensors import ACTION, NOISE, OBSERVATIONS
@@ -26,9 +24,11 @@ class Peer(Protocol):
 
     Attributes:
         environment: The environment that its policy acts in, with the wrappers that it is trained with.
+        max_steps: The environment steps after which training ends by its settings.
     """
 
     environment: environments.Environment
+    max_steps: int
 
     def player(self) -> Player:
         """Return the policy with the current weights, which samples its actions if the zoo evaluates so."""
@@ -48,7 +48,7 @@ class OurPpo:
         from pipeline.rllib.trainer import Trainer
 
         config = settings(zoo, seed)
-        self._is_sampled = zoo.is_sampled
+        self._is_sampled, self.max_steps = zoo.is_sampled, config.max_env_steps
         self._ray = RaySession(address=None)
         self._ray.start(config)
         self._ray.wait_until_ready()
@@ -80,12 +80,9 @@ def _sampled(player: Player, parts: Sequence[NoisePart]) -> Player:
 
 
 def settings(zoo: Zoo, seed: int) -> TrainConfig:
-    """Return the settings of the shipped tuned file of an environment, or the defaults if there is none."""
-    for file in sorted(Path(pipeline.__file__).parent.glob("tuned/*.yaml")):
-        tuned = yaml.safe_load(file.read_text())
-        if tuned["env_id"] in (zoo.env_id, zoo.gymnasium_id):
-            return TrainConfig.of(tuned | {"seed": seed})
-    return TrainConfig(env_id=zoo.gymnasium_id, seed=seed)
+    """Return the settings that `train --env-id` takes."""
+    wanted = {"env_id": zoo.gymnasium_id, "seed": seed}
+    return TrainConfig(**{**choice.chosen_for(wanted).settings, **wanted})
 
 
 class StableBaselines:
@@ -97,7 +94,7 @@ class StableBaselines:
         from stable_baselines3.common.logger import Logger
         from stable_baselines3.common.vec_env import VecNormalize
 
-        self._is_sampled = zoo.is_sampled
+        self._is_sampled, self.max_steps = zoo.is_sampled, zoo.max_steps
         wrappers = (zoo.wrapper,) if zoo.wrapper else ()
         self.environment = environments.describe(zoo.gymnasium_id, wrappers=wrappers)
         wrapper = import_object(zoo.wrapper) if zoo.wrapper else None
@@ -107,7 +104,7 @@ class StableBaselines:
         self.model = PPO(env=vector, seed=seed, device="cpu", **zoo.ppo)
         self.model.set_logger(Logger(folder=None, output_formats=[]))  # leaves no directory behind
         # The part of `learn` before its loop, so that `updates` can run the loop step by step.
-        self._total, self._callback = self.model._setup_learn(zoo.max_steps)  # noqa: SLF001
+        _, self._callback = self.model._setup_learn(self.max_steps)  # noqa: SLF001
 
     def player(self) -> Player:
         seeds = count()
@@ -126,9 +123,9 @@ class StableBaselines:
     def updates(self) -> Iterator[int]:
         """Train like `OnPolicyAlgorithm.learn`, and yield after each update."""
         model: Any = self.model
-        while model.num_timesteps < self._total:
+        while model.num_timesteps < self.max_steps:
             model.collect_rollouts(model.env, self._callback, model.rollout_buffer, n_rollout_steps=model.n_steps)
-            model._update_current_progress_remaining(model.num_timesteps, self._total)  # noqa: SLF001
+            model._update_current_progress_remaining(model.num_timesteps, self.max_steps)  # noqa: SLF001
             model.train()
             yield model.num_timesteps
 

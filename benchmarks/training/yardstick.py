@@ -33,13 +33,13 @@ class Measured:
 
 
 def measure(peer: Peer, zoo: Zoo, mean_return: Callable[[Peer], float]) -> Measured:
-    """Train until an evaluation reaches the published return, or for the environment steps that the zoo trains for."""
+    """Train until an evaluation reaches the published return, or until training ends by its settings."""
     measured = Measured(curve=[(0.0, 0, mean_return(peer))])
     next_evaluation = zoo.evaluation_interval
     begun = time.perf_counter()
     for measured.env_steps in peer.updates():
         measured.seconds += time.perf_counter() - begun
-        is_last = measured.env_steps >= zoo.max_steps
+        is_last = measured.env_steps >= peer.max_steps
         if is_last or measured.env_steps >= next_evaluation:
             next_evaluation = (measured.env_steps // zoo.evaluation_interval + 1) * zoo.evaluation_interval
             mean = mean_return(peer)

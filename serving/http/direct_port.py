@@ -4,6 +4,8 @@ import asyncio
 import socket
 from typing import Any
 
+from serving.processes import shorten_slice
+
 HOST = "127.0.0.1"
 
 
@@ -25,7 +27,11 @@ class DirectPort:
         self._server = uvicorn.Server(uvicorn.Config(application, lifespan="off", access_log=False, log_config=None))
 
     def start(self) -> None:
-        """Listen, and answer in the running event loop. Raises OSError if another program uses the port."""
+        """Listen, and answer in the running event loop. Raises OSError if another program uses the port.
+
+        The thread of the event loop is then scheduled for a low latency.
+        """
+        shorten_slice()
         listener = socket.create_server((HOST, self._port), reuse_port=True)
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
 
