@@ -19,6 +19,7 @@ from serving.http.policy_app import PolicyApp
 from serving.protocols.open_inference.grpc import InferenceServicer
 from serving.ray import settings
 from serving.registry import tracking
+from serving.registry.model_version import Resolved
 from serving.replica.auth import BearerToken
 from serving.replica.identity import ReplicaIdentity
 from serving.replica.metrics import Exporter
@@ -37,12 +38,14 @@ class PolicyReplica(InferenceServicer):
 
     _app: PolicyApp
 
-    async def __init__(self, arguments: Arguments, deployment: str) -> None:  # type: ignore[misc]  # Serve awaits it
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, arguments: Arguments, deployment: str, resolved: Resolved | None = None
+    ) -> None:
         """Resolve, fetch, verify and load the policy in a thread, because Serve needs the event loop meanwhile."""
         settings.tune_replica()
         token = BearerToken(read_token(arguments.auth_token_file)) if arguments.auth_token_file else None
         try:
-            start = await asyncio.to_thread(load_initial_policy, arguments, deployment)
+            start = await asyncio.to_thread(load_initial_policy, arguments, deployment, resolved)
         except ServingError as error:
             raise error from None  # Ray logs causes, and those of other libraries may show credentials
         replica = ReplicaIdentity(serve.get_replica_context().replica_id.unique_id, arguments.largest_num_replicas)
@@ -80,6 +83,11 @@ def build(arguments: Arguments) -> Application:
 
     If no Ray runs yet, the throughput settings are set for the one that `serve run` is about to start.
     """
+    return application(arguments)
+
+
+def application(arguments: Arguments, resolved: Resolved | None = None) -> Application:
+    """Build the application as `build`, whose replicas start with a recently `resolved` version."""
     if not is_initialized():
         settings.configure(arguments.max_body_bytes, own_ray=False)
     if arguments.autoscaling is None:
@@ -93,9 +101,10 @@ def build(arguments: Arguments) -> Application:
         # This applies to the first start only: once a replica has run, Serve retries forever.
         max_constructor_retry_count=2,
         **settings.HEALTH,
+        ray_actor_options={"num_cpus": 1, "num_gpus": arguments.reserved_gpus},
         logging_config=settings.logging_config(access_log=arguments.access_log),
     )
-    return deployment(PolicyReplica).bind(_absolute(arguments), uuid.uuid4().hex)
+    return deployment(PolicyReplica).bind(_absolute(arguments), uuid.uuid4().hex, resolved)
 
 
 def _absolute(arguments: Arguments) -> Arguments:

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import click
 from click.core import ParameterSource
@@ -75,6 +75,8 @@ def _type(name: str, field: FieldInfo) -> Any:
     lowest, highest, is_open = bounds.get("ge", bounds.get("gt")), bounds.get("le"), "gt" in bounds
     if name.endswith(("_dir", "_file")):
         return click.Path(file_okay=name.endswith("_file"), dir_okay=name.endswith("_dir"))
+    if get_origin(field.annotation) is Literal:
+        return click.Choice(get_args(field.annotation))
     if field.annotation in (int, int | None):
         return click.IntRange(lowest, highest, min_open=is_open)
     if field.annotation is float:

@@ -18,7 +18,7 @@ import psutil
 import pytest
 import ray
 from ray import cloudpickle
-from ray._private import ray_logging, worker
+from ray._private import parameter, ray_logging, services, worker
 from ray.serve import context
 from ray.serve._private import default_impl, grpc_util
 from ray.serve._private.client import ServeControllerClient
@@ -50,6 +50,35 @@ def test_a_ray_that_would_listen_beyond_loopback_is_not_started(monkeypatch: pyt
     monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "192.0.2.7")
     with pytest.raises(RayIncompatible, match=r"would listen on 192\.0\.2\.7"):
         internals.check_loopback()
+
+
+def test_a_local_ray_starts_no_server_of_the_dashboard_and_no_monitor_and_its_agent_has_a_port_of_its_own() -> None:
+    script = """
+import psutil, ray
+from serving.ray.internals import needed_processes_only
+with needed_processes_only():
+    ray.init(address="local", include_dashboard=False, num_cpus=0, logging_level="ERROR", log_to_driver=False)
+print([" ".join(each.cmdline()) for each in psutil.Process().children(recursive=True)])
+"""
+    environment = {**os.environ, **internals.LOOPBACK_ONLY, "PYTHONPATH": str(PROJECT)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    running = done.stdout
+    assert "dashboard/agent.py" in running
+    assert "--listen-port=0" in running
+    assert not [each for each in ("dashboard/dashboard.py", "monitor.py --logs-dir") if each in running], changed(
+        "RayParams(no_monitor=) or services.start_api_server", "ray/_private/node.py"
+    )
+
+
+def test_a_ray_without_these_parts_starts_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delattr(services, "start_api_server")
+    params = parameter.RayParams
+    with internals.needed_processes_only():
+        assert parameter.RayParams is not params
+    assert parameter.RayParams is params
+    assert "so the server starts more slowly" in caplog.text
 
 
 @pytest.mark.parametrize(("host", "address"), [("127.0.0.1", "::ffff:127.0.0.1"), ("::1", "::1")])

@@ -179,3 +179,17 @@ def test_the_replicas_of_two_servers_on_one_machine_use_different_ports() -> Non
 def test_a_replica_answers_before_the_proxy_repeats_the_request_and_a_request_can_wait_for_another() -> None:
     proxy_s = int(settings.serve_settings(cpus=2)["RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S"])
     assert 3 * limits.SLOWEST_S <= limits.ANSWER_WITHIN_S < proxy_s
+
+
+@pytest.mark.parametrize(("cpus", "threads"), [(1, 1), (2, 1), (4, 2), (8, 4), (16, 4), (32, 8), (64, 16), (384, 64)])
+def test_haproxys_threads_follow_the_cores(cpus: int, threads: int) -> None:
+    assert settings.serve_settings(cpus)["RAY_SERVE_HAPROXY_NBTHREAD"] == str(threads)
+
+
+def test_haproxys_threads_follow_the_cores_that_this_process_may_use(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the machine's cores, a container's quota and an affinity mask leave fewer."""
+    monkeypatch.setattr(settings, "available_cpus", lambda: 32)
+    settings.configure()
+    assert environment["RAY_SERVE_HAPROXY_NBTHREAD"] == "8"
