@@ -125,6 +125,9 @@ class TrainConfig:
     sampling: str = _shared(
         "arrays", "How environments are stepped: arrays (all at once), or rllib (its own loop, slower)."
     )
+    learning: str = _shared(
+        "arrays", "How minibatches are learned: arrays (shuffled, of equal sizes), or rllib (its own loop, slower)."
+    )
     value_estimates: bool = _setting(
         default=False, about="Let the served policy return value estimates; responses are slower."
     )
@@ -147,8 +150,9 @@ class TrainConfig:
             raise InvalidConfig("fcnet_hiddens", self.fcnet_hiddens, "whole numbers separated by commas, such as 64,64")
         if self.observation_filter not in ("none", "mean-std"):
             raise InvalidConfig("observation_filter", self.observation_filter, "none or mean-std")
-        if self.sampling not in ("arrays", "rllib"):
-            raise InvalidConfig("sampling", self.sampling, "arrays or rllib")
+        for name in ("sampling", "learning"):
+            if getattr(self, name) not in ("arrays", "rllib"):
+                raise InvalidConfig(name, getattr(self, name), "arrays or rllib")
 
     @property
     def hidden_units(self) -> list[int]:

@@ -14,6 +14,7 @@ from serving.arguments import Arguments
 from serving.client.token_file import read_token
 from serving.errors import ServingError
 from serving.http.cors import with_cors
+from serving.http.direct_port import DirectPort
 from serving.http.policy_app import PolicyApp
 from serving.protocols.open_inference.grpc import InferenceServicer
 from serving.ray import settings
@@ -54,11 +55,15 @@ class PolicyReplica(InferenceServicer):
         self._watcher.start()
         exporter = Exporter(app.metrics, lambda: app.served.version.version, lambda: app.refresh)
         self._exporting = asyncio.create_task(exporter.run())
+        if arguments.direct_port is not None:
+            self._direct_port = DirectPort(self._asgi_app, arguments.direct_port)
+            self._direct_port.start()
 
     def __del__(self) -> None:
         """Stop polling. Serve calls it before it ends the replica, whose subprocesses end first."""
-        with contextlib.suppress(AttributeError):  # the constructor failed
+        with contextlib.suppress(AttributeError):  # the constructor failed, or there is no direct port
             self._watcher.stop()
+            self._direct_port.stop()
 
     async def check_health(self) -> None:
         """Start the watcher again if its thread has died. Serve calls this every two seconds.
@@ -96,6 +101,7 @@ def application(arguments: Arguments, resolved: Resolved | None = None) -> Appli
         # This applies to the first start only: once a replica has run, Serve retries forever.
         max_constructor_retry_count=2,
         **settings.HEALTH,
+        ray_actor_options={"num_cpus": 1, "num_gpus": arguments.reserved_gpus},
         logging_config=settings.logging_config(access_log=arguments.access_log),
     )
     return deployment(PolicyReplica).bind(_absolute(arguments), uuid.uuid4().hex, resolved=resolved)

@@ -6,9 +6,10 @@ is none, the command ends with an error that names the part.
 
 import contextlib
 import functools
+import itertools
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -18,10 +19,14 @@ import torch
 from gymnasium import Space
 from numpy.typing import NDArray
 from ray.rllib.algorithms.ppo.ppo_catalog import PPOCatalog
+from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.connectors.env_to_module import MeanStdFilter
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.learner.training_data import TrainingData
 from ray.rllib.core.models.base import Encoder
 from ray.rllib.core.models.configs import ModelConfig
 from ray.rllib.core.models.torch.heads import TorchFreeLogStdMLPHead
+from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
@@ -42,19 +47,42 @@ _SAMPLING_MEMBERS = (
     "_increase_sampled_metrics",
     "_make_on_episode_callback",
     "_env_to_module",
+    "_forward_exploration",
+    "_forward_inference",
+)
+
+#: The private members of RLlib's learner and its modules that `CustomLearner` uses.
+_LEARNING_MEMBERS = (
+    "_weights_seq_no",
+    "_make_batch_if_necessary",
+    "_log_steps_trained_metrics",
+    "_forward_train",
 )
 
 
 def supports_custom_sampling() -> bool:
     """Return whether `CustomSamplingRunner` works with the installed RLlib; log a warning if it does not."""
-    known = {*dir(SingleAgentEnvRunner), *_names_in(SingleAgentEnvRunner.__init__), *_names_in(EnvRunner.__init__)}
-    missing = [name for name in _SAMPLING_MEMBERS if name not in known]
+    used = _names_in(SingleAgentEnvRunner.__init__), _names_in(EnvRunner.__init__)
+    known = {*dir(SingleAgentEnvRunner), *dir(TorchRLModule), *itertools.chain(*used)}
+    missing = [f"SingleAgentEnvRunner.{name}" for name in _SAMPLING_MEMBERS if name not in known]
+    return _has_all(missing, "samples with RLlib's own environment runner", "sampling")
+
+
+def supports_custom_learning() -> bool:
+    """Return whether `CustomLearner` works with the installed RLlib; log a warning if it does not."""
+    known = {*dir(PPOTorchLearner), *dir(TorchRLModule), *_names_in(PPOTorchLearner.update)}
+    missing = [f"PPOTorchLearner.{name}" for name in _LEARNING_MEMBERS if name not in known]
+    return _has_all(missing, "learns with RLlib's own loop", "learning")
+
+
+def _has_all(missing: Sequence[str], fallback: str, option: str) -> bool:
     if missing:
         _logger.warning(
-            "RLlib %s has no SingleAgentEnvRunner.%s: training samples with RLlib's own environment runner, which is "
-            "slower. --sampling rllib silences this warning.",
+            "RLlib %s has no %s: training %s, which is slower. --%s rllib silences this warning.",
             ray.__version__,
             ", ".join(missing),
+            fallback,
+            option,
         )
     return not missing
 
@@ -71,6 +99,11 @@ class CustomSamplingRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib
     def filter(self) -> MeanStdFilter | None:
         """The filter of observations, or None."""
         return next((each for each in self._env_to_module.connectors if isinstance(each, MeanStdFilter)), None)
+
+    def forward(self, batch: dict[str, Any], *, explore: bool, **more: Any) -> dict[str, Any]:
+        """Return the outputs of the module, which is in evaluation mode; RLlib would switch to it in every step."""
+        function = self.module._forward_exploration if explore else self.module._forward_inference
+        return dict(function(batch, **more))
 
     def sample_steps(self, num_steps: int, *, explore: bool, force_reset: bool) -> list[SingleAgentEpisode]:
         """Return `num_steps` steps or more: first the ended episodes by their ends, then parts of unfinished ones."""
@@ -93,6 +126,45 @@ class CustomSamplingRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib
             self._ongoing_episodes_for_metrics[episode.id_].append(episode)
         self._increase_sampled_metrics(sum(map(len, sampled)), len(done))
         return sampled
+
+
+class CustomLearner(PPOTorchLearner):  # type: ignore[misc]  # as above
+    """RLlib's PPO learner with a replaceable loop over minibatches; subclasses implement `learn`."""
+
+    def learn(
+        self, module: TorchRLModule, batch: Mapping[str, Any], num_epochs: int, minibatch_size: int
+    ) -> dict[str, torch.Tensor]:
+        """Change the weights of the module by what a batch of columns `[rows, ...]` teaches, and return metrics."""
+        raise NotImplementedError
+
+    def forward_train(self, module: TorchRLModule, minibatch: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the outputs of a module in training mode, without switching to this mode each time."""
+        return dict(module._forward_train(minibatch))
+
+    def update(
+        self,
+        *,
+        training_data: TrainingData | None = None,
+        timesteps: dict[str, Any] | None = None,
+        num_epochs: int = 1,
+        minibatch_size: int | None = None,
+        **more: Any,
+    ) -> Any:
+        """Learn with `learn`; several learners and recurrent policies use RLlib's own loop."""
+        module = self.module[DEFAULT_MODULE_ID]
+        uses_rllibs = module.is_stateful() or self.config.num_learners > 1
+        if uses_rllibs or training_data is None or minibatch_size is None:
+            settings = {"num_epochs": num_epochs, "minibatch_size": minibatch_size, **more}
+            return super().update(training_data=training_data, timesteps=timesteps, **settings)
+        self.before_gradient_based_update(timesteps=timesteps or {})
+        training_data.solve_refs()
+        self._weights_seq_no += 1
+        batch = self._make_batch_if_necessary(training_data)
+        results = self.learn(module, batch.policy_batches[DEFAULT_MODULE_ID], num_epochs, minibatch_size)
+        self._log_steps_trained_metrics(batch)
+        self.metrics.log_dict(results, key=DEFAULT_MODULE_ID, window=1)
+        self.after_gradient_based_update(timesteps=timesteps or {})
+        return self.metrics.reduce()
 
 
 @contextlib.contextmanager

@@ -27,6 +27,8 @@ from pipeline.rllib.compat import CustomSamplingRunner, normalized
 #: The metric that `log_return` logs.
 EPISODE_RETURNS = "episode_returns"
 
+_IN_32_BITS = {np.dtype(np.int64).char: np.int32, np.dtype(np.float64).char: np.float32}
+
 
 def log_return(*, episode: Any, prev_episode_chunks: Any = None, metrics_logger: Any = None, **_: Any) -> None:
     """Log the return of a whole episode; RLlib calls this as `on_episode_end`."""
@@ -80,6 +82,7 @@ class ArrayEnvRunner(FailureReporting, CustomSamplingRunner):
         """Build the policy in evaluation mode, because RLlib would switch to it and back in every step."""
         super().make_module()
         self.module.eval()
+        self._get_actions = GetActions()
         self._module_device = next(self.module.parameters()).device
 
     def sample_steps(self, num_steps: int, *, explore: bool, force_reset: bool) -> list[SingleAgentEpisode]:
@@ -104,12 +107,12 @@ class ArrayEnvRunner(FailureReporting, CustomSamplingRunner):
     def _step(self, env_steps: int, *, explore: bool) -> _Steps:
         observations = tree.map_structure(np.ascontiguousarray, self._observations)
         batch = {Columns.OBS: convert_to_torch_tensor(observations, device=self._module_device)}
-        forward = self.module.forward_exploration if explore else self.module.forward_inference
-        outputs = forward(batch, t=env_steps)
-        if explore and self.noise_correlation:
-            outputs |= self._sampled_with_correlated_noise(outputs[Columns.ACTION_DIST_INPUTS])
-        outputs = GetActions()(rl_module=self.module, batch=outputs, episodes=[None], explore=explore)
-        outputs = convert_to_numpy(outputs)
+        with torch.no_grad():
+            outputs = self.forward(batch, explore=explore, t=env_steps)
+            if explore and self.noise_correlation:
+                outputs |= self._sampled_with_correlated_noise(outputs[Columns.ACTION_DIST_INPUTS])
+            outputs = self._get_actions(rl_module=self.module, batch=outputs, episodes=[None], explore=explore)
+        outputs = {name: _array(output) for name, output in outputs.items()}
         actions, was_done = outputs.pop(Columns.ACTIONS), self._is_done
         outputs[WEIGHTS_SEQ_NO] = np.full(self.num_envs, self.weights_number)
         space = get_base_struct_from_space(self.env.single_action_space)
@@ -176,6 +179,14 @@ class ArrayEnvRunner(FailureReporting, CustomSamplingRunner):
         )
         self._current[index] = SingleAgentEpisode(current.id_, t_started=episode.t)
         return episode
+
+
+def _array(output: Any) -> Any:
+    """Return a tensor as an array of at most 32 bits per number, as `convert_to_numpy` does for nested tensors, too."""
+    if not isinstance(output, torch.Tensor):
+        return convert_to_numpy(output)
+    array = output.cpu().numpy()
+    return array.astype(_IN_32_BITS[array.dtype.char]) if array.dtype.char in _IN_32_BITS else array
 
 
 def with_correlated_noise(correlation: float) -> type[ArrayEnvRunner]:

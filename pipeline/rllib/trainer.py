@@ -14,6 +14,7 @@ import ray.cloudpickle
 import torch
 from gymnasium.spaces import Box
 from ray.rllib.algorithms.ppo import PPO, PPOConfig
+from ray.rllib.core.learner import Learner
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.env.env_runner import EnvRunner
 
@@ -255,7 +256,7 @@ def algorithm_config(config: TrainConfig, environment: Environment) -> PPOConfig
             env_to_module_connector=env_runner.mean_std_filter if is_filtered else None,
         )
         .learners(
-            learner_class=learner.OneCheckLearner,
+            learner_class=_learner_class(config),
             num_learners=config.num_learners,
             num_gpus_per_learner=config.num_gpus_per_learner,
             learner_connector=None if config.reward_scale == 1 else _scaled_rewards(config.reward_scale),
@@ -279,3 +280,8 @@ def _env_runner_class(config: TrainConfig) -> type[EnvRunner]:
     if config.noise_correlation:
         return env_runner.with_correlated_noise(config.noise_correlation)
     return env_runner.ArrayEnvRunner
+
+
+def _learner_class(config: TrainConfig) -> type[Learner]:
+    is_supported = config.learning == "arrays" and compat.supports_custom_learning()
+    return learner.ArrayLearner if is_supported else learner.OneCheckLearner

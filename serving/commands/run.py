@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import click
@@ -19,7 +19,9 @@ from serving.arguments import Arguments
 from serving.client.token_file import read_token
 from serving.commands.descriptions import needs_import
 from serving.errors import ServingError, one_line
+from serving.http import direct_port
 from serving.policy.bundle import Bundle, parse_policy_file
+from serving.policy.execution import check_provider
 from serving.processes import available_cpus
 from serving.protocols.openapi.json_schemas import example
 from serving.ray import settings
@@ -75,13 +77,16 @@ def _serve(arguments: Arguments, options: ServerOptions) -> None:
     # Ray reads its settings when it is imported.
     settings.configure(arguments.max_body_bytes, own_ray=options.address is None)
     with _importing("ray", "ray.serve", "serving.app"):  # the check waits for another process in the meantime
-        version, bundle, resolved = check_model(arguments)
+        joined = options.address is not None
+        version, bundle, resolved = check_model(arguments, trial=not (joined and arguments.reserved_gpus))
+    bundle = replace(bundle, graph=b"")  # only the replicas need the weights from now on
     click.echo(f"Starting to serve {one_line(version.name)} version {version.version} ...")
     cpus = max(available_cpus(), arguments.largest_num_replicas)
     with Cluster(
         options.host, options.port, grpc_port=options.grpc_port, address=options.address, cpus=cpus
     ) as cluster:
         try:
+            cluster.require_gpus(arguments.largest_num_replicas * arguments.reserved_gpus)
             # The replicas of a cluster may run on other machines, whose clocks differ.
             url = _deploy(cluster, arguments, options, version, resolved if options.address is None else None)
             _announce(url, cluster, version, bundle, arguments)
@@ -117,7 +122,7 @@ def _importing(*modules: str) -> Iterator[None]:
 
 
 def check_options(arguments: Arguments, options: ServerOptions) -> None:
-    """Check all that needs neither the registry nor Ray: the route, the token file and the ports."""
+    """Check all that needs neither the registry nor Ray: the route, the token file, the ports, and the GPU."""
     prefix = options.route_prefix
     if prefix is not None and not is_route_prefix(prefix):
         raise RoutePrefixInvalid(prefix, route_prefix(prefix.strip("/") or "policy"))
@@ -127,10 +132,15 @@ def check_options(arguments: Arguments, options: ServerOptions) -> None:
         raise HostInvalid(options.host, options.port, "the host is empty")
     if options.grpc_port == options.port:
         raise PortTaken(options.host, options.port, "taken by HTTP", "--grpc-port")
+    if (direct := arguments.direct_port) is not None:
+        if direct in (options.port, options.grpc_port):
+            raise PortTaken(direct_port.HOST, direct, "taken by the proxy", "--direct-port")
+        check_port(direct_port.HOST, direct, "--direct-port")
     if options.address is None:
         check_port(options.host, options.port)
         if options.grpc_port is not None:
             check_port(options.host, options.grpc_port, "--grpc-port")
+        check_provider(arguments.execution_provider)  # of a cluster, only the nodes of the replicas need it
 
 
 class Checked(NamedTuple):
@@ -141,10 +151,11 @@ class Checked(NamedTuple):
     resolved: Resolved | None
 
 
-def check_model(arguments: Arguments) -> Checked:
+def check_model(arguments: Arguments, *, trial: bool = True) -> Checked:
     """Check the registry and the bundle. Return the version to serve and its bundle.
 
-    If the registry or the bundle fails, the version that this machine last served for the URI is returned.
+    If the registry or the bundle fails, the version that this machine last served for the URI is returned. Without
+    `trial`, only replicas run the policy: this machine may lack their GPU.
     """
     tracking.bound_requests()
     uri = tracking.tracking_uri()
@@ -154,8 +165,9 @@ def check_model(arguments: Arguments) -> Checked:
             resolved = Resolved(registry.resolve(arguments.model_uri))
             version = resolved.version
             bundle = registry.fetch(version, arguments.cache_directory)
-            if not good.has_files_of(version):
-                run_trial(bundle, arguments.candidate_memory_bytes, arguments.candidate_timeout_s)
+            if trial and not good.has_files_of(version):
+                limits = arguments.candidate_memory_bytes, arguments.candidate_timeout_s
+                run_trial(bundle, *limits, provider=arguments.execution_provider)
                 good.save(version)
         except (ModelUriInvalid, ModelUnknown, VersionMissing):
             raise  # The registry works, and the user is here to correct the URI or to promote a version.
@@ -212,6 +224,8 @@ def _announce(url: str, cluster: Cluster, version: ModelVersion, bundle: Bundle,
         click.echo(f"gRPC:     {_client_host(cluster.host)}:{cluster.grpc_port}, the Open Inference Protocol")
     named = one_line(f"{version.name} version {version.version} ({version.uri})")
     click.echo(f"Serving {named} at {url}")
+    if arguments.direct_port is not None:
+        click.echo(f"Direct:   http://{direct_port.HOST}:{arguments.direct_port}, for clients on this host")
     click.echo(f"Try it:   {_example(url, bundle.observation_space)}{header}")
     click.echo(f"Play:     python -m serving query --url {shlex.quote(url)} --episodes 5{option}")
     if arguments.play_sessions:

@@ -9,8 +9,10 @@ import pytest
 import ray
 from gymnasium import spaces
 from ray.rllib.algorithms.ppo.ppo_catalog import PPOCatalog
+from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.connectors.env_to_module import MeanStdFilter
 from ray.rllib.core.models.torch.heads import TorchFreeLogStdMLPHead
+from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
@@ -20,6 +22,7 @@ from pipeline.config import TrainConfig
 from pipeline.errors import RllibUnsupported
 from pipeline.rllib import compat
 from pipeline.rllib.env_runner import ArrayEnvRunner, RllibEnvRunner
+from pipeline.rllib.learner import ArrayLearner, OneCheckLearner
 from pipeline.rllib.trainer import Trainer, algorithm_config
 
 CONFIG = TrainConfig(train_batch_size_per_learner=100, minibatch_size=100, num_epochs=1, num_envs_per_env_runner=2)
@@ -32,8 +35,14 @@ LOOK_AT = (
 
 @pytest.mark.parametrize("member", compat._SAMPLING_MEMBERS)
 def test_rllib_has_the_member_that_sampling_uses(member):
-    known = {*dir(SingleAgentEnvRunner), *compat._names_in(SingleAgentEnvRunner.__init__)}
+    known = {*dir(SingleAgentEnvRunner), *compat._names_in(SingleAgentEnvRunner.__init__), *dir(TorchRLModule)}
     assert member in known | {*compat._names_in(EnvRunner.__init__)}, LOOK_AT.format(member, "single_agent_env_runner")
+
+
+@pytest.mark.parametrize("member", compat._LEARNING_MEMBERS)
+def test_rllib_has_the_member_that_learning_uses(member):
+    known = {*dir(PPOTorchLearner), *dir(TorchRLModule), *compat._names_in(PPOTorchLearner.update)}
+    assert member in known, f"Written for Ray 2.60.0, and this is {ray.__version__}: see pipeline/rllib/compat.py"
 
 
 def test_rllib_samples_with_the_method_that_is_overridden():
@@ -150,6 +159,22 @@ def test_training_falls_back_to_rllibs_runner_when_a_private_member_is_missing(c
     assert message == (
         f"RLlib {ray.__version__} has no SingleAgentEnvRunner._renamed: training samples with RLlib's own environment "
         "runner, which is slower. --sampling rllib silences this warning."
+    )
+
+
+@pytest.mark.parametrize(("settings", "expected"), [({}, ArrayLearner), ({"learning": "rllib"}, OneCheckLearner)])
+def test_the_setting_selects_the_learner(cartpole, settings, expected, caplog):
+    assert algorithm_config(TrainConfig(**settings), cartpole).learner_class is expected
+    assert not caplog.records
+
+
+def test_training_falls_back_to_rllibs_learner_when_a_private_member_is_missing(cartpole, monkeypatch, caplog):
+    monkeypatch.setattr(compat, "_LEARNING_MEMBERS", (*compat._LEARNING_MEMBERS, "_renamed"))
+    assert algorithm_config(CONFIG, cartpole).learner_class is OneCheckLearner
+    (message,) = [record.getMessage() for record in caplog.records if record.name == compat.__name__]
+    assert message == (
+        f"RLlib {ray.__version__} has no PPOTorchLearner._renamed: training learns with RLlib's own loop, which is "
+        "slower. --learning rllib silences this warning."
     )
 
 

@@ -68,8 +68,9 @@ def test_the_same_seed_gives_the_same_metrics_and_the_same_actions(cartpole, tmp
 
 
 def test_training_gives_the_same_numbers_as_rllibs_own_loops(cartpole, tmp_path, monkeypatch):
-    ours = trained(CONFIG, cartpole, tmp_path / "ours")
+    config = dataclasses.replace(CONFIG, learning="rllib")
+    ours = trained(config, cartpole, tmp_path / "ours")
     monkeypatch.setattr(learner, "OneCheckLearner", PPOTorchLearner)
-    theirs = trained(dataclasses.replace(CONFIG, sampling="rllib"), cartpole, tmp_path / "theirs")
+    theirs = trained(dataclasses.replace(config, sampling="rllib"), cartpole, tmp_path / "theirs")
     assert ours[:2] == theirs[:2]
     np.testing.assert_array_equal(ours[2], theirs[2])

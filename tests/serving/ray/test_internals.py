@@ -103,6 +103,20 @@ def test_after_the_hook_serves_grpc_server_listens_on_one_address(
     )
 
 
+def test_serve_records_no_metrics_of_requests_once_they_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.serve._private.replica import Replica, ReplicaMetricsManager
+
+    names = ["record_request_metrics", "record_ingress_request_metrics"]
+    for name in names:
+        assert f"self._metrics_manager.{name}(" in getsource(Replica), changed(name, "ray/serve/_private/replica.py")
+        monkeypatch.setattr(ReplicaMetricsManager, name, getattr(ReplicaMetricsManager, name))
+    recorder = object.__new__(ReplicaMetricsManager)
+    with pytest.raises(AttributeError):
+        recorder.record_request_metrics(route="/", latency_ms=1.0, is_error=False)
+    internals.drop_request_metrics()
+    recorder.record_request_metrics(route="/", latency_ms=1.0, is_error=False)
+
+
 def test_a_worker_without_this_package_can_run_the_hook(tmp_path: Path) -> None:
     hook = cloudpickle.dumps(internals.grpc_setup_hook("127.0.0.1"))
     command = [sys.executable, "-W", "ignore", "-c", WORKER]
