@@ -46,7 +46,8 @@ _shared = partial(_setting, searchable=False)
 class TrainConfig:
     """The settings of one training run; those of PPO have RLlib's names.
 
-    The defaults solve CartPole-v1 in seconds.
+    The defaults solve CartPole-v1 in seconds. The commands take the settings that `BY_ENVIRONMENT` names from
+    `pipeline.settings`, which knows the environment.
 
     Raises:
         InvalidConfig: On a value outside its range.
@@ -92,6 +93,17 @@ class TrainConfig:
     vf_clip_param: float = _setting(float("inf"), "Clip of the squared value error.", positive=True)
     vf_loss_coeff: float = _setting(0.5, "Weight of the value loss.", minimum=0)
     entropy_coeff: float = _setting(0.0, "Weight of the entropy bonus.", minimum=0)
+    reward_scale: float = _setting(
+        1.0,
+        "Factor of the rewards that PPO learns from; returns in metrics and evaluations are not scaled.",
+        positive=True,
+    )
+    noise_correlation: float = _setting(
+        0.0,
+        "Correlation of the exploration noise of successive steps, for continuous actions; 0 is independent noise.",
+        minimum=0,
+        maximum=0.999,
+    )
     use_kl_loss: bool = _setting(default=False, about="Penalize the KL divergence from the policy that sampled.")
     kl_coeff: float = _setting(0.2, "Initial weight of the KL penalty.", minimum=0)
     kl_target: float = _setting(0.01, "KL divergence that the weight of the penalty is adapted to.", minimum=0)
@@ -191,12 +203,26 @@ class TrainConfig:
         """Return the settings by name."""
         return asdict(self)
 
-    def changed(self) -> dict[str, Any]:
-        """Return the settings that differ from the defaults by name, as `train --config` reads them."""
-        return {name: value for name, value in asdict(self).items() if value != getattr(TrainConfig, name)}
+    def changed(self, base: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return the settings by name that differ from those of `base`, or else from their defaults."""
+        defaults = {each.name: each.default for each in fields(self)} | dict(base or {})
+        return {name: value for name, value in asdict(self).items() if value != defaults[name]}
+
+    def as_file(self) -> dict[str, Any]:
+        """Return the settings by name from which `train --config` makes the same, whatever it would choose itself."""
+        changed = self.changed()
+        return {name: value for name, value in asdict(self).items() if name in changed or name in BY_ENVIRONMENT}
 
 
 SETTINGS = fields(TrainConfig)
+
+#: The settings that are chosen for the environment where they are not given.
+BY_ENVIRONMENT = (
+    *("registered_model_name", "max_env_steps", "evaluation_interval"),
+    *("num_envs_per_env_runner", "train_batch_size_per_learner", "minibatch_size", "num_epochs"),
+    *("lr", "lr_final", "lr_decay_steps", "gamma", "lambda_", "entropy_coeff"),
+    *("reward_scale", "noise_correlation", "observation_filter"),
+)
 
 #: Names of settings in other libraries, whose spelling is nearest to an unrelated setting here.
 _ALSO_CALLED = {"learning_rate": "lr", "num_workers": "num_env_runners"}

@@ -30,26 +30,51 @@ def print_trained(trained: "Trained") -> None:
 
 def _print_remedies(trained: "Trained", promote: str) -> None:
     """Print what to do about a version that did not reach its target, beginning with what the training suggests."""
-    config, spent = trained.config, trained.config.max_env_steps
+    spent = trained.config.max_env_steps
     click.secho(
         f"It did not reach the target of {trained.target_return:g} within the budget of {spent:,} environment steps. "
         "It is registered, but the gate rejects it below that threshold.",
         fg="yellow",
     )
-    settings = config.changed()
-    # The statistics of a filter cannot be transferred to another training.
-    origin = {} if config.observation_filter != "none" else {"from": f"models:/{trained.name}/{trained.version}"}
-    longer = _command("train", origin | settings | {"max_env_steps": 2 * spent})
-    search = _command("tune", settings)
-    if trained.was_improving:
-        click.echo(f"It was found near the end of the budget. Next: train on: {longer}")
-        click.echo(f"Or search other settings: {search}")
-    else:
-        click.echo(f"Nothing better was found after {trained.best_step:,} steps. Next: search other settings: {search}")
-        click.echo(f"Or train on: {longer}")
+    reason, *remedies = _remedies(trained)
+    (first, command), *others = remedies
+    click.echo(f"{reason} Next: {first}: {command}")
+    for other, command in others:
+        click.echo(f"Or {other}: {command}")
     evaluation = trained.evaluation
     reached = evaluation.mean - 2 * evaluation.std / len(evaluation.returns) ** 0.5
     click.echo(f"Or accept it as it is: {promote} --threshold {reached:.4g}")
+
+
+def _remedies(trained: "Trained") -> tuple[str, *tuple[tuple[str, str], ...]]:
+    """Return what the returns of a training did by its end, and what helps then: remedies and their commands."""
+    from pipeline.evaluation.trend import Trend
+    from pipeline.settings import choice
+
+    config = trained.config
+    settings = config.changed(choice.usual(config))
+    # The statistics of a filter cannot be transferred to another training.
+    origin = {} if config.observation_filter != "none" else {"from": f"models:/{trained.name}/{trained.version}"}
+    longer = "train on", _command("train", origin | settings | {"max_env_steps": 2 * config.max_env_steps})
+    search = "search other settings", _command("tune", settings)
+    if trained.trend == Trend.FALLING:
+        slower = {"lr": _rounded(config.lr / 3), "lr_final": _rounded(config.lr_final / 3)}
+        reason = f"The returns fell after the best policy, which was found after {trained.best_step:,} steps."
+        return reason, ("learn more slowly", _command("train", settings | slower)), search
+    if trained.trend == Trend.CONSTANT:
+        explored = {"entropy_coeff": _rounded(max(0.05, 5 * config.entropy_coeff))}
+        reason = f"Every mean return was {trained.evaluation.mean:g}, so there was nothing to learn from."
+        return reason, ("explore more", _command("train", settings | explored)), search
+    if trained.was_improving:
+        reason = (
+            "It was found near the end of the budget." if trained.trend is None else "The returns were still rising."
+        )
+        return reason, longer, search
+    return f"Nothing better was found after {trained.best_step:,} steps.", search, longer
+
+
+def _rounded(number: float) -> float:
+    return float(f"{number:.2g}")
 
 
 def _command(name: str, settings: Mapping[str, object]) -> str:

@@ -10,6 +10,7 @@ from pipeline.bundle import mlflow_flavor
 from pipeline.config import TrainConfig
 from pipeline.environments.make import Environment
 from pipeline.evaluation.evaluation import Evaluation
+from pipeline.evaluation.trend import Trend
 from pipeline.registry import model_card
 from pipeline.tracking import figures, provenance
 from pipeline.tracking import run as tracking
@@ -31,6 +32,7 @@ class Trained:
         promote: Whether the configuration asks for its promotion.
         best_step: Environment steps after which the policy was found.
         config: The settings of its training.
+        trend: What the returns did by the end of its training, if known.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Trained:
     promote: bool
     best_step: int = 0
     config: TrainConfig = field(default_factory=TrainConfig)
+    trend: Trend | None = None
 
     @property
     def solved(self) -> bool:
@@ -49,7 +52,12 @@ class Trained:
 
     @property
     def was_improving(self) -> bool:
-        """Whether the policy was found in the last quarter of the budget, so that more steps may find a better one."""
+        """Whether more steps may find a better policy.
+
+        The trend tells, or else whether the policy was found in the last quarter of the budget.
+        """
+        if self.trend is not None:
+            return self.trend == Trend.RISING
         return self.best_step >= 0.75 * self.config.max_env_steps
 
 

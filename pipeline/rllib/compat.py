@@ -13,9 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
+import numpy as np
 import ray
 import torch
 from gymnasium import Space
+from numpy.typing import NDArray
 from ray.rllib.algorithms.ppo.ppo_catalog import PPOCatalog
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.connectors.env_to_module import MeanStdFilter
@@ -29,6 +31,7 @@ from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.utils.filter import RunningStat
 
 from pipeline.errors import RllibUnsupported
 
@@ -45,6 +48,7 @@ _SAMPLING_MEMBERS = (
     "_make_on_episode_callback",
     "_forward_exploration",
     "_forward_inference",
+    "_env_to_module",
 )
 
 #: The private members of RLlib's learner and its modules that `CustomLearner` uses.
@@ -95,6 +99,11 @@ class CustomSamplingRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib
         """Return the outputs of the module, which is in evaluation mode; RLlib would switch to it in every step."""
         function = self.module._forward_exploration if explore else self.module._forward_inference
         return dict(function(batch, **more))
+
+    @property
+    def filter(self) -> MeanStdFilter | None:
+        """The filter of observations, or None."""
+        return next((each for each in self._env_to_module.connectors if isinstance(each, MeanStdFilter)), None)
 
     def sample_steps(self, num_steps: int, *, explore: bool, force_reset: bool) -> list[SingleAgentEpisode]:
         """Return `num_steps` steps or more: first the ended episodes by their ends, then parts of unfinished ones."""
@@ -236,6 +245,24 @@ def freeze(observation_filter: MeanStdFilter) -> None:
     if not hasattr(observation_filter, "_update_stats"):
         raise RllibUnsupported(ray.__version__, "MeanStdFilter._update_stats")
     observation_filter._update_stats = False
+
+
+def normalized(observation_filter: MeanStdFilter, observations: NDArray[Any]) -> NDArray[Any]:
+    """Let a filter learn from a batch of observations, and return these normalized.
+
+    RLlib's filter takes single observations. Statistics of the batch are merged into its own, as `RunningStat.update`
+    describes, which gives the same mean and variance.
+    """
+    if observation_filter._filters is None:
+        observation_filter.reset_state()
+    each = observation_filter._filters[None]
+    batch = RunningStat(observations.shape[1:])
+    batch.num_pushes_delta = len(observations)
+    batch.mean_delta_array = observations.mean(axis=0, dtype=np.float64)
+    batch.sum_sq_diff_delta_array = ((observations - batch.mean_delta_array) ** 2).sum(axis=0)
+    each.running_stats.update(batch)
+    result: NDArray[Any] = each(observations, update=False)
+    return result
 
 
 def repeat_rows(shared_data: dict[str, Any], count: int) -> None:

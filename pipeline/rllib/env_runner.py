@@ -22,7 +22,7 @@ from ray.rllib.utils.spaces.space_utils import clip_action, get_base_struct_from
 from ray.rllib.utils.torch_utils import convert_to_torch_tensor
 
 from pipeline.rllib.checked_sampling import FailureReporting
-from pipeline.rllib.compat import CustomSamplingRunner
+from pipeline.rllib.compat import CustomSamplingRunner, normalized
 
 #: The metric that `log_return` logs.
 EPISODE_RETURNS = "episode_returns"
@@ -65,14 +65,18 @@ class RllibEnvRunner(FailureReporting, SingleAgentEnvRunner):  # type: ignore[mi
 class ArrayEnvRunner(FailureReporting, CustomSamplingRunner):
     """An environment runner that samples all environments at once; recurrent policies use RLlib's own loop.
 
-    It ignores custom connectors, its episodes carry no infos, and it calls only `on_episode_end` of the callbacks
-    within an episode.
+    It ignores custom connectors except `mean_std_filter`, its episodes carry no infos, and it calls only
+    `on_episode_end` of the callbacks within an episode.
     """
+
+    #: The correlation of the exploration noise of successive steps; `with_correlated_noise` replaces it.
+    noise_correlation = 0.0
 
     def make_env(self) -> None:
         """Build the environments; the next sampling resets them with the seed."""
         super().make_env()
         self._observations: Any = None
+        self._noise: torch.Tensor | None = None
 
     def make_module(self) -> None:
         """Build the policy in evaluation mode, because RLlib would switch to it and back in every step."""
@@ -94,7 +98,8 @@ class ArrayEnvRunner(FailureReporting, CustomSamplingRunner):
     def _reset(self) -> None:
         # Environments that are built again play other episodes.
         seed = self.seed + self.num_envs * (self.times_made - 1) if self._observations is None else None
-        self._observations, _ = self.env.reset(seed=seed)
+        observations, _ = self.env.reset(seed=seed)
+        self._observations = self._filtered(observations)
         self._is_done = np.zeros(self.num_envs, np.bool_)
         # The current episode of each environment, with its id and length, but without its steps so far.
         self._current = [SingleAgentEpisode() for _ in range(self.num_envs)]
@@ -104,15 +109,38 @@ class ArrayEnvRunner(FailureReporting, CustomSamplingRunner):
         batch = {Columns.OBS: convert_to_torch_tensor(observations, device=self._module_device)}
         with torch.no_grad():
             outputs = self.forward(batch, explore=explore, t=env_steps)
+            if explore and self.noise_correlation:
+                outputs |= self._sampled_with_correlated_noise(outputs[Columns.ACTION_DIST_INPUTS])
             outputs = self._get_actions(rl_module=self.module, batch=outputs, episodes=[None], explore=explore)
         outputs = {name: _array(output) for name, output in outputs.items()}
         actions, was_done = outputs.pop(Columns.ACTIONS), self._is_done
         outputs[WEIGHTS_SEQ_NO] = np.full(self.num_envs, self.weights_number)
         space = get_base_struct_from_space(self.env.single_action_space)
         step_actions = (unsquash_action if self.config.normalize_actions else clip_action)(actions, space)
-        self._observations, rewards, terminated, truncated, _ = self.env.step(step_actions)
+        observations, rewards, terminated, truncated, _ = self.env.step(step_actions)
+        self._observations = self._filtered(observations)
         self._is_done = terminated | truncated
         return _Steps(self._observations, actions, rewards, outputs, terminated, truncated, was_done)
+
+    def _filtered(self, observations: Any) -> Any:
+        """Return the observations normalized by the filter, which learns from them first; without one, as they are."""
+        return observations if self.filter is None else normalized(self.filter, observations)
+
+    def _sampled_with_correlated_noise(self, dist_inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return actions of a diagonal Gaussian whose noise is an autoregressive process of first order.
+
+        The noise of each single step has the standard normal distribution, so the log-probabilities are those of the
+        policy. The noise of steps that are k apart has the correlation `noise_correlation**k`.
+        """
+        means, log_stds = dist_inputs.chunk(2, dim=-1)
+        fresh, correlation = torch.randn_like(means), self.noise_correlation
+        if self._noise is None:
+            self._noise = fresh
+        else:
+            self._noise = correlation * self._noise + (1 - correlation**2) ** 0.5 * fresh
+        actions = means + log_stds.exp() * self._noise
+        distribution = self.module.get_exploration_action_dist_cls().from_logits(dist_inputs)
+        return {Columns.ACTIONS: actions, Columns.ACTION_LOGP: distribution.logp(actions)}
 
     def _cut(self, first: Any, steps: Sequence[_Steps]) -> list[SingleAgentEpisode]:
         """Cut steps into episodes; `first` are the observations before the first step."""
@@ -159,6 +187,11 @@ def _array(output: Any) -> Any:
         return convert_to_numpy(output)
     array = output.cpu().numpy()
     return array.astype(_IN_32_BITS[array.dtype.char]) if array.dtype.char in _IN_32_BITS else array
+
+
+def with_correlated_noise(correlation: float) -> type[ArrayEnvRunner]:
+    """Return the class of runners that explore with correlated noise; RLlib makes runners from a class alone."""
+    return type("ArrayEnvRunner", (ArrayEnvRunner,), {"noise_correlation": correlation})
 
 
 def _stack(*steps: NDArray[Any]) -> NDArray[Any]:

@@ -11,6 +11,7 @@ from ray.rllib.algorithms.ppo.ppo import (
     LEARNER_RESULTS_VF_LOSS_UNCLIPPED_KEY,
 )
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
+from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.learner import ENTROPY_KEY, POLICY_LOSS_KEY, VF_LOSS_KEY
@@ -160,3 +161,22 @@ def _clip(parameters: list[torch.nn.Parameter], limit: float) -> torch.Tensor:
         total = torch.nn.utils.get_total_norm(gradients)
     torch.nn.utils.clip_grads_with_norm_(parameters, limit, total)
     return norm
+
+
+class ScaledRewards(ConnectorV2):  # type: ignore[misc]  # as above
+    """Adds the rewards of episodes to the batch of the learner, multiplied by a factor.
+
+    RLlib's own connector, which comes later, then adds none. The episodes keep their rewards.
+    """
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self._factor = factor
+
+    def __call__(self, *, batch: dict[str, Any], episodes: Any, **_: Any) -> dict[str, Any]:
+        """Return the batch with rewards."""
+        for episode in self.single_agent_episode_iterator(episodes, agents_that_stepped_only=False):
+            steps = len(episode)
+            rewards = self._factor * episode.get_rewards(slice(0, steps))
+            self.add_n_batch_items(batch, Columns.REWARDS, rewards, steps, episode)
+        return batch

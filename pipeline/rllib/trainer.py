@@ -5,7 +5,7 @@ import math
 import shutil
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -259,6 +259,7 @@ def algorithm_config(config: TrainConfig, environment: Environment) -> PPOConfig
             learner_class=_learner_class(config),
             num_learners=config.num_learners,
             num_gpus_per_learner=config.num_gpus_per_learner,
+            learner_connector=None if config.reward_scale == 1 else _scaled_rewards(config.reward_scale),
         )
         .training(lr=lr, **{name: getattr(config, name) for name in _PPO_SETTINGS})
         .rl_module(rl_module_spec=module_spec.spec(config, environment))
@@ -267,10 +268,18 @@ def algorithm_config(config: TrainConfig, environment: Environment) -> PPOConfig
     )
 
 
+def _scaled_rewards(factor: float) -> Callable[..., learner.ScaledRewards]:
+    return lambda *_: learner.ScaledRewards(factor)
+
+
 def _env_runner_class(config: TrainConfig) -> type[EnvRunner]:
-    samples_arrays = config.sampling == "arrays" and config.observation_filter != MEAN_STD
-    is_supported = samples_arrays and compat.supports_custom_sampling()
-    return env_runner.ArrayEnvRunner if is_supported else env_runner.RllibEnvRunner
+    # The statistics of remote runners' filters are merged by RLlib, which counts what its own loop filtered.
+    is_merged = config.observation_filter == MEAN_STD and config.num_env_runners > 0
+    if config.sampling != "arrays" or is_merged or not compat.supports_custom_sampling():
+        return env_runner.RllibEnvRunner
+    if config.noise_correlation:
+        return env_runner.with_correlated_noise(config.noise_correlation)
+    return env_runner.ArrayEnvRunner
 
 
 def _learner_class(config: TrainConfig) -> type[Learner]:

@@ -11,7 +11,9 @@ import mlflow
 from pipeline import signals
 from pipeline.config import TrainConfig
 from pipeline.errors import Interrupted
+from pipeline.evaluation import trend
 from pipeline.evaluation.evaluation import Evaluation
+from pipeline.evaluation.trend import Trend
 from pipeline.rllib.trainer import Iteration, Trainer
 from pipeline.tracking import checkpoint_store, figures
 from pipeline.tracking import run as tracking
@@ -93,6 +95,11 @@ class Loop:
             self.progress.note(f"The best policy fails on fresh episodes: {best.evaluation}; training continues")
             self._state.finals += 1
             self._state.best_mean, self._state.best_perfect, self._state.stale = best.evaluation.mean, False, 0
+
+    @property
+    def trend(self) -> Trend:
+        """What the returns have done by now."""
+        return trend.of_curves(self._state.evaluation, self._state.training)
 
     @property
     def is_finished(self) -> bool:

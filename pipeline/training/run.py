@@ -1,6 +1,7 @@
 """A training run: trains a policy, exports it, evaluates it, and registers it."""
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -124,12 +125,13 @@ class _Run:
                 loop = Loop(self.config, trainer, evaluator, queue, self.workspace, self.progress)
                 if resumes:
                     loop.resume()
-                best = self._timed(loop, queue)
+                best, trend = self._timed(loop, queue), loop.trend
             self.ray.stop()
             recording = best.recorded(self.workspace.recording, self.progress.note)
             registration.upload_figures(queue, best.evaluation, recording)
         signals.check()
-        return registration.register(self.workspace.bundle, best.evaluation, best.step)
+        trained = registration.register(self.workspace.bundle, best.evaluation, best.step)
+        return dataclasses.replace(trained, trend=trend)
 
     def _timed(self, loop: Loop, queue: MetricQueue) -> BestPolicy:
         begun = time.monotonic()

@@ -9,17 +9,21 @@ from serving.policy.environments.factory import (
     for_gymnasium,
     import_object,
     make,
+    time_limit,
     was_cut,
 )
+from serving.policy.environments.float_observations import FloatObservations
 
 __all__ = [
     "LEGACY_PREFIX",
     "MAX_EPISODE_STEPS",
+    "FloatObservations",
     "StepLimit",
     "cut_notice",
     "draw",
     "for_gymnasium",
     "import_object",
     "make",
+    "time_limit",
     "was_cut",
 ]

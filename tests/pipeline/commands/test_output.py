@@ -13,14 +13,21 @@ from pipeline.commands import output
 from pipeline.config import TrainConfig
 from pipeline.environments import contract
 from pipeline.evaluation.evaluation import Evaluation
+from pipeline.evaluation.trend import Trend
 from pipeline.registry.promotion import Promotion
 from pipeline.registry.registration import Trained
 from pipeline.registry.target import Target
+from pipeline.settings import files
 from pipeline.training import run
+
+
+def cartpole(**changes):
+    return TrainConfig.of({**files.tuned_for("CartPole-v1").settings, **changes})
 
 
 def trained(**changes):
     values = {"name": "cartpole-ppo", "version": 3, "run_id": "abc", "target_return": 475.0, "promote": False}
+    values["config"] = cartpole()
     return Trained(**({"evaluation": Evaluation((500.0, 500.0), 0)} | values | changes))
 
 
@@ -59,7 +66,7 @@ def test_after_a_target_that_was_not_reached_the_commands_that_help_are_printed(
 
 
 def test_if_training_stopped_improving_a_search_comes_first(capsys):
-    output.print_trained(trained(target_return=600.0, best_step=100_000, config=TrainConfig(fcnet_hiddens="8")))
+    output.print_trained(trained(target_return=600.0, best_step=100_000, config=cartpole(fcnet_hiddens="8")))
     search = "python -m pipeline tune --fcnet-hiddens 8"
     assert capsys.readouterr().out.splitlines()[3:] == [
         f"Nothing better was found after 100,000 steps. Next: search other settings: {search}",
@@ -70,10 +77,39 @@ def test_if_training_stopped_improving_a_search_comes_first(capsys):
 
 def test_a_policy_with_a_filter_is_not_trained_on(capsys):
     """Its statistics cannot be transferred, so a longer training begins anew."""
-    config = TrainConfig(observation_filter="mean-std")
+    config = cartpole(observation_filter="mean-std")
     output.print_trained(trained(target_return=600.0, best_step=300_000, config=config))
     line = capsys.readouterr().out.splitlines()[3]
     assert line.endswith("python -m pipeline train --observation-filter mean-std --max-env-steps 600000")
+
+
+TRAIN, TUNE = "python -m pipeline train", "python -m pipeline tune"
+
+
+@pytest.mark.parametrize(
+    ("trend", "reason", "remedy"),
+    [
+        (
+            Trend.RISING,
+            "The returns were still rising.",
+            f"train on: {TRAIN} --from models:/cartpole-ppo/3 --max-env-steps 600000",
+        ),
+        (Trend.FLAT, "Nothing better was found after 9,000 steps.", f"search other settings: {TUNE}"),
+        (
+            Trend.FALLING,
+            "The returns fell after the best policy, which was found after 9,000 steps.",
+            f"learn more slowly: {TRAIN} --lr 0.0017 --lr-final 0.0001",
+        ),
+        (
+            Trend.CONSTANT,
+            "Every mean return was 500, so there was nothing to learn from.",
+            f"explore more: {TRAIN} --entropy-coeff 0.05",
+        ),
+    ],
+)
+def test_the_first_remedy_follows_from_what_the_returns_did(capsys, trend, reason, remedy):
+    output.print_trained(trained(target_return=600.0, best_step=9000, trend=trend))
+    assert capsys.readouterr().out.splitlines()[3] == f"{reason} Next: {remedy}"
 
 
 @pytest.mark.parametrize(
@@ -99,6 +135,12 @@ def test_the_printed_commands_restore_the_settings(capsys, monkeypatch, config):
     for words in (search, accept):
         command = cli.commands[words[0]]
         command.make_context(words[0], words[1:])
+
+
+def test_the_printed_commands_name_only_what_the_environment_does_not_choose_itself(capsys):
+    config = TrainConfig(env_id="Pendulum-v1", **files.tuned_for("Pendulum-v1").settings)
+    output.print_trained(trained(target_return=-100.0, config=config, evaluation=Evaluation((-200.0,), 0)))
+    assert capsys.readouterr().out.splitlines()[3].endswith(f"{TUNE} --env-id Pendulum-v1")
 
 
 @pytest.mark.parametrize(

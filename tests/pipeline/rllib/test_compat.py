@@ -4,8 +4,10 @@ import contextlib
 import logging
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import ray
+from gymnasium import spaces
 from ray.rllib.algorithms.ppo.ppo_catalog import PPOCatalog
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.connectors.env_to_module import MeanStdFilter
@@ -14,6 +16,7 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+from ray.rllib.utils.filter import RunningStat
 
 from pipeline.config import TrainConfig
 from pipeline.errors import RllibUnsupported
@@ -54,7 +57,11 @@ def test_rllib_stores_weights_with_ray_put():
 
 @pytest.mark.parametrize(
     ("owner", "member"),
-    [(PPOCatalog, "_get_encoder_config"), (TorchFreeLogStdMLPHead, "_forward"), (MeanStdFilter(), "_update_stats")],
+    [
+        (PPOCatalog, "_get_encoder_config"),
+        (TorchFreeLogStdMLPHead, "_forward"),
+        *((MeanStdFilter(), member) for member in ("_update_stats", "_filters")),
+    ],
     ids=str,
 )
 def test_rllib_has_the_member(owner, member):
@@ -67,6 +74,25 @@ def test_a_frozen_filter_does_not_learn_from_what_it_filters():
     observation_filter = MeanStdFilter(update_stats=True)
     compat.freeze(observation_filter)
     assert observation_filter._update_stats is MeanStdFilter(update_stats=False)._update_stats is False
+
+
+def test_a_filter_learns_from_a_batch_what_rllibs_learns_from_its_observations_one_by_one():
+    space = spaces.Box(-np.inf, np.inf, (3,), np.float32)
+    ours, theirs = MeanStdFilter(), MeanStdFilter()
+    ours.input_observation_space = theirs.input_observation_space = space
+    theirs.reset_state()
+    for batch in np.random.default_rng(0).normal(50, [1, 2, 1000], (4, 5, 3)).astype(np.float32):
+        normalized = compat.normalized(ours, batch)
+        for observation in batch:
+            theirs._filters[None](observation)
+        expected = [theirs._filters[None](observation, update=False) for observation in batch]
+        np.testing.assert_allclose(normalized, expected, rtol=1e-5)
+        assert normalized.dtype == np.float32
+    states = (each.get_state()[None]["running_stats"][0] for each in (ours, theirs))
+    mine, other = map(RunningStat.from_state, states)
+    assert mine.n == other.n == 20
+    np.testing.assert_allclose(mine.mean, other.mean, rtol=1e-12)
+    np.testing.assert_allclose(mine.std, other.std, rtol=1e-6)
 
 
 def test_each_row_between_the_connector_pipelines_is_repeated():
@@ -114,7 +140,8 @@ def runner_class(environment, **settings):
         ({}, ArrayEnvRunner),
         ({"sampling": "arrays"}, ArrayEnvRunner),
         ({"sampling": "rllib"}, RllibEnvRunner),
-        ({"observation_filter": "mean-std"}, RllibEnvRunner),
+        ({"observation_filter": "mean-std"}, ArrayEnvRunner),
+        ({"observation_filter": "mean-std", "num_env_runners": 2}, RllibEnvRunner),
     ],
     ids=str,
 )

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def minibatch_of(module, size=64):
     observations = torch.from_numpy(np.stack([module.observation_space.sample() for _ in range(size)]))
     observations = observations.clamp(-1, 1)
     inputs = module.forward_exploration({Columns.OBS: observations})[Columns.ACTION_DIST_INPUTS]
-    inputs = inputs + 0.1 * torch.randn_like(inputs)  # another policy has sampled
+    inputs = inputs + 0.5 * torch.randn_like(inputs)  # another policy has sampled
     policy = module.get_exploration_action_dist_cls().from_logits(inputs)
     actions = policy.sample()
     return {
@@ -153,3 +154,14 @@ def test_iterations_without_a_sample_learn_nothing_and_are_not_counted(cartpole)
     lost = {"num_env_steps_sampled_lifetime": 0, "learners": {"default_policy": {"total_loss": math.nan}}}
     with Trainer(CONFIG, cartpole) as trainer:
         assert [trainer._iteration(lost, 1.0).sampled for _ in range(4)] == [0] * 4
+
+
+def test_the_learner_learns_from_scaled_rewards_and_returns_are_not_scaled(cartpole):
+    measured = {}
+    for scale in (1.0, 0.01):
+        with Trainer(replace(CONFIG, reward_scale=scale, train_batch_size_per_learner=1000), cartpole) as trainer:
+            measured[scale] = next(trainer.iterations()).metrics
+    one, hundredth = measured[1.0], measured[0.01]
+    assert hundredth["train/value_loss"] < 0.01 * one["train/value_loss"]
+    for name in ("train/return_mean_100", "train/rllib_episode_return_mean"):
+        assert hundredth[name] == one[name] > 10

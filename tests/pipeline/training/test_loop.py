@@ -13,6 +13,7 @@ from pipeline.config import TrainConfig
 from pipeline.errors import Interrupted
 from pipeline.evaluation.evaluation import Evaluation
 from pipeline.evaluation.recording import Recording
+from pipeline.evaluation.trend import Trend
 from pipeline.rllib.trainer import Iteration
 from pipeline.signals import interruptible
 from pipeline.training.evaluator import CONFIRMATION_SEED, FINAL_SEED, SELECTION_SEED, BestPolicy
@@ -315,3 +316,9 @@ def test_iterations_without_samples_are_reported_and_not_logged(workspace):
         lost,
         "All environment runners are back",
     ]
+
+
+def test_the_loop_knows_what_the_returns_did(workspace):
+    parts = Parts(workspace, {step: step / 1000 for step in range(1000, 21_000, 1000)})
+    parts.loop.run()
+    assert parts.loop.trend == Trend.RISING

@@ -1,13 +1,16 @@
 from typing import Any
 
 import gymnasium
+import numpy as np
 import pytest
+from gymnasium import spaces
 
 from serving.errors import ServingError
 from serving.policy.environments import make
 from serving.policy.errors import EnvironmentNotMade, EnvironmentUnknown, ObjectUnknown
 
 COUNTING = "tests.serving.counting:Counting-v0"
+FLOATS = "serving.policy.environments:FloatObservations"
 
 
 class AddOne(gymnasium.RewardWrapper[Any, Any]):
@@ -18,6 +21,13 @@ class AddOne(gymnasium.RewardWrapper[Any, Any]):
 class TimesTen(gymnasium.RewardWrapper[Any, Any]):
     def reward(self, reward: Any) -> float:
         return 10 * float(reward)
+
+
+class Rounded(gymnasium.ObservationWrapper[Any, Any, Any]):
+    observation_space = spaces.Box(-10, 10, (1,), np.int8)
+
+    def observation(self, observation: Any) -> Any:
+        return (10 * observation).astype(np.int8)
 
 
 def rewards(wrappers: list[str]) -> set[float]:
@@ -42,6 +52,15 @@ def test_the_first_wrapper_is_the_innermost() -> None:
     assert rewards([f"{__name__}:TimesTen", f"{__name__}:AddOne"]) == {1, 11}
 
 
+def test_integers_are_returned_as_floats_by_a_wrapper() -> None:
+    wrappers = [f"{__name__}:Rounded", FLOATS]
+    environment, rounded = make(COUNTING, {}, wrappers), make(COUNTING, {}, wrappers[:1])
+    observation, _ = environment.reset(seed=0)
+    assert observation.dtype == np.float32
+    assert environment.observation_space == spaces.Box(-10, 10, (1,), np.float32)
+    np.testing.assert_array_equal(observation, rounded.reset(seed=0)[0])
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("render_mode", [None, "rgb_array"])
 def test_a_legacy_environment_has_the_interface_of_gymnasium(render_mode: str | None) -> None:
@@ -55,6 +74,7 @@ def test_a_legacy_environment_has_the_interface_of_gymnasium(render_mode: str | 
 @pytest.mark.parametrize(
     ("env_id", "kwargs", "wrappers", "error", "message"),
     [
+        ("FrozenLake-v1", {}, [FLOATS], EnvironmentNotMade, "cannot make the environment 'FrozenLake-v1': "),
         ("Nope-v0", {}, [], EnvironmentUnknown, "cannot make the environment 'Nope-v0': "),
         ("nowhere:Nope-v0", {}, [], EnvironmentUnknown, "cannot make the environment 'nowhere:Nope-v0': "),
         (COUNTING, {"color": 1}, [], EnvironmentNotMade, f"cannot make the environment '{COUNTING}': "),
