@@ -84,12 +84,13 @@ def _cell(text: str) -> str:
 
 def training_parameters() -> str:
     """Return the table of the fields of TrainConfig."""
-    from pipeline.config import SETTINGS
+    from pipeline.config import BY_ENVIRONMENT, SETTINGS
 
-    rows = (
-        (f"`{each.name}`", f"`{'auto' if each.default is None else each.default}`", each.metadata["help"])
-        for each in SETTINGS
-    )
+    rows = []
+    for each in SETTINGS:
+        value = f"`{'auto' if each.default is None else each.default}`"
+        default = f"by environment; CartPole-v1: {value}" if each.name in BY_ENVIRONMENT else value
+        rows.append((f"`{each.name}`", default, each.metadata["help"]))
     return table(("parameter", "default", "meaning"), rows)
 
 

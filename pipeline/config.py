@@ -46,7 +46,8 @@ _shared = partial(_setting, searchable=False)
 class TrainConfig:
     """The settings of one training run; those of PPO have RLlib's names.
 
-    The defaults solve CartPole-v1 in seconds.
+    The defaults are those of pipeline/tuned/cartpole.yaml, and solve CartPole-v1 in seconds. For other environments,
+    `pipeline.settings` chooses the settings that `BY_ENVIRONMENT` names.
 
     Raises:
         InvalidConfig: On a value outside its range.
@@ -191,12 +192,25 @@ class TrainConfig:
         """Return the settings by name."""
         return asdict(self)
 
-    def changed(self) -> dict[str, Any]:
-        """Return the settings that differ from the defaults by name, as `train --config` reads them."""
-        return {name: value for name, value in asdict(self).items() if value != getattr(TrainConfig, name)}
+    def changed(self, base: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return the settings by name that differ from those of `base`, or else from their defaults."""
+        defaults = {each.name: each.default for each in fields(self)} | dict(base or {})
+        return {name: value for name, value in asdict(self).items() if value != defaults[name]}
+
+    def as_file(self) -> dict[str, Any]:
+        """Return the settings by name from which `train --config` makes the same, whatever it would choose itself."""
+        changed = self.changed()
+        return {name: value for name, value in asdict(self).items() if name in changed or name in BY_ENVIRONMENT}
 
 
 SETTINGS = fields(TrainConfig)
+
+#: The settings that are chosen for the environment where they are not given.
+BY_ENVIRONMENT = (
+    *("registered_model_name", "max_env_steps", "evaluation_interval"),
+    *("num_envs_per_env_runner", "train_batch_size_per_learner", "minibatch_size", "num_epochs"),
+    *("lr", "lr_final", "lr_decay_steps", "gamma", "lambda_", "entropy_coeff", "observation_filter"),
+)
 
 #: Names of settings in other libraries, whose spelling is nearest to an unrelated setting here.
 _ALSO_CALLED = {"learning_rate": "lr", "num_workers": "num_env_runners"}

@@ -42,6 +42,7 @@ ORDER = {
         "config",
         "signals",
         "environments",
+        "settings",
         "rllib.compat",
         "networks",
         "export",

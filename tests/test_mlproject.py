@@ -115,7 +115,7 @@ def test_a_documented_command_is_accepted(reached, interrupted, entry_point, par
     assert called.split(".")[1] in {"train", "resume", "tune", "evaluate", "promote"}
 
 
-def test_without_parameters_the_defaults_are_trained(reached):
+def test_without_parameters_the_settings_for_cartpole_are_trained(reached):
     called, (config, *_, model_uri, _) = reached()
     assert (called, config, model_uri) == ("training.train", TrainConfig(), None)
 
@@ -128,6 +128,7 @@ def other_value(setting):
         "fcnet_hiddens": "32,32",
         "observation_filter": "mean-std",
         "sampling": "rllib",
+        "env_id": "Pendulum-v1",
         "wrapper": "zoo:First,zoo:Second",
         "target_return": -200.0,
         "gamma": 0.5,
@@ -146,11 +147,12 @@ def other_value(setting):
 def test_each_setting_is_a_parameter(reached, setting):
     value = other_value(setting)
     _, (config, *_) = reached(**{setting.name: str(value)})
-    assert config == TrainConfig(**{setting.name: value})
+    assert getattr(config, setting.name) == value
+    if setting.name != "env_id":
+        assert config == TrainConfig(**{setting.name: value})
 
 
 def test_a_run_is_resumed(reached, interrupted):
-    """MLproject passes every setting with its default, and none of them counts as changed."""
     called, (run_id, *_) = reached(resume=interrupted)
     assert (called, run_id) == ("training.resume", interrupted)
 
@@ -160,13 +162,20 @@ def test_a_training_starts_from_a_policy(reached):
     assert (called, model_uri) == ("training.train", "models:/cartpole-ppo/1")
 
 
-def test_a_settings_file_that_the_defaults_of_mlproject_would_override_is_rejected(tmp_path):
-    (tmp_path / "settings.yaml").write_text("env_id: Pendulum-v1\n")
-    parameters = {"config": str(tmp_path / "settings.yaml")}
-    words = shlex.split(MLPROJECT.get_entry_point("main").compute_command(parameters, None))
-    done = CliRunner().invoke(cli, words[4:])
-    assert done.exit_code == 2
-    assert "`mlflow run` passes every setting, so --config changes nothing; use -P NAME=VALUE." in done.output
+def test_a_settings_file_is_a_parameter(reached, tmp_path):
+    (tmp_path / "settings.yaml").write_text("env_id: Pendulum-v1\nlr: 0.5\ngamma: 0.5\n")
+    _, (config, *_) = reached(config=str(tmp_path / "settings.yaml"), gamma="0.25")
+    assert (config.env_id, config.lr, config.gamma) == ("Pendulum-v1", 0.5, 0.25)
+
+
+def test_the_settings_for_an_environment_are_chosen_as_train_does(reached):
+    _, (tuned, *_) = reached(env_id="Pendulum-v1")
+    _, (chosen, *_) = reached(env_id="Pendulum-v1", tuned="false")
+    assert (tuned.registered_model_name, chosen.registered_model_name) == ("pendulum-ppo", "pendulum-ppo")
+    assert tuned.target_return == -200
+    assert chosen.target_return is None
+    _, (space, *_) = reached("tune", env_id="Pendulum-v1")
+    assert space.config(1) == tuned
 
 
 def test_a_search_is_started_and_resumed(reached, interrupted):

@@ -2,14 +2,14 @@
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import Field
 from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
-from pipeline.config import SETTINGS, TrainConfig
+from pipeline.config import BY_ENVIRONMENT, SETTINGS, TrainConfig
 from pipeline.errors import Interrupted
 from pipeline.signals import interruptible
 from serving.errors import ExpectedError, print_traceback
@@ -25,6 +25,14 @@ config_file_option = click.option(
     "file",
     type=click.Path(exists=True, dir_okay=False),
     help="YAML file of training settings; options override it.",
+)
+
+tuned_option = click.option(
+    "--tuned",
+    type=bool,
+    default=True,
+    show_default=True,
+    help="Whether to begin with the file of pipeline/tuned for the environment's id, if there is one.",
 )
 
 seed_option = click.option(
@@ -97,16 +105,12 @@ class OptionalFloat(click.ParamType["float | None"]):
         return None if value == "auto" else click.FLOAT.convert(value, param, ctx)
 
 
-class OptionalFile(click.Path):
-    """A file, or the empty text for None, because MLproject always passes a value."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Convert the text of an option."""
-        return None if value == "" else super().convert(value, param, ctx)
+#: Settings of a command with `training_options`. `mlflow run -P max_env_steps=1` passes `--max_env_steps 1`.
+AS_MLFLOW_SPELLS = {"token_normalize_func": lambda name: name.rstrip("_").replace("_", "-")}
 
 
 def training_options(command: Command) -> Command:
-    """Add an option for each field of TrainConfig."""
+    """Add an option for each field of TrainConfig; `given` returns those that the user gave."""
     for setting in reversed(SETTINGS):
         command = _option(setting)(command)
     return command
@@ -126,29 +130,24 @@ def _option(setting: "Field[Any]") -> Callable[[Command], Command]:
             help=about,
         )
     is_optional = setting.default is None
-    # MLproject passes every switch with a value; on the command line the switch alone means true. Any other option with
+    is_chosen = setting.name in BY_ENVIRONMENT
+    # MLflow passes every switch with a value; on the command line the switch alone means true. Any other option with
     # a flag value, None included, would take a negative number for another option.
     switch: dict[str, Any] = {"flag_value": True} if isinstance(setting.default, bool) else {}
     return click.option(
         option,
         setting.name,
         type=OptionalFloat() if is_optional else type(setting.default),
-        default="auto" if is_optional else setting.default,
+        default=None if is_chosen else "auto" if is_optional else setting.default,
         is_flag=False,
-        show_default=True,
+        show_default="by environment" if is_chosen else True,
         help=about,
         **switch,
     )
 
 
-def is_given(context: click.Context, name: str) -> bool:
-    """Return whether the user or MLproject gave an option."""
-    return context.get_parameter_source(name) != ParameterSource.DEFAULT
-
-
-def is_changed(context: click.Context, name: str) -> bool:
-    """Return whether an option has another value than its default, which MLproject passes for every option."""
-    if not is_given(context, name) or not context.params[name]:
-        return False
-    (option,) = [each for each in context.command.params if each.name == name]
-    return bool(context.params[name] != option.process_value(context, option.get_default(context)))
+def given(context: click.Context, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the options of a command that the user gave, by name."""
+    return {
+        name: value for name, value in settings.items() if context.get_parameter_source(name) != ParameterSource.DEFAULT
+    }

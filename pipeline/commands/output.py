@@ -36,7 +36,9 @@ def _print_remedies(trained: "Trained", promote: str) -> None:
         "It is registered, but the gate rejects it below that threshold.",
         fg="yellow",
     )
-    settings = config.changed()
+    from pipeline.settings import choice
+
+    settings = config.changed(choice.usual(config))
     # The statistics of a filter cannot be transferred to another training.
     origin = {} if config.observation_filter != "none" else {"from": f"models:/{trained.name}/{trained.version}"}
     longer = _command("train", origin | settings | {"max_env_steps": 2 * spent})

@@ -2,30 +2,35 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipeline.commands.options import (
-    OptionalFile,
+    AS_MLFLOW_SPELLS,
     OptionalFloat,
     config_file_option,
-    is_changed,
-    is_given,
+    given,
     one_line_errors,
     training_options,
+    tuned_option,
 )
 from pipeline.commands.output import print_trained, print_tuned, promote_if_requested
 from pipeline.config import TrainConfig
-from pipeline.errors import UnreadableConfig
+
+if TYPE_CHECKING:
+    from pipeline.environments.make import Environment
+    from pipeline.training.progress import TrainingProgress
+    from pipeline.tuning.search_space import SearchSpace
 
 _SEARCH_SPACE = Path(__file__).parents[1] / "tuning" / "search_space.yaml"
 
 
-@click.command()
+@click.command(context_settings=AS_MLFLOW_SPELLS)
 @click.option("--resume", metavar="RUN_ID", help="Resume an unfinished run, with its own settings.")
 @click.option("--from", "model_uri", metavar="models:/NAME/VERSION", help="Start with the weights of this policy.")
 @config_file_option
+@tuned_option
 @click.option("--address", envvar="RAY_ADDRESS", show_envvar=True, help="A running Ray to join.  [default: start one]")
 @training_options
 @click.pass_context
@@ -35,32 +40,32 @@ def train(
     resume: str | None,
     model_uri: str | None,
     file: str | None,
+    tuned: bool,  # noqa: FBT001  # click passes it by name
     address: str | None,
     **settings: Any,
 ) -> None:
     """Train PPO until its greedy policy reaches the target and stops improving, and register the best policy.
 
+    Settings that are given neither by options nor by --config come from the file in pipeline/tuned for the
+    environment, or are chosen by its spaces and horizon; they are printed with the reason.
+
     The run is tracked in MLflow. Ctrl-C and SIGTERM finish the iteration, for 10 s at most, upload a checkpoint and end
     the run as KILLED, with nothing registered; --resume continues it. A second Ctrl-C ends the command at once.
     """
-    given = {name: value for name, value in settings.items() if is_given(context, name)}
-    if resume and (model_uri or file or any(is_changed(context, name) for name in settings)):
+    wanted = given(context, settings)
+    if resume and (model_uri or file or wanted):
         raise click.UsageError("--resume takes all settings from the run; omit the other options.")
-    if file and len(given) == len(settings):
-        # As MLproject does it. MLflow has logged these values, too, so the file cannot override them.
-        raise click.UsageError("`mlflow run` passes every setting, so --config changes nothing; use -P NAME=VALUE.")
-    config = TrainConfig.of((_read(file) if file else {}) | (given if file else settings))
     from pipeline.rllib.ray_session import RaySession
+    from pipeline.settings import choice
+    from pipeline.settings.files import read
     from pipeline.training.progress import TrainingProgress
     from pipeline.training.worker_process import WorkerProcess
 
+    wanted = choice.checked((read(file) if file else {}) | wanted)
     with RaySession(address) as ray, WorkerProcess() as worker, TrainingProgress() as progress:
-        environment = None
+        config, environment = TrainConfig(), None
         if not resume:
-            from pipeline.environments import contract
-
-            progress.stage(f"Checking {config.env_id}")
-            environment = contract.described(config, progress.note)
+            config, environment = _prepared(wanted, progress, tuned=tuned)
             ray.start(config)
             if not environment.is_exclusive:
                 worker.start(config)
@@ -76,14 +81,15 @@ def train(
     promote_if_requested(trained)
 
 
-@click.command()
+@click.command(context_settings=AS_MLFLOW_SPELLS)
 @click.option("--resume", metavar="RUN_ID", help="Resume an unfinished search; trials that have ended are kept.")
 @click.option(
     "--search",
-    type=OptionalFile(exists=True, dir_okay=False),
+    type=click.Path(exists=True, dir_okay=False),
     help="YAML file of the search space.  [default: pipeline/tuning/search_space.yaml]",
 )
 @config_file_option
+@tuned_option
 @click.option(
     "--num-trials", type=click.IntRange(1), default=20, show_default=True, help="Trials; the first draws nothing."
 )
@@ -104,6 +110,7 @@ def tune(
     resume: str | None,
     search: str | None,
     file: str | None,
+    tuned: bool,  # noqa: FBT001  # click passes it by name
     num_trials: int,
     max_concurrent: int,
     time_budget_s: float | None,
@@ -115,17 +122,15 @@ def tune(
     checkpoints of the running trials and register nothing; --resume continues the search. A second Ctrl-C ends the
     command at once.
     """
-    given = {name: value for name, value in settings.items() if is_given(context, name)}
-    if resume and (search or file or any(is_changed(context, name) for name in (*settings, "num_trials"))):
+    wanted = given(context, settings)
+    if resume and (search or file or given(context, {**settings, "num_trials": num_trials})):
         raise click.UsageError(
             "--resume takes the search from the run; give only --max-concurrent and --time-budget-s."
         )
-    content = _read(search or str(_SEARCH_SPACE))
-    shared = (_read(file) if file else {}) | given
     from pipeline.rllib.ray_session import RaySession
-    from pipeline.tuning.search_space import SearchSpace
+    from pipeline.settings.files import read
 
-    space = None if resume else SearchSpace.of(content, shared)
+    space = None if resume else _search_space(search, (read(file) if file else {}) | wanted, tuned=tuned)
     if space is None:
         _check_mlflow(TrainConfig(), {}, resume, "search.yaml")
     else:
@@ -139,11 +144,27 @@ def tune(
     limits = run.SearchLimits(max_concurrent, time_budget_s)
     with RaySession(None) as ray, TuningTable() as progress:
         if space is None:
-            tuned = run.resume(str(resume), limits, progress, ray)
+            found = run.resume(str(resume), limits, progress, ray)
         else:
-            tuned = run.tune(space, num_trials, limits, progress, ray)
-    print_tuned(tuned)
-    promote_if_requested(tuned.trained)
+            found = run.tune(space, num_trials, limits, progress, ray)
+    print_tuned(found)
+    promote_if_requested(found.trained)
+
+
+def _prepared(
+    wanted: Mapping[str, Any], progress: "TrainingProgress", *, tuned: bool
+) -> tuple[TrainConfig, "Environment"]:
+    """Return all settings of a training, and its environment, which is checked. Shows which settings are chosen."""
+    from pipeline.environments import contract
+    from pipeline.settings import choice
+
+    progress.stage(f"Checking {wanted.get('env_id', TrainConfig.env_id)}")
+    chosen = choice.chosen_for(wanted, tuned=tuned)
+    config = TrainConfig(**{**chosen.settings, **wanted})
+    environment = contract.described(config, progress.note)
+    for note in chosen.notes:
+        progress.note(note)
+    return config, environment
 
 
 def _check_mlflow(config: TrainConfig, params: Mapping[str, Any], resume: str | None, file: str) -> None:
@@ -156,14 +177,23 @@ def _check_mlflow(config: TrainConfig, params: Mapping[str, Any], resume: str | 
         preconditions.check(config.registered_model_name, params)
 
 
-def _read(file: str) -> dict[str, Any]:
-    """Return the content of a YAML file of settings."""
-    import yaml
+def _search_space(file: str | None, wanted: dict[str, Any], *, tuned: bool) -> "SearchSpace":
+    """Return the search space of a file or the shipped one, over the settings for its environment, with their notes."""
+    from pipeline.settings import choice
+    from pipeline.settings.files import read
+    from pipeline.tuning.search_space import SearchSpace
 
-    try:
-        content = yaml.safe_load(Path(file).read_text())
-    except yaml.YAMLError as error:
-        raise UnreadableConfig(file, " ".join(str(error).split())) from error
-    if not isinstance(content, dict):
-        raise UnreadableConfig(file, "expected one NAME: VALUE per line.")
-    return content
+    content = read(file or _SEARCH_SPACE)
+    if file is None and wanted.get("env_id", TrainConfig.env_id) != content["settings"]["env_id"]:
+        content["settings"] = {}  # its budget is that of another environment
+    notes: list[str] = []
+
+    def chosen(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        found = choice.chosen_for(choice.checked(settings), tuned=tuned)
+        notes.extend(found.notes)
+        return found.settings
+
+    space = SearchSpace.of(content, wanted, chosen)
+    for note in notes:
+        click.echo(note)
+    return space

@@ -33,6 +33,7 @@ class Environment:
         kwargs: Its keyword arguments.
         wrappers: Its wrapper classes, `module:Class`, the innermost first.
         max_episode_steps: Steps after which the episodes of `make` are cut, unless its time limit is longer.
+        time_limit: Steps after which the environment itself cuts its episodes, or None if it declares no limit.
         is_exclusive: Whether it can exist once only, as far as `contract.described` found.
     """
 
@@ -47,6 +48,7 @@ class Environment:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     wrappers: tuple[str, ...] = ()
     max_episode_steps: int = environments.MAX_EPISODE_STEPS
+    time_limit: int | None = None
     is_exclusive: bool = False
 
     @property
@@ -117,9 +119,7 @@ def describe(
         UnsupportedSpace: If a policy for it could not be trained or served.
     """
     kwargs = dict(kwargs or {})
-    reserved = sorted({"id", "render_mode", "disable_env_checker"} & set(kwargs))
-    if reserved:
-        raise EnvKwargsRefused(env_id, kwargs, f"the pipeline sets {reserved[0]} itself.")
+    _check_reserved(env_id, kwargs)
     with _as_pipeline_errors(env_id, kwargs):
         made = environments.make(env_id, kwargs, wrappers)
     with contextlib.closing(made) as environment:
@@ -139,7 +139,14 @@ def describe(
             kwargs=kwargs,
             wrappers=tuple(wrappers),
             max_episode_steps=max_episode_steps,
+            time_limit=environments.time_limit(environment) or None,
         )
+
+
+def _check_reserved(env_id: str, kwargs: Mapping[str, Any]) -> None:
+    reserved = sorted({"id", "render_mode", "disable_env_checker"} & set(kwargs))
+    if reserved:
+        raise EnvKwargsRefused(env_id, kwargs, f"the pipeline sets {reserved[0]} itself.")
 
 
 def of_config(config: TrainConfig) -> Environment:

@@ -14,9 +14,10 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from pipeline.config import TrainConfig, nearest_of
 from pipeline.environments import supported
 from pipeline.environments.errors import NoSuchObject
+from pipeline.environments.images import is_image
 from pipeline.environments.make import Environment, import_class
 from pipeline.networks.errors import UnknownModelSetting
-from pipeline.networks.modules import AnySpacePPOModule, is_image, is_plain
+from pipeline.networks.modules import AnySpacePPOModule, is_plain
 from serving.policy.spaces import leaves
 
 # RLlib warns about its own defaults at each start; problems that matter raise an error.

@@ -7,7 +7,7 @@ one-dimensional Boxes of floats, which it takes without preprocessing.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,13 +20,10 @@ from ray.rllib.core.models.torch.base import TorchModel
 from ray.rllib.core.models.torch.primitives import TorchCNN
 
 from pipeline.environments.action_adapters import choices, is_integer
+from pipeline.environments.images import has_channels_first, image_shape, is_image
 from pipeline.environments.nested_spaces import flatten
 from pipeline.rllib.compat import CustomEncoderCatalog, default_encoder, warn_without_custom_encoders
 from serving.policy.spaces import LeafSpace, leaves
-
-#: A three-dimensional array is an image if height and width are at least 8, and there are at most 16 channels.
-_MIN_IMAGE_SIZE = 8
-_MAX_CHANNELS = 16
 
 #: The number of consecutive integers from 0 that float32 represents exactly.
 _EXACT_IN_FLOAT32 = 2**24
@@ -39,24 +36,6 @@ _FIRST_FILTERS = 16
 def is_plain(space: Space[Any]) -> bool:
     """Return whether RLlib's default module takes the observations without preprocessing."""
     return isinstance(space, spaces.Box) and len(space.shape) == 1 and bool(np.issubdtype(space.dtype, np.floating))
-
-
-def is_image(space: LeafSpace) -> TypeGuard[spaces.Box]:
-    """Return whether a leaf is an image, which is convolved: height x width x channels, or channels first."""
-    if not isinstance(space, spaces.Box) or len(space.shape) != len("HWC"):
-        return False
-    height, width, channels = _image_shape(space)
-    return min(height, width) >= _MIN_IMAGE_SIZE and channels <= _MAX_CHANNELS
-
-
-def _image_shape(space: spaces.Box) -> tuple[int, int, int]:
-    """Return the shape with channels last."""
-    first, second, third = space.shape
-    return (second, third, first) if _has_channels_first(space) else (first, second, third)
-
-
-def _has_channels_first(space: spaces.Box) -> bool:
-    return space.shape[0] < min(space.shape[1:])
 
 
 class Preprocessor(torch.nn.Module):
@@ -124,7 +103,7 @@ class _Numbers(torch.nn.Module):
     def __init__(self, space: spaces.Box | spaces.MultiBinary) -> None:
         super().__init__()
         self._rank = len(space.shape)
-        self._channels_first = is_image(space) and _has_channels_first(space)
+        self._channels_first = is_image(space) and has_channels_first(space)
         self._scales = False
         if isinstance(space, spaces.Box) and _is_scaled(space):
             self._scales = True
@@ -171,7 +150,7 @@ class _Vector(spaces.Box):
 
     def __init__(self, observation_space: Space[Any]) -> None:
         found = [leaf.space for leaf in leaves(observation_space)]
-        self.images = [_image_shape(leaf) for leaf in found if is_image(leaf)]
+        self.images = [image_shape(leaf) for leaf in found if is_image(leaf)]
         super().__init__(-np.inf, np.inf, (sum(map(_vector_size, found)),), np.float32)
 
 

@@ -59,7 +59,7 @@ class Tuned:
     Attributes:
         trained: The registered version.
         trial: The final status of the best trial.
-        settings: The settings of the best trial that differ from the defaults, as `train --config` reads them.
+        settings: The settings of the best trial, as `train --config` reads them.
     """
 
     trained: Trained
@@ -200,7 +200,7 @@ class _TuningRun:
     def _register(self, best_trial: TrialStatus) -> Tuned:
         config, workspace = self.space.config(best_trial.number), self.workspace
         self.progress.note(f"Exporting and registering the policy of trial {best_trial.number}")
-        settings = config.changed()
+        settings = config.as_file()
         tracking.log_settings(self.run_id, settings, tracking.BEST_FILE)
         tracking.log_params(self.run_id, {**config.as_params(), "best_trial": best_trial.number})
         checkpoint_store.restore_newest(best_trial.run_id, workspace.bundle)

@@ -1,7 +1,7 @@
 """The search space of a hyperparameter search: a YAML file, from which the settings of each trial are drawn."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -68,8 +68,18 @@ class SearchSpace:
     search: Mapping[str, Choice | Range]
 
     @classmethod
-    def of(cls, content: Mapping[str, Any], shared: Mapping[str, Any] | None = None) -> Self:
-        """Return the search space that the content of a file describes; `shared` settings override the file's.
+    def of(
+        cls,
+        content: Mapping[str, Any],
+        shared: Mapping[str, Any] | None = None,
+        chosen: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda _: {},
+    ) -> Self:
+        """Return the search space that the content of a file describes.
+
+        Args:
+            content: The content of the file.
+            shared: Settings that override the file's.
+            chosen: Returns the settings that all trials share besides these.
 
         Raises:
             UnknownSetting: On an unknown name; the error names the nearest known one.
@@ -80,10 +90,9 @@ class SearchSpace:
             if part not in {"settings", "search"}:
                 raise UnknownSetting(part, nearest_of(part, ("settings", "search")))
         settings, search = (_mapping(part, content.get(part) or {}) for part in ("settings", "search"))
-        space = cls(
-            {name: convert(name, value) for name, value in {**settings, **(shared or {})}.items()},
-            {name: _domain(name, value) for name, value in search.items()},
-        )
+        given = {name: convert(name, value) for name, value in {**settings, **(shared or {})}.items()}
+        domains = {name: _domain(name, value) for name, value in search.items()}
+        space = cls({**chosen(given), **given}, domains)
         space.config(1)
         for name, domain in space.search.items():
             for value in domain.ends():

@@ -6,7 +6,7 @@ import shlex
 
 import click
 import pytest
-import yaml
+from mlflow.projects._project_spec import load_project
 
 from pipeline.cli import cli as pipeline_cli
 from serving.arguments import Arguments
@@ -15,7 +15,6 @@ from tests.docs.pages import PAGES, commands, name
 from tests.workshop import PROJECT
 
 TARGETS = set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), flags=re.MULTILINE))
-ENTRY_POINTS = yaml.safe_load((PROJECT / "MLproject").read_text())["entry_points"]
 
 #: Programs that are not this project's, which this test does not look into.
 OTHERS = {"pre-commit", "curl", "export", "git", "pip", "ray", "source", "openssl", "cat", "serve", "(umask"}
@@ -43,9 +42,14 @@ def parse_make(*arguments: str) -> None:
 
 
 def parse_mlflow_run(*arguments: str) -> None:
-    entry_point = arguments[arguments.index("-e") + 1] if "-e" in arguments else "main"
-    given = [arguments[i + 1].split("=")[0] for i, argument in enumerate(arguments) if argument == "-P"]
-    assert set(given) <= set(ENTRY_POINTS[entry_point]["parameters"])
+    name = arguments[arguments.index("-e") + 1] if "-e" in arguments else "main"
+    given = dict(arguments[i + 1].split("=", 1) for i, argument in enumerate(arguments) if argument == "-P")
+    entry_point = load_project(PROJECT).get_entry_point(name)
+    if entry_point.parameters:
+        assert set(given) <= set(entry_point.parameters)
+    exec_, python, _, *words = shlex.split(entry_point.compute_command(given, None))
+    assert (exec_, python) == ("exec", "python")
+    parse_python(*words)
 
 
 def parse_serve_run(*arguments: str) -> None:

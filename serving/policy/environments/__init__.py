@@ -9,6 +9,7 @@ from serving.policy.environments.factory import (
     for_gymnasium,
     import_object,
     make,
+    time_limit,
     was_cut,
 )
 
@@ -21,5 +22,6 @@ __all__ = [
     "for_gymnasium",
     "import_object",
     "make",
+    "time_limit",
     "was_cut",
 ]

@@ -76,7 +76,7 @@ def make(
             environment = import_object(wrapper)(environment)
         environment = checked(environment, env_id)
         if max_episode_steps is not None:
-            environment = StepLimit(environment, max(max_episode_steps, _time_limit(environment)))
+            environment = StepLimit(environment, max(max_episode_steps, time_limit(environment)))
     except ObjectUnknown:
         raise
     except (gymnasium.error.Error, ImportError) as error:
@@ -133,7 +133,7 @@ def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _time_limit(environment: gymnasium.Env[Any, Any]) -> int:
+def time_limit(environment: gymnasium.Env[Any, Any]) -> int:
     """Return the longest time limit of an environment, which Gymnasium or the package gym enforces; 0 without any."""
     layer: Any = environment
     limits = [0]

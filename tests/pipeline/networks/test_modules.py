@@ -5,8 +5,9 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from pipeline.environments.images import is_image
 from pipeline.environments.nested_spaces import flatten, nest
-from pipeline.networks.modules import Preprocessor, is_image
+from pipeline.networks.modules import Preprocessor
 from serving.policy.spaces import leaves
 from tests.pipeline.zoo import NESTED
 
