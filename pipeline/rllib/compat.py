@@ -143,8 +143,8 @@ class CustomLearner(PPOTorchLearner):  # type: ignore[misc]  # as above
     ) -> Any:
         """Learn with `learn`; several learners and recurrent policies use RLlib's own loop."""
         module = self.module[DEFAULT_MODULE_ID]
-        is_own = training_data is not None and minibatch_size and self.config.num_learners <= 1
-        if not is_own or module.is_stateful():
+        uses_rllibs = module.is_stateful() or self.config.num_learners > 1
+        if uses_rllibs or training_data is None or minibatch_size is None:
             settings = {"num_epochs": num_epochs, "minibatch_size": minibatch_size, **more}
             return super().update(training_data=training_data, timesteps=timesteps, **settings)
         self.before_gradient_based_update(timesteps=timesteps or {})

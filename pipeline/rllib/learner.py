@@ -90,7 +90,7 @@ class ArrayLearner(OneCheckLearner, CustomLearner):
         for minibatch in _minibatches(batch, num_epochs, minibatch_size):
             losses = self.losses(module, minibatch)
             optimizer.zero_grad()
-            losses.total.backward()
+            losses.total.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
             norm = _clip(parameters, self.config.grad_clip)
             optimizer.step()
         explained = explained_variance(minibatch[Postprocessing.VALUE_TARGETS], losses.values.detach())
