@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 import gymnasium
-from gymnasium.envs.classic_control import CartPoleEnv
+from gymnasium.envs.classic_control import CartPoleEnv  # type: ignore[attr-defined]
 
 
 class Slow(CartPoleEnv):
@@ -17,7 +17,7 @@ class Slow(CartPoleEnv):
     def step(self, action: Any) -> Any:
         """Take one step."""
         end = time.perf_counter() + self._step_s
-        result = super().step(action)
+        result = super().step(action)  # type: ignore[no-untyped-call]
         while time.perf_counter() < end:
             pass
         return result

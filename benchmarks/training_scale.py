@@ -1,7 +1,7 @@
 """Measures environment steps per second of training, by the number of remote environment runners.
 
 `make bench-scale` prints a table. CartPole-v1 steps all environments in one vector, Acrobot-v1 one by one in Python, and
-`benchmarks.slow:Slow-v0` takes as long for a step as is asked for. Needs no network.
+a step of `benchmarks.slow:Slow-v0` takes as long as is asked for. It needs no network.
 """
 
 import json
@@ -87,7 +87,9 @@ def steps_per_second(env: str, num_env_runners: int, seconds: float) -> float:
             return steps / (time.perf_counter() - begun)
 
 
-def _table(environments: tuple[str, ...], numbers: tuple[int, ...], measured: dict[tuple[str, int], list[float]]) -> str:
+def _table(
+    environments: tuple[str, ...], numbers: tuple[int, ...], measured: dict[tuple[str, int], list[float]]
+) -> str:
     lines = ["| environment runners | " + " | ".join(map(str, numbers)) + " |", "| --- |" + " --- |" * len(numbers)]
     for env in environments:
         env_id, _, step_ms = env.partition("=")

@@ -141,7 +141,8 @@ def _option(setting: "Field[Any]") -> Callable[[Command], Command]:
             show_default=setting.default,
             help=about,
         )
-    is_optional, kind = setting.default is None, type(setting.default)
+    is_optional = setting.default is None
+    kind: Any = type(setting.default)
     is_chosen = setting.name in BY_ENVIRONMENT
     is_automatic = setting.name in BY_MACHINE
     # MLflow passes every switch with a value; on the command line the switch alone means true. Any other option with

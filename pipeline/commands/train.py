@@ -56,7 +56,7 @@ def train(
     if resume and (model_uri or file or wanted):
         raise click.UsageError("--resume takes all settings from the run; omit the other options.")
     from pipeline.rllib.ray_session import RaySession
-    from pipeline.settings import by_machine, choice
+    from pipeline.settings import choice
     from pipeline.settings.files import read
     from pipeline.training.progress import TrainingProgress
     from pipeline.training.worker_process import WorkerProcess
