@@ -1,6 +1,6 @@
 """Measures environment steps per second of training, by the number of remote environment runners.
 
-`make bench-scale` prints a table. CartPole-v1 steps all environments in one vector, Acrobot-v1 one by one in Python, and
+`make bench-scale` prints a table. CartPole-v1 steps all environments in one vector, Acrobot-v1 one by one, and
 a step of `benchmarks.slow:Slow-v0` takes as long as is asked for. It needs no network.
 """
 
