@@ -86,7 +86,7 @@ bench-training: setup ## Training beside stable-baselines3, seeds 0 to 4.
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group benchmark
 	@$(BIN)/python -m benchmarks.training
 
-bench-scale: setup ## Environment steps per second with 0, 1 and 2 environment runners.
+bench-scale: setup ## Environment steps per second with 0 to 8 environment runners, as far as there are cores.
 	@$(BIN)/python -m benchmarks.training_scale
 
 bench-protocols: setup ## What each protocol costs: native, Open Inference Protocol over HTTP and gRPC.
