@@ -226,7 +226,6 @@ BY_ENVIRONMENT = (
 
 #: The settings that are chosen for the machine where they are not given, or `auto`.
 BY_MACHINE = ("num_env_runners", "num_gpus_per_learner", "torch_num_threads")
-
 #: Names of settings in other libraries, whose spelling is nearest to an unrelated setting here.
 _ALSO_CALLED = {"learning_rate": "lr", "num_workers": "num_env_runners"}
 
