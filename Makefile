@@ -9,7 +9,7 @@ SERVING_PORT ?= 8000
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock run test test-unit test-long test-conformance test-faults fuzz mutants lint types docs docs-serve docs-check protos bench-serving bench-batching bench-protocols bench-play bench-training bench-scale clean
+.PHONY: help setup lock run test test-unit test-long test-conformance test-faults fuzz mutants lint types docs docs-serve docs-check protos bench-serving bench-start bench-batching bench-protocols bench-play bench-training bench-scale bench-memory bench-folder clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -30,7 +30,7 @@ setup: .venv/installed ## Install everything into .venv.
 lock: setup ## Resolve the versions of all dependencies again: constraints.txt.
 	@$(BIN)/python -m pip install --quiet --group lock
 	@$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --python-version 3.11 --no-annotate \
-		--extra pipeline --group dev --group benchmark --group docs --group protos \
+		--extra pipeline --extra cuda --group dev --group benchmark --group docs --group protos \
 		--custom-compile-command "make lock" --output-file constraints.txt
 
 run: setup ## MLflow, a trained and promoted policy, a server, and a first query. Ctrl-C ends it.
@@ -79,15 +79,24 @@ docs-check: setup ## Check the documents: commands, links, generated parts, and 
 bench-serving: setup ## Our server beside its peers: a table, JSON and a plot in benchmarks/results/.
 	@$(BIN)/python -m benchmarks.serving $(if $(QUICK),--quick)
 
+bench-start: setup ## Cold start of our server and of the no-op Serve, and the seconds of each registry command.
+	@$(BIN)/python -m benchmarks.start
+
 bench-play: setup ## What viewers of /play cost other clients.
 	@$(BIN)/python -m benchmarks.play
 
-bench-training: setup ## Training beside stable-baselines3, seeds 0 to 4.
+bench-training: setup ## Training beside stable-baselines3 in six environments, seeds 0 to 2; continues where it was interrupted.
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group benchmark
-	@$(BIN)/python -m benchmarks.training
+	@$(BIN)/python -m benchmarks.training $(OPTIONS)
 
 bench-scale: setup ## Environment steps per second with 0 to 8 environment runners, as far as there are cores.
 	@$(BIN)/python -m benchmarks.training_scale
+
+bench-memory: setup ## Memory of a server and of training by part, and what each replica adds.
+	@$(BIN)/python -m benchmarks.memory
+
+bench-folder: setup ## A folder that measures another machine, without network: benchmarks/results/bench-folder.
+	@$(BIN)/python -m benchmarks.folder $(if $(CUDA),--cuda)
 
 bench-protocols: setup ## What each protocol costs: native, Open Inference Protocol over HTTP and gRPC.
 	@$(BIN)/python -m benchmarks.protocols

@@ -96,8 +96,8 @@ def _model(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def served(name: str) -> ServedPolicy:
-    """Return the policy of that name, as if it came from a registry."""
+def bundle_of(name: str) -> Bundle:
+    """Return the bundle of the policy of that name."""
     graph, shape = POLICIES[name]
     description = {
         "format": 1,
@@ -105,9 +105,13 @@ def served(name: str) -> ServedPolicy:
         "observation_space": space_to_json(spaces.Box(-1, 1, shape)),
         "action_space": space_to_json(spaces.Discrete(ACTIONS)),
     }
-    bundle = Bundle(graph().SerializeToString(), json.dumps(description).encode())
+    return Bundle(graph().SerializeToString(), json.dumps(description).encode())
+
+
+def served(name: str) -> ServedPolicy:
+    """Return the policy of that name, as if it came from a registry."""
     version = ModelVersion("models:/bench/1", "bench", 1, None, "None", {}, "nowhere")
-    return ServedPolicy(Policy.load(bundle), version)
+    return ServedPolicy(Policy.load(bundle_of(name)), version)
 
 
 def serve(name: str, batching: Batching, port: int) -> None:

@@ -94,6 +94,10 @@ class Contender:
         except requests.RequestException:
             return False
 
+    def processes(self) -> list[psutil.Process]:
+        """Return its processes, with all their descendants."""
+        return self._shop.processes()
+
     def replica_memory(self) -> dict[str, float]:
         """Return USS, PSS and RSS of the process that answers, in MiB; of one where there are several."""
         candidates = [each for each in self._shop.processes() if "ServeReplica" in " ".join(each.cmdline())]

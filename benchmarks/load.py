@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -31,7 +32,9 @@ def generator() -> str:
     return "wrk" if shutil.which("wrk") else "aiohttp"
 
 
-def load(url: str, body: bytes, connections: int, seconds: float, json_length: int | None = None) -> Load:
+def load(
+    url: str, body: bytes, connections: int, seconds: float, json_length: int | None = None, *, threads: int = 1
+) -> Load:
     """Send `body` over so many connections, each waiting for its answer before it asks again.
 
     Args:
@@ -40,18 +43,26 @@ def load(url: str, body: bytes, connections: int, seconds: float, json_length: i
         connections: how many.
         seconds: how long.
         json_length: how much of the body is JSON, where bytes follow it (Open Inference Protocol).
+        threads: how many of wrk's threads, or processes of aiohttp, share the connections.
     """
     headers = {"Content-Type": "application/json"}
     if json_length is not None:
         headers["Inference-Header-Content-Length"] = str(json_length)
     if generator() == "wrk":
-        return _wrk(url, body, connections, seconds, headers)
-    return asyncio.run(_aiohttp(url, body, connections, seconds, headers))
+        return _wrk(url, body, connections, seconds, headers, threads)
+    shares = [connections // threads + (number < connections % threads) for number in range(threads)]
+    with multiprocessing.get_context("spawn").Pool(threads) as pool:
+        latencies, failed = zip(
+            *pool.starmap(_run_aiohttp, [(url, body, share, seconds, headers) for share in shares]), strict=True
+        )
+    p50, p99 = np.percentile(np.concatenate(latencies), [50, 99]) * 1e3
+    return Load(sum(map(len, latencies)) / seconds, float(p50), float(p99), sum(failed))
 
 
-def _wrk(url: str, body: bytes, connections: int, seconds: float, headers: dict[str, str]) -> Load:
+def _wrk(url: str, body: bytes, connections: int, seconds: float, headers: dict[str, str], threads: int) -> Load:
     # wrk takes whole seconds only.
-    options = ["-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", f"--timeout={TIMEOUT_S}s", "-s", str(SCRIPT)]
+    options = [f"-t{threads}", f"-c{connections}", f"-d{max(1, round(seconds))}s", f"--timeout={TIMEOUT_S}s"]
+    options += ["-s", str(SCRIPT)]
     options += [argument for name, value in headers.items() for argument in ("-H", f"{name}: {value}")]
     with tempfile.NamedTemporaryFile() as file:
         file.write(body)
@@ -61,7 +72,15 @@ def _wrk(url: str, body: bytes, connections: int, seconds: float, headers: dict[
     return Load(**json.loads(done.stdout.splitlines()[-1]))
 
 
-async def _aiohttp(url: str, body: bytes, connections: int, seconds: float, headers: dict[str, str]) -> Load:
+Sent = tuple[list[float], int]
+"""The latencies of a process's requests in seconds, and how many failed."""
+
+
+def _run_aiohttp(url: str, body: bytes, connections: int, seconds: float, headers: dict[str, str]) -> Sent:
+    return asyncio.run(_aiohttp(url, body, connections, seconds, headers))
+
+
+async def _aiohttp(url: str, body: bytes, connections: int, seconds: float, headers: dict[str, str]) -> Sent:
     import aiohttp
 
     latencies: list[float] = []
@@ -79,5 +98,4 @@ async def _aiohttp(url: str, body: bytes, connections: int, seconds: float, head
     timeout = aiohttp.ClientTimeout(TIMEOUT_S)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
         await asyncio.gather(*(ask(session) for _ in range(connections)))
-    p50, p99 = np.percentile(latencies, [50, 99]) * 1e3
-    return Load(len(latencies) / seconds, float(p50), float(p99), failed)
+    return latencies, failed

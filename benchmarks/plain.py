@@ -1,4 +1,6 @@
-"""One process without Ray: uvicorn, FastAPI and ONNX Runtime, as one would write it in ten lines."""
+"""Without Ray: uvicorn, FastAPI and ONNX Runtime, as one would write it in ten lines; one process, or several."""
+
+import os
 
 import click
 import numpy as np
@@ -6,6 +8,9 @@ import onnxruntime
 import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel
+
+GRAPH = "BENCH_GRAPH"
+"""The variable that names the graph to the worker processes."""
 
 
 class Query(BaseModel):
@@ -32,9 +37,18 @@ def application(graph: str) -> FastAPI:
 @click.command()
 @click.option("--port", required=True, type=int, help="Port to listen on.")
 @click.option("--graph", required=True, help="A bundle's model.onnx.")
-def main(port: int, graph: str) -> None:
+@click.option("--workers", default=1, show_default=True, help="Processes that accept connections of the port.")
+def main(port: int, graph: str, workers: int) -> None:
     """Serve it until SIGTERM."""
-    uvicorn.run(application(graph), host="127.0.0.1", port=port, access_log=False, log_level="warning")
+    served = application(graph) if workers == 1 else "benchmarks.plain:of_worker"
+    os.environ[GRAPH] = graph
+    options = {"access_log": False, "log_level": "warning", "workers": workers, "factory": workers > 1}
+    uvicorn.run(served, host="127.0.0.1", port=port, **options)  # type: ignore[arg-type]
+
+
+def of_worker() -> FastAPI:
+    """Return the application of a worker process, which uvicorn starts by the name of this function."""
+    return application(os.environ[GRAPH])
 
 
 if __name__ == "__main__":

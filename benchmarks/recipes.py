@@ -15,6 +15,7 @@ TENSOR = {"name": "observations", "datatype": "FP32", "shape": [1, 4]}
 BYTES = struct.pack("<4f", *OBSERVATION)
 
 OURS, OURS_2, NOOP = "ours", "ours, 2 replicas", "no-op Serve, same settings"
+OURS_DIRECT = "ours, direct port"
 OURS_INVOCATIONS, OURS_V2 = "ours, /invocations", "ours, v2 with bytes"
 TUTORIAL, MLFLOW, PLAIN = "tutorial, Serve's defaults", "mlflow models serve", "FastAPI + ONNX Runtime"
 
@@ -28,6 +29,7 @@ def recipes(registered: Registered) -> list[Recipe]:
     """Return how to start each contender on the registered version, each on a port of its own."""
     return [
         asked_otherwise(ours(OURS, registered), registered),
+        _direct(registered),
         ours(OURS_2, registered, "--num-replicas", "2"),
         _recipe(NOOP, "noop", ("benchmarks.noop",)),
         _recipe(TUTORIAL, "tutorial", ("benchmarks.tutorial", "--checkpoint", str(registered.checkpoint))),
@@ -47,6 +49,12 @@ def ours(name: str, registered: Registered, *options: str) -> Recipe:
     """Return how to start our server, with more options of its command line."""
     command = ("serving", "run", "--model-uri", registered.pinned_uri, "--route-prefix", "/ours")
     return _recipe(name, "ours", (*command, *options), {"MLFLOW_TRACKING_URI": registered.tracking_uri})
+
+
+def _direct(registered: Registered) -> Recipe:
+    """Return how to start a server of ours that is asked without the proxy."""
+    port = str(free_port())
+    return dataclasses.replace(ours(OURS_DIRECT, registered, "--direct-port", port), url=f"http://127.0.0.1:{port}")
 
 
 def asked_otherwise(recipe: Recipe, registered: Registered) -> Recipe:

@@ -66,10 +66,11 @@ def _server() -> Iterator[tuple[Workshop, str]]:
 def _downloaded(tracking_uri: str, directory: Path) -> Registered:
     import mlflow
 
+    from serving.policy.bundle import BUNDLE_FILES
     from serving.registry.registry import resolve
 
     mlflow.set_tracking_uri(tracking_uri)
     pinned = resolve(MODEL_URI).pinned_uri
-    for part in ("model.onnx", "checkpoint"):
+    for part in (*BUNDLE_FILES, "checkpoint"):
         mlflow.artifacts.download_artifacts(f"{pinned}/{part}", dst_path=str(directory))
     return Registered(tracking_uri, pinned, directory / "model.onnx", directory / "checkpoint")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.recipes import MLFLOW, NOOP, OURS, OURS_2, OURS_INVOCATIONS, OURS_V2, PLAIN, TUTORIAL
+from benchmarks.recipes import MLFLOW, NOOP, OURS, OURS_2, OURS_DIRECT, OURS_INVOCATIONS, OURS_V2, PLAIN, TUTORIAL
 
 Results = dict[str, Any]
 
@@ -44,6 +44,11 @@ def _over(section: str, *keys: str) -> Callable[[Results], float]:
     return figure
 
 
+def _to_plain(name: str, connections: int, figure: str) -> Callable[[Results], float]:
+    """Return the ratio to one process of FastAPI."""
+    return _ratio(_load(name, connections, figure), _load(PLAIN, connections, figure))
+
+
 _AT_16 = _load(OURS, 16, "requests_per_s")
 
 TARGETS = (
@@ -80,12 +85,18 @@ TARGETS = (
     Target(
         "requests/s at 16, to the tutorial", _ratio(_AT_16, _load(TUTORIAL, 16, "requests_per_s")), 15, at_least=True
     ),
-    Target(
-        "requests/s at 64 with 2 replicas, to FastAPI",
-        _ratio(_load(OURS_2, 64, "requests_per_s"), _load(PLAIN, 64, "requests_per_s")),
-        1.0,
-        at_least=True,
+    *(
+        Target(
+            f"requests/s at {connections} with 2 replicas, to FastAPI",
+            _to_plain(OURS_2, connections, "requests_per_s"),
+            1.0,
+            at_least=True,
+        )
+        for connections in (16, 64)
     ),
+    Target("p99 at 1 connection, to FastAPI's", _to_plain(OURS, 1, "p99_ms"), 4),
+    Target("p99 at 16 connections, to FastAPI's", _to_plain(OURS, 16, "p99_ms"), 2),
+    Target("p99 at 1 connection on the direct port, to FastAPI's", _to_plain(OURS_DIRECT, 1, "p99_ms"), 2),
     Target(
         "observations/s at batch 1024, to single requests/s",
         _ratio(lambda results: float(results["batch"]["1024"]), _AT_16),

@@ -14,10 +14,12 @@ from serving.arguments import Arguments
 from serving.client.token_file import read_token
 from serving.errors import ServingError
 from serving.http.cors import with_cors
+from serving.http.direct_port import DirectPort
 from serving.http.policy_app import PolicyApp
 from serving.protocols.open_inference.grpc import InferenceServicer
 from serving.ray import settings
 from serving.registry import tracking
+from serving.registry.model_version import Resolved
 from serving.replica.auth import BearerToken
 from serving.replica.identity import ReplicaIdentity
 from serving.replica.metrics import Exporter
@@ -36,12 +38,14 @@ class PolicyReplica(InferenceServicer):
 
     _app: PolicyApp
 
-    async def __init__(self, arguments: Arguments, deployment: str) -> None:  # type: ignore[misc]  # Serve awaits it
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, arguments: Arguments, deployment: str, resolved: Resolved | None = None
+    ) -> None:
         """Resolve, fetch, verify and load the policy in a thread, because Serve needs the event loop meanwhile."""
         settings.tune_replica()
         token = BearerToken(read_token(arguments.auth_token_file)) if arguments.auth_token_file else None
         try:
-            start = await asyncio.to_thread(load_initial_policy, arguments, deployment)
+            start = await asyncio.to_thread(load_initial_policy, arguments, deployment, resolved)
         except ServingError as error:
             raise error from None  # Ray logs causes, and those of other libraries may show credentials
         replica = ReplicaIdentity(serve.get_replica_context().replica_id.unique_id, arguments.largest_num_replicas)
@@ -51,11 +55,15 @@ class PolicyReplica(InferenceServicer):
         self._watcher.start()
         exporter = Exporter(app.metrics, lambda: app.served.version.version, lambda: app.refresh)
         self._exporting = asyncio.create_task(exporter.run())
+        if arguments.direct_port is not None:
+            self._direct_port = DirectPort(self._asgi_app, arguments.direct_port)
+            self._direct_port.start()
 
     def __del__(self) -> None:
         """Stop polling. Serve calls it before it ends the replica, whose subprocesses end first."""
-        with contextlib.suppress(AttributeError):  # the constructor failed
+        with contextlib.suppress(AttributeError):  # the constructor failed, or there is no direct port
             self._watcher.stop()
+            self._direct_port.stop()
 
     async def check_health(self) -> None:
         """Start the watcher again if its thread has died. Serve calls this every two seconds.
@@ -75,6 +83,11 @@ def build(arguments: Arguments) -> Application:
 
     If no Ray runs yet, the throughput settings are set for the one that `serve run` is about to start.
     """
+    return application(arguments)
+
+
+def application(arguments: Arguments, resolved: Resolved | None = None) -> Application:
+    """Build the application as `build`, whose replicas start with a recently `resolved` version."""
     if not is_initialized():
         settings.configure(arguments.max_body_bytes, own_ray=False)
     if arguments.autoscaling is None:
@@ -88,9 +101,10 @@ def build(arguments: Arguments) -> Application:
         # This applies to the first start only: once a replica has run, Serve retries forever.
         max_constructor_retry_count=2,
         **settings.HEALTH,
+        ray_actor_options={"num_cpus": 1, "num_gpus": arguments.reserved_gpus},
         logging_config=settings.logging_config(access_log=arguments.access_log),
     )
-    return deployment(PolicyReplica).bind(_absolute(arguments), uuid.uuid4().hex)
+    return deployment(PolicyReplica).bind(_absolute(arguments), uuid.uuid4().hex, resolved=resolved)
 
 
 def _absolute(arguments: Arguments) -> Arguments:

@@ -3,7 +3,7 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -67,6 +67,12 @@ class Arguments(BaseModel):
         description=f"Scaling of the number of replicas, as JSON: {', '.join(Autoscaling.model_fields)}. Default: off.",
     )
     num_threads: int = Field(default=1, ge=1, description="Threads that a replica uses to compute one batch.")
+    execution_provider: Literal["cpu", "cuda"] = Field(
+        default="cpu", description="What computes the actions: the CPU, or an NVIDIA GPU (cuda)."
+    )
+    gpus_per_replica: float = Field(
+        default=1.0, gt=0, le=1, description="GPUs that each replica reserves with cuda: 0.5 lets two share one."
+    )
     max_ongoing_requests: int = Field(
         default=256,
         ge=1,
@@ -94,6 +100,13 @@ class Arguments(BaseModel):
         default=(),
         description="Origin whose web pages may call the server, such as https://robots.example.com, or * for all; can "
         "be repeated, or be a list with commas. Default: none.",
+    )
+    direct_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="Port of 127.0.0.1 on which replicas answer clients of their own host without the proxy. Default: "
+        "off.",
     )
     play_sessions: int = Field(
         default=2, ge=0, description="Concurrent viewers of /play per replica; 0 turns the page off."
@@ -129,6 +142,8 @@ class Arguments(BaseModel):
     def _check_combinations(self) -> "Arguments":
         if self.autoscaling is not None and "num_replicas" in self.model_fields_set:
             raise ValueError("num_replicas and autoscaling contradict each other: give one of them")
+        if self.execution_provider == "cpu" and "gpus_per_replica" in self.model_fields_set:
+            raise ValueError("gpus_per_replica applies to execution_provider cuda only: give both, or neither")
         if self.batch_wait_timeout_s and self.max_batch_size == 1:
             raise ValueError("batch_wait_timeout_s only adds latency if max_batch_size is 1: give one of them")
         if self.autoscaling and self.autoscaling.target_ongoing_requests > self.max_ongoing_requests:
@@ -146,6 +161,11 @@ class Arguments(BaseModel):
     def largest_num_replicas(self) -> int:
         """The number of replicas at full load."""
         return self.num_replicas if self.autoscaling is None else self.autoscaling.max_replicas
+
+    @property
+    def reserved_gpus(self) -> float:
+        """The GPUs that each replica reserves."""
+        return 0.0 if self.execution_provider == "cpu" else self.gpus_per_replica
 
 
 def _are_texts(values: Any) -> bool:

@@ -2,7 +2,9 @@
 
 import ctypes
 import os
+import platform
 import signal
+import struct
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -10,6 +12,11 @@ from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+
+SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
+"""The number of the system call, for which glibc has no function, by machine."""
+
+SLICE_NS = 100_000
 
 NICENESS = 10
 """The niceness of child processes, so that requests are computed first."""
@@ -63,6 +70,18 @@ def die_with_parent() -> None:
     """Have the kernel kill this process when the thread that started it ends. Only Linux can."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def shorten_slice() -> None:
+    """Ask the scheduler for short time slices for this thread, which it then runs sooner after it was woken.
+
+    Linux allows it to every user from 6.12 on. Before, and elsewhere, this has no effect.
+    """
+    if sys.platform == "linux" and (call := SCHED_SETATTR.get(platform.machine())):
+        niceness = os.getpriority(os.PRIO_PROCESS, 0)
+        # struct sched_attr: size, policy, flags, nice, priority, runtime (of SCHED_OTHER: the slice), deadline, period
+        attributes = struct.pack("=IIQiIQQQ", 48, os.SCHED_OTHER, 0, niceness, 0, SLICE_NS, 0, 0)
+        ctypes.CDLL(None).syscall(call, 0, attributes, 0)
 
 
 def adopt_orphans() -> None:

@@ -131,6 +131,7 @@ def other_value(setting):
         "fcnet_hiddens": "32,32",
         "observation_filter": "mean-std",
         "sampling": "rllib",
+        "learning": "rllib",
         "env_id": "Pendulum-v1",
         "wrapper": "zoo:First,zoo:Second",
         "target_return": -200.0,

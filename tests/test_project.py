@@ -106,6 +106,13 @@ def test_the_lock_holds_no_build_of_one_index():
     assert "://" not in text
 
 
+def test_the_extra_cuda_is_the_extra_serving_with_another_onnx_runtime():
+    cuda, serving = extra_requirements("async", "cuda"), extra_requirements("async", "serving")
+    assert str(cuda.pop("onnxruntime-gpu")) == f"onnxruntime-gpu[cuda,cudnn]=={locked()['onnxruntime-gpu']}"
+    del serving["onnxruntime"]
+    assert cuda == serving
+
+
 def test_a_server_needs_neither_torch_nor_rllib():
     required = extra_requirements("async", "serving")
     assert "torch" not in required

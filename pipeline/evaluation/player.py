@@ -3,16 +3,18 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from gymnasium import Space
 from numpy.typing import NDArray
 
 from pipeline.environments.nested_spaces import Batch, stack, unstack
-from pipeline.export.exportable_policy import ExportablePolicy
 from serving.policy.policy import Policy
 from serving.policy.tensors import ACTION, OBSERVATIONS, STATE_IN, STATE_OUT
+
+if TYPE_CHECKING:  # it imports torch and RLlib, which commands on registered versions do not need
+    from pipeline.export.exportable_policy import ExportablePolicy
 
 State = Mapping[str, NDArray[Any]]
 """The recurrent state of one episode, by name; empty if the policy is not recurrent."""
@@ -40,7 +42,7 @@ class Player:
         return cls(policy.observation_space, policy.action_space, run, interface.state_shapes)
 
     @classmethod
-    def exportable(cls, policy: ExportablePolicy) -> Self:
+    def exportable(cls, policy: "ExportablePolicy") -> Self:
         """Return a player of a policy in torch."""
         return cls(policy.observation_space, policy.action_space, policy.run, policy.state.shapes)
 

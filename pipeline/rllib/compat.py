@@ -46,9 +46,9 @@ _SAMPLING_MEMBERS = (
     "_ongoing_episodes_for_metrics",
     "_increase_sampled_metrics",
     "_make_on_episode_callback",
+    "_env_to_module",
     "_forward_exploration",
     "_forward_inference",
-    "_env_to_module",
 )
 
 #: The private members of RLlib's learner and its modules that `CustomLearner` uses.
@@ -95,15 +95,15 @@ class CustomSamplingRunner(SingleAgentEnvRunner):  # type: ignore[misc]  # RLlib
     #: The sequence number of the weights that the learner sent last.
     weights_number = property(attrgetter("_weights_seq_no"))
 
-    def forward(self, batch: dict[str, Any], *, explore: bool, **more: Any) -> dict[str, Any]:
-        """Return the outputs of the module, which is in evaluation mode; RLlib would switch to it in every step."""
-        function = self.module._forward_exploration if explore else self.module._forward_inference
-        return dict(function(batch, **more))
-
     @property
     def filter(self) -> MeanStdFilter | None:
         """The filter of observations, or None."""
         return next((each for each in self._env_to_module.connectors if isinstance(each, MeanStdFilter)), None)
+
+    def forward(self, batch: dict[str, Any], *, explore: bool, **more: Any) -> dict[str, Any]:
+        """Return the outputs of the module, which is in evaluation mode; RLlib would switch to it in every step."""
+        function = self.module._forward_exploration if explore else self.module._forward_inference
+        return dict(function(batch, **more))
 
     def sample_steps(self, num_steps: int, *, explore: bool, force_reset: bool) -> list[SingleAgentEpisode]:
         """Return `num_steps` steps or more: first the ended episodes by their ends, then parts of unfinished ones."""

@@ -43,6 +43,25 @@ class OneCheckLearner(PPOTorchLearner):  # type: ignore[misc]  # RLlib has no ty
         super().apply_gradients(gradients_dict)
 
 
+class ScaledRewards(ConnectorV2):  # type: ignore[misc]  # as above
+    """Adds the rewards of episodes to the batch of the learner, multiplied by a factor.
+
+    RLlib's own connector, which comes later, then adds none. The episodes keep their rewards.
+    """
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self._factor = factor
+
+    def __call__(self, *, batch: dict[str, Any], episodes: Any, **_: Any) -> dict[str, Any]:
+        """Return the batch with rewards."""
+        for episode in self.single_agent_episode_iterator(episodes, agents_that_stepped_only=False):
+            steps = len(episode)
+            rewards = self._factor * episode.get_rewards(slice(0, steps))
+            self.add_n_batch_items(batch, Columns.REWARDS, rewards, steps, episode)
+        return batch
+
+
 class Losses(NamedTuple):
     """PPO's loss of a minibatch, and the parts of it; each is a scalar tensor, `values` has the shape `[rows]`.
 
@@ -161,22 +180,3 @@ def _clip(parameters: list[torch.nn.Parameter], limit: float) -> torch.Tensor:
         total = torch.nn.utils.get_total_norm(gradients)
     torch.nn.utils.clip_grads_with_norm_(parameters, limit, total)
     return norm
-
-
-class ScaledRewards(ConnectorV2):  # type: ignore[misc]  # as above
-    """Adds the rewards of episodes to the batch of the learner, multiplied by a factor.
-
-    RLlib's own connector, which comes later, then adds none. The episodes keep their rewards.
-    """
-
-    def __init__(self, factor: float) -> None:
-        super().__init__()
-        self._factor = factor
-
-    def __call__(self, *, batch: dict[str, Any], episodes: Any, **_: Any) -> dict[str, Any]:
-        """Return the batch with rewards."""
-        for episode in self.single_agent_episode_iterator(episodes, agents_that_stepped_only=False):
-            steps = len(episode)
-            rewards = self._factor * episode.get_rewards(slice(0, steps))
-            self.add_n_batch_items(batch, Columns.REWARDS, rewards, steps, episode)
-        return batch

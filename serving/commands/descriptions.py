@@ -60,6 +60,7 @@ class Monitored(_Strict):
     version: int
     model_uri: str
     stage: str | None
+    execution_provider: str = "cpu"
     replica: Replica
     last_refresh: str | None
     refresh_error: str | None

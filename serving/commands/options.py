@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import click
 from click.core import ParameterSource
@@ -16,7 +16,7 @@ from serving.arguments import Arguments
 
 R = TypeVar("R")
 
-METAVARS = {"uri": "URI", "bytes": "BYTES", "s": "SECONDS", "autoscaling": "JSON", "origin": "ORIGIN"}
+METAVARS = {"uri": "URI", "bytes": "BYTES", "s": "SECONDS", "autoscaling": "JSON", "origin": "ORIGIN", "port": "PORT"}
 """What an option takes, by the last word of its field's name. Other options show their type."""
 
 
@@ -72,11 +72,13 @@ def argument_options(command: Callable[..., R]) -> Callable[..., R]:
 def _type(name: str, field: FieldInfo) -> Any:
     """Return the click type of a field, with the field's bounds."""
     bounds = {key: bound for rule in field.metadata for key, bound in asdict(rule).items()}
-    lowest, is_open = bounds.get("ge", bounds.get("gt")), "gt" in bounds
+    lowest, highest, is_open = bounds.get("ge", bounds.get("gt")), bounds.get("le"), "gt" in bounds
     if name.endswith(("_dir", "_file")):
         return click.Path(file_okay=name.endswith("_file"), dir_okay=name.endswith("_dir"))
-    if field.annotation is int:
-        return click.IntRange(lowest, min_open=is_open)
+    if get_origin(field.annotation) is Literal:
+        return click.Choice(get_args(field.annotation))
+    if field.annotation in (int, int | None):
+        return click.IntRange(lowest, highest, min_open=is_open)
     if field.annotation is float:
         return click.FloatRange(lowest, min_open=is_open)
     return bool if field.annotation is bool else str

@@ -9,8 +9,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import click
 from gymnasium import Space
@@ -19,7 +19,9 @@ from serving.arguments import Arguments
 from serving.client.token_file import read_token
 from serving.commands.descriptions import needs_import
 from serving.errors import ServingError, one_line
+from serving.http import direct_port
 from serving.policy.bundle import Bundle, parse_policy_file
+from serving.policy.execution import check_provider
 from serving.processes import available_cpus
 from serving.protocols.openapi.json_schemas import example
 from serving.ray import settings
@@ -31,7 +33,7 @@ from serving.registry.access import SubprocessRegistry
 from serving.registry.errors import ModelUnknown, ModelUriInvalid, VersionMissing
 from serving.registry.last_known_good import LastKnownGood
 from serving.registry.model_uri import is_route_prefix, route_prefix
-from serving.registry.model_version import ModelVersion
+from serving.registry.model_version import ModelVersion, Resolved
 from serving.rollout.candidate_trial import run_trial
 
 MAX_EXAMPLE_CHARACTERS = 500
@@ -74,15 +76,19 @@ def _serve(arguments: Arguments, options: ServerOptions) -> None:
         os.environ["MLFLOW_TRACKING_URI"] = arguments.tracking_uri
     # Ray reads its settings when it is imported.
     settings.configure(arguments.max_body_bytes, own_ray=options.address is None)
-    with _importing("serving.app"):  # the check waits for other processes, so import Ray in the meantime
-        version, bundle = check_model(arguments)
+    with _importing("ray", "ray.serve", "serving.app"):  # the check waits for another process in the meantime
+        joined = options.address is not None
+        version, bundle, resolved = check_model(arguments, trial=not (joined and arguments.reserved_gpus))
+    bundle = replace(bundle, graph=b"")  # only the replicas need the weights from now on
     click.echo(f"Starting to serve {one_line(version.name)} version {version.version} ...")
     cpus = max(available_cpus(), arguments.largest_num_replicas)
     with Cluster(
         options.host, options.port, grpc_port=options.grpc_port, address=options.address, cpus=cpus
     ) as cluster:
         try:
-            url = _deploy(cluster, arguments, options, version)
+            cluster.require_gpus(arguments.largest_num_replicas * arguments.reserved_gpus)
+            # The replicas of a cluster may run on other machines, whose clocks differ.
+            url = _deploy(cluster, arguments, options, version, resolved if options.address is None else None)
             _announce(url, cluster, version, bundle, arguments)
             _wait_for_signal()
         finally:
@@ -90,23 +96,33 @@ def _serve(arguments: Arguments, options: ServerOptions) -> None:
 
 
 @contextlib.contextmanager
-def _importing(module: str) -> Iterator[None]:
-    """Import a module in a thread beside the block, and wait for it: an import that the end of Python breaks fails."""
+def _importing(*modules: str) -> Iterator[None]:
+    """Import modules in a thread beside the block, and wait for it: an import that the end of Python breaks fails.
+
+    If the block raises, those that are still to come are left out.
+    """
+    failed = threading.Event()
 
     def load() -> None:
-        with contextlib.suppress(Exception):  # the main thread raises it when it needs the module
-            importlib.import_module(module)
+        for module in modules:
+            if failed.is_set():
+                return
+            with contextlib.suppress(Exception):  # the main thread raises it when it needs the module
+                importlib.import_module(module)
 
     thread = threading.Thread(target=load)
     thread.start()
     try:
         yield
+    except BaseException:
+        failed.set()
+        raise
     finally:
         thread.join()
 
 
 def check_options(arguments: Arguments, options: ServerOptions) -> None:
-    """Check all that needs neither the registry nor Ray: the route, the token file and the ports."""
+    """Check all that needs neither the registry nor Ray: the route, the token file, the ports, and the GPU."""
     prefix = options.route_prefix
     if prefix is not None and not is_route_prefix(prefix):
         raise RoutePrefixInvalid(prefix, route_prefix(prefix.strip("/") or "policy"))
@@ -116,33 +132,49 @@ def check_options(arguments: Arguments, options: ServerOptions) -> None:
         raise HostInvalid(options.host, options.port, "the host is empty")
     if options.grpc_port == options.port:
         raise PortTaken(options.host, options.port, "taken by HTTP", "--grpc-port")
+    if (direct := arguments.direct_port) is not None:
+        if direct in (options.port, options.grpc_port):
+            raise PortTaken(direct_port.HOST, direct, "taken by the proxy", "--direct-port")
+        check_port(direct_port.HOST, direct, "--direct-port")
     if options.address is None:
         check_port(options.host, options.port)
         if options.grpc_port is not None:
             check_port(options.host, options.grpc_port, "--grpc-port")
+        check_provider(arguments.execution_provider)  # of a cluster, only the nodes of the replicas need it
 
 
-def check_model(arguments: Arguments) -> tuple[ModelVersion, Bundle]:
+class Checked(NamedTuple):
+    """The version to serve, its bundle, and what the registry answered; None if the version is the last known good."""
+
+    version: ModelVersion
+    bundle: Bundle
+    resolved: Resolved | None
+
+
+def check_model(arguments: Arguments, *, trial: bool = True) -> Checked:
     """Check the registry and the bundle. Return the version to serve and its bundle.
 
-    If the registry or the bundle fails, the version that this machine last served for the URI is returned.
+    If the registry or the bundle fails, the version that this machine last served for the URI is returned. Without
+    `trial`, only replicas run the policy: this machine may lack their GPU.
     """
     tracking.bound_requests()
     uri = tracking.tracking_uri()
     good = LastKnownGood(arguments.cache_directory, uri, arguments.model_uri)
     with contextlib.closing(SubprocessRegistry(uri)) as registry:
         try:
-            version = registry.resolve(arguments.model_uri)
+            resolved = Resolved(registry.resolve(arguments.model_uri))
+            version = resolved.version
             bundle = registry.fetch(version, arguments.cache_directory)
-            if not good.has_files_of(version):
-                run_trial(bundle, arguments.candidate_memory_bytes, arguments.candidate_timeout_s)
+            if trial and not good.has_files_of(version):
+                limits = arguments.candidate_memory_bytes, arguments.candidate_timeout_s
+                run_trial(bundle, *limits, provider=arguments.execution_provider)
                 good.save(version)
         except (ModelUriInvalid, ModelUnknown, VersionMissing):
             raise  # The registry works, and the user is here to correct the URI or to promote a version.
         except ServingError as error:
             version = _recall(good, error)
-            bundle = registry.fetch(version, arguments.cache_directory)
-    return version, bundle
+            return Checked(version, registry.fetch(version, arguments.cache_directory), None)
+    return Checked(version, bundle, resolved)
 
 
 def _recall(good: LastKnownGood, error: ServingError) -> ModelVersion:
@@ -156,16 +188,18 @@ def _recall(good: LastKnownGood, error: ServingError) -> ModelVersion:
     return version
 
 
-def _deploy(cluster: Cluster, arguments: Arguments, options: ServerOptions, version: ModelVersion) -> str:
+def _deploy(
+    cluster: Cluster, arguments: Arguments, options: ServerOptions, version: ModelVersion, resolved: Resolved | None
+) -> str:
     """Deploy the application, wait until it answers, and return its URL."""
-    from serving.app import build
+    from serving.app import application
 
     prefix = options.route_prefix or route_prefix(version.name)
     # Serve writes the application's name into HAProxy's configuration, and gRPC clients send it as a header.
-    application = route_prefix(version.name).removeprefix("/")
-    cluster.deploy(build(arguments), application, prefix)
+    name = route_prefix(version.name).removeprefix("/")
+    cluster.deploy(application(arguments, resolved), name, prefix)
     url = f"http://{_client_host(cluster.host)}:{cluster.port}{prefix.rstrip('/')}"
-    cluster.wait(application, f"{url}/health", options.startup_timeout_s)
+    cluster.wait(name, f"{url}/health", options.startup_timeout_s)
     return url
 
 
@@ -190,6 +224,8 @@ def _announce(url: str, cluster: Cluster, version: ModelVersion, bundle: Bundle,
         click.echo(f"gRPC:     {_client_host(cluster.host)}:{cluster.grpc_port}, the Open Inference Protocol")
     named = one_line(f"{version.name} version {version.version} ({version.uri})")
     click.echo(f"Serving {named} at {url}")
+    if arguments.direct_port is not None:
+        click.echo(f"Direct:   http://{direct_port.HOST}:{arguments.direct_port}, for clients on this host")
     click.echo(f"Try it:   {_example(url, bundle.observation_space)}{header}")
     click.echo(f"Play:     python -m serving query --url {shlex.quote(url)} --episodes 5{option}")
     if arguments.play_sessions:

@@ -18,6 +18,7 @@ from serving.client.errors import ServerUnreachable
 from serving.client.token_file import read_token
 from serving.commands.descriptions import Model, Monitored, described
 from serving.errors import one_line, redacted
+from serving.policy.execution import CPU
 from serving.policy.spaces import Json
 
 REQUESTS_PER_REPLICA = 8
@@ -92,11 +93,14 @@ def _report(url: str, sample: Sample, before: Sample, width: int) -> Group:
     versions = sorted({model["version"] for model in sample.models.values()})
     head = f"{some['name']} version {' and '.join(map(str, versions))} ({some['model_uri']})"
     num_replicas = max(model["replica"]["of"] for model in sample.models.values())
-    count = f"{len(sample.models)} of {num_replicas} replicas answer at {url}"
+    count = f"{len(sample.models)} of {num_replicas} replicas answer at {url}{_provider(some)}"
     errors = {error for model in sample.models.values() if (error := _error(model))}
     notes = [Text(one_line(error), style="yellow") for error in sorted(errors)]
     return Group(
-        Text(one_line(head), style="bold"), Text(redacted(count)), _table(sample, before, wide=width >= WIDE), *notes
+        Text(one_line(head), style="bold"),
+        Text(redacted(count)),
+        _table(sample, before, wide=width >= WIDE),
+        *notes,
     )
 
 
@@ -124,6 +128,11 @@ def _cells(model: Model, rate: float | None, *, wide: bool) -> dict[str, Json]:
         "errors": replica["errors"],
         **({"swaps": model["swaps"]} if wide else {}),
     }
+
+
+def _provider(model: Model) -> str:
+    provider = model.get("execution_provider", CPU)  # servers of earlier releases do not send it
+    return "" if provider == CPU else f", computing on {one_line(str(provider))}"
 
 
 def _status(model: Model) -> str:

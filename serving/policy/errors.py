@@ -52,6 +52,19 @@ class PolicyFailed(HttpError):
     reason: str
 
 
+@dataclass(eq=False)
+class ProviderUnavailable(ServingError):
+    """The execution provider cannot be used on this machine."""
+
+    template = (
+        "--execution-provider {provider} needs {needed}. Install it as docs/how-to/use-a-gpu.md describes, or omit the "
+        "option to compute on the CPU"
+    )
+
+    provider: str
+    needed: str
+
+
 class BundleError(ServingError):
     """Base of the reasons not to serve a bundle."""
 

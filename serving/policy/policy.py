@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from serving.policy.bundle import GRAPH_FILE, Bundle, EnvironmentSpec, Interface, parse_policy_file
 from serving.policy.environments import MAX_EPISODE_STEPS
 from serving.policy.errors import BundleInvalid, PolicyFailed
+from serving.policy.execution import CPU, start_session
 from serving.policy.graph_check import check_graph
 from serving.policy.spaces import LeafSpace, leaves
 from serving.policy.tensors import ACTION, DETAILS, NOISE, OBSERVATIONS, STATE_OUT, Batch, Rows, Tensors
@@ -18,38 +19,44 @@ from serving.policy.tensors import ACTION, DETAILS, NOISE, OBSERVATIONS, STATE_O
 class Policy:
     """A policy that ONNX Runtime runs; greedy unless its input holds noise. Threads may share it."""
 
-    def __init__(self, session: Any, interface: Interface, environment: EnvironmentSpec, digest: bytes) -> None:
+    def __init__(
+        self, session: Any, interface: Interface, environment: EnvironmentSpec, digest: bytes, provider: str = CPU
+    ) -> None:
         self.interface = interface
         self.observation_space, self.action_space = interface.observation_space, interface.action_space
         """The spaces of the observations, as the environment returns them, and of the actions, as it takes them."""
         self.environment = environment
         self.digest = digest
         """The sha256 of the bundle."""
+        self.provider = provider
+        """The execution provider that computes the actions: `cpu` or `cuda`."""
         self._session = session
         outputs = {node.name for node in session.get_outputs()}
         self.details = tuple(name for name in DETAILS if name in outputs)
         """The tensors of `DETAILS` that the graph computes."""
 
     @classmethod
-    def load(cls, bundle: Bundle, *, num_threads: int = 1) -> "Policy":
+    def load(cls, bundle: Bundle, *, num_threads: int = 1, provider: str = CPU) -> "Policy":
         """Build the policy and run it once, so that the first request does not pay for the warm-up.
 
-        ONNX Runtime computes a batch in `num_threads` threads.
+        ONNX Runtime computes a batch on the execution provider `provider`, on the CPU in `num_threads` threads.
 
         Raises:
             BundleInvalid: the files do not hold a policy, or do not match each other.
             GraphRejected: the graph is not self-contained.
             SpaceUnsupported: a space of policy.json is of an unsupported type.
+            ProviderUnavailable: the execution provider cannot be used on this machine.
         """
         description = parse_policy_file(bundle.policy)
         interface = Interface.from_json(description)
         check_graph(bundle.graph)
-        session = _start_session(bundle.graph, num_threads)
+        session = start_session(bundle.graph, num_threads=num_threads, provider=provider)
         _check_names(session, interface)
-        digest = hashlib.sha256(bundle.graph + bundle.policy).digest()
+        digest = hashlib.sha256(bundle.graph)
+        digest.update(bundle.policy)
         wrappers, limit = description.get("wrappers", ()), description.get("max_episode_steps", MAX_EPISODE_STEPS)
         environment = EnvironmentSpec(**description["environment"], wrappers=tuple(wrappers), max_episode_steps=limit)
-        policy = cls(session, interface, environment, digest)
+        policy = cls(session, interface, environment, digest.digest(), provider)
         policy._warm_up()
         return policy
 
@@ -101,20 +108,6 @@ class Policy:
             except PolicyFailed as error:
                 raise BundleInvalid(GRAPH_FILE, error.reason) from error
             _check_outputs(outputs, batch, self.interface)
-
-
-def _start_session(graph: bytes, num_threads: int) -> Any:
-    import onnxruntime  # here: those who need only Bundle or the errors do not wait for it
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_threads
-    options.log_severity_level = 3
-    # Idle threads that spin would take the core from the HTTP server.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises a dozen unrelated classes
-        raise BundleInvalid(GRAPH_FILE, f"ONNX Runtime cannot load it: {error}") from error
 
 
 def _check_names(session: Any, interface: Interface) -> None:

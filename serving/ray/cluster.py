@@ -19,6 +19,7 @@ from serving.ray.errors import (
     ApplicationTaken,
     ClusterUnreachable,
     DeploymentFailed,
+    GpusMissing,
     GrpcNotStarted,
     HostInvalid,
     PortTaken,
@@ -97,7 +98,7 @@ class Cluster:
         processes.adopt_orphans()
         self._cleanup.callback(processes.kill_children)
         self._cleanup.callback(ray.shutdown)
-        with hangup_blocked(), restore_handlers():
+        with hangup_blocked(), restore_handlers(), internals.needed_processes_only():
             ray.init(
                 # "local" always starts a Ray; without an address ray.init joins one that runs on this machine.
                 address="local",
@@ -126,6 +127,13 @@ class Cluster:
                 )
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ClusterUnreachable(address, next(iter(str(error).splitlines()), repr(error))) from error
+
+    def require_gpus(self, needed: float) -> None:
+        """Check that a local Ray has found so many GPUs; a cluster may add nodes. Raises GpusMissing."""
+        import ray
+
+        if needed and self._address is None and (found := ray.cluster_resources().get("GPU", 0)) < needed:
+            raise GpusMissing(needed, found)
 
     def _start_serve(self) -> None:
         from ray import serve

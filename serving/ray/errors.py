@@ -83,6 +83,19 @@ class DeploymentFailed(ServingError):
 
 
 @dataclass(eq=False)
+class GpusMissing(ServingError):
+    """The replicas reserve more GPUs than Ray has found on this machine."""
+
+    needed: float
+    found: float
+
+    template = (
+        "the replicas need {needed:g} GPUs, and Ray found {found:g} on this machine. Lower --num-replicas, or let "
+        "several share a GPU with --gpus-per-replica"
+    )
+
+
+@dataclass(eq=False)
 class HaproxyNotExecutable(ServingError):
     """The HAProxy that the user chose cannot be executed."""
 

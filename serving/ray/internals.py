@@ -4,11 +4,14 @@ When a private part is gone, the server refuses to start if it would otherwise l
 continues with a warning in all other cases.
 """
 
+import contextlib
+import functools
 import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
+from types import ModuleType
 from typing import Any
 
 from serving.errors import redacted
@@ -109,10 +112,59 @@ def grpc_service() -> tuple[int, list[str]] | None:
     return None
 
 
+def drop_request_metrics() -> None:
+    """Drop the metrics that Serve records of each request in this replica, which has its own.
+
+    Every 100 ms Serve exports them one by one in the event loop: at 4,000 requests/s it answers nothing for 3 ms.
+    """
+    with _optional("Serve records its own metrics of each request, which multiply the tail latency"):
+        from ray.serve._private.replica import ReplicaMetricsManager as Recorder
+
+        for name in ("record_request_metrics", "record_ingress_request_metrics"):
+            getattr(Recorder, name)  # raises AttributeError if Serve no longer has it
+            setattr(Recorder, name, lambda *_, **__: None)
+
+
+@contextmanager
+def needed_processes_only() -> Iterator[None]:
+    """Have a Ray that starts within the context leave out two processes, and wait for no port of other Rays.
+
+    Without its dashboard, Ray still starts the server of the dashboard and the monitor of its node autoscaler. Its
+    agent waits 3.5 s for port 52365 where another Ray has it. `ray.init` has options for none of them. The agent logs
+    an error each second until it has an address to report events to; the server without a dashboard takes none either.
+    """
+    with contextlib.ExitStack() as restored:
+        with _optional("the server starts more slowly"):
+            from ray._private import parameter, services
+
+            lean = functools.partial(parameter.RayParams, no_monitor=True, dashboard_agent_listen_port=0)
+            lean()  # raises TypeError if one of them is gone
+            restored.enter_context(_replaced(parameter, "RayParams", lean))
+            # What it returns for a dashboard that failed to start, without which Ray works.
+            restored.enter_context(_replaced(services, "start_api_server", lambda *_, **__: (None, None)))
+        yield
+    with _optional("its agent logs an error each second"):
+        from ray._private.ray_constants import DASHBOARD_ADDRESS, KV_NAMESPACE_DASHBOARD
+        from ray.experimental.internal_kv import _internal_kv_put
+
+        _internal_kv_put(DASHBOARD_ADDRESS, b"127.0.0.1:1", namespace=KV_NAMESPACE_DASHBOARD)
+
+
+@contextmanager
+def _replaced(module: ModuleType, name: str, value: object) -> Iterator[None]:
+    """Replace an attribute of a module within the context. Raises AttributeError if it has none of that name."""
+    original = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, original)
+
+
 @contextmanager
 def _optional(consequence: str) -> Iterator[None]:
     """Log a warning, and continue after the block, if a private part is gone."""
     try:
         yield
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError) as error:
         logger.warning("this Ray differs from Ray 2.60 (%s), so %s", error, consequence)

@@ -19,7 +19,7 @@ from serving.errors import RedactingFormatter
 from serving.processes import available_cpus
 from serving.ray import private_directory
 from serving.ray.errors import HaproxyNotExecutable
-from serving.ray.internals import LOOPBACK_ONLY
+from serving.ray.internals import LOOPBACK_ONLY, drop_request_metrics
 from serving.replica.limits import MAX_BODY_BYTES, PROXY_TIMEOUT_S
 
 logger = logging.getLogger(__name__)
@@ -29,6 +29,9 @@ SWITCH_INTERVAL_S = 1e-4
 
 HEADER_BYTES = 64 << 10
 """Buffer space for the headers of a request, in addition to its body."""
+
+EXPORT_INTERVAL = "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS"
+"""Whoever sets it wants Serve's own metrics of each request, which are dropped otherwise."""
 
 BINARY_PATH = "RAY_SERVE_HAPROXY_BINARY_PATH"
 
@@ -62,8 +65,7 @@ def serve_settings(cpus: int, max_body_bytes: int = MAX_BODY_BYTES) -> dict[str,
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         # Per-request HAProxy metrics cost 50 to 70 us of CPU; the replica counts instead.
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
-        # With more threads than half of the cores, HAProxy would slow the replicas down.
-        "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, min(4, cpus // 2))),
+        "RAY_SERVE_HAPROXY_NBTHREAD": str(haproxy_threads(cpus)),
         # By default each shutdown waits 30 s for external load balancers.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
         # Inference is idempotent, so HAProxy sends a request that one replica did not answer to another. A 503 is an
@@ -82,6 +84,15 @@ def serve_settings(cpus: int, max_body_bytes: int = MAX_BODY_BYTES) -> dict[str,
         # Bodies are read on one thread and computed on another. With an arena for each, glibc keeps the freed memory.
         "MALLOC_ARENA_MAX": "1",
     }
+
+
+def haproxy_threads(cpus: int) -> int:
+    """Return how many threads HAProxy gets on so many cores.
+
+    The replicas need the others: one thread passes on what several replicas answer. It is half of the cores up to 4
+    threads, and a quarter of more than 16 cores, up to the 64 threads that HAProxy can have.
+    """
+    return min(max(1, min(4, cpus // 2), cpus // 4), 64)
 
 
 def local_settings() -> dict[str, str]:
@@ -155,6 +166,8 @@ def tune_replica() -> None:
     """
     bypass_loopback()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    if EXPORT_INTERVAL not in os.environ:
+        drop_request_metrics()
     package = logging.getLogger("serving")
     if not package.handlers:
         # The stream that Ray forwards to the terminal. Serve's own handlers buffer it.

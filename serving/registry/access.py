@@ -57,13 +57,10 @@ def open_registry(uri: str) -> Registry:
 
 
 class DirectRegistry(Registry):
-    """Calls the registry in the calling thread."""
+    """Calls the registry in the calling thread. The first call imports MLflow, which takes a second."""
 
     def __init__(self, uri: str) -> None:
-        # Importing it takes two seconds: now, before the first request.
-        import mlflow.artifacts
-
-        mlflow.set_tracking_uri(uri)
+        tracking.use(uri)
 
     def _call(self, function: Callable[..., R], *arguments: Any) -> R:
         return function(*arguments)

@@ -3,12 +3,16 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from time import monotonic
 
 DIGEST_TAG = "sha256."
 """A version's tag `sha256.<file>` holds the hex sha256 of that file of its bundle."""
 
 EVALUATION_TAG = "evaluation."
 """A version's tag `evaluation.<figure>` holds a figure of its evaluation, such as `evaluation.return_mean`."""
+
+RESOLVED_FOR_S = 60.0
+"""The time for which a replica that starts relies on what the command resolved."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,23 @@ class ModelVersion:
     def pinned_uri(self) -> str:
         """The URI that always resolves to this version."""
         return f"models:/{self.name}/{self.version}"
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The version that the command resolved on this machine, and the `monotonic` time at which it did.
+
+    A replica that starts at once takes it instead of asking the registry again, for which it would import MLflow
+    before its first answer.
+    """
+
+    version: ModelVersion
+    at: float = field(default_factory=monotonic)
+
+    @property
+    def is_recent(self) -> bool:
+        """Whether the registry need not be asked again. A replica may start at any later time, with this argument."""
+        return 0 <= monotonic() - self.at < RESOLVED_FOR_S
 
 
 def number_of(tags: Mapping[str, str], name: str) -> float | None:

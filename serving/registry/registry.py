@@ -23,7 +23,13 @@ from serving.registry.errors import CacheUnwritable, ModelUnknown, VersionMissin
 from serving.registry.mlflow_api import as_expected, is_http_failure, mlflow_errors, why_unreachable
 from serving.registry.model_uri import ModelUri
 from serving.registry.model_version import ModelVersion
-from serving.registry.tracking import absolute_uri, check_artifact_uri, is_remote, stage_warnings_ignored
+from serving.registry.tracking import (
+    absolute_uri,
+    check_artifact_uri,
+    import_mlflow,
+    is_remote,
+    stage_warnings_ignored,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +62,7 @@ def poll(model_uri: str) -> ModelVersion:
     the errors of `resolve`.
     """
     uri = ModelUri.parse(model_uri)
+    import_mlflow()
     with _registry_errors():
         found = _find(uri)
     if found is None:

@@ -4,6 +4,7 @@ import logging
 
 from serving.arguments import Arguments
 from serving.errors import ServingError
+from serving.policy.bundle import Bundle
 from serving.policy.policy import Policy
 from serving.policy.spaces import space_differences
 from serving.registry.access import Registry
@@ -31,13 +32,15 @@ class Admission:
 
         Raises:
             BundleError, CacheUnwritable: the version cannot be served, or not now.
+            ProviderUnavailable: the execution provider cannot be used on this machine.
             SpacesDiffer: its spaces differ from those of `serving`, and `allow_space_change` is off.
         """
         bundle = self.registry.fetch(version, self.arguments.cache_directory)
         if not self._known.has_files_of(version):
             limits = self.arguments.candidate_memory_bytes, self.arguments.candidate_timeout_s
-            run_trial(bundle, *limits, num_threads=self.arguments.num_threads)
-        served = ServedPolicy(Policy.load(bundle, num_threads=self.arguments.num_threads), version)
+            provider = self.arguments.execution_provider
+            run_trial(bundle, *limits, num_threads=self.arguments.num_threads, provider=provider)
+        served = self._load(bundle, version)
         if serving is not None and not self.arguments.allow_space_change:
             for role, before, after in space_differences(serving.policy, served.policy):
                 raise SpacesDiffer(role, str(before), str(after))
@@ -51,10 +54,14 @@ class Admission:
             return None
         try:
             bundle = self.registry.fetch(version, self.arguments.cache_directory)
-            return ServedPolicy(Policy.load(bundle, num_threads=self.arguments.num_threads), version)
+            return self._load(bundle, version)
         except ServingError as error:
             logger.warning("the last known good version, %d, cannot be served either: %s", version.version, error)
             return None
+
+    def _load(self, bundle: Bundle, version: ModelVersion) -> ServedPolicy:
+        threads, provider = self.arguments.num_threads, self.arguments.execution_provider
+        return ServedPolicy(Policy.load(bundle, num_threads=threads, provider=provider), version)
 
     def _record(self, version: ModelVersion) -> None:
         try:

@@ -2,7 +2,7 @@
 
 A graph may loop forever, allocate 20 GB or crash ONNX Runtime. The child imports only what a policy needs:
 
-    python -m serving.rollout.candidate_trial < header, graph, policy.json    ->    {"error": null}
+    python -m serving.rollout.candidate_trial < header, graph, policy.json  ->  {"error": null, "provider_needs": null}
 """
 
 import json
@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from serving.policy.bundle import Bundle
+from serving.policy.errors import BundleError, ProviderUnavailable
+from serving.policy.execution import CPU, start_provider
 from serving.processes import NICENESS, child_environment, die_with_parent
 from serving.replica.limits import SLOWEST_S
 from serving.rollout.errors import CandidateRejected
@@ -26,21 +28,23 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 
 
-def run_trial(bundle: Bundle, memory_bytes: int, timeout_s: float, num_threads: int = 1) -> None:
+def run_trial(bundle: Bundle, memory_bytes: int, timeout_s: float, num_threads: int = 1, provider: str = CPU) -> None:
     """Load the bundle and run its policy, in a child process.
 
-    The child may allocate `memory_bytes` after it has imported ONNX Runtime, and must end within `timeout_s`. With
-    `num_threads`, the policy may take SLOWEST_S for one observation.
+    The child may allocate `memory_bytes` after it has imported ONNX Runtime and started the execution provider, and
+    must end within `timeout_s`. With `num_threads`, the policy may take SLOWEST_S for one observation.
 
     Raises:
         CandidateRejected: the bundle does not load or run, or exceeds the limits.
+        ProviderUnavailable: the execution provider cannot be used on this machine.
     """
     cpu_s = SLOWEST_S * num_threads
-    header = json.dumps({"graph": len(bundle.graph), "memory_bytes": memory_bytes, "cpu_s": cpu_s}).encode()
+    limits = {"memory_bytes": memory_bytes, "cpu_s": cpu_s, "provider": provider}
+    header = json.dumps({"graph": len(bundle.graph), **limits}).encode()
     try:
         child = subprocess.run(
             [sys.executable, "-m", __name__],
-            input=b"\n".join([header, bundle.graph + bundle.policy]),
+            input=b"".join([header, b"\n", bundle.graph, bundle.policy]),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=child_environment(),
@@ -50,38 +54,45 @@ def run_trial(bundle: Bundle, memory_bytes: int, timeout_s: float, num_threads: 
     except subprocess.TimeoutExpired:
         raise CandidateRejected(f"it did not load and answer within {timeout_s:g} s") from None
     try:
-        error = json.loads(child.stdout)["error"]
+        found = json.loads(child.stdout)
+        error, needed = found["error"], found["provider_needs"]
     except (ValueError, KeyError, TypeError):
-        error = f"loading and running it ended its process with status {child.returncode}"
+        error, needed = f"loading and running it ended its process with status {child.returncode}", None
         if child.returncode < 0:
             name = signal.Signals(-child.returncode).name
             error = (
                 f"loading and running it ended its process by {name}, with {memory_bytes // MIB} MiB of memory allowed"
             )
+    if needed is not None:
+        raise ProviderUnavailable(provider, needed)
     if error is not None:
         raise CandidateRejected(error)
 
 
 def main() -> None:
-    """Try the bundle on stdin, print the error or null, and exit."""
+    """Try the bundle on stdin, print its error or null and what the provider needs or null, and exit."""
     die_with_parent()
     os.nice(NICENESS)
-    print(json.dumps({"error": _try(sys.stdin.buffer)}), flush=True)  # noqa: T201 - the parent reads it
+    error = needed = None
+    try:
+        error = _try(sys.stdin.buffer)
+    except ProviderUnavailable as missing:
+        needed = missing.needed
+    print(json.dumps({"error": error, "provider_needs": needed}), flush=True)  # noqa: T201 - the parent reads it
     os._exit(0)  # the runtime may crash in its cleanup after a failed allocation
 
 
 def _try(stream: BinaryIO) -> str | None:
-    import onnxruntime  # noqa: F401 - before memory is limited
-
-    from serving.errors import ServingError
     from serving.policy.policy import Policy
 
     header = json.loads(stream.readline())
+    provider = header["provider"]
+    start_provider(provider)  # before memory is limited
     bundle = Bundle(stream.read(header["graph"]), stream.read())
     _limit_memory(header["memory_bytes"])
     try:
-        cpu_s = _observation_s(Policy.load(bundle))
-    except ServingError as error:
+        cpu_s = _observation_s(Policy.load(bundle, provider=provider))
+    except BundleError as error:
         return str(error)
     except MemoryError:
         return f"it needs more than {header['memory_bytes'] // MIB} MiB of memory"

@@ -9,6 +9,7 @@ from serving.registry import tracking
 from serving.registry.access import open_registry
 from serving.registry.errors import ModelUriInvalid
 from serving.registry.last_known_good import LastKnownGood
+from serving.registry.model_version import Resolved
 from serving.replica.refresh_state import Refresh, now
 from serving.replica.served_policy import ServedPolicy
 from serving.rollout.candidate_admission import Admission
@@ -25,11 +26,14 @@ class InitialPolicy:
     admission: Admission
 
 
-def load_initial_policy(arguments: Arguments, deployment: str | None = None) -> InitialPolicy:
+def load_initial_policy(
+    arguments: Arguments, deployment: str | None = None, resolved: Resolved | None = None
+) -> InitialPolicy:
     """Return the policy that the model URI refers to now, or the last known good one.
 
     A replica that replaces another one of its deployment serves no other spaces than that one did, unless the
-    arguments allow it: only a new deployment changes the spaces. `deployment` is the id that its replicas share.
+    arguments allow it: only a new deployment changes the spaces. `deployment` is the id that its replicas share. A
+    recently `resolved` version is not resolved again.
 
     Raises:
         ServingError: neither can be served; the error is that of the version in the registry.
@@ -38,7 +42,10 @@ def load_initial_policy(arguments: Arguments, deployment: str | None = None) -> 
     known = LastKnownGood(arguments.cache_directory, uri, arguments.model_uri, deployment)
     admission = Admission(open_registry(uri), arguments, known)
     try:
-        version = admission.registry.resolve(arguments.model_uri)
+        if resolved is not None and resolved.is_recent:
+            version = resolved.version
+        else:
+            version = admission.registry.resolve(arguments.model_uri)
         predecessor = admission.last_known_good() if known.is_from_this_deployment() else None
         return InitialPolicy(admission.admit(version, predecessor), Refresh(last=now()), admission)
     except ServingError as error:

@@ -10,12 +10,16 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import aiohttp
 import numpy as np
 import requests
+
+from serving.client import PolicyClient
+from serving.errors import ServingError
 
 OBSERVATIONS = np.random.default_rng(0).normal(0, 0.3, (64, 4)).astype(np.float32).round(3)
 #: A request that is still not answered then has failed.
@@ -110,12 +114,29 @@ def ask_requests(load: Load, connection: int) -> None:
         load.keep(began, index, answer, error)
 
 
+def ask_client(load: Load, connection: int) -> None:
+    """As a control loop does: `PolicyClient` tries again what a replica that ends did not answer."""
+    turn = 0
+    with PolicyClient(load.url) as client:
+        while not load.stopped.is_set():
+            turn += 1
+            time.sleep(load.wait_s(connection))
+            index = (turn * 7 + connection) % len(OBSERVATIONS)
+            began, answer, error = time.time(), None, None
+            try:
+                action = client.act(OBSERVATIONS[index])
+                answer = action, client.model_version
+            except ServingError as failure:
+                error = f"{type(failure).__name__}: {failure}"
+            load.keep(began, index, answer, error)
+
+
 async def run_aiohttp(load: Load) -> None:
     await asyncio.gather(*(ask_aiohttp(load, connection) for connection in range(load.connections)))
 
 
-def run_requests(load: Load) -> None:
-    threads = [threading.Thread(target=ask_requests, args=(load, connection)) for connection in range(load.connections)]
+def run_threads(ask: Callable[[Load, int], None], load: Load) -> None:
+    threads = [threading.Thread(target=ask, args=(load, connection)) for connection in range(load.connections)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -132,7 +153,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("url")
     parser.add_argument("output", type=Path)
-    parser.add_argument("--client", choices=["aiohttp", "requests"], default="aiohttp")
+    parser.add_argument("--client", choices=["aiohttp", "requests", "client"], default="aiohttp")
     parser.add_argument("--rate", type=float, default=200.0)
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--large", type=int, default=0, help="how many of the connections send --size bytes")
@@ -140,10 +161,10 @@ def main() -> None:
     options = parser.parse_args()
     load = Load(options.url, options.rate, options.connections, options.large, options.size)
     threading.Thread(target=stop_at_end_of_input, args=(load,), daemon=True).start()
-    if options.client == "requests":
-        run_requests(load)
-    else:
+    if options.client == "aiohttp":
         asyncio.run(run_aiohttp(load))
+    else:
+        run_threads({"requests": ask_requests, "client": ask_client}[options.client], load)
     options.output.write_text("\n".join(map(json.dumps, load.records)))
 
 

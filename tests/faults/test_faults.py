@@ -18,7 +18,7 @@ from tests.faults.load import Record
 from tests.faults.report import gap_s, p99
 from tests.faults.ui import promote_by_hand
 from tests.serving.policies import STEERING_BUNDLE, digest_tags
-from tests.workshop import await_true
+from tests.workshop import await_true, free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.faults, pytest.mark.timeout(600)]
 
@@ -153,6 +153,28 @@ def test_sigkill_of_one_of_two_replicas(pair: Server, tell, client: str) -> None
     assert (row.failed, row.wrong) == (0, 0), [record for record in load.records if record.error][:3]
     assert stall <= 0.5
     assert back <= 30
+
+
+def test_sigkill_of_one_of_two_replicas_and_a_promotion_on_the_direct_port(registry: Registry, tell) -> None:
+    registry.promote(1)
+    port = free_port()
+    server = Server(registry, 2, "--direct-port", str(port))
+    try:
+        server.wait_up()
+        with Load(server, *RATE, "--client", "client", url=f"http://127.0.0.1:{port}") as load:
+            time.sleep(2)
+            killed = server.replica_pid()
+            kill(killed)
+            back = server.await_models(lambda model: model["replica"]["pid"] != killed, "both are back", 60)
+            registry.promote(2)
+            server.await_models(lambda model: model["version"] == 2, "both serve the promoted version")
+            time.sleep(1)
+    finally:
+        server.end()
+        registry.promote(1)
+    row = tell("SIGKILL and a promotion, direct port", load.records, f"two replicas again after {back:.0f} s")
+    assert (row.failed, row.wrong) == (0, 0), [record for record in load.records if record.error][:3]
+    assert {record.version for record in load.records} == {1, 2}
 
 
 def test_sigstop_of_one_of_two_replicas(pair: Server, tell) -> None:

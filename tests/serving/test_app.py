@@ -56,3 +56,17 @@ def test_the_replica_gets_an_absolute_uri_and_absolute_paths(tmp_path: Path, mon
     assert arguments.tracking_uri == f"sqlite:///{tmp_path}/mlflow.db"
     assert arguments.auth_token_file == f"{tmp_path}/token"
     assert arguments.cache_dir == f"{tmp_path}/cache"
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize(
+    ("given", "num_gpus"),
+    [
+        ({}, 0),
+        ({"execution_provider": "cuda"}, 1),
+        ({"execution_provider": "cuda", "gpus_per_replica": "0.25"}, 0.25),  # `serve run` passes text
+    ],
+)
+def test_a_replica_reserves_a_cpu_and_with_cuda_its_share_of_a_gpu(given: dict[str, Any], num_gpus: float) -> None:
+    deployment = deployment_of(build(Arguments.model_validate(given)))
+    assert deployment.ray_actor_options == {"num_cpus": 1, "num_gpus": num_gpus}

@@ -30,6 +30,12 @@ from serving.arguments import Arguments, Autoscaling
             {"cors_origin": "robots.example.com"},
             "'robots.example.com' is no origin, expected one like https://robots.example.com, without path",
         ),
+        (
+            {"gpus_per_replica": 0.5},
+            "gpus_per_replica applies to execution_provider cuda only: give both, or neither",
+        ),
+        ({"execution_provider": "cuda", "gpus_per_replica": 2}, "Input should be less than or equal to 1"),
+        ({"execution_provider": "tpu"}, "Input should be 'cpu' or 'cuda'"),
         ({"autoscaling": {"minimum": 1}}, "Extra inputs are not permitted"),
         ({"model_url": "models:/m/1"}, "Extra inputs are not permitted"),
     ],

@@ -103,6 +103,12 @@ def test_a_taken_port_prints_one_line_even_while_ray_is_imported() -> None:
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
 
 
+def test_a_missing_gpu_or_its_package_stops_the_start() -> None:
+    line = refused_start("--execution-provider", "cuda")
+    assert line.startswith("Error: --execution-provider cuda needs ")
+    assert line.endswith("or omit the option to compute on the CPU")
+
+
 def test_an_mlflow_that_is_down_prints_one_line_while_ray_is_imported() -> None:
     command = [sys.executable, "-m", "serving", "run", "--port", str(free_port()), "--tracking-uri"]
     done = subprocess.run([*command, "http://127.0.0.1:1"], cwd=PROJECT, capture_output=True, text=True, check=False)
@@ -125,6 +131,21 @@ def test_the_ports_of_grpc_and_http_must_differ() -> None:
     port = str(free_port())
     line = refused("run", "--port", port, "--grpc-port", port)
     assert line == f"Error: cannot listen on 127.0.0.1:{port} (taken by HTTP). Choose another port with --grpc-port"
+
+
+def test_the_direct_port_must_be_free_and_differ_from_the_proxys() -> None:
+    port = str(free_port())
+    line = refused("run", "--port", port, "--direct-port", port)
+    assert (
+        line == f"Error: cannot listen on 127.0.0.1:{port} (taken by the proxy). Choose another port with --direct-port"
+    )
+    with socket.socket() as listener:
+        # As the replicas of another server do.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        taken = str(listener.getsockname()[1])
+        assert refused_start("--direct-port", taken).endswith("Choose another port with --direct-port")
 
 
 def test_a_tampered_graph_stops_the_start(store: Store, tmp_path: Path) -> None:
@@ -168,3 +189,16 @@ def test_a_reader_that_goes_away_is_no_traceback(
     )
     os.close(writer)
     assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.parametrize("command", ["status", "query"])
+def test_commands_over_http_import_neither_ray_nor_mlflow_nor_onnxruntime(command: str) -> None:
+    heavy = "{'ray', 'torch', 'mlflow', 'onnxruntime', 'pandas'} & set(sys.modules)"
+    arguments = [command, "--url", "http://127.0.0.1:1/policy"]
+    script = (
+        "import sys; from click.testing import CliRunner; from serving.cli import main; "
+        f"print(CliRunner().invoke(main, {arguments}).output, {heavy})"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Error: no policy server answers")
+    assert done.stdout.endswith("set()\n")

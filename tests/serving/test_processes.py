@@ -50,6 +50,16 @@ def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
         return
 
 
+@pytest.mark.skipif(not Path("/proc/self/sched").exists(), reason="this kernel does not show the time slices")
+def test_a_thread_gets_short_time_slices_and_keeps_its_niceness(tmp_path: Path) -> None:
+    script = (
+        "import os; from serving.processes import shorten_slice; niceness = os.nice(3); shorten_slice();"
+        "shown = open('/proc/self/sched').read().split();"
+        "print(shown[shown.index('se.slice') + 2], os.nice(0) - niceness)"
+    )
+    assert run(script, tmp_path) == "100000 0"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has affinity masks")
 def test_the_affinity_mask_limits_the_available_cpus(tmp_path: Path) -> None:
     script = (

@@ -51,7 +51,8 @@ class NativeProtocol(Protocol):
         return native_paths(served, self._max_observations)
 
     def _model(self, served: ServedPolicy) -> dict[str, Any]:
-        return {**served.description, "replica": self._replica(), **self._refresh().describe()}
+        replica = {"execution_provider": served.policy.provider, "replica": self._replica()}
+        return {**served.description, **replica, **self._refresh().describe()}
 
     def _health(self, served: ServedPolicy) -> dict[str, Any]:
         return {"status": self._refresh().status, "name": served.version.name, "version": served.version.version}

@@ -121,6 +121,13 @@ def test_of_the_replicas_that_autoscaling_allows_all_that_run_are_shown(serve_ht
     assert [row[0] for row in rows] == ["a", "b", "c"]
 
 
+def test_a_provider_other_than_the_cpu_is_shown(serve_http: Callable[[Any], str]) -> None:
+    policy = served()
+    policy.policy.provider = "cuda"
+    url = serve_http(PolicyApp(policy))
+    assert shown(url)[1] == f"1 of 1 replicas answer at {url}, computing on cuda"
+
+
 def test_the_rate_is_measured_between_two_samples() -> None:
     def sample(answered: int, at: float) -> status.Sample:
         return status.Sample({"a": {"replica": {"answered": answered, "of": 1}}}, at)

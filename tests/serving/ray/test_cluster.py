@@ -1,9 +1,10 @@
 import socket
 
 import pytest
+import ray
 
 from serving.ray import cluster
-from serving.ray.errors import PortTaken
+from serving.ray.errors import GpusMissing, PortTaken
 
 SERVES_MESSAGE = """The deployment failed to start 2 times in a row. See controller logs for details.
 \x1b[36mray::ServeReplica:m:policy.initialize_and_get_metadata()\x1b[39m (pid=1, ip=127.0.0.1)
@@ -39,3 +40,14 @@ def test_a_free_port_passes_and_a_taken_one_is_named() -> None:
 def test_a_host_of_another_machine_is_named() -> None:
     with pytest.raises(PortTaken, match=r"cannot listen on 192\.0\.2\.99:8000"):
         cluster.check_port("192.0.2.99", 8000)
+
+
+def test_replicas_that_need_more_gpus_than_ray_has_found_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it, Serve would wait for a GPU until the start times out."""
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0, "GPU": 1.0})
+    local = cluster.Cluster("127.0.0.1", 8000)
+    local.require_gpus(0)
+    local.require_gpus(2 * 0.5)
+    with pytest.raises(GpusMissing, match=r"^the replicas need 1\.5 GPUs, and Ray found 1 on this machine\. Lower"):
+        local.require_gpus(3 * 0.5)
+    cluster.Cluster("127.0.0.1", 8000, address="10.0.0.1:6379").require_gpus(3)

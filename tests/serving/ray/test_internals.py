@@ -18,7 +18,7 @@ import psutil
 import pytest
 import ray
 from ray import cloudpickle
-from ray._private import ray_logging, worker
+from ray._private import parameter, ray_logging, services, worker
 from ray.serve import context
 from ray.serve._private import default_impl, grpc_util
 from ray.serve._private.client import ServeControllerClient
@@ -52,6 +52,35 @@ def test_a_ray_that_would_listen_beyond_loopback_is_not_started(monkeypatch: pyt
         internals.check_loopback()
 
 
+def test_a_local_ray_starts_no_server_of_the_dashboard_and_no_monitor_and_its_agent_has_a_port_of_its_own() -> None:
+    script = """
+import psutil, ray
+from serving.ray.internals import needed_processes_only
+with needed_processes_only():
+    ray.init(address="local", include_dashboard=False, num_cpus=0, logging_level="ERROR", log_to_driver=False)
+print([" ".join(each.cmdline()) for each in psutil.Process().children(recursive=True)])
+"""
+    environment = {**os.environ, **internals.LOOPBACK_ONLY, "PYTHONPATH": str(PROJECT)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    running = done.stdout
+    assert "dashboard/agent.py" in running
+    assert "--listen-port=0" in running
+    assert not [each for each in ("dashboard/dashboard.py", "monitor.py --logs-dir") if each in running], changed(
+        "RayParams(no_monitor=) or services.start_api_server", "ray/_private/node.py"
+    )
+
+
+def test_a_ray_without_these_parts_starts_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delattr(services, "start_api_server")
+    params = parameter.RayParams
+    with internals.needed_processes_only():
+        assert parameter.RayParams is not params
+    assert parameter.RayParams is params
+    assert "so the server starts more slowly" in caplog.text
+
+
 @pytest.mark.parametrize(("host", "address"), [("127.0.0.1", "::ffff:127.0.0.1"), ("::1", "::1")])
 def test_after_the_hook_serves_grpc_server_listens_on_one_address(
     monkeypatch: pytest.MonkeyPatch, host: str, address: str
@@ -72,6 +101,20 @@ def test_after_the_hook_serves_grpc_server_listens_on_one_address(
     assert asyncio.run(addresses()) == [address], changed(
         "start_grpc_server's call of default_impl.add_grpc_address", "ray/serve/_private/grpc_util.py"
     )
+
+
+def test_serve_records_no_metrics_of_requests_once_they_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.serve._private.replica import Replica, ReplicaMetricsManager
+
+    names = ["record_request_metrics", "record_ingress_request_metrics"]
+    for name in names:
+        assert f"self._metrics_manager.{name}(" in getsource(Replica), changed(name, "ray/serve/_private/replica.py")
+        monkeypatch.setattr(ReplicaMetricsManager, name, getattr(ReplicaMetricsManager, name))
+    recorder = object.__new__(ReplicaMetricsManager)
+    with pytest.raises(AttributeError):
+        recorder.record_request_metrics(route="/", latency_ms=1.0, is_error=False)
+    internals.drop_request_metrics()
+    recorder.record_request_metrics(route="/", latency_ms=1.0, is_error=False)
 
 
 def test_a_worker_without_this_package_can_run_the_hook(tmp_path: Path) -> None:

@@ -135,12 +135,28 @@ def test_missing_settings_are_named(caplog: pytest.LogCaptureFixture, monkeypatc
     monkeypatch.delenv("RAY_SERVE_ENABLE_HA_PROXY", raising=False)
     monkeypatch.setenv("RAY_SERVE_THROUGHPUT_OPTIMIZED", "1")
     try:
+        monkeypatch.setenv(settings.EXPORT_INTERVAL, "100")  # Serve's own class stays as it is
         with caplog.at_level(logging.WARNING):
             settings.tune_replica()
         assert sys.getswitchinterval() == pytest.approx(settings.SWITCH_INTERVAL_S)
     finally:
         sys.setswitchinterval(before)
     assert "RAY_SERVE_ENABLE_HA_PROXY=1 ray start" in caplog.text
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_serves_metrics_of_requests_are_dropped_unless_the_operator_wants_them(
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    dropped: list[bool] = []
+    monkeypatch.setattr(settings, "drop_request_metrics", lambda: dropped.append(True))
+    monkeypatch.setattr(sys, "setswitchinterval", lambda _: None)
+    monkeypatch.delenv(settings.EXPORT_INTERVAL, raising=False)
+    if wanted:
+        monkeypatch.setenv(settings.EXPORT_INTERVAL, "100")
+    settings.tune_replica()
+    assert bool(dropped) is not wanted
 
 
 def test_without_haproxy_serves_own_proxy_is_used(
@@ -163,3 +179,17 @@ def test_the_replicas_of_two_servers_on_one_machine_use_different_ports() -> Non
 def test_a_replica_answers_before_the_proxy_repeats_the_request_and_a_request_can_wait_for_another() -> None:
     proxy_s = int(settings.serve_settings(cpus=2)["RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S"])
     assert 3 * limits.SLOWEST_S <= limits.ANSWER_WITHIN_S < proxy_s
+
+
+@pytest.mark.parametrize(("cpus", "threads"), [(1, 1), (2, 1), (4, 2), (8, 4), (16, 4), (32, 8), (64, 16), (384, 64)])
+def test_haproxys_threads_follow_the_cores(cpus: int, threads: int) -> None:
+    assert settings.serve_settings(cpus)["RAY_SERVE_HAPROXY_NBTHREAD"] == str(threads)
+
+
+def test_haproxys_threads_follow_the_cores_that_this_process_may_use(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the machine's cores, a container's quota and an affinity mask leave fewer."""
+    monkeypatch.setattr(settings, "available_cpus", lambda: 32)
+    settings.configure()
+    assert environment["RAY_SERVE_HAPROXY_NBTHREAD"] == "8"

@@ -1,8 +1,10 @@
 from pathlib import Path
 
 import pytest
+from onnxruntime import get_available_providers
 
 from serving.arguments import Arguments
+from serving.policy.errors import ProviderUnavailable
 from serving.registry import registry
 from serving.registry.access import DirectRegistry
 from serving.registry.last_known_good import LastKnownGood
@@ -52,3 +54,18 @@ def test_a_version_with_other_spaces_is_rejected_and_not_recorded(store: Store, 
     assert admitting.last_known_good() is None
     admitting.arguments = admitting.arguments.model_copy(update={"allow_space_change": True})
     assert admitting.admit(version, served()).version == version
+
+
+@pytest.mark.skipif("CUDAExecutionProvider" in get_available_providers(), reason="onnxruntime-gpu is installed")
+def test_the_trial_and_the_replica_use_the_execution_provider(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried_on: list[str] = []
+    monkeypatch.setattr(admission, "run_trial", lambda *_, provider, **__: tried_on.append(provider))
+    version = registry.resolve(f"models:/on-cuda/{store.register('on-cuda')}")
+    admitting = admission_of(store, tmp_path, "on-cuda")
+    admitting.arguments = admitting.arguments.model_copy(update={"execution_provider": "cuda"})
+    with pytest.raises(ProviderUnavailable):
+        admitting.admit(version)
+    assert tried_on == ["cuda"]
+    assert admitting.last_known_good() is None

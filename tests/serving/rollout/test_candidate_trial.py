@@ -5,8 +5,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from onnxruntime import get_available_providers
 
 from serving.policy.bundle import Bundle
+from serving.policy.errors import ProviderUnavailable
 from serving.rollout import candidate_trial as trial
 from serving.rollout.candidate_trial import MIB, run_trial
 from serving.rollout.errors import CandidateRejected
@@ -71,6 +73,12 @@ def test_a_valid_bundle_passes(bundle: Bundle) -> None:
 def test_the_error_of_an_invalid_bundle_is_that_of_the_policy() -> None:
     with pytest.raises(CandidateRejected, match=r"^model\.onnx is not valid: it is truncated$"):
         run_trial(Bundle(CARTPOLE_BUNDLE.graph[:-10], CARTPOLE_BUNDLE.policy), *LIMITS)
+
+
+@pytest.mark.skipif("CUDAExecutionProvider" in get_available_providers(), reason="onnxruntime-gpu is installed")
+def test_a_missing_provider_is_no_fault_of_the_candidate() -> None:
+    with pytest.raises(ProviderUnavailable, match="cuda needs the package onnxruntime-gpu"):
+        run_trial(CARTPOLE_BUNDLE, *LIMITS, provider="cuda")
 
 
 def test_a_policy_that_takes_too_long_for_one_observation_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,5 @@
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
@@ -7,6 +8,8 @@ from serving.commands import run as server
 from serving.http.policy_app import PolicyApp
 from serving.registry.access import DirectRegistry
 from serving.registry.errors import DigestMismatch, RegistryFailed, TrackingServerUnreachable, VersionMissing
+from serving.registry.model_version import Resolved
+from serving.registry.registry import fetch, resolve
 from serving.rollout import initial_policy
 from serving.rollout.initial_policy import InitialPolicy, load_initial_policy
 from tests.serving.asking import answer, ask
@@ -45,6 +48,25 @@ def test_without_a_tracking_uri_that_of_the_environment_is_used(store: Store, tm
     store.register("implicit", stage="Production")
     arguments = Arguments(model_uri="models:/implicit/Production", cache_dir=str(tmp_path))
     assert load_initial_policy(arguments).served.version.name == "implicit"
+
+
+def test_a_replica_takes_what_the_command_has_just_resolved_and_asks_no_registry(store: Store, tmp_path: Path) -> None:
+    version = store.register("handed", stage="Production")
+    arguments = Arguments(
+        model_uri="models:/handed/Production", tracking_uri="http://127.0.0.1:1", cache_dir=str(tmp_path)
+    )
+    resolved = Resolved(resolve("models:/handed/Production"))
+    fetch(resolved.version, tmp_path)  # as the command does
+    initial = load_initial_policy(arguments, "a", resolved)
+    assert (initial.served.version.version, initial.refresh.degraded) == (version, False)
+
+
+def test_a_replica_that_starts_later_asks_the_registry(store: Store, tmp_path: Path) -> None:
+    store.register("later", stage="Production")
+    old = Resolved(resolve("models:/later/Production"), at=monotonic() - 61)
+    version = store.register("later", stage="Production")
+    arguments = Arguments(model_uri="models:/later/Production", tracking_uri=store.uri, cache_dir=str(tmp_path))
+    assert load_initial_policy(arguments, "a", old).served.version.version == version
 
 
 def test_without_the_registry_the_last_known_good_version_is_served_as_degraded(
@@ -106,7 +128,7 @@ def test_the_command_starts_with_the_last_known_good_version_and_a_warning(
         raise TrackingServerUnreachable("http://x", "connection refused")
 
     monkeypatch.setattr(server.SubprocessRegistry, "resolve", fail)
-    version, _ = server.check_model(arguments)
-    assert version.version == 1
+    checked = server.check_model(arguments)
+    assert (checked.version.version, checked.resolved) == (1, None)
     said = capsys.readouterr().err.splitlines()
     assert "Starting with the last known good version, 1. Replicas keep polling the registry." in said

@@ -13,37 +13,39 @@ from typing import Any
 import mlflow
 from mlflow.pyfunc.model import PythonModel
 
-from benchmarks.training_peers import ENV_ID, ZOO_SETTINGS, StableBaselines, greedy
-from pipeline.environments import make as environments
+from benchmarks.training.peers import StableBaselines
+from benchmarks.training.zoo import EPISODES, Zoo
 from pipeline.evaluation import evaluation
 
+ENV_ID = "CartPole-v1"
 TARGET = 475.0
 EVALUATION_EVERY = 4096
-EPISODES = 100
 PATIENCE = 10
+WINDOW = 100
 
 
 def main(seed: int) -> None:
     """Train, evaluate and register a policy."""
-    environment = environments.describe(ENV_ID)
+    zoo = Zoo.of(ENV_ID)
     with mlflow.start_run(), TemporaryDirectory() as directory:
-        mlflow.log_params({"seed": seed} | {name: str(value) for name, value in ZOO_SETTINGS.items()})
-        peer = StableBaselines(seed)
+        mlflow.log_params({"seed": seed} | {name: str(value) for name, value in zoo.ppo.items()})
+        peer = StableBaselines(zoo, seed)
         report("first step")
         best, stale, next_evaluation = -1.0, 0, EVALUATION_EVERY
         file = Path(directory, "model.zip")
-        for update in peer.updates():
-            if update.return_mean_100 == update.return_mean_100:  # not NaN
-                mlflow.log_metric("return_mean_100", update.return_mean_100, step=update.env_steps)
-            if update.env_steps < next_evaluation:
+        for env_steps in peer.updates():
+            returns = [episode["r"] for episode in peer.model.ep_info_buffer or ()]
+            if len(returns) == WINDOW:
+                mlflow.log_metric("return_mean_100", sum(returns) / len(returns), step=env_steps)
+            if env_steps < next_evaluation:
                 continue
             next_evaluation += EVALUATION_EVERY
-            player = greedy(peer, environment)
-            result = evaluation.play(player, environment, EPISODES, 1_000_000)
+            player = peer.player()
+            result = evaluation.play(player, peer.environment, EPISODES, 1_000_000)
             if result.mean >= TARGET:
-                confirmation = evaluation.play(player, environment, EPISODES, 1_000_000_000 + update.env_steps)
+                confirmation = evaluation.play(player, peer.environment, EPISODES, 1_000_000_000 + env_steps)
                 result = min(result, confirmation, key=lambda each: each.mean)
-            mlflow.log_metric("greedy_return_mean", result.mean, step=update.env_steps)
+            mlflow.log_metric("greedy_return_mean", result.mean, step=env_steps)
             stale += 1
             if result.mean > best:
                 best, stale = result.mean, 0
@@ -52,7 +54,7 @@ def main(seed: int) -> None:
                 break
         report("trained")
         peer.model.set_parameters(str(file))
-        final = evaluation.play(greedy(peer, environment), environment, EPISODES, 2_000_000)
+        final = evaluation.play(peer.player(), peer.environment, EPISODES, 2_000_000)
         mlflow.log_metrics({"return_mean": final.mean, "return_std": final.std})
         mlflow.pyfunc.log_model(
             name="policy",

@@ -1,0 +1,1 @@
+"""Training beside stable-baselines3 in six environments; `python -m benchmarks.training` measures."""
