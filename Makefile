@@ -89,7 +89,7 @@ bench-training: setup ## Training beside stable-baselines3 in six environments, 
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group benchmark
 	@$(BIN)/python -m benchmarks.training $(OPTIONS)
 
-bench-scale: setup ## Environment steps per second with 0, 1 and 2 environment runners.
+bench-scale: setup ## Environment steps per second with 0 to 8 environment runners, as far as there are cores.
 	@$(BIN)/python -m benchmarks.training_scale
 
 bench-memory: setup ## Memory of a server and of training by part, and what each replica adds.

@@ -7,6 +7,7 @@ policy. It runs on Linux with the same architecture and a glibc that is not olde
     ssh machine bench-folder/run
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -107,12 +108,13 @@ def copy_libraries(folder: Path, binaries: list[Path]) -> None:
 
 
 def exchange_onnxruntime(folder: Path) -> None:
-    """Install onnxruntime-gpu in the place of onnxruntime: both are the module `onnxruntime`."""
-    for path in _packages(folder).glob("onnxruntime*"):
-        shutil.rmtree(path)
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade"]
-    options = ["--constraint", str(PROJECT / "constraints.txt"), "--target", str(_packages(folder))]
-    subprocess.run([*pip, *options, *CUDA_PACKAGES], check=True)
+    """Install onnxruntime-gpu in the place of onnxruntime, with the folder's own pip: both are the same module."""
+    (python,) = (folder / "python" / "bin").iterdir()
+    environment = {**os.environ, "LD_LIBRARY_PATH": str((folder / "lib").absolute())}
+    pip = [str(python.absolute()), "-m", "pip", "--quiet"]
+    subprocess.run([*pip, "uninstall", "--yes", "onnxruntime"], env=environment, check=True)
+    options = ["--no-deps", "--constraint", str(PROJECT / "constraints.txt")]
+    subprocess.run([*pip, "install", *options, *CUDA_PACKAGES], env=environment, check=True)
 
 
 def copy_bundle(folder: Path, bundle: Path | None) -> None:

@@ -77,10 +77,10 @@ class TrainConfig:
         minimum=1,
     )
     checkpoint_interval_s: float = _shared(30.0, "Seconds between uploads of checkpoints.", minimum=0)
-    num_env_runners: int = _shared(0, "Remote processes that step environments; 0 uses the main process.", minimum=0)
+    num_env_runners: int = _shared(0, "Processes that step environments; 0 uses the main process.", minimum=0)
     num_envs_per_env_runner: int = _setting(16, "Environments that each process steps at once.", minimum=1)
     num_learners: int = _shared(0, "Remote processes that compute gradients; 0 uses the main process.", minimum=0)
-    num_gpus_per_learner: float = _shared(0.0, "GPUs of each learner.", minimum=0)
+    num_gpus_per_learner: float = _shared(0.0, "GPUs of each learner; 0 learns on the CPU.", minimum=0)
     train_batch_size_per_learner: int = _setting(1024, "Environment steps per PPO iteration and learner.", minimum=1)
     minibatch_size: int = _setting(512, "Environment steps per gradient step.", minimum=1)
     num_epochs: int = _setting(8, "Passes over each batch.", minimum=1)
@@ -224,6 +224,8 @@ BY_ENVIRONMENT = (
     *("reward_scale", "noise_correlation", "observation_filter"),
 )
 
+#: The settings that are chosen for the machine where they are not given, or `auto`.
+BY_MACHINE = ("num_env_runners", "num_gpus_per_learner", "torch_num_threads")
 #: Names of settings in other libraries, whose spelling is nearest to an unrelated setting here.
 _ALSO_CALLED = {"learning_rate": "lr", "num_workers": "num_env_runners"}
 

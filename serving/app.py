@@ -104,7 +104,7 @@ def application(arguments: Arguments, resolved: Resolved | None = None) -> Appli
         ray_actor_options={"num_cpus": 1, "num_gpus": arguments.reserved_gpus},
         logging_config=settings.logging_config(access_log=arguments.access_log),
     )
-    return deployment(PolicyReplica).bind(_absolute(arguments), uuid.uuid4().hex, resolved)
+    return deployment(PolicyReplica).bind(_absolute(arguments), uuid.uuid4().hex, resolved=resolved)
 
 
 def _absolute(arguments: Arguments) -> Arguments:

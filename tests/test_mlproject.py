@@ -18,7 +18,7 @@ from pipeline.environments import contract
 from pipeline.errors import PipelineError
 from pipeline.registry import evaluate_version, promotion
 from pipeline.registry.target import Target
-from pipeline.settings import files
+from pipeline.settings import by_machine, files
 from pipeline.training import run as training_run
 from pipeline.tuning import run as tuning_run
 from tests.docs.pages import PAGES
@@ -69,6 +69,7 @@ def reached(monkeypatch, store):
     monkeypatch.setattr("pipeline.training.worker_process.WorkerProcess.start", lambda *_: None)
     monkeypatch.setattr("pipeline.rllib.ray_session.RaySession.start", lambda *_: None)
     monkeypatch.setattr(contract, "described", lambda *_, **__: SimpleNamespace(is_exclusive=False))
+    monkeypatch.setattr(by_machine, "chosen", lambda config, *_: (config, []))
     client = mlflow.MlflowClient()
 
     def reached(entry_point="main", **parameters):
@@ -131,6 +132,7 @@ def other_value(setting):
         "fcnet_hiddens": "32,32",
         "observation_filter": "mean-std",
         "sampling": "rllib",
+        "learning": "rllib",
         "env_id": "Pendulum-v1",
         "wrapper": "zoo:First,zoo:Second",
         "target_return": -200.0,

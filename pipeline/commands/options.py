@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from pipeline.config import BY_ENVIRONMENT, SETTINGS, TrainConfig
+from pipeline.config import BY_ENVIRONMENT, BY_MACHINE, SETTINGS, TrainConfig
 from pipeline.errors import Interrupted
 from pipeline.signals import interruptible
 from serving.errors import ExpectedError, print_traceback
@@ -105,6 +105,18 @@ class OptionalFloat(click.ParamType["float | None"]):
         return None if value == "auto" else click.FLOAT.convert(value, param, ctx)
 
 
+class NumberOrAuto(click.ParamType["float | str"]):
+    """A number of a type, or `auto`."""
+
+    def __init__(self, number: type[int] | type[float]) -> None:
+        self._number = click.INT if number is int else click.FLOAT
+        self.name = f"{self._number.name}|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
+        """Convert the text of an option."""
+        return "auto" if value == "auto" else self._number.convert(value, param, ctx)
+
+
 #: Settings of a command with `training_options`. `mlflow run -P max_env_steps=1` passes `--max_env_steps 1`.
 AS_MLFLOW_SPELLS = {"token_normalize_func": lambda name: name.rstrip("_").replace("_", "-")}
 
@@ -130,15 +142,17 @@ def _option(setting: "Field[Any]") -> Callable[[Command], Command]:
             help=about,
         )
     is_optional = setting.default is None
+    kind: Any = type(setting.default)
     is_chosen = setting.name in BY_ENVIRONMENT
+    is_automatic = setting.name in BY_MACHINE
     # MLflow passes every switch with a value; on the command line the switch alone means true. Any other option with
     # a flag value, None included, would take a negative number for another option.
     switch: dict[str, Any] = {"flag_value": True} if isinstance(setting.default, bool) else {}
     return click.option(
         option,
         setting.name,
-        type=OptionalFloat() if is_optional else type(setting.default),
-        default=None if is_chosen else "auto" if is_optional else setting.default,
+        type=OptionalFloat() if is_optional else NumberOrAuto(kind) if is_automatic else kind,
+        default=None if is_chosen else "auto" if is_optional or is_automatic else setting.default,
         is_flag=False,
         show_default="by environment" if is_chosen else True,
         help=about,

@@ -156,13 +156,14 @@ def _prepared(
 ) -> tuple[TrainConfig, "Environment"]:
     """Return all settings of a training, and its environment, which is checked. Shows which settings are chosen."""
     from pipeline.environments import contract
-    from pipeline.settings import choice
+    from pipeline.settings import by_machine, choice
 
     progress.stage(f"Checking {wanted.get('env_id', TrainConfig.env_id)}")
     chosen = choice.chosen_for(wanted, tuned=tuned)
     config = TrainConfig(**{**chosen.settings, **wanted})
     environment = contract.described(config, progress.note)
-    for note in chosen.notes:
+    config, reasons = by_machine.chosen(config, environment, wanted)
+    for note in (*chosen.notes, *reasons):
         progress.note(note)
     return config, environment
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.config import TrainConfig, convert
+from pipeline.config import BY_MACHINE, TrainConfig, convert
 from pipeline.environments import make as environments
 from pipeline.settings import by_environment, files
 from serving.errors import ExpectedError
@@ -27,13 +27,14 @@ class Chosen:
 
 
 def checked(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return given settings, converted to their types, before an environment is made.
+    """Return given settings, converted to their types, before an environment is made; those that are `auto` are not.
 
     Raises:
         UnknownSetting: If there is no such setting; the error names the nearest known one.
         InvalidConfig: On a value of another type or outside its range.
     """
-    converted = {name: convert(name, value) for name, value in given.items()}
+    numbers = {name: value for name, value in given.items() if name not in BY_MACHINE or value != "auto"}
+    converted = {name: convert(name, value) for name, value in numbers.items()}
     # How it compares with the batch size is checked when that is known.
     TrainConfig(**{**converted, "minibatch_size": 1})
     return converted

@@ -48,8 +48,8 @@ class _PendingCall(Future[Any]):
 class WorkerProcess(Executor):
     """An executor with one worker process, or with none, where every call runs in this process.
 
-    Training that is distributed over Ray's processes starts no worker, because no core is idle. The worker ends when
-    the executor is shut down and when this process dies, however it dies.
+    Environment runners and learners wait during evaluations, so a worker starts beside them, too. On one core none
+    starts. The worker ends when the executor is shut down and when this process dies, however it dies.
     """
 
     def __init__(self) -> None:
@@ -62,8 +62,8 @@ class WorkerProcess(Executor):
         return self._pool is not None
 
     def start(self, config: TrainConfig) -> None:
-        """Start the worker without waiting for its imports, unless training is distributed or there is one core."""
-        if not config.is_one_process or available_cpus() == 1:
+        """Start the worker without waiting for its imports, unless there is only one core."""
+        if available_cpus() == 1:
             return
         context = multiprocessing.get_context("spawn")
         worker_end, self._parent_end = context.Pipe(duplex=False)

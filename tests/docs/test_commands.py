@@ -1,6 +1,7 @@
 """Every command in the documents exists. `tests/e2e/test_journey.py` runs those of the `bash` blocks."""
 
 import copy
+import importlib
 import re
 import shlex
 
@@ -17,7 +18,7 @@ from tests.workshop import PROJECT
 TARGETS = set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), flags=re.MULTILINE))
 
 #: Programs that are not this project's, which this test does not look into.
-OTHERS = {"pre-commit", "curl", "export", "git", "pip", "ray", "source", "openssl", "cat", "serve", "(umask"}
+OTHERS = {"pre-commit", "curl", "export", "git", "pip", "ray", "source", "openssl", "cat", "serve", "perf", "(umask"}
 
 COMMANDS = [
     pytest.param(command, id=f"{name(page)}: {command[:60]}")
@@ -34,6 +35,10 @@ def parse_python(module: str, command: str, *arguments: str) -> None:
         if isinstance(option.type, click.Path):
             option.type.exists = False
     found.make_context(command, list(arguments), parent=click.Context(group))
+
+
+def parse_benchmark(module: str, *arguments: str) -> None:
+    importlib.import_module(module).main.make_context(module, list(arguments))
 
 
 def parse_make(*arguments: str) -> None:

@@ -8,6 +8,11 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.cli import cli
+from pipeline.errors import InvalidConfig
+from pipeline.rllib.ray_session import RaySession
+from pipeline.settings import by_machine
+from pipeline.tracking import preconditions
+from pipeline.training.worker_process import WorkerProcess
 from tests.workshop import PROJECT
 
 
@@ -126,3 +131,22 @@ def test_the_defaults_that_mlproject_passes_do_not_conflict_with_resume():
     done = train("--resume", "0" * 32, "--from", "", "--lr", "0.003", "--env-kwargs", "{}", "--gamma", "2")
     assert done.exit_code == 2
     assert train("--resume", "", "--from", "", "--gamma", "2").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"), [([], 4), (["--num-env-runners", "auto"], 4), (["--num-env-runners", "1"], 1)]
+)
+def test_processes_are_chosen_for_the_machine_unless_they_are_given(options, expected, monkeypatch):
+    started = []
+    monkeypatch.setattr(by_machine, "available_cpus", lambda: 4)
+    monkeypatch.setattr(by_machine, "step_seconds", lambda _: 0.002)
+    monkeypatch.setattr(WorkerProcess, "start", lambda *_: None)
+    monkeypatch.setattr(RaySession, "start", lambda _, config: started.append(config.num_env_runners))
+    monkeypatch.setattr(preconditions, "check", lambda *_: fail_here())
+    done = train("--env-id", "tests.zoo.slow:Slow-v0", *options)
+    assert started == [expected]
+    assert ("Environments step in 4 processes, 4 in each: a step takes 2.0 ms" in done.output) is (expected == 4)
+
+
+def fail_here():
+    raise InvalidConfig("lr", 0, "anything")

@@ -123,7 +123,7 @@ def test_filtered_observations_are_those_that_rllibs_filter_gives_and_counts():
     ours, theirs = (made("Pendulum-v1", each, observation_filter="mean-std") for each in (None, SingleAgentEnvRunner))
     raw = made("Pendulum-v1")
     for runner in (ours, theirs, raw):
-        runner.module.forward_exploration = zero_actions
+        runner.module._forward_exploration = zero_actions  # which the public method calls
     for _ in range(3):
         mine, other, plain = (runner.sample(num_timesteps=201 * NUM_ENVS) for runner in (ours, theirs, raw))
     for runner in (ours, theirs, raw):

@@ -31,7 +31,7 @@ def minibatch_of(module, size=64):
     observations = torch.from_numpy(np.stack([module.observation_space.sample() for _ in range(size)]))
     observations = observations.clamp(-1, 1)
     inputs = module.forward_exploration({Columns.OBS: observations})[Columns.ACTION_DIST_INPUTS]
-    inputs = inputs + 0.1 * torch.randn_like(inputs)  # another policy has sampled
+    inputs = inputs + 0.5 * torch.randn_like(inputs)  # another policy has sampled
     policy = module.get_exploration_action_dist_cls().from_logits(inputs)
     actions = policy.sample()
     return {

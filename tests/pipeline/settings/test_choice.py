@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.config import BY_ENVIRONMENT, TrainConfig
+from pipeline.config import BY_ENVIRONMENT, BY_MACHINE, TrainConfig
 from pipeline.environments.errors import EnvironmentNotFound
 from pipeline.errors import InvalidConfig, UnknownSetting
 from pipeline.settings import choice, files
@@ -26,6 +26,12 @@ def test_given_settings_override_the_shipped_file():
     found, _ = config(env_id="Pendulum-v1", lr="0.5", target_return="auto", registered_model_name="mine")
     assert (found.lr, found.target_return, found.registered_model_name) == (0.5, None, "mine")
     assert found.gamma == files.tuned_for("Pendulum-v1").settings["gamma"]
+
+
+@pytest.mark.parametrize("name", BY_MACHINE)
+def test_what_is_auto_is_not_given(name):
+    assert choice.checked({name: "auto", "seed": "1"}) == {"seed": 1}
+    assert choice.checked({name: "2"}) == {name: 2}
 
 
 def test_a_file_that_changes_nothing_is_not_named():

@@ -14,6 +14,7 @@ import pytest
 from pipeline.config import TrainConfig
 from pipeline.evaluation import evaluation
 from pipeline.evaluation.player import Player
+from pipeline.training import worker_process
 from pipeline.training.worker_process import WorkerProcess
 
 
@@ -91,11 +92,18 @@ def test_a_result_is_computed_once_and_only_when_it_is_needed(tmp_path):
         assert pending.result() == pending.result()
 
 
-def test_distributed_training_starts_no_worker():
+def test_on_one_core_no_worker_starts(monkeypatch):
+    monkeypatch.setattr(worker_process, "available_cpus", lambda: 1)
     with WorkerProcess() as process:
-        process.start(TrainConfig(num_env_runners=1))
+        process.start(TrainConfig())
         assert not process.is_started
         assert process.submit(pid_and, 1).result() == (os.getpid(), 1)
+
+
+def test_a_worker_starts_beside_environment_runners_which_wait_during_evaluations():
+    with WorkerProcess() as process:
+        process.start(TrainConfig(num_env_runners=1))
+        assert process.is_started
 
 
 def test_the_worker_ignores_ctrl_c_and_its_death_loses_no_call(tmp_path):

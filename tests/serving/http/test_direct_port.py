@@ -27,11 +27,11 @@ def run(work: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(asyncio.wait_for(work(), 20))
 
 
-async def ask(port: int, session: requests.Session | None = None) -> requests.Response:
+async def ask(port: int) -> requests.Response:
     """Ask in a thread, for the application shares this event loop; wait until somebody listens."""
     while True:
         try:
-            return await asyncio.to_thread((session or requests).post, f"http://127.0.0.1:{port}", json=QUESTION)
+            return await asyncio.to_thread(requests.post, f"http://127.0.0.1:{port}", json=QUESTION)
         except requests.ConnectionError:
             await asyncio.sleep(0.01)
 
