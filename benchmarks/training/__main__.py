@@ -54,10 +54,10 @@ def main(env_ids: Sequence[str], kinds: Sequence[str], seeds: int, *, parallel: 
 
 
 def plan(kinds: Sequence[str], env_ids: Sequence[str], seeds: int) -> Iterator[Run]:
-    """Yield the runs in their order: both contenders for each seed; the one that comes first alternates."""
+    """Yield the runs in their order: seed by seed, both contenders in turn; the one that comes first alternates."""
     for kind in kinds:
-        for env_id in env_ids if kind == YARDSTICK else ["CartPole-v1"]:
-            for seed in range(seeds):
+        for seed in range(seeds):
+            for env_id in env_ids if kind == YARDSTICK else ["CartPole-v1"]:
                 for peer in PEERS if seed % 2 == 0 else PEERS[::-1]:
                     yield {"kind": kind, "env_id": env_id, "seed": seed, "peer": peer}
 

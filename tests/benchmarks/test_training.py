@@ -87,10 +87,19 @@ def test_contenders_with_updates_of_different_sizes_are_evaluated_equally_often(
     assert [steps for _, steps, _ in small.curve] == [steps for _, steps, _ in large.curve]
 
 
-def test_the_first_contender_alternates_between_seeds():
-    runs = [(run["seed"], run["peer"]) for run in plan(["yardstick"], ["Acrobot-v1"], 2)]
+def test_runs_go_seed_by_seed_and_the_first_contender_alternates():
+    runs = [(run["seed"], run["env_id"], run["peer"]) for run in plan(["yardstick"], ["Acrobot-v1", "Pendulum-v1"], 2)]
 
-    assert runs == [(0, "ours"), (0, "stable-baselines3"), (1, "stable-baselines3"), (1, "ours")]
+    assert runs == [
+        (0, "Acrobot-v1", "ours"),
+        (0, "Acrobot-v1", "stable-baselines3"),
+        (0, "Pendulum-v1", "ours"),
+        (0, "Pendulum-v1", "stable-baselines3"),
+        (1, "Acrobot-v1", "stable-baselines3"),
+        (1, "Acrobot-v1", "ours"),
+        (1, "Pendulum-v1", "stable-baselines3"),
+        (1, "Pendulum-v1", "ours"),
+    ]
 
 
 def test_a_run_is_added_to_the_file_or_replaces_itself(tmp_path):
