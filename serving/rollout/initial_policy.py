@@ -32,8 +32,8 @@ def load_initial_policy(
     """Return the policy that the model URI refers to now, or the last known good one.
 
     A replica that replaces another one of its deployment serves no other spaces than that one did, unless the
-    arguments allow it: only a new deployment changes the spaces. `deployment` is the id that its replicas share. A
-    recently `resolved` version is not resolved again.
+    arguments allow it: only a new deployment changes the spaces. `deployment` is the id that its replicas share. The
+    first ones take a version that was `resolved` recently, without asking the registry again.
 
     Raises:
         ServingError: neither can be served; the error is that of the version in the registry.
@@ -42,11 +42,12 @@ def load_initial_policy(
     known = LastKnownGood(arguments.cache_directory, uri, arguments.model_uri, deployment)
     admission = Admission(open_registry(uri), arguments, known)
     try:
-        if resolved is not None and resolved.is_recent:
+        is_first = not known.is_from_this_deployment()
+        if is_first and resolved is not None and resolved.is_recent:
             version = resolved.version
         else:
             version = admission.registry.resolve(arguments.model_uri)
-        predecessor = admission.last_known_good() if known.is_from_this_deployment() else None
+        predecessor = None if is_first else admission.last_known_good()
         return InitialPolicy(admission.admit(version, predecessor), Refresh(last=now()), admission)
     except ServingError as error:
         served = None if isinstance(error, ModelUriInvalid) else admission.last_known_good()

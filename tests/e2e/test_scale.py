@@ -122,7 +122,7 @@ def test_training_joins_a_cluster_sends_it_the_code_survives_a_lost_runner_and_l
         "import gymnasium\n"
         "gymnasium.register('Corridor-v0', 'gymnasium.envs.classic_control:CartPoleEnv', max_episode_steps=500)\n"
     )
-    processes = ("--num-env-runners", "1", "--num-learners", "1")
+    processes = ("--num-env-runners", "1", "--num-learners", "1", "--registered-model-name", "cartpole-ppo")
     process = workshop.start(*TRAIN, "--address", address, *processes, "--env-id", "corridor:Corridor-v0", *BUDGET)
     await_evaluations(workshop, 1)
     (runner,) = env_runners(other)

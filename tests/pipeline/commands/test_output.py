@@ -17,7 +17,7 @@ from pipeline.evaluation.trend import Trend
 from pipeline.registry.promotion import Promotion
 from pipeline.registry.registration import Trained
 from pipeline.registry.target import Target
-from pipeline.settings import files
+from pipeline.settings import by_machine, files
 from pipeline.training import run
 
 
@@ -126,6 +126,7 @@ def test_the_printed_commands_restore_the_settings(capsys, monkeypatch, config):
     )
     started = []
     monkeypatch.setattr(contract, "described", lambda *_, **__: SimpleNamespace(is_exclusive=False))
+    monkeypatch.setattr(by_machine, "chosen", lambda config, *_: (config, []))
     monkeypatch.setattr("pipeline.commands.train._check_mlflow", lambda *_: None)
     monkeypatch.setattr(run, "train", lambda config, *_: started.append(config))
     monkeypatch.setattr("pipeline.commands.train.print_trained", lambda _: sys.exit(0))

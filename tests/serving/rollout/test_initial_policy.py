@@ -69,6 +69,15 @@ def test_a_replica_that_starts_later_asks_the_registry(store: Store, tmp_path: P
     assert load_initial_policy(arguments, "a", old).served.version.version == version
 
 
+def test_a_replica_that_replaces_another_asks_the_registry(store: Store, tmp_path: Path) -> None:
+    store.register("replaced", stage="Production")
+    arguments = Arguments(model_uri="models:/replaced/Production", tracking_uri=store.uri, cache_dir=str(tmp_path))
+    resolved = Resolved(resolve("models:/replaced/Production"))
+    load_initial_policy(arguments, "a", resolved)
+    version = store.register("replaced", stage="Production")
+    assert load_initial_policy(arguments, "a", resolved).served.version.version == version
+
+
 def test_without_the_registry_the_last_known_good_version_is_served_as_degraded(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
