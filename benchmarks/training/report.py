@@ -4,6 +4,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,10 +67,15 @@ def _details(zoo: Zoo, runs: Sequence[Run]) -> Iterator[list[str]]:
 
 
 def _of(runs: Sequence[Run], kind: str, env_id: str) -> list[Run]:
-    """Return the runs of a kind and an environment in the order of their seeds; none unless both contenders ran."""
-    chosen = [run for run in runs if (run["kind"], run["env_id"]) == (kind, env_id)]
-    chosen.sort(key=lambda run: run["seed"])
-    return chosen if {run["peer"] for run in chosen} == set(PEERS) else []
+    """Return the runs of a kind and an environment by seed, without seeds that only one contender has run."""
+    chosen = sorted((run for run in runs if (run["kind"], run["env_id"]) == (kind, env_id)), key=_seed)
+    pairs = (list(pair) for _, pair in groupby(chosen, key=_seed))
+    return [run for pair in pairs if len(pair) == len(PEERS) for run in pair]
+
+
+def _seed(run: Run) -> int:
+    seed: int = run["seed"]
+    return seed
 
 
 def _reached(mean_return: float, column: int, run: Run) -> Value:

@@ -146,6 +146,10 @@ def test_a_missed_return_counts_as_infinite_in_the_ratio_of_medians(ours, theirs
     assert f"| Acrobot-v1 | seconds to -73.506 | {row} | at most 0.7 |" in report.tables(_runs(ours, theirs))
 
 
+def test_the_table_leaves_out_a_seed_that_only_one_contender_has_run():
+    assert "| Acrobot-v1 | seconds to -73.506 | 4 | 6 | 0.67 |" in report.tables(_runs([4.0, 1.0], [6.0]))
+
+
 def test_the_table_has_the_seconds_to_a_return_within_the_error_of_an_evaluation():
     row = "| Acrobot-v1 | seconds to -75.33, one standard error less | 2 | 3 | 0.67 |"
 
