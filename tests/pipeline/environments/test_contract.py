@@ -138,10 +138,13 @@ def test_gymnasiums_environments_are_as_it_specifies(env_id):
     assert contract.check(environments.describe(env_id)) == []
 
 
-@pytest.mark.parametrize(("name", "kwargs"), [("base:Behaved", {}), ("failing:OneOnly", {"port": free_port()})])
-def test_an_environment_that_binds_a_port_is_exclusive(name, kwargs):
-    reason = contract.exclusivity(environments.describe(f"tests.zoo.{name}-v0", kwargs))
-    assert reason is None if not kwargs else "Address already in use" in reason
+def test_an_environment_that_binds_a_port_is_exclusive():
+    reason = contract.exclusivity(environments.describe("tests.zoo.failing:OneOnly-v0", {"port": free_port()}))
+    assert "Address already in use" in reason
+
+
+def test_an_environment_that_can_be_made_twice_is_not_exclusive():
+    assert contract.exclusivity(environments.describe("tests.zoo.base:Behaved-v0")) is None
 
 
 def test_misbehaviour_after_the_check_is_named_by_seed_episode_and_step():
