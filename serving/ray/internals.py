@@ -115,9 +115,9 @@ def grpc_service() -> tuple[int, list[str]] | None:
 def drop_request_metrics() -> None:
     """Drop the metrics that Serve records of each request in this replica, which has its own.
 
-    Every 100 ms Serve exports them one by one in the event loop: at 4,000 requests/s it answers nothing for 3 ms.
+    Every 100 ms Serve exports them one by one in the event loop: at 4,000 requests/s it answers nothing for 2 ms.
     """
-    with _optional("Serve records its own metrics of each request, which multiply the tail latency"):
+    with _optional("Serve records its own metrics of each request, which lengthen the tail of the latency"):
         from ray.serve._private.replica import ReplicaMetricsManager as Recorder
 
         for name in ("record_request_metrics", "record_ingress_request_metrics"):
