@@ -15,6 +15,7 @@ from pipeline.environments.errors import EnvironmentNotFound, EnvKwargsRefused, 
 from serving.policy import environments
 from serving.policy.errors import EnvironmentNotMade, EnvironmentUnknown, ObjectUnknown
 from serving.policy.policy import Policy
+from serving.policy.spaces import leaves
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,11 @@ class Environment:
     def trained_action_space(self) -> spaces.Space[Any]:
         """The space of the policy's own actions, `action_space` itself if PPO supports it."""
         return adapted(self.action_space)
+
+    @property
+    def has_continuous_actions(self) -> bool:
+        """Whether the policy draws an action, or a part of it, from a normal distribution."""
+        return any(isinstance(leaf.space, spaces.Box) for leaf in leaves(self.trained_action_space))
 
     @property
     def for_rllib(self) -> tuple[Any, dict[str, Any]]:

@@ -32,12 +32,16 @@ class Trend(Enum):
     CONSTANT = "constant"
 
 
-def of_curves(evaluation: Curve, training: Curve) -> Trend:
+def of_curves(evaluation: Curve, training: Curve, *, is_gaussian: bool = False) -> Trend:
     """Return the trend of a training.
+
+    Continuous actions are greedy ones with noise, which costs less and less as it shrinks. Therefore training returns
+    that rise towards greedy ones, and do not exceed them, are no sign of a better policy.
 
     Args:
         evaluation: The mean greedy returns.
         training: The running means of the training returns after each iteration, NaN before the first episode ended.
+        is_gaussian: Whether actions are drawn from normal distributions.
     """
     greedy = [mean for _, mean in evaluation if math.isfinite(mean)]
     sampled = _at(training, [step for step, _ in evaluation])
@@ -45,6 +49,8 @@ def of_curves(evaluation: Curve, training: Curve) -> Trend:
         return Trend.CONSTANT
     if _has_fallen(greedy):
         return Trend.FALLING
+    if is_gaussian and sampled and max(sampled[-_RISE:]) <= max(greedy, default=math.inf):
+        sampled = []
     return Trend.RISING if _is_rising(greedy) or _is_rising(sampled) else Trend.FLAT
 
 

@@ -12,7 +12,6 @@ from typing import Any, Self
 
 import ray.cloudpickle
 import torch
-from gymnasium.spaces import Box
 from ray.rllib.algorithms.ppo import PPO, PPOConfig
 from ray.rllib.core.learner import Learner
 from ray.rllib.core.rl_module.torch import TorchRLModule
@@ -25,7 +24,6 @@ from pipeline.export.observation_filter import MEAN_STD, FrozenFilter
 from pipeline.networks import module_spec
 from pipeline.rllib import checked_sampling, checkpoint_layout, compat, env_runner, learner
 from pipeline.rllib.errors import EnvRunnersLost, GradientsNotFinite
-from serving.policy.spaces import leaves
 
 #: Episodes in the running mean of training returns, as in stable-baselines3 and the literature.
 _RETURN_WINDOW = 100
@@ -240,14 +238,13 @@ def algorithm_config(config: TrainConfig, environment: Environment) -> PPOConfig
         ray.cloudpickle.register_pickle_by_value(module)
     env, env_config = environment.for_rllib
     has_own_vectors = isinstance(env, str) and environment.has_vector_entry_point
-    has_boxes = any(isinstance(leaf.space, Box) for leaf in leaves(environment.trained_action_space))
     is_filtered = config.observation_filter == MEAN_STD
     is_constant = config.lr_final == config.lr
     lr = config.lr if is_constant else [[0, config.lr], [config.lr_decay_steps, config.lr_final]]
     return (
         PPOConfig()
         # Unsquashing copies every action, and only actions of a Box need it.
-        .environment(env, env_config=env_config, normalize_actions=has_boxes)
+        .environment(env, env_config=env_config, normalize_actions=environment.has_continuous_actions)
         .env_runners(
             num_env_runners=config.num_env_runners,
             num_envs_per_env_runner=config.num_envs_per_env_runner,

@@ -82,7 +82,7 @@ def model_name(env_id: str) -> str:
 
 
 def _by_spaces(environment: Environment) -> Rule:
-    is_continuous = any(isinstance(leaf.space, spaces.Box) for leaf in leaves(environment.trained_action_space))
+    is_continuous = environment.has_continuous_actions
     has_images = any(is_image(leaf.space) for leaf in leaves(environment.observation_space))
     actions = "continuous actions" if is_continuous else "discrete actions"
     settings: dict[str, Any] = {"num_envs_per_env_runner": _NUM_ENVS, "lambda_": 0.95}

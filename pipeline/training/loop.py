@@ -99,7 +99,8 @@ class Loop:
     @property
     def trend(self) -> Trend:
         """What the returns have done by now."""
-        return trend.of_curves(self._state.evaluation, self._state.training)
+        is_gaussian = self.evaluator.environment.has_continuous_actions
+        return trend.of_curves(self._state.evaluation, self._state.training, is_gaussian=is_gaussian)
 
     @property
     def is_finished(self) -> bool:

@@ -51,6 +51,14 @@ def test_training_returns_that_rise_do_not_excuse_greedy_returns_that_fell():
     assert of_curves(shaped(-500, -200, -400, -400), shaped(-500, -300)) == Trend.FALLING
 
 
+def test_noise_that_shrinks_is_no_better_policy():
+    greedy, towards, beyond = curve([0] * 24), shaped(-30, -5, noise=0.02), shaped(-30, 20, noise=0.02)
+    assert of_curves(greedy, towards, is_gaussian=True) == Trend.FLAT
+    assert of_curves(greedy, beyond, is_gaussian=True) == Trend.RISING
+    assert of_curves(greedy, towards) == Trend.RISING  # discrete actions: the probabilities are the policy
+    assert of_curves(shaped(-30, -5), towards, is_gaussian=True) == Trend.RISING
+
+
 @pytest.mark.parametrize("number", [6, 12, 40])
 def test_noise_is_seldom_taken_for_a_trend(number):
     rng = np.random.default_rng(number)

@@ -8,8 +8,10 @@ import tarfile
 from concurrent.futures import Future
 
 import pytest
+from gymnasium.spaces import Box, Discrete
 
 from pipeline.config import TrainConfig
+from pipeline.environments.make import Environment
 from pipeline.errors import Interrupted
 from pipeline.evaluation.evaluation import Evaluation
 from pipeline.evaluation.recording import Recording
@@ -60,6 +62,7 @@ class Evaluator:
     """
 
     target_return = TARGET
+    environment = Environment("CartPole-v1", Box(-5, 5, (4,)), Discrete(2), TARGET, has_vector_entry_point=True)
 
     def __init__(self, workspace, means, fresh=None, spread=1.0):
         self._workspace, self._means, self._fresh, self._spread = workspace, means, fresh or {}, spread
