@@ -35,7 +35,7 @@ _SMALLEST_SCALE, _LARGEST_SCALE, _UNBOUNDED = 0.1, 50.0, 1e30
 _VALUE = 2.0
 
 #: The correlation of the noise of successive continuous actions.
-_NOISE_CORRELATION = 0.7
+_NOISE_CORRELATION = 0.9
 
 #: The settings to which others are adapted if they are given.
 ADAPTED_TO = ("train_batch_size_per_learner", "max_env_steps", "lr", "gamma")
