@@ -61,6 +61,8 @@ class Cluster:
         self.host, self.port, self.grpc_port = host, port, grpc_port
         self._address, self._cpus = address, cpus
         self._cleanup = contextlib.ExitStack()
+        self._deployed_at: dict[str, float] = {}
+        """When Serve deployed the applications of this server, by name."""
 
     def __enter__(self) -> Self:
         try:
@@ -180,7 +182,7 @@ class Cluster:
             raise ApplicationTaken(name)
         target = serve.RunTarget(application, name=name, route_prefix=route_prefix)
         # Before serve.shutdown, which stops the proxy while requests are still in progress.
-        self._cleanup.callback(serve.delete, name)
+        self._cleanup.callback(self._delete, name)
         if self._address is None:
             self._cleanup.callback(drain_proxies)
         try:
@@ -190,6 +192,17 @@ class Cluster:
             if taken is None:
                 raise
             raise RouteTaken(*taken.groups()) from error
+        self._deployed_at[name] = serve.status().applications[name].last_deployed_time_s
+
+    def _delete(self, name: str) -> None:
+        """Delete the application, unless someone has deployed another one of that name meanwhile."""
+        from ray import serve
+
+        running = serve.status().applications.get(name)
+        if running is not None and running.last_deployed_time_s == self._deployed_at.get(
+            name, running.last_deployed_time_s
+        ):
+            serve.delete(name)
 
     def wait(self, name: str, url: str, timeout_s: float) -> None:
         """Wait until `url` answers with status 200 through the proxy.
@@ -252,7 +265,7 @@ def _raise_if_failed(name: str) -> None:
     application = serve.status().applications.get(name)
     if application is not None and application.status in ("DEPLOY_FAILED", "UNHEALTHY"):
         details = _messages(name)
-        raise DeploymentFailed(_reason(details), details)
+        raise DeploymentFailed(failure_reason(details), details)
 
 
 def _messages(name: str) -> str:
@@ -262,7 +275,7 @@ def _messages(name: str) -> str:
     return "\n".join([application.message, *(each.message for each in application.deployments.values())])
 
 
-def _reason(details: str) -> str:
+def failure_reason(details: str) -> str:
     """Return the line with the cause from Serve's messages, which mix prose and tracebacks."""
     own = re.findall(r"^serving\.(?:\w+\.)*errors\.\w+: (.+)$", details, flags=re.MULTILINE)
     raised = re.findall(r"^((?:\w+\.)*\w*(?:Error|Exception): .+)$", details, flags=re.MULTILINE)

@@ -57,9 +57,32 @@ class ApplicationTaken(ServingError):
 
     def __str__(self) -> str:
         return (
-            f"the cluster already runs an application '{self.name}', which this server would replace. Change it with "
-            f"serve deploy, or delete it: serve delete {shlex.quote(self.name)}"
+            f"the cluster already runs an application '{self.name}', which this server would replace. Choose another "
+            f"name with --name, or delete the application: serve delete {shlex.quote(self.name)}"
         )
+
+
+@dataclass(eq=False)
+class ApplicationOfServer(ServingError):
+    """A server that joined the cluster runs an application of that name, and would delete it when it stops."""
+
+    name: str
+
+    template = (
+        "the application '{name}' belongs to a `python -m serving run`. Stop that server first, or choose another name "
+        "in the file"
+    )
+
+
+@dataclass(eq=False)
+class ApplicationNameInvalid(ServingError):
+    """No application can have that name in HAProxy's configuration and in the header of gRPC clients."""
+
+    name: str
+
+    template = (
+        "the application's name '{name}' contains other characters than letters, digits and . _ ~ -: change --name"
+    )
 
 
 @dataclass(eq=False)

@@ -112,6 +112,17 @@ def grpc_service() -> tuple[int, list[str]] | None:
     return None
 
 
+def serve_client(address: str) -> Any:
+    """Return the client of Serve's REST API that Serve's own commands use, which sends Ray's token if it has one.
+
+    Raises:
+        ConnectionError, RuntimeError, ValueError: Ray's dashboard does not answer at the address.
+    """
+    from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
+
+    return ServeSubmissionClient(address)
+
+
 def drop_request_metrics() -> None:
     """Drop the metrics that Serve records of each request in this replica, which has its own.
 

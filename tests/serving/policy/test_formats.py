@@ -45,7 +45,7 @@ def test_a_bundle_of_an_earlier_release_acts_as_it_did(directory: Path) -> None:
 def test_there_is_a_bundle_of_each_known_format() -> None:
     described = [parse_policy_file((directory / "policy.json").read_bytes()) for directory in GOLDEN]
     assert {each["format"] for each in described} == set(KNOWN_FORMATS)
-    assert FORMAT == max(KNOWN_FORMATS)
+    assert max(KNOWN_FORMATS) == FORMAT
 
 
 def test_what_an_earlier_release_left_out_has_its_default() -> None:
@@ -67,5 +67,5 @@ def test_a_later_format_is_refused_by_name_before_anything_else_is_read() -> Non
 
 @pytest.mark.parametrize("found", [0, -1, 1.0, True, "1", None, [1]])
 def test_a_format_that_no_release_writes_is_invalid(found: Any) -> None:
-    with pytest.raises(BundleInvalid, match="its format is .*, expected an integer from 1 on"):
+    with pytest.raises(BundleInvalid, match=r"its format is .*, expected an integer from 1 on"):
         Policy.load(Bundle(CARTPOLE_BUNDLE.graph, of_format(found)))

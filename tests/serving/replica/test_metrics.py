@@ -51,7 +51,8 @@ class Gauges:
     def __init__(self) -> None:
         self.values: dict[str, float] = {}
 
-    def __call__(self, name: str, suffix: str = "", *tag_keys: str) -> "Gauges.One":
+    def __call__(self, model: str, name: str, suffix: str = "", *tag_keys: str) -> "Gauges.One":
+        assert model == "cartpole-ppo"
         return Gauges.One(self, name + suffix, tag_keys)
 
     class One:
@@ -70,7 +71,7 @@ def test_the_exported_numbers_are_those_of_the_replica(monkeypatch: pytest.Monke
         counted.batch_size.add(size)
     counted.requests_rejected["body_not_json"] += 4
     refresh = Refresh(swaps=2, degraded=True, stale_at=0.0, rejections={"digest_mismatch": 5})
-    Exporter(counted, lambda: 7, lambda: refresh).flush()
+    Exporter(counted, "cartpole-ppo", lambda: 7, lambda: refresh).flush()
     expected = {
         "policy_batch_size_bucket 1": 1,
         "policy_batch_size_bucket 2": 3,
@@ -104,7 +105,7 @@ def test_the_export_survives_failures_and_logs_the_first_of_them(
         return 7
 
     async def run() -> None:
-        exporting = asyncio.create_task(Exporter(Metrics(), version, Refresh).run())
+        exporting = asyncio.create_task(Exporter(Metrics(), "cartpole-ppo", version, Refresh).run())
         async with asyncio.timeout(10):
             await exported.wait()
         exporting.cancel()
