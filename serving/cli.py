@@ -26,6 +26,15 @@ TOKEN_OPTION = click.option(
     help="File with the bearer token that the server requires.",
 )
 
+DASHBOARD_OPTION = click.option(
+    "--address",
+    default="http://127.0.0.1:8265",
+    envvar="RAY_DASHBOARD_ADDRESS",
+    show_default=True,
+    show_envvar=True,
+    help="Address of the cluster's Ray dashboard.",
+)
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def main() -> None:
@@ -67,14 +76,7 @@ def run(arguments: Arguments, **options: Any) -> None:
 
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option(
-    "--address",
-    default="http://127.0.0.1:8265",
-    envvar="RAY_DASHBOARD_ADDRESS",
-    show_default=True,
-    show_envvar=True,
-    help="Address of the cluster's Ray dashboard.",
-)
+@DASHBOARD_OPTION
 @click.option(
     "--timeout",
     "timeout_s",
@@ -90,6 +92,17 @@ def deploy(**options: Any) -> None:
     from serving.commands import deploy
 
     deploy.deploy(**options)
+
+
+@main.command()
+@click.argument("name")
+@DASHBOARD_OPTION
+@one_line_errors
+def delete(**options: Any) -> None:
+    """Delete the application NAME that was deployed from a file, and leave the cluster's others as they are."""
+    from serving.commands import deploy
+
+    deploy.delete(**options)
 
 
 @main.command()

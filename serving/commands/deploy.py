@@ -1,7 +1,7 @@
-"""`python -m serving deploy`: deploys the applications of a Serve config file, and leaves all others as they are.
+"""`python -m serving deploy` and `delete`: change the applications of a Serve config file, and leave all others alone.
 
-Serve's own `serve deploy` deletes each application that is not in the file. This command sends the file together with
-the configurations of the other applications, which Serve then finds unchanged.
+Serve's own `serve deploy` deletes each application that is not in the file. These commands send Serve the
+configurations of the other applications as well, which it then finds unchanged.
 """
 
 import time
@@ -17,7 +17,7 @@ from serving.arguments import Arguments
 from serving.commands.errors import ConfigInvalid, DeploymentReplaced
 from serving.errors import one_line
 from serving.ray.cluster import failure_reason
-from serving.ray.errors import ApplicationOfServer, ClusterUnreachable, DeploymentFailed, RouteTaken
+from serving.ray.errors import ApplicationMissing, ApplicationOfServer, ClusterUnreachable, DeploymentFailed, RouteTaken
 from serving.release import release
 
 IMPORT_PATH = "serving.app:build"
@@ -48,6 +48,25 @@ def deploy(file: Path, address: str, timeout_s: float) -> None:
         click.echo(f"{name}: {'unchanged,' if same else 'deploying'} release {one_line(wanted['args']['release'])} ...")
         _wait(serve, wanted, deadline, timeout_s)
         click.echo(f"{name}: answers at {wanted.get('route_prefix', '/')}")
+
+
+def delete(name: str, address: str) -> None:
+    """Delete an application that was deployed from a file, and leave all others as they are.
+
+    Raises:
+        ClusterUnreachable: Ray's dashboard does not answer at `address`.
+        ApplicationMissing: No application of that name was deployed from a file.
+        ApplicationOfServer: It is that of a server that joined the cluster.
+    """
+    serve = _Dashboard(address)
+    running = serve.applications()
+    if name not in running:
+        raise ApplicationMissing(name, ", ".join(sorted(running)) or "none")
+    if running[name]["source"] == "imperative":
+        raise ApplicationOfServer(name)
+    others = [each["deployed_app_config"] for key, each in running.items() if key != name]
+    serve.put({"applications": [each for each in others if each], "target_capacity": serve.target_capacity})
+    click.echo(f"{name}: deleted, requests in progress are answered first")
 
 
 def read_config(file: Path) -> Config:

@@ -1,6 +1,5 @@
 """Errors of starting, joining and deploying to Ray Serve."""
 
-import shlex
 from dataclasses import dataclass
 
 from serving.errors import ServingError
@@ -58,7 +57,8 @@ class ApplicationTaken(ServingError):
     def __str__(self) -> str:
         return (
             f"the cluster already runs an application '{self.name}', which this server would replace. Choose another "
-            f"name with --name, or delete the application: serve delete {shlex.quote(self.name)}"
+            "name with --name. If its server was killed, delete the application in Python: "
+            f"ray.serve.delete({self.name!r})"
         )
 
 
@@ -68,10 +68,17 @@ class ApplicationOfServer(ServingError):
 
     name: str
 
-    template = (
-        "the application '{name}' belongs to a `python -m serving run`. Stop that server first, or choose another name "
-        "in the file"
-    )
+    template = "the application '{name}' belongs to a `python -m serving run`. Stop that server, or choose another name"
+
+
+@dataclass(eq=False)
+class ApplicationMissing(ServingError):
+    """The cluster runs no application of that name."""
+
+    name: str
+    running: str
+
+    template = "the cluster runs no application '{name}'. Its applications: {running}"
 
 
 @dataclass(eq=False)

@@ -17,7 +17,7 @@ from tests.serving.store import Store
 from tests.workshop import PROJECT, free_port
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["query"], ["status"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["deploy"], ["delete"], ["query"], ["status"]])
 def test_help_loads_nothing_heavy(command: list[str]) -> None:
     heavy = "{'ray', 'torch', 'mlflow', 'onnxruntime', 'gymnasium', 'numpy'} & set(sys.modules)"
     script = (

@@ -127,6 +127,12 @@ def test_of_the_replicas_that_autoscaling_allows_all_that_run_are_shown(serve_ht
     assert [row[0] for row in rows] == ["a", "b", "c"]
 
 
+def test_replicas_of_different_releases_of_the_code_are_noted(serve_http: Callable[[Any], str]) -> None:
+    """A node on which the new release was not installed runs the old one."""
+    running = [PolicyApp(served(), replica=ReplicaIdentity(each, lambda: 2, f"0.2.0+{each}")) for each in "ab"]
+    assert shown(serve_http(Proxy(*running)))[-1] == "replicas run different releases of the code: 0.2.0+a, 0.2.0+b"
+
+
 def test_a_provider_other_than_the_cpu_is_shown(serve_http: Callable[[Any], str]) -> None:
     policy = served()
     policy.policy.provider = "cuda"
