@@ -126,7 +126,7 @@ def _importing(*modules: str) -> Iterator[None]:
 def check_options(arguments: Arguments, options: ServerOptions) -> None:
     """Check all that needs neither the registry nor Ray: the route, the token file, the ports, and the GPU."""
     name, prefix = options.name, options.route_prefix
-    if name is not None and ("/" in name or not is_route_prefix(f"/{name}")):
+    if name is not None and (not name or "/" in name or not is_route_prefix(f"/{name}")):
         raise ApplicationNameInvalid(name)
     if prefix is not None and not is_route_prefix(prefix):
         raise RoutePrefixInvalid(prefix, route_prefix(prefix.strip("/") or "policy"))

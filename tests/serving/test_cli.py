@@ -121,6 +121,12 @@ def test_a_route_prefix_that_no_proxy_can_match_stops_the_start(prefix: str) -> 
     assert line.startswith(f"Error: the route prefix '{prefix}' is not / or a path of letters, digits and . _ ~ -")
 
 
+@pytest.mark.parametrize("name", ["", "my ppo", "a/b", "..", "50%"])
+def test_a_name_that_no_route_or_header_can_have_stops_the_start(name: str) -> None:
+    line = refused_start("--name", name)
+    assert line.startswith(f"Error: the application's name '{name}' contains other characters than letters, digits and")
+
+
 @pytest.mark.parametrize("host", ["", "nowhere.invalid", "192.0.2.77", "a" * 70])
 def test_a_host_that_is_not_this_machine_stops_the_start(host: str) -> None:
     assert "Give --host an address of this machine" in refused_start("--host", host)
