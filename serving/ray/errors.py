@@ -87,9 +87,7 @@ class ApplicationNameInvalid(ServingError):
 
     name: str
 
-    template = (
-        "the application's name '{name}' contains other characters than letters, digits and . _ ~ -: change --name"
-    )
+    template = "the application's name '{name}' does not consist of letters, digits and . _ ~ -. Correct --name"
 
 
 @dataclass(eq=False)
