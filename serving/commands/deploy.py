@@ -44,7 +44,7 @@ def deploy(file: Path, address: str, timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     for wanted in config["applications"]:
         name = wanted["name"]
-        same = name in before and _is_same(before[name].get("deployed_app_config"), wanted)
+        same = name in before and _is_same(before[name].get("deployed_app_config"), wanted, "deployments")
         click.echo(f"{name}: {'unchanged,' if same else 'deploying'} release {one_line(wanted['args']['release'])} ...")
         _wait(serve, wanted, deadline, timeout_s)
         click.echo(f"{name}: answers at {wanted.get('route_prefix', '/')}")
@@ -64,8 +64,9 @@ def delete(name: str, address: str) -> None:
         raise ApplicationMissing(name, ", ".join(sorted(running)) or "none")
     if running[name]["source"] == "imperative":
         raise ApplicationOfServer(name)
-    others = [each["deployed_app_config"] for key, each in running.items() if key != name]
-    serve.put({"applications": [each for each in others if each], "target_capacity": serve.target_capacity})
+    files = [each for key, each in running.items() if key != name and each["source"] != "imperative"]
+    others = [each["deployed_app_config"] for each in files]
+    serve.put({"applications": others, "target_capacity": serve.target_capacity})
     click.echo(f"{name}: deleted, requests in progress are answered first")
 
 
@@ -112,7 +113,7 @@ def merged(config: Config, running: Mapping[str, Config], target_capacity: float
         for each in wanted.values():
             if application["route_prefix"] is not None and each.get("route_prefix", "/") == application["route_prefix"]:
                 raise RouteTaken(application["route_prefix"], name)
-        if application["source"] == "declarative":
+        if application["source"] != "imperative":
             others.append(application["deployed_app_config"])
     if not running:
         return config
@@ -147,7 +148,7 @@ class _Dashboard:
         self.target_capacity = details.get("target_capacity")
         running = {name: each for name, each in details["applications"].items() if each["status"] != "DELETING"}
         for name, each in running.items():
-            if each["source"] == "declarative" and not each.get("deployed_app_config"):
+            if each["source"] != "imperative" and not each.get("deployed_app_config"):
                 raise ClusterUnreachable(self._address, f"Serve starts and does not know its application {name} yet")
         return running
 
@@ -179,7 +180,7 @@ def _wait(serve: _Dashboard, wanted: Config, deadline: float, timeout_s: float) 
         time.sleep(POLL_S)
 
 
-def _is_same(found: Config | None, wanted: Config) -> bool:
-    """Return whether Serve took the configuration for the same code with the same arguments."""
-    keys = ("import_path", "args", "runtime_env")
+def _is_same(found: Config | None, wanted: Config, *more: str) -> bool:
+    """Return whether two configurations of an application have the same code, arguments, and `more` keys."""
+    keys = ("import_path", "args", "runtime_env", *more)
     return found is not None and all((found.get(key) or {}) == (wanted.get(key) or {}) for key in keys)

@@ -61,8 +61,6 @@ class Cluster:
         self.host, self.port, self.grpc_port = host, port, grpc_port
         self._address, self._cpus = address, cpus
         self._cleanup = contextlib.ExitStack()
-        self._deployed_at: dict[str, float] = {}
-        """When Serve deployed the applications of this server, by name."""
 
     def __enter__(self) -> Self:
         try:
@@ -192,16 +190,12 @@ class Cluster:
             if taken is None:
                 raise
             raise RouteTaken(*taken.groups()) from error
-        self._deployed_at[name] = serve.status().applications[name].last_deployed_time_s
 
     def _delete(self, name: str) -> None:
-        """Delete the application, unless someone has deployed another one of that name meanwhile."""
+        """Delete the application, unless someone has deployed one of that name from a config file meanwhile."""
         from ray import serve
 
-        running = serve.status().applications.get(name)
-        if running is not None and running.last_deployed_time_s == self._deployed_at.get(
-            name, running.last_deployed_time_s
-        ):
+        if not internals.is_from_config_file(name):
             serve.delete(name)
 
     def wait(self, name: str, url: str, timeout_s: float) -> None:
