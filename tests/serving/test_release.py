@@ -26,8 +26,8 @@ def test_a_change_of_the_code_is_another_release_and_a_change_of_the_configurati
     (copy / "__pycache__").mkdir()
     (copy / "__pycache__" / "app.cpython-311.pyc").write_bytes(b"x")
     assert module._hash(copy) == same
-    with (copy / "play" / "web" / "page.css").open("a") as file:
-        file.write("\n")
+    page = copy / "play" / "web" / "page.css"
+    page.write_text(page.read_text().swapcase())
     assert module._hash(copy) != same
 
 

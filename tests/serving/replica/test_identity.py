@@ -32,13 +32,9 @@ def test_serve_is_not_asked_again_within_ten_seconds(monkeypatch: pytest.MonkeyP
 
 
 def test_the_last_number_stays_while_serve_cannot_tell() -> None:
-    asked: list[int] = []
-
     def fail() -> int:
-        asked.append(1)
         raise ConnectionError
 
     count = ReplicaCount(3, fail)
-    count()
-    await_true(lambda: asked and not counting(), "the count is over")
+    count._refresh()  # in its thread, an exception would be printed to the replica's log every ten seconds
     assert count() == 3

@@ -1,7 +1,9 @@
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.serve import context
 
 from serving.arguments import Arguments
 from serving.http.policy_app import PolicyApp
@@ -112,3 +114,17 @@ def test_the_export_survives_failures_and_logs_the_first_of_them(
 
     asyncio.run(run())
     assert caplog.text.count("exporting the metrics failed") == 1
+
+
+def test_every_metric_of_a_replica_says_which_one_it_is_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    identity = SimpleNamespace(app_name="staging", deployment="policy", replica_tag="abc")
+    monkeypatch.setattr(context, "_get_internal_replica_context", lambda: identity)
+    for labels in ((), ("code",)):
+        gauge = metrics._gauge("cartpole-ppo", "policy_swaps", "", *labels).info
+        assert gauge["default_tags"] == {
+            "application": "staging",
+            "deployment": "policy",
+            "replica": "abc",
+            "model": "cartpole-ppo",
+        }
+        assert set(gauge["tag_keys"]) == {*gauge["default_tags"], *labels}
