@@ -105,7 +105,7 @@ def application(arguments: Arguments, resolved: Resolved | None = None) -> Appli
         max_ongoing_requests=SERVE_ONGOING_REQUESTS,
         # Replicas of a new release answer before those of the old one stop. If one fails to start, the old ones stay.
         max_surge_percent=100,
-        # This applies to the first start only: once a replica has run, Serve retries forever.
+        # This applies to the first start and to a release. Once all replicas have run, Serve retries forever.
         max_constructor_retry_count=2,
         **settings.HEALTH,
         ray_actor_options={"num_cpus": 1, "num_gpus": arguments.reserved_gpus},

@@ -26,13 +26,13 @@ PAGE = PROJECT / "docs" / "how-to" / "run-several-policies.md"
 @pytest.fixture(scope="module")
 def head(shared_store: Store) -> Iterator[Head]:
     """A cluster on which the applications of the how-to guide run."""
-    shared_store.register("cartpole-ppo", stage="Production")
-    shared_store.register("cartpole-ppo", CONTRARY_BUNDLE, stage="Staging")
-    shared_store.register("other")
+    shared_store.register("several", stage="Production")
+    shared_store.register("several", CONTRARY_BUNDLE, stage="Staging")
+    shared_store.register("alone")
     (example,) = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
     applications = yaml.safe_load(example)["applications"]
     for each in applications:
-        del each["args"]["tracking_uri"]
+        each["args"] = {"model_uri": each["args"]["model_uri"].replace("cartpole-ppo", "several")}
     with Head(shared_store.uri, cpus=6) as head:
         deployed = head.deploy(head.write("first.yaml", *applications))
         assert deployed.returncode == 0, deployed.stderr
@@ -53,7 +53,7 @@ def test_grpc_clients_choose_the_application_by_its_name(head: Head) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{head.grpc_port}") as channel:
         found = []
         for name in ("cartpole-production", "cartpole-staging"):
-            request, metadata = pb.ModelMetadataRequest(name="cartpole-ppo"), [("application", name)]
+            request, metadata = pb.ModelMetadataRequest(name="several"), [("application", name)]
             answer = Stub(channel).ModelMetadata(request, metadata=metadata, timeout=10, wait_for_ready=True)
             found.append(list(answer.versions))
     assert found == [["1"], ["2"]]
@@ -71,12 +71,12 @@ def test_metrics_say_which_application_deployment_replica_and_model_they_are_of(
     await_true(lambda: {f"cartpole-{name}" for name in ids} <= labels().keys(), "both are exported", 60)
     for name, replica in ids.items():
         found = labels()[f"cartpole-{name}"]
-        assert (found["deployment"], found["replica"], found["model"]) == ("policy", replica, "cartpole-ppo")
+        assert (found["deployment"], found["replica"], found["model"]) == ("policy", replica, "several")
 
 
 def test_another_teams_file_leaves_these_applications_as_they_are(head: Head) -> None:
     before = [head.replicas(f"cartpole-{stage}").keys() for stage in ("production", "staging")]
-    team = head.write("team.yaml", {"name": "team", "args": {"model_uri": "models:/other/latest"}})
+    team = head.write("team.yaml", {"name": "team", "args": {"model_uri": "models:/alone/latest"}})
     assert "team: deploying release 0" in head.deploy(team).stdout
     assert requests.post(head.url("team"), json=TILTED, timeout=10).json() == {"action": 1}
     assert head.shop.python("serving", "delete", "team").returncode == 0
@@ -86,7 +86,7 @@ def test_another_teams_file_leaves_these_applications_as_they_are(head: Head) ->
 
 def test_a_new_release_replaces_the_replicas_and_the_same_one_does_not(head: Head) -> None:
     def application(release: str) -> str:
-        args = {"model_uri": "models:/other/latest", "release": release}
+        args = {"model_uri": "models:/alone/latest", "release": release}
         return head.write("released.yaml", {"name": "released", "args": args})
 
     assert head.deploy(application("one")).returncode == 0
@@ -102,7 +102,7 @@ def test_a_new_release_replaces_the_replicas_and_the_same_one_does_not(head: Hea
 @pytest.mark.long
 def test_a_server_that_joins_has_a_name_of_its_own_and_deletes_only_its_own_application(head: Head) -> None:
     run = (
-        *(sys.executable, "-m", "serving", "run", "--model-uri", "models:/cartpole-ppo/Staging"),
+        *(sys.executable, "-m", "serving", "run", "--model-uri", "models:/several/Staging"),
         *("--address", head.gcs, "--port", str(free_port()), "--name", "joined"),
         *("--cache-dir", str(head.directory / "cache")),
     )
@@ -110,7 +110,7 @@ def test_a_server_that_joins_has_a_name_of_its_own_and_deletes_only_its_own_appl
     head.await_up("joined")
     await_true(lambda: "Stop it:" in head.shop.output("joined.log"), "it is ready")
     assert requests.post(head.url("joined"), json=TILTED, timeout=10).json() == {"action": 0}
-    refused = head.deploy(head.write("joined.yaml", {"name": "joined", "args": {"model_uri": "models:/other/latest"}}))
+    refused = head.deploy(head.write("joined.yaml", {"name": "joined", "args": {"model_uri": "models:/alone/latest"}}))
     assert "the application 'joined' belongs to a `python -m serving run`" in refused.stderr
     joined.send_signal(signal.SIGINT)
     assert joined.wait(60) == 0
