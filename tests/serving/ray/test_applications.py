@@ -33,6 +33,7 @@ def head(shared_store: Store) -> Iterator[Head]:
     applications = yaml.safe_load(example)["applications"]
     for each in applications:
         each["args"] = {"model_uri": each["args"]["model_uri"].replace("cartpole-ppo", "several")}
+    applications[1]["args"]["autoscaling"] = {"max_replicas": 3}
     with Head(shared_store.uri, cpus=6) as head:
         deployed = head.deploy(head.write("first.yaml", *applications))
         assert deployed.returncode == 0, deployed.stderr
@@ -72,6 +73,13 @@ def test_metrics_say_which_application_deployment_replica_and_model_they_are_of(
     for name, replica in ids.items():
         found = labels()[f"cartpole-{name}"]
         assert (found["deployment"], found["replica"], found["model"]) == ("policy", replica, "several")
+
+
+def test_an_autoscaled_replica_knows_how_many_run_at_present(head: Head) -> None:
+    def numbers() -> set[int]:
+        return {model["replica"]["of"] for model in head.replicas("cartpole-staging").values()}
+
+    await_true(lambda: numbers() == {1}, "Serve tells it", 30)
 
 
 def test_another_teams_file_leaves_these_applications_as_they_are(head: Head) -> None:
