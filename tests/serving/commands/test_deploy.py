@@ -1,11 +1,14 @@
 """The configuration that `python -m serving deploy` sends; `ray/test_applications.py` deploys on a real cluster."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from click.testing import CliRunner
+from ray.serve._private.deploy_utils import get_app_code_version
+from ray.serve.schema import ApplicationDetails, ServeApplicationSchema
 
 from serving.cli import main
 from serving.commands.deploy import merged, read_config
@@ -53,6 +56,27 @@ def test_other_applications_stay_and_settings_of_serve_do_too(tmp_path: Path) ->
     assert found["applications"][1]["logging_config"] == {"log_level": "DEBUG"}
     assert found.keys() == {"applications", "target_capacity"}
     assert found["target_capacity"] == 50.0
+
+
+def test_serve_gets_another_teams_application_back_as_it_told_it(tmp_path: Path) -> None:
+    """Otherwise it would take it for a new release, and replace its replicas."""
+    args = {"autoscaling": {"min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 8}}
+    options = {"name": "policy", "max_surge_percent": 0, "graceful_shutdown_timeout_s": 3}
+    more = {"args": args, "deployments": [options], "runtime_env": {"env_vars": {"X": "1"}}}
+    deployed = ServeApplicationSchema.model_validate(application("b", **more))
+    state = {"status": "RUNNING", "message": "", "last_deployed_time_s": 1.0, "deployments": {}, "docs_path": None}
+    told = ApplicationDetails(
+        name="b",
+        route_prefix="/b",
+        source="declarative",
+        external_scaler_enabled=False,
+        deployed_app_config=ServeApplicationSchema.model_validate(deployed.model_dump(exclude_unset=True)),
+        **state,
+    )
+    found = merged(read(tmp_path, application("a")), {"b": told.model_dump(mode="json", exclude_unset=True)})
+    back = ServeApplicationSchema.model_validate(json.loads(json.dumps(found))["applications"][0])
+    assert back.model_dump(exclude_unset=True) == deployed.model_dump(exclude_unset=True)
+    assert get_app_code_version(back) == get_app_code_version(deployed)
 
 
 def test_the_application_of_a_server_that_runs_is_not_replaced(tmp_path: Path) -> None:
