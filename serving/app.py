@@ -20,8 +20,9 @@ from serving.protocols.open_inference.grpc import InferenceServicer
 from serving.ray import settings
 from serving.registry import tracking
 from serving.registry.model_version import Resolved
+from serving.release import release, warn_if_other
 from serving.replica.auth import BearerToken
-from serving.replica.identity import ReplicaIdentity
+from serving.replica.identity import ReplicaCount, ReplicaIdentity
 from serving.replica.metrics import Exporter
 from serving.rollout.initial_policy import load_initial_policy
 from serving.rollout.watcher import Watcher
@@ -48,12 +49,16 @@ class PolicyReplica(InferenceServicer):
             start = await asyncio.to_thread(load_initial_policy, arguments, deployment, resolved)
         except ServingError as error:
             raise error from None  # Ray logs causes, and those of other libraries may show credentials
-        replica = ReplicaIdentity(serve.get_replica_context().replica_id.unique_id, arguments.largest_num_replicas)
+        identifier = serve.get_replica_context().replica_id.unique_id
+        await asyncio.to_thread(warn_if_other, arguments.release)
+        count = ReplicaCount(arguments.largest_num_replicas, _num_replicas)
+        replica = ReplicaIdentity(identifier, count, await asyncio.to_thread(release))
         self._app = app = PolicyApp(start.served, arguments, token=token, refresh=start.refresh, replica=replica)
         self._asgi_app = with_cors(app, arguments.cors_origin)
         self._watcher = Watcher(app, start.admission)
         self._watcher.start()
-        exporter = Exporter(app.metrics, lambda: app.served.version.version, lambda: app.refresh)
+        model = start.served.version.name
+        exporter = Exporter(app.metrics, model, lambda: app.served.version.version, lambda: app.refresh)
         self._exporting = asyncio.create_task(exporter.run())
         if arguments.direct_port is not None:
             self._direct_port = DirectPort(self._asgi_app, arguments.direct_port)
@@ -98,13 +103,22 @@ def application(arguments: Arguments, resolved: Resolved | None = None) -> Appli
         name=DEPLOYMENT_NAME,
         **scaling,
         max_ongoing_requests=SERVE_ONGOING_REQUESTS,
-        # This applies to the first start only: once a replica has run, Serve retries forever.
+        # Replicas of a new release answer before those of the old one stop. If one fails to start, the old ones stay.
+        max_surge_percent=100,
+        # This applies to the first start and to a release. Once all replicas have run, Serve retries forever.
         max_constructor_retry_count=2,
         **settings.HEALTH,
         ray_actor_options={"num_cpus": 1, "num_gpus": arguments.reserved_gpus},
         logging_config=settings.logging_config(access_log=arguments.access_log),
     )
     return deployment(PolicyReplica).bind(_absolute(arguments), uuid.uuid4().hex, resolved=resolved)
+
+
+def _num_replicas() -> int:
+    """Return how many replicas this replica's deployment has, with those that start."""
+    context = serve.get_replica_context()
+    states = serve.status().applications[context.app_name].deployments[context.deployment].replica_states
+    return max(1, sum(int(number) for state, number in states.items() if state != "STOPPING"))
 
 
 def _absolute(arguments: Arguments) -> Arguments:

@@ -111,6 +111,11 @@ class Arguments(BaseModel):
     play_sessions: int = Field(
         default=2, ge=0, description="Concurrent viewers of /play per replica; 0 turns the page off."
     )
+    release: str | None = Field(
+        default=None,
+        description="Name of the release of the code. In a Serve config file, another name makes Serve replace all "
+        "replicas, one by one. Default: none.",
+    )
     access_log: bool = Field(default=False, description="Log each request, which multiplies the tail latency.")
 
     @field_validator("autoscaling", mode="before")

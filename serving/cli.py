@@ -1,6 +1,7 @@
 """`python -m serving`: reads the options and calls one function. Each command imports what it needs when it runs."""
 
 import contextlib
+from pathlib import Path
 from typing import Any
 
 import click
@@ -25,6 +26,15 @@ TOKEN_OPTION = click.option(
     help="File with the bearer token that the server requires.",
 )
 
+DASHBOARD_OPTION = click.option(
+    "--address",
+    default="http://127.0.0.1:8265",
+    envvar="RAY_DASHBOARD_ADDRESS",
+    show_default=True,
+    show_envvar=True,
+    help="Address of the cluster's Ray dashboard.",
+)
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def main() -> None:
@@ -37,7 +47,10 @@ def main() -> None:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
 @click.option("--grpc-port", type=click.IntRange(1, 65535), help="Port for gRPC.  [default: no gRPC]")
-@click.option("--route-prefix", help="Path prefix of the application.  [default: / and the model's name]")
+@click.option(
+    "--name", help="Name of the application, of which a cluster may run several.  [default: the model's name]"
+)
+@click.option("--route-prefix", help="Path prefix of the application.  [default: / and the application's name]")
 @click.option(
     "--address",
     envvar="RAY_ADDRESS",
@@ -59,6 +72,37 @@ def run(arguments: Arguments, **options: Any) -> None:
     from serving.commands import run as server
 
     server.run(arguments, server.ServerOptions(**options))
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@DASHBOARD_OPTION
+@click.option(
+    "--timeout",
+    "timeout_s",
+    default=300.0,
+    show_default=True,
+    type=Duration(1),
+    metavar="SECONDS",
+    help="Time after which the command stops waiting for the new replicas.",
+)
+@one_line_errors
+def deploy(**options: Any) -> None:
+    """Deploy the applications of a Serve config FILE on a cluster, and leave its other applications as they are."""
+    from serving.commands import deploy
+
+    deploy.deploy(**options)
+
+
+@main.command()
+@click.argument("name")
+@DASHBOARD_OPTION
+@one_line_errors
+def delete(**options: Any) -> None:
+    """Delete the application NAME that was deployed from a file, and leave the cluster's others as they are."""
+    from serving.commands import deploy
+
+    deploy.delete(**options)
 
 
 @main.command()

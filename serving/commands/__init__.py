@@ -1,1 +1,1 @@
-"""The commands of `python -m serving`: run, query and status."""
+"""The commands of `python -m serving`: run, deploy, delete, query and status."""

@@ -45,6 +45,7 @@ class Replica(_Strict):
     of: Annotated[int, Field(ge=1, le=MAX_REPLICAS)]
     answered: int
     errors: int
+    release: str = ""
 
 
 class Rejected(_Strict):

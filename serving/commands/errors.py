@@ -15,3 +15,25 @@ class ImportRefused(ServingError):
     )
 
     env_id: str
+
+
+@dataclass(eq=False)
+class ConfigInvalid(ServingError):
+    """A Serve config file is missing, or Serve or the application would reject it."""
+
+    template = "{file} is no valid Serve config file: {reason}"
+
+    file: str
+    reason: str
+
+
+@dataclass(eq=False)
+class DeploymentReplaced(ServingError):
+    """Someone else has changed or deleted an application while it was deployed."""
+
+    template = (
+        "another deployment has replaced the application '{name}' meanwhile; run the command again if this one is to "
+        "be served"
+    )
+
+    name: str

@@ -26,7 +26,7 @@ from serving.processes import available_cpus
 from serving.protocols.openapi.json_schemas import example
 from serving.ray import settings
 from serving.ray.cluster import Cluster, check_port
-from serving.ray.errors import HostInvalid, PortTaken, RoutePrefixInvalid
+from serving.ray.errors import ApplicationNameInvalid, HostInvalid, PortTaken, RoutePrefixInvalid
 from serving.ray.stopping import Stop, ignore_signals, stop_on_signals
 from serving.registry import tracking
 from serving.registry.access import SubprocessRegistry
@@ -48,8 +48,10 @@ class ServerOptions:
     port: int
     grpc_port: int | None
     """None turns gRPC off."""
+    name: str | None
+    """The name of the application; None means the model's name."""
     route_prefix: str | None
-    """None means `/` and the model's name."""
+    """None means `/` and the application's name."""
     address: str | None
     """The Ray cluster to join; None starts a local Ray."""
     startup_timeout_s: float
@@ -123,7 +125,9 @@ def _importing(*modules: str) -> Iterator[None]:
 
 def check_options(arguments: Arguments, options: ServerOptions) -> None:
     """Check all that needs neither the registry nor Ray: the route, the token file, the ports, and the GPU."""
-    prefix = options.route_prefix
+    name, prefix = options.name, options.route_prefix
+    if name is not None and (not name or "/" in name or not is_route_prefix(f"/{name}")):
+        raise ApplicationNameInvalid(name)
     if prefix is not None and not is_route_prefix(prefix):
         raise RoutePrefixInvalid(prefix, route_prefix(prefix.strip("/") or "policy"))
     if arguments.auth_token_file is not None:
@@ -194,9 +198,9 @@ def _deploy(
     """Deploy the application, wait until it answers, and return its URL."""
     from serving.app import application
 
-    prefix = options.route_prefix or route_prefix(version.name)
     # Serve writes the application's name into HAProxy's configuration, and gRPC clients send it as a header.
-    name = route_prefix(version.name).removeprefix("/")
+    name = options.name or route_prefix(version.name).removeprefix("/")
+    prefix = options.route_prefix or f"/{name}"
     cluster.deploy(application(arguments, resolved), name, prefix)
     url = f"http://{_client_host(cluster.host)}:{cluster.port}{prefix.rstrip('/')}"
     cluster.wait(name, f"{url}/health", options.startup_timeout_s)

@@ -95,6 +95,10 @@ def _report(url: str, sample: Sample, before: Sample, width: int) -> Group:
     num_replicas = max(model["replica"]["of"] for model in sample.models.values())
     count = f"{len(sample.models)} of {num_replicas} replicas answer at {url}{_provider(some)}"
     errors = {error for model in sample.models.values() if (error := _error(model))}
+    # Servers of earlier releases do not send it.
+    releases = sorted({model["replica"].get("release") or "an earlier one" for model in sample.models.values()})
+    if len(releases) > 1:
+        errors.add(f"replicas run different releases of the code: {', '.join(releases)}")
     notes = [Text(one_line(error), style="yellow") for error in sorted(errors)]
     return Group(
         Text(one_line(head), style="bold"),

@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium import Space
 
 from serving.policy.environments import MAX_EPISODE_STEPS
-from serving.policy.errors import BundleFileMissing, BundleInvalid
+from serving.policy.errors import BundleFileMissing, BundleInvalid, FormatUnknown
 from serving.policy.noise import Noise
 from serving.policy.spaces import Json, leaves, nearest_to_zero, space_from_json
 from serving.policy.state_tokens import Shapes
@@ -23,7 +23,14 @@ BUNDLE_FILES = (GRAPH_FILE, POLICY_FILE)
 """The only files of a registered version that serving reads."""
 
 FORMAT = 1
-"""The `format` of policy.json that this release writes and reads."""
+"""The `format` of policy.json that this release writes."""
+
+KNOWN_FORMATS = (1,)
+"""The formats that this release reads, in ascending order. None is ever removed: versions of it stay registered.
+
+A key that an earlier server may ignore is added within a format. A change after which it would act wrongly is a new
+format, and a new golden bundle in tests/serving/policy/golden.
+"""
 
 
 @dataclass(frozen=True)
@@ -111,9 +118,10 @@ def _read(file: Path) -> bytes:
 
 
 def parse_policy_file(policy: bytes) -> dict[str, Any]:
-    """Return the content of policy.json, with its required keys present. Raises BundleInvalid."""
+    """Return the content of policy.json, with its required keys present. Raises BundleInvalid, FormatUnknown."""
     try:
         description = json.loads(policy)
+        _check_format(description["format"])
         environment = description["environment"]
         missing = {"observation_space", "action_space"} - description.keys()
         fault = f"it lacks {sorted(missing)}" if missing else None
@@ -122,13 +130,19 @@ def parse_policy_file(policy: bytes) -> dict[str, Any]:
         limit = description.get("max_episode_steps", MAX_EPISODE_STEPS)
         if type(limit) is not int or limit < 1:
             fault = f'"max_episode_steps" is {limit!r}, expected an integer from 1 on'
-        if description["format"] != FORMAT:
-            fault = f"its format is {description['format']}, this release reads format {FORMAT}"
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleInvalid(POLICY_FILE, repr(error)) from error
     if fault:
         raise BundleInvalid(POLICY_FILE, fault)
     return description  # type: ignore[no-any-return]
+
+
+def _check_format(found: Json) -> None:
+    """Check the format before anything else: the other keys may differ in another one."""
+    if type(found) is not int or found < KNOWN_FORMATS[0]:
+        raise BundleInvalid(POLICY_FILE, f"its format is {found!r}, expected an integer from {KNOWN_FORMATS[0]} on")
+    if found not in KNOWN_FORMATS:
+        raise FormatUnknown(found, " and ".join(map(str, KNOWN_FORMATS)))
 
 
 def _state_shapes(description: Json) -> Shapes:

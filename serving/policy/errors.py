@@ -96,6 +96,17 @@ class BundleInvalid(BundleError):
 
 
 @dataclass(eq=False)
+class FormatUnknown(BundleError):
+    """policy.json is of a format that a later release introduced."""
+
+    code = "format_unknown"
+    template = "policy.json is of format {found}; this server knows {known}: upgrade it first"
+
+    found: int
+    known: str
+
+
+@dataclass(eq=False)
 class SpaceUnsupported(BundleError):
     """A space, or the JSON form of one, is of an unsupported type."""
 

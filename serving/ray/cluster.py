@@ -180,7 +180,7 @@ class Cluster:
             raise ApplicationTaken(name)
         target = serve.RunTarget(application, name=name, route_prefix=route_prefix)
         # Before serve.shutdown, which stops the proxy while requests are still in progress.
-        self._cleanup.callback(serve.delete, name)
+        self._cleanup.callback(self._delete, name)
         if self._address is None:
             self._cleanup.callback(drain_proxies)
         try:
@@ -190,6 +190,13 @@ class Cluster:
             if taken is None:
                 raise
             raise RouteTaken(*taken.groups()) from error
+
+    def _delete(self, name: str) -> None:
+        """Delete the application, unless someone has deployed one of that name from a config file meanwhile."""
+        from ray import serve
+
+        if not internals.is_from_config_file(name):
+            serve.delete(name)
 
     def wait(self, name: str, url: str, timeout_s: float) -> None:
         """Wait until `url` answers with status 200 through the proxy.
@@ -252,7 +259,7 @@ def _raise_if_failed(name: str) -> None:
     application = serve.status().applications.get(name)
     if application is not None and application.status in ("DEPLOY_FAILED", "UNHEALTHY"):
         details = _messages(name)
-        raise DeploymentFailed(_reason(details), details)
+        raise DeploymentFailed(failure_reason(details), details)
 
 
 def _messages(name: str) -> str:
@@ -262,7 +269,7 @@ def _messages(name: str) -> str:
     return "\n".join([application.message, *(each.message for each in application.deployments.values())])
 
 
-def _reason(details: str) -> str:
+def failure_reason(details: str) -> str:
     """Return the line with the cause from Serve's messages, which mix prose and tracebacks."""
     own = re.findall(r"^serving\.(?:\w+\.)*errors\.\w+: (.+)$", details, flags=re.MULTILINE)
     raised = re.findall(r"^((?:\w+\.)*\w*(?:Error|Exception): .+)$", details, flags=re.MULTILINE)

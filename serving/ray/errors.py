@@ -1,6 +1,5 @@
 """Errors of starting, joining and deploying to Ray Serve."""
 
-import shlex
 from dataclasses import dataclass
 
 from serving.errors import ServingError
@@ -57,9 +56,38 @@ class ApplicationTaken(ServingError):
 
     def __str__(self) -> str:
         return (
-            f"the cluster already runs an application '{self.name}', which this server would replace. Change it with "
-            f"serve deploy, or delete it: serve delete {shlex.quote(self.name)}"
+            f"the cluster already runs an application '{self.name}', which this server would replace. Choose another "
+            "name with --name. If its server was killed, delete the application in Python: "
+            f"ray.serve.delete({self.name!r})"
         )
+
+
+@dataclass(eq=False)
+class ApplicationOfServer(ServingError):
+    """A server that joined the cluster runs an application of that name, and would delete it when it stops."""
+
+    name: str
+
+    template = "the application '{name}' belongs to a `python -m serving run`. Stop that server, or choose another name"
+
+
+@dataclass(eq=False)
+class ApplicationMissing(ServingError):
+    """The cluster runs no application of that name."""
+
+    name: str
+    running: str
+
+    template = "the cluster runs no application '{name}'. Its applications: {running}"
+
+
+@dataclass(eq=False)
+class ApplicationNameInvalid(ServingError):
+    """No application can have that name in HAProxy's configuration and in the header of gRPC clients."""
+
+    name: str
+
+    template = "the application's name '{name}' does not consist of letters, digits and . _ ~ -. Correct --name"
 
 
 @dataclass(eq=False)

@@ -112,6 +112,27 @@ def grpc_service() -> tuple[int, list[str]] | None:
     return None
 
 
+def is_from_config_file(application: str) -> bool:
+    """Return whether the application was deployed from a config file, False if that cannot be read."""
+    with _optional("an application that was deployed from a config file may be deleted"):
+        from ray.serve.context import _get_global_client
+
+        found = _get_global_client().get_serve_details()["applications"].get(application)
+        return found is not None and found["source"] == "declarative"
+    return False
+
+
+def serve_client(address: str) -> Any:
+    """Return the client of Serve's REST API that Serve's own commands use, which sends Ray's token if it has one.
+
+    Raises:
+        ConnectionError, RuntimeError, ValueError: Ray's dashboard does not answer at the address.
+    """
+    from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
+
+    return ServeSubmissionClient(address)
+
+
 def drop_request_metrics() -> None:
     """Drop the metrics that Serve records of each request in this replica, which has its own.
 

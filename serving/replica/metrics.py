@@ -10,6 +10,7 @@ import logging
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -76,19 +77,25 @@ class Metrics:
 
 
 class Exporter:
-    """Exports a replica's metrics through Ray, whose metrics agent serves them to Prometheus."""
+    """Exports a replica's metrics through Ray, whose metrics agent serves them to Prometheus.
 
-    def __init__(self, metrics: Metrics, version: Callable[[], int], refresh: Callable[[], Refresh]) -> None:
+    Each metric has the labels `application`, `deployment` and `replica` of Serve, and `model`.
+    """
+
+    def __init__(
+        self, metrics: Metrics, model: str, version: Callable[[], int], refresh: Callable[[], Refresh]
+    ) -> None:
         self._metrics, self._served_version, self._refresh = metrics, version, refresh
-        self._buckets = {name: _gauge(name, "_bucket", "le") for name in metrics.histograms}
-        self._sums = {name: _gauge(name, "_sum") for name in metrics.histograms}
-        self._counts = {name: _gauge(name, "_count") for name in metrics.histograms}
-        self._requests_rejected = _gauge("policy_requests_rejected", "", "code")
-        self._version = _gauge("policy_model_version")
-        self._swaps = _gauge("policy_swaps")
-        self._versions_rejected = _gauge("policy_versions_rejected", "", "code")
-        self._degraded = _gauge("policy_degraded")
-        self._stale = _gauge("policy_stale")
+        gauge = partial(_gauge, model)
+        self._buckets = {name: gauge(name, "_bucket", "le") for name in metrics.histograms}
+        self._sums = {name: gauge(name, "_sum") for name in metrics.histograms}
+        self._counts = {name: gauge(name, "_count") for name in metrics.histograms}
+        self._requests_rejected = gauge("policy_requests_rejected", "", "code")
+        self._version = gauge("policy_model_version")
+        self._swaps = gauge("policy_swaps")
+        self._versions_rejected = gauge("policy_versions_rejected", "", "code")
+        self._degraded = gauge("policy_degraded")
+        self._stale = gauge("policy_stale")
 
     async def run(self) -> None:
         """Export the metrics every second until the task is cancelled. The first of several failures is logged."""
@@ -122,7 +129,9 @@ class Exporter:
             self._versions_rejected.set(count, tags={"code": code})
 
 
-def _gauge(name: str, suffix: str = "", *tag_keys: str) -> Any:
-    from ray.util.metrics import Gauge
+def _gauge(model: str, name: str, suffix: str = "", *tag_keys: str) -> Any:
+    from ray.serve.metrics import Gauge  # within a replica, it adds Serve's labels
 
-    return Gauge(name + suffix, DESCRIPTIONS[name], tag_keys=tag_keys)
+    gauge = Gauge(name + suffix, DESCRIPTIONS[name], tag_keys=("model", *tag_keys))
+    gauge.set_default_tags({"model": model})
+    return gauge

@@ -168,9 +168,16 @@ class Server(commands.Server):
 class Load:
     """The load's process; its records are there when it has ended."""
 
-    def __init__(self, server: commands.Server, *options: str, url: str = "") -> None:
+    def __init__(self, server: commands.Server | None, *options: str, url: str = "") -> None:
         self._output = Path(tempfile.mkstemp(prefix="load-")[1])
-        command = [sys.executable, "-m", "tests.faults.load", url or server.url, str(self._output), *options]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.faults.load",
+            url or getattr(server, "url", ""),
+            str(self._output),
+            *options,
+        ]
         self._process = subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.PIPE, start_new_session=True)
         self.records: list[Record] = []
 

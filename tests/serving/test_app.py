@@ -46,6 +46,7 @@ def test_arguments_become_options_of_the_deployment() -> None:
     assert deployment.max_ongoing_requests > 7, (
         "requests above the limit must reach the application, which rejects them"
     )
+    assert deployment._deployment_config.max_surge_percent == 100, "a release must not take replicas out of service"
     assert deployment.logging_config["enable_access_log"] is False
 
 

@@ -17,7 +17,7 @@ from tests.serving.store import Store
 from tests.workshop import PROJECT, free_port
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["query"], ["status"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["deploy"], ["delete"], ["query"], ["status"]])
 def test_help_loads_nothing_heavy(command: list[str]) -> None:
     heavy = "{'ray', 'torch', 'mlflow', 'onnxruntime', 'gymnasium', 'numpy'} & set(sys.modules)"
     script = (
@@ -119,6 +119,12 @@ def test_an_mlflow_that_is_down_prints_one_line_while_ray_is_imported() -> None:
 def test_a_route_prefix_that_no_proxy_can_match_stops_the_start(prefix: str) -> None:
     line = refused_start("--route-prefix", prefix)
     assert line.startswith(f"Error: the route prefix '{prefix}' is not / or a path of letters, digits and . _ ~ -")
+
+
+@pytest.mark.parametrize("name", ["", "my ppo", "a/b", "..", "50%"])
+def test_a_name_that_no_route_or_header_can_have_stops_the_start(name: str) -> None:
+    expected = f"Error: the application's name '{name}' does not consist of letters, digits and . _ ~ -. Correct --name"
+    assert refused_start("--name", name) == expected
 
 
 @pytest.mark.parametrize("host", ["", "nowhere.invalid", "192.0.2.77", "a" * 70])

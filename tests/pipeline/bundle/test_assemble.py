@@ -9,6 +9,7 @@ from pipeline.bundle import assemble as bundle
 from pipeline.bundle.errors import ExportDiffers
 from pipeline.export.exportable_policy import ExportablePolicy
 from pipeline.export.onnx_graph import to_onnx
+from tests.workshop import PROJECT
 
 
 def test_the_loaded_policy_acts_as_the_one_before_saving(assembled, cartpole):
@@ -24,6 +25,13 @@ def test_policy_json_describes_the_environment_and_the_noise(assembled):
     description = json.loads((directory / "policy.json").read_text())
     assert description["environment"] == {"id": "CartPole-v1", "kwargs": {}}
     assert description["noise"] == [{"distribution": "gumbel", "size": 2}]
+
+
+def test_policy_json_has_the_keys_that_the_newest_golden_bundle_has(assembled):
+    """A new key needs a golden bundle beside the others, so that every later release is tested with it."""
+    golden = PROJECT / "tests/serving/policy/golden/format-1-episode-limit/policy.json"
+    written = (assembled[0] / "policy.json").read_text()
+    assert json.loads(written).keys() == json.loads(golden.read_text()).keys()
 
 
 def test_nothing_is_written_when_graph_and_checkpoint_differ(

@@ -249,8 +249,8 @@ def test_an_application_of_the_same_name_or_route_is_neither_replaced_nor_delete
     """As on a cluster that is joined; the application still answers afterwards, with its own version."""
     same_name, same_route = without_haproxy.stdout.splitlines()[1:3]
     assert same_name == (
-        "the cluster already runs an application 'proxied', which this server would replace. Change it with "
-        "serve deploy, or delete it: serve delete proxied"
+        "the cluster already runs an application 'proxied', which this server would replace. Choose another name with "
+        "--name. If its server was killed, delete the application in Python: ray.serve.delete('proxied')"
     )
     assert same_route == ("the route /proxied belongs to the application 'proxied'. Choose another with --route-prefix")
 

@@ -45,9 +45,11 @@ def url(serve_http: Callable[[Any], str]) -> str:
     """A deployment of two replicas; one rejected a version, the other has promoted one."""
     rejected = RejectedVersion(5, "graph_refused", "it is bad")
     refresh = Refresh("2026-11-22T20:00:00+00:00", "version 5: it is bad", rejected)
-    one = PolicyApp(served(version=3), replica=ReplicaIdentity("aaa", 2), refresh=refresh)
+    one = PolicyApp(served(version=3), replica=ReplicaIdentity("aaa", lambda: 2), refresh=refresh)
     two = PolicyApp(
-        served(version=4), replica=ReplicaIdentity("bbb", 2), refresh=Refresh("2026-11-22T20:00:01+00:00", swaps=1)
+        served(version=4),
+        replica=ReplicaIdentity("bbb", lambda: 2),
+        refresh=Refresh("2026-11-22T20:00:01+00:00", swaps=1),
     )
     two.counts.answered = 7
     return serve_http(Proxy(one, two))
@@ -90,7 +92,9 @@ def test_eighty_columns_show_the_most_important_columns_in_full(url: str, monkey
 
 
 def test_a_replica_that_does_not_answer_is_missing_and_degradation_is_shown(serve_http: Callable[[Any], str]) -> None:
-    app = PolicyApp(served(), replica=ReplicaIdentity("aaa", 2), refresh=Refresh(error="it is down", degraded=True))
+    app = PolicyApp(
+        served(), replica=ReplicaIdentity("aaa", lambda: 2), refresh=Refresh(error="it is down", degraded=True)
+    )
     shown = CliRunner().invoke(main, ["status", "--url", serve_http(app)]).output
     assert "1 of 2 replicas answer" in shown
     assert "Serving the last known good version: it is down" in shown
@@ -115,10 +119,18 @@ def test_a_stage_without_a_version_is_shown_beside_the_time_of_the_last_poll(ser
 
 def test_of_the_replicas_that_autoscaling_allows_all_that_run_are_shown(serve_http: Callable[[Any], str]) -> None:
     arguments = Arguments(autoscaling=Autoscaling(max_replicas=4))
-    running = [PolicyApp(served(), replica=ReplicaIdentity(each, arguments.largest_num_replicas)) for each in "abc"]
+    running = [
+        PolicyApp(served(), replica=ReplicaIdentity(each, lambda: arguments.largest_num_replicas)) for each in "abc"
+    ]
     _, count, _, *rows = shown(serve_http(Proxy(*running)))
     assert count.startswith("3 of 4 replicas answer")
     assert [row[0] for row in rows] == ["a", "b", "c"]
+
+
+def test_replicas_of_different_releases_of_the_code_are_noted(serve_http: Callable[[Any], str]) -> None:
+    """A node on which the new release was not installed runs the old one."""
+    running = [PolicyApp(served(), replica=ReplicaIdentity(each, lambda: 2, f"0.2.0+{each}")) for each in "ab"]
+    assert shown(serve_http(Proxy(*running)))[-1] == "replicas run different releases of the code: 0.2.0+a, 0.2.0+b"
 
 
 def test_a_provider_other_than_the_cpu_is_shown(serve_http: Callable[[Any], str]) -> None:
@@ -137,7 +149,9 @@ def test_the_rate_is_measured_between_two_samples() -> None:
 
 
 def test_watch_updates_the_table_until_ctrl_c(serve_http: Callable[[Any], str]) -> None:
-    app = PolicyApp(served(version=3), replica=ReplicaIdentity("aaa", 1), refresh=Refresh("2026-11-22T20:00:00+00:00"))
+    app = PolicyApp(
+        served(version=3), replica=ReplicaIdentity("aaa", lambda: 1), refresh=Refresh("2026-11-22T20:00:00+00:00")
+    )
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "serving", "status", "--watch", "--url", serve_http(app)]
     process = subprocess.Popen(command, cwd=PROJECT, stdout=theirs, stderr=theirs)
@@ -165,8 +179,16 @@ def test_an_unreachable_server_is_an_error_of_one_line() -> None:
 def test_model_describes_the_replica_and_its_counters() -> None:
     from tests.serving.asking import ask
 
-    app = PolicyApp(served(), replica=ReplicaIdentity("aaa", 2, pid=7, started_at="now"))
+    app = PolicyApp(served(), replica=ReplicaIdentity("aaa", lambda: 2, "0.2.0+abc", pid=7, started_at="now"))
     ask(app, body=b'{"observation": [0, 0, 1, 0]}')
     ask(app, body=b"nonsense")
     replica = json.loads(ask(app, "GET", "/model").body)["replica"]
-    assert replica == {"id": "aaa", "of": 2, "pid": 7, "started_at": "now", "answered": 1, "errors": 1}
+    assert replica == {
+        "id": "aaa",
+        "of": 2,
+        "pid": 7,
+        "started_at": "now",
+        "release": "0.2.0+abc",
+        "answered": 1,
+        "errors": 1,
+    }

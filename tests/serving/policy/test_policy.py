@@ -140,7 +140,7 @@ def changed(**changes: Any) -> bytes:
         (Bundle(CARTPOLE_BUNDLE.graph, b"[]"), "policy.json is not valid"),
         (Bundle(CARTPOLE_BUNDLE.graph, b"\xff"), "policy.json is not valid"),
         (Bundle(CARTPOLE_BUNDLE.graph, b'{"format": 1}'), "policy.json is not valid"),
-        (Bundle(CARTPOLE_BUNDLE.graph, changed(format=2)), "its format is 2, this release reads format 1"),
+        (Bundle(CARTPOLE_BUNDLE.graph, changed(format=0)), "its format is 0, expected an integer"),
         (Bundle(CARTPOLE_BUNDLE.graph, changed(environment={"id": "x"})), '"environment" needs "id" and "kwargs"'),
         (Bundle(CARTPOLE_BUNDLE.graph, changed(noise=[{"distribution": "normal", "size": 1}])), "inputs are 'observ"),
         (Bundle(EXPLORING_BUNDLE.graph, changed(noise=[{"distribution": "gumbel", "size": 3}])), "model.onnx is not"),

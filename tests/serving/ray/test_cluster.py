@@ -26,7 +26,7 @@ RuntimeError: Traceback (most recent call last):
     ],
 )
 def test_the_cause_is_found_in_serves_message(message: str, reason: str) -> None:
-    assert cluster._reason(message) == reason
+    assert cluster.failure_reason(message) == reason
 
 
 def test_a_free_port_passes_and_a_taken_one_is_named() -> None:

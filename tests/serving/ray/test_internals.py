@@ -19,11 +19,13 @@ import pytest
 import ray
 from ray import cloudpickle
 from ray._private import parameter, ray_logging, services, worker
+from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
 from ray.serve import context
 from ray.serve._private import default_impl, grpc_util
 from ray.serve._private.client import ServeControllerClient
 from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
 from ray.serve.config import gRPCOptions
+from ray.serve.schema import APIType, ApplicationDetails
 
 from serving.ray import internals
 from serving.ray.errors import RayIncompatible
@@ -181,6 +183,23 @@ def test_the_addresses_of_a_running_serve_are_read(monkeypatch: pytest.MonkeyPat
     assert internals.http_address() == ("127.0.0.1", 8000)
 
 
+@pytest.mark.parametrize(("source", "expected"), [("declarative", True), ("imperative", False)])
+def test_an_application_is_known_to_come_from_a_config_file(
+    monkeypatch: pytest.MonkeyPatch, source: str, *, expected: bool
+) -> None:
+    assert "source" in ApplicationDetails.model_fields, changed("ApplicationDetails.source", "ray.serve.schema")
+    assert APIType("declarative") == "declarative"
+    client = SimpleNamespace(get_serve_details=lambda: {"applications": {"a": {"source": APIType(source)}}})
+    monkeypatch.setattr(context, "_get_global_client", lambda: client)
+    assert internals.is_from_config_file("a") is expected
+    assert internals.is_from_config_file("b") is False
+
+
+def test_the_client_of_serves_rest_api_reads_and_changes_the_applications() -> None:
+    for name in ("get_serve_details", "deploy_applications"):
+        assert callable(getattr(ServeSubmissionClient, name)), changed(name, "ray.dashboard.modules.serve.sdk")
+
+
 def test_parts_that_are_not_needed_for_privacy_may_be_gone(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -190,10 +209,12 @@ def test_parts_that_are_not_needed_for_privacy_may_be_gone(
         internals.print_replicas_only()
         assert internals.http_address() is None
         assert internals.grpc_service() is None
+        assert internals.is_from_config_file("a") is False
     assert [record.message.rsplit("so ", 1)[1] for record in caplog.records] == [
         "the output of Ray's processes is printed unfiltered",
         "the address of the cluster's Serve is assumed to be the one in the options",
         "the gRPC port of the cluster's Serve is assumed to be the one in the options",
+        "an application that was deployed from a config file may be deleted",
     ]
 
 

@@ -1,7 +1,9 @@
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.serve import context
 
 from serving.arguments import Arguments
 from serving.http.policy_app import PolicyApp
@@ -51,7 +53,8 @@ class Gauges:
     def __init__(self) -> None:
         self.values: dict[str, float] = {}
 
-    def __call__(self, name: str, suffix: str = "", *tag_keys: str) -> "Gauges.One":
+    def __call__(self, model: str, name: str, suffix: str = "", *tag_keys: str) -> "Gauges.One":
+        assert model == "cartpole-ppo"
         return Gauges.One(self, name + suffix, tag_keys)
 
     class One:
@@ -70,7 +73,7 @@ def test_the_exported_numbers_are_those_of_the_replica(monkeypatch: pytest.Monke
         counted.batch_size.add(size)
     counted.requests_rejected["body_not_json"] += 4
     refresh = Refresh(swaps=2, degraded=True, stale_at=0.0, rejections={"digest_mismatch": 5})
-    Exporter(counted, lambda: 7, lambda: refresh).flush()
+    Exporter(counted, "cartpole-ppo", lambda: 7, lambda: refresh).flush()
     expected = {
         "policy_batch_size_bucket 1": 1,
         "policy_batch_size_bucket 2": 3,
@@ -104,10 +107,24 @@ def test_the_export_survives_failures_and_logs_the_first_of_them(
         return 7
 
     async def run() -> None:
-        exporting = asyncio.create_task(Exporter(Metrics(), version, Refresh).run())
+        exporting = asyncio.create_task(Exporter(Metrics(), "cartpole-ppo", version, Refresh).run())
         async with asyncio.timeout(10):
             await exported.wait()
         exporting.cancel()
 
     asyncio.run(run())
     assert caplog.text.count("exporting the metrics failed") == 1
+
+
+def test_every_metric_of_a_replica_says_which_one_it_is_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    identity = SimpleNamespace(app_name="staging", deployment="policy", replica_tag="abc")
+    monkeypatch.setattr(context, "_get_internal_replica_context", lambda: identity)
+    for labels in ((), ("code",)):
+        gauge = metrics._gauge("cartpole-ppo", "policy_swaps", "", *labels).info
+        assert gauge["default_tags"] == {
+            "application": "staging",
+            "deployment": "policy",
+            "replica": "abc",
+            "model": "cartpole-ppo",
+        }
+        assert set(gauge["tag_keys"]) == {*gauge["default_tags"], *labels}

@@ -1,4 +1,5 @@
 import asyncio
+import json
 import logging
 import math
 import shutil
@@ -14,7 +15,7 @@ import pytest
 
 from serving.arguments import Arguments
 from serving.http.policy_app import PolicyApp
-from serving.policy.bundle import Bundle
+from serving.policy.bundle import KNOWN_FORMATS, Bundle
 from serving.registry import registry
 from serving.registry.access import DirectRegistry
 from serving.registry.errors import RegistryFailed
@@ -444,3 +445,12 @@ def test_a_pinned_version_is_never_stale_because_nothing_polls_it_once_it_is_con
     assert (bench.app.refresh.stale_at, health(bench)) == (math.inf, (200, "ok"))
     bench.watcher.start()
     assert not threads()
+
+
+def test_a_version_of_a_later_format_is_refused_by_name_and_the_old_one_stays(store: Store, bench: Bench) -> None:
+    later = json.dumps({**json.loads(CARTPOLE_BUNDLE.policy), "format": max(KNOWN_FORMATS) + 1})
+    promote(store, bench, Bundle(CONTRARY_BUNDLE.graph, later.encode()))
+    refresh = bench.poll()
+    assert bench.answer() == (1, "1")
+    assert refresh.rejected is not None
+    assert refresh.rejected.reason == "policy.json is of format 2; this server knows 1: upgrade it first"
