@@ -21,6 +21,7 @@ ORDER = {
         "async_client",
         "policy",
         "registry",
+        "integrity",
         "replica",
         "protocols",
         "protocols.openapi",
@@ -63,7 +64,14 @@ ORDER = {
 }
 
 #: What `pipeline` may import from `serving`, beside its ground.
-ALLOWED_FROM_SERVING = ("serving.policy", "serving.registry", "serving.client", "serving.errors", "serving.processes")
+ALLOWED_FROM_SERVING = (
+    "serving.policy",
+    "serving.registry",
+    "serving.integrity",
+    "serving.client",
+    "serving.errors",
+    "serving.processes",
+)
 
 #: Where private parts of Ray, RLlib and MLflow may be used.
 PRIVATE = (PROJECT / "serving/ray/internals.py", PROJECT / "pipeline/rllib/compat.py")

@@ -12,7 +12,10 @@ from pipeline.commands.options import (
     config_file_option,
     given,
     one_line_errors,
+    signer_of,
+    signing_key_option,
     training_options,
+    trust_checkpoint_option,
     tuned_option,
 )
 from pipeline.commands.output import print_trained, print_tuned, promote_if_requested
@@ -29,6 +32,8 @@ _SEARCH_SPACE = Path(__file__).parents[1] / "tuning" / "search_space.yaml"
 @click.command(context_settings=AS_MLFLOW_SPELLS)
 @click.option("--resume", metavar="RUN_ID", help="Resume an unfinished run, with its own settings.")
 @click.option("--from", "model_uri", metavar="models:/NAME/VERSION", help="Start with the weights of this policy.")
+@trust_checkpoint_option
+@signing_key_option
 @config_file_option
 @tuned_option
 @click.option("--address", envvar="RAY_ADDRESS", show_envvar=True, help="A running Ray to join.  [default: start one]")
@@ -42,6 +47,8 @@ def train(
     file: str | None,
     tuned: bool,  # noqa: FBT001  # click passes it by name
     address: str | None,
+    trust_checkpoint: bool,  # noqa: FBT001
+    signing_key: str | None,
     **settings: Any,
 ) -> None:
     """Train PPO until its greedy policy reaches the target and stops improving, and register the best policy.
@@ -62,6 +69,7 @@ def train(
     from pipeline.training.worker_process import WorkerProcess
 
     wanted = choice.checked((read(file) if file else {}) | wanted)
+    signer = signer_of(signing_key)
     with RaySession(address) as ray, WorkerProcess() as worker, TrainingProgress() as progress:
         config, environment = TrainConfig(), None
         if not resume:
@@ -74,15 +82,20 @@ def train(
         from pipeline.training import run
 
         if resume:
-            trained = run.resume(resume, progress, ray, worker)
+            trained = run.resume(resume, progress, ray, worker, trust_checkpoint=trust_checkpoint, signer=signer)
         else:
-            trained = run.train(config, progress, ray, worker, model_uri or None, environment)
+            origin = model_uri or None
+            trained = run.train(
+                config, progress, ray, worker, origin, environment, trust_checkpoint=trust_checkpoint, signer=signer
+            )
     print_trained(trained)
-    promote_if_requested(trained)
+    promote_if_requested(trained, signer)
 
 
 @click.command(context_settings=AS_MLFLOW_SPELLS)
 @click.option("--resume", metavar="RUN_ID", help="Resume an unfinished search; trials that have ended are kept.")
+@trust_checkpoint_option
+@signing_key_option
 @click.option(
     "--search",
     type=click.Path(exists=True, dir_okay=False),
@@ -114,6 +127,8 @@ def tune(
     num_trials: int,
     max_concurrent: int,
     time_budget_s: float | None,
+    trust_checkpoint: bool,  # noqa: FBT001
+    signing_key: str | None,
     **settings: Any,
 ) -> None:
     """Search settings with Ray Tune, each trial in an MLflow child run, and register the policy of the best trial.
@@ -130,6 +145,7 @@ def tune(
     from pipeline.rllib.ray_session import RaySession
     from pipeline.settings.files import read
 
+    signer = signer_of(signing_key)
     space = None if resume else _search_space(search, (read(file) if file else {}) | wanted, tuned=tuned)
     if space is None:
         _check_mlflow(TrainConfig(), {}, resume, "search.yaml")
@@ -144,11 +160,11 @@ def tune(
     limits = run.SearchLimits(max_concurrent, time_budget_s)
     with RaySession(None) as ray, TuningTable() as progress:
         if space is None:
-            found = run.resume(str(resume), limits, progress, ray)
+            found = run.resume(str(resume), limits, progress, ray, trust_checkpoint=trust_checkpoint, signer=signer)
         else:
-            found = run.tune(space, num_trials, limits, progress, ray)
+            found = run.tune(space, num_trials, limits, progress, ray, signer=signer)
     print_tuned(found)
-    promote_if_requested(found.trained)
+    promote_if_requested(found.trained, signer)
 
 
 def _prepared(

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import mlflow
 from mlflow.entities.model_registry import ModelVersion as RegistryVersion
@@ -16,9 +17,11 @@ from pipeline.registry import history
 from pipeline.registry.errors import NothingToRollBack, PromotionRefused
 from pipeline.registry.gate import Gate, Verdict
 from pipeline.registry.history import Change, Event
+from pipeline.registry.signing import Signer, record_gate, sign
 from pipeline.registry.target import STAGES, Target
 from pipeline.tracking import run as tracking
 from serving.errors import ExpectedError, ServingError
+from serving.integrity.statements import Subject
 from serving.policy.policy import Policy
 from serving.policy.spaces import space_differences
 from serving.registry.model_version import ModelVersion, number_of
@@ -64,10 +67,11 @@ class VersionRow:
     age_s: float
 
 
-def promote(target: Target, version: int, gate: Gate) -> Promotion:
+def promote(target: Target, version: int, gate: Gate, signer: Signer | None = None) -> Promotion:
     """Assign a version to a stage or alias if it passes the gate.
 
-    The gate guards `Production` and aliases; any version may be assigned to `Staging` and `Archived`.
+    The gate guards `Production` and aliases; any version may be assigned to `Staging` and `Archived`. What the gate
+    found is recorded in tags of the version. A `signer` signs the version, and the record.
 
     Raises:
         TrackingServerUnreachable: If the tracking server does not respond within seconds.
@@ -81,8 +85,10 @@ def promote(target: Target, version: int, gate: Gate) -> Promotion:
     if replaced == version or (
         not target.is_alias and not target.holds_one_version and challenger.stage == target.name
     ):
+        _sign(challenger, signer)
         return Promotion(target, version, version)
     if not (target.is_alias or target.name == "Production"):
+        _sign(challenger, signer)
         _assign(target, challenger, "promotion", "not guarded")
         return Promotion(target, version, replaced)
     params = {"version": version, "name": target.model, "target": str(target), "champion": replaced}
@@ -92,9 +98,17 @@ def promote(target: Target, version: int, gate: Gate) -> Promotion:
         if objections and not gate.force:
             raise PromotionRefused(version, str(target), objections)
         figures = verdict.figures if verdict else "not compared"
+        # Before the assignment, after which servers look for the tags.
+        record_gate(Subject.of(challenger), target, _facts(gate, replaced, verdict), signer, passed=not objections)
+        _sign(challenger, signer)
         kind, why = ("forced", "; ".join([figures, *objections])) if objections else ("promotion", figures)
         _assign(target, challenger, kind, why)
         return Promotion(target, version, replaced, verdict, tuple(objections))
+
+
+def _sign(version: ModelVersion, signer: Signer | None) -> None:
+    if signer is not None:
+        sign(Subject.of(version), signer)
 
 
 def rollback(target: Target) -> Promotion:
@@ -194,6 +208,20 @@ def _threshold(gate: Gate, challenger: ModelVersion, environment: Environment) -
         return gate.threshold
     target_return = number_of(challenger.tags, "target_return")
     return environment.reward_threshold if target_return is None else target_return
+
+
+def _facts(gate: Gate, champion: int | None, verdict: Verdict | None) -> dict[str, Any]:
+    """Return the settings and the figures of a comparison, as its record holds them."""
+    settings = {"episodes": gate.episodes, "seed": gate.seed, "tolerance": gate.tolerance, "champion": champion}
+    if verdict is None:
+        return settings
+    figures = {
+        "threshold": verdict.threshold,
+        "return_mean": verdict.challenger.mean,
+        "champion_return_mean": verdict.champion.mean if verdict.champion else None,
+        "difference_bound": verdict.difference_bound,
+    }
+    return {**settings, **figures}
 
 
 def _log(verdict: Verdict | None, objections: list[str]) -> None:
