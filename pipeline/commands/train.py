@@ -63,13 +63,11 @@ def train(
     if resume and (model_uri or file or wanted):
         raise click.UsageError("--resume takes all settings from the run; omit the other options.")
     from pipeline.rllib.ray_session import RaySession
-    from pipeline.settings import choice
-    from pipeline.settings.files import read
     from pipeline.training.progress import TrainingProgress
     from pipeline.training.worker_process import WorkerProcess
 
-    wanted = choice.checked((read(file) if file else {}) | wanted)
-    signer = signer_of(signing_key)
+    wanted = _checked(file, wanted)
+    integrity: Any = {"trust_checkpoint": trust_checkpoint, "signer": signer_of(signing_key)}
     with RaySession(address) as ray, WorkerProcess() as worker, TrainingProgress() as progress:
         config, environment = TrainConfig(), None
         if not resume:
@@ -82,14 +80,11 @@ def train(
         from pipeline.training import run
 
         if resume:
-            trained = run.resume(resume, progress, ray, worker, trust_checkpoint=trust_checkpoint, signer=signer)
+            trained = run.resume(resume, progress, ray, worker, **integrity)
         else:
-            origin = model_uri or None
-            trained = run.train(
-                config, progress, ray, worker, origin, environment, trust_checkpoint=trust_checkpoint, signer=signer
-            )
+            trained = run.train(config, progress, ray, worker, model_uri or None, environment, **integrity)
     print_trained(trained)
-    promote_if_requested(trained, signer)
+    promote_if_requested(trained, integrity["signer"])
 
 
 @click.command(context_settings=AS_MLFLOW_SPELLS)
@@ -165,6 +160,14 @@ def tune(
             found = run.tune(space, num_trials, limits, progress, ray, signer=signer)
     print_tuned(found)
     promote_if_requested(found.trained, signer)
+
+
+def _checked(file: str | None, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a file, overridden by those of the options, with the values of their types."""
+    from pipeline.settings import choice
+    from pipeline.settings.files import read
+
+    return choice.checked({**(read(file) if file else {}), **wanted})
 
 
 def _prepared(
