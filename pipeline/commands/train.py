@@ -137,11 +137,8 @@ def tune(
         raise click.UsageError(
             "--resume takes the search from the run; give only --max-concurrent and --time-budget-s."
         )
-    from pipeline.rllib.ray_session import RaySession
-    from pipeline.settings.files import read
-
     signer = signer_of(signing_key)
-    space = None if resume else _search_space(search, (read(file) if file else {}) | wanted, tuned=tuned)
+    space = None if resume else _search_space(search, file, wanted, tuned=tuned)
     if space is None:
         _check_mlflow(TrainConfig(), {}, resume, "search.yaml")
     else:
@@ -149,6 +146,7 @@ def tune(
 
         contract.described(space.config(1), click.echo, is_search=True)
         _check_mlflow(space.config(1), {**space.shared(), "num_trials": num_trials}, resume, "search.yaml")
+    from pipeline.rllib.ray_session import RaySession
     from pipeline.tuning import run
     from pipeline.tuning.progress import TuningTable
 
@@ -197,14 +195,18 @@ def _check_mlflow(config: TrainConfig, params: Mapping[str, Any], resume: str | 
         preconditions.check(config.registered_model_name, params)
 
 
-def _search_space(file: str | None, wanted: dict[str, Any], *, tuned: bool) -> "SearchSpace":
-    """Return the search space of a file or the shipped one, over the settings for its environment, with their notes."""
+def _search_space(search: str | None, file: str | None, wanted: dict[str, Any], *, tuned: bool) -> "SearchSpace":
+    """Return the search space of a file or the shipped one, over the settings for its environment, with their notes.
+
+    The settings of the options override those of the configuration `file`.
+    """
     from pipeline.settings import choice
     from pipeline.settings.files import read
     from pipeline.tuning.search_space import SearchSpace
 
-    content = read(file or _SEARCH_SPACE)
-    if file is None and wanted.get("env_id", TrainConfig.env_id) != content["settings"]["env_id"]:
+    content = read(search or _SEARCH_SPACE)
+    wanted = (read(file) if file else {}) | wanted
+    if search is None and wanted.get("env_id", TrainConfig.env_id) != content["settings"]["env_id"]:
         content["settings"] = {}  # its budget is that of another environment
     notes: list[str] = []
 
