@@ -57,5 +57,5 @@ class SigningKeyInvalid(PipelineError):
 
     template: ClassVar[str] = (
         "Cannot read an ed25519 private key from {file}: {reason}. Make one: "
-        "(umask 077 && openssl genpkey -algorithm ed25519 -out {file})"
+        "openssl genpkey -algorithm ed25519 -out {file}"
     )

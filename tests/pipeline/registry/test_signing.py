@@ -153,7 +153,7 @@ def test_a_file_without_a_signing_key_is_refused_in_one_line(content, reason, tm
         Signer.read(str(file))
     assert str(caught.value) == (
         f"Cannot read an ed25519 private key from {file}: {reason}. Make one: "
-        f"(umask 077 && openssl genpkey -algorithm ed25519 -out {file})"
+        f"openssl genpkey -algorithm ed25519 -out {file}"
     )
 
 
