@@ -17,7 +17,7 @@ from pipeline.registry import history
 from pipeline.registry.errors import NothingToRollBack, PromotionRefused
 from pipeline.registry.gate import Gate, Verdict
 from pipeline.registry.history import Change, Event
-from pipeline.registry.signing import Signer, record_gate, sign
+from pipeline.registry.signing import Signer, is_unrecorded, record_gate, sign
 from pipeline.registry.target import STAGES, Target
 from pipeline.tracking import run as tracking
 from serving.errors import ExpectedError, ServingError
@@ -71,7 +71,8 @@ def promote(target: Target, version: int, gate: Gate, signer: Signer | None = No
     """Assign a version to a stage or alias if it passes the gate.
 
     The gate guards `Production` and aliases; any version may be assigned to `Staging` and `Archived`. What the gate
-    found is recorded in tags of the version. A `signer` signs the version, and the record.
+    found is recorded in tags of the version. A `signer` signs the version, and the record. A version that is already
+    there without such a record, because somebody put it there by hand, is compared with the one that it replaced.
 
     Raises:
         TrackingServerUnreachable: If the tracking server does not respond within seconds.
@@ -81,29 +82,37 @@ def promote(target: Target, version: int, gate: Gate, signer: Signer | None = No
     """
     check_tracking_server()
     challenger = resolve(f"models:/{target.model}/{version}")
-    replaced = target.current_version() if target.holds_one_version else None
-    if replaced == version or (
-        not target.is_alias and not target.holds_one_version and challenger.stage == target.name
-    ):
+    current = target.current_version() if target.holds_one_version else None
+    is_there = current == version or (not target.holds_one_version and challenger.stage == target.name)
+    is_guarded = target.is_alias or target.name == "Production"
+    if is_there and not (is_guarded and is_unrecorded(challenger, target, signer)):
         _sign(challenger, signer)
         return Promotion(target, version, version)
-    if not (target.is_alias or target.name == "Production"):
+    if not is_guarded:
         _sign(challenger, signer)
         _assign(target, challenger, "promotion", "not guarded")
-        return Promotion(target, version, replaced)
-    params = {"version": version, "name": target.model, "target": str(target), "champion": replaced}
+        return Promotion(target, version, current)
+    champion = _previous(target) if is_there else current
+    params = {"version": version, "name": target.model, "target": str(target), "champion": champion}
     with tracking.run(f"promote {target.model} {version}", params):
-        verdict, objections = _judge(target, challenger, replaced, gate)
+        verdict, objections = _judge(target, challenger, champion, gate)
         _log(verdict, objections)
         if objections and not gate.force:
             raise PromotionRefused(version, str(target), objections)
         figures = verdict.figures if verdict else "not compared"
         # Before the assignment, after which servers look for the tags.
-        record_gate(Subject.of(challenger), target, _facts(gate, replaced, verdict), signer, passed=not objections)
+        record_gate(Subject.of(challenger), target, _facts(gate, champion, verdict), signer, passed=not objections)
         _sign(challenger, signer)
         kind, why = ("forced", "; ".join([figures, *objections])) if objections else ("promotion", figures)
-        _assign(target, challenger, kind, why)
-        return Promotion(target, version, replaced, verdict, tuple(objections))
+        if not is_there:
+            _assign(target, challenger, kind, why)
+        return Promotion(target, version, current, verdict, tuple(objections))
+
+
+def _previous(target: Target) -> int | None:
+    """Return the version that the current one of a target replaced, None if there was none or it is gone."""
+    existing = [row.version for row in versions(target.model)]
+    return history.previous(history.events(target), existing)
 
 
 def _sign(version: ModelVersion, signer: Signer | None) -> None:
@@ -118,9 +127,8 @@ def rollback(target: Target) -> Promotion:
         TrackingServerUnreachable, ModelUnknown: As `versions`.
         NothingToRollBack: If there is no previous version that still exists.
     """
-    existing = [row.version for row in versions(target.model)]
-    events = history.events(target)
-    current, version = _last(events), history.previous(events, existing)
+    version = _previous(target)
+    current = _last(history.events(target))
     if version is None:
         raise NothingToRollBack(target.model, str(target), current)
     why = f"replaces version {current}" if current else "there was no version"

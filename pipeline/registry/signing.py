@@ -16,6 +16,7 @@ from pipeline.registry.target import Target
 from serving.integrity.requirements import gate_results
 from serving.integrity.signatures import key_id, read_public_keys, to_tag
 from serving.integrity.statements import GATE, GATE_TAG, SIGNED_GATE_TAG, SIGNED_VERSION_TAG, VERSION, Subject
+from serving.registry.model_version import ModelVersion
 from serving.registry.registry import fetch, resolve
 from serving.registry.tracking import check_tracking_server
 
@@ -107,11 +108,22 @@ def record_gate(
         signer: Signs the record if it is given.
         passed: Whether the gate had no objection.
     """
-    name = f"{'alias' if target.is_alias else 'stage'}.{target.name}"
+    name = _name(target)
     statement = subject.statement(GATE, {**facts, "target": name, "passed": passed, "at": _now()})
     if signer is not None:
         _set_tag(subject, f"{SIGNED_GATE_TAG}{name}.{signer.key_id}", signer.signed(statement))
     _set_tag(subject, GATE_TAG + name, statement)
+
+
+def is_unrecorded(version: ModelVersion, target: Target, signer: Signer | None) -> bool:
+    """Return whether no record of the gate of a target is in a version's tags: with a signer, none that it signed."""
+    keys = {} if signer is None else {signer.key_id: signer.key.public_key()}
+    return _name(target) not in gate_results(version, keys)
+
+
+def _name(target: Target) -> str:
+    """Return a target as records of the gate name it."""
+    return f"{'alias' if target.is_alias else 'stage'}.{target.name}"
 
 
 def _set_tag(subject: Subject, name: str, value: str) -> None:

@@ -25,7 +25,7 @@ from serving.integrity.statements import Subject
 from serving.registry.errors import DigestMismatch
 from serving.registry.registry import resolve
 from tests.serving.integrity.keys import private_pem, public_pem, signer, trusted
-from tests.serving.policies import CONTRARY_BUNDLE
+from tests.serving.policies import CARTPOLE_BUNDLE, CONTRARY_BUNDLE
 from tests.serving.store import Store
 
 NAME = "cartpole-ppo"
@@ -105,6 +105,21 @@ def test_promotions_without_a_gate_and_repeated_ones_sign_the_version_alone(dema
     demand(f"models:/{NAME}/Staging")
     with pytest.raises(GateNotPassed):
         demand(f"models:/{NAME}/Staging", gate=True)
+
+
+def test_a_version_that_was_put_there_by_hand_passes_the_gate_where_it_is(registry, demand):
+    promotion.promote(Target(NAME, "Production"), 1, GATE)
+    for bundle in (CONTRARY_BUNDLE, CARTPOLE_BUNDLE):
+        registry.promote(NAME, registry.register(NAME, bundle))
+    promoted = promotion.promote(Target(NAME, "Production"), 3, GATE, KEY)
+    assert (promoted.replaced, promoted.version) == (3, 3)
+    demand(gate=True)
+    record = json.loads(mlflow.MlflowClient().get_model_version(NAME, "3").tags["gate.stage.Production"])
+    assert record["champion"] == 1, "of the version between nobody knows, because no command ran meanwhile"
+    assert promotion.promote(Target(NAME, "Production"), 3, GATE, KEY).verdict is None, "it is not repeated"
+    registry.promote(NAME, 2)
+    with pytest.raises(promotion.PromotionRefused, match="it may be worse than the champion"):
+        promotion.promote(Target(NAME, "Production"), 2, GATE, KEY)
 
 
 @pytest.mark.usefixtures("registry")
