@@ -6,7 +6,7 @@ import click
 
 from pipeline.commands.evaluate import evaluate, verify
 from pipeline.commands.journey import journey
-from pipeline.commands.registry import history, promote, rollback, versions
+from pipeline.commands.registry import history, promote, rollback, sign, versions
 from pipeline.commands.train import train, tune
 from serving.client.proxies import bypass_loopback
 from serving.errors import redacted
@@ -22,5 +22,5 @@ def cli() -> None:
         os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 
 
-for command in (train, tune, evaluate, verify, promote, rollback, history, versions, journey):
+for command in (train, tune, evaluate, verify, promote, sign, rollback, history, versions, journey):
     cli.add_command(command)

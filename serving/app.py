@@ -126,4 +126,5 @@ def _absolute(arguments: Arguments) -> Arguments:
     paths = {"auth_token_file": arguments.auth_token_file, "cache_dir": arguments.cache_dir}
     absolute = {name: str(Path(path).absolute()) for name, path in paths.items() if path is not None}
     uri = tracking.absolute_uri(arguments.tracking_uri or tracking.tracking_uri())
-    return arguments.model_copy(update={"tracking_uri": uri, **absolute})
+    keys = tuple(str(Path(path).absolute()) for path in arguments.trusted_key)
+    return arguments.model_copy(update={"tracking_uri": uri, "trusted_key": keys, **absolute})

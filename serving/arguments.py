@@ -3,11 +3,14 @@
 import json
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from serving.replica.limits import ANSWER_WITHIN_S, MAX_BODY_BYTES, MAX_OBSERVATIONS
+
+if TYPE_CHECKING:
+    from serving.integrity.requirements import Requirements
 
 GIB = 1 << 30
 DAY_S = 86_400.0
@@ -96,6 +99,16 @@ class Arguments(BaseModel):
     auth_token_file: str | None = Field(
         default=None, description="File with the bearer token that clients must send. Default: no authentication."
     )
+    trusted_key: tuple[str, ...] = Field(
+        default=(),
+        description="PEM file of ed25519 public keys, one of which must have signed a version; can be repeated, or be "
+        "a list with commas. Default: versions need no signature.",
+    )
+    require_gate: bool = Field(
+        default=False,
+        description="Serve only versions that passed the gate of the stage or alias; with trusted_key, that must be "
+        "signed, too.",
+    )
     cors_origin: tuple[str, ...] = Field(
         default=(),
         description="Origin whose web pages may call the server, such as https://robots.example.com, or * for all; can "
@@ -127,12 +140,12 @@ class Arguments(BaseModel):
         except ValueError as error:
             raise ValueError(f'expected JSON like {{"max_replicas": 4}} ({error})') from error
 
-    @field_validator("cors_origin", mode="before")
+    @field_validator("cors_origin", "trusted_key", mode="before")
     @classmethod
-    def _split_commas(cls, origins: Any) -> Any:
+    def _split_commas(cls, values: Any) -> Any:
         """Split texts at commas: `serve run` passes every argument as one text."""
-        texts = [origins] if isinstance(origins, str) else origins
-        return [part.strip() for text in texts for part in text.split(",")] if _are_texts(texts) else origins
+        texts = [values] if isinstance(values, str) else values
+        return [part.strip() for text in texts for part in text.split(",")] if _are_texts(texts) else values
 
     @field_validator("cors_origin")
     @classmethod
@@ -161,6 +174,13 @@ class Arguments(BaseModel):
         from serving.registry.registry import default_cache_dir
 
         return Path(self.cache_dir) if self.cache_dir else default_cache_dir()
+
+    @property
+    def requirements(self) -> "Requirements":
+        """What is demanded of a version before it is served."""
+        from serving.integrity.requirements import Requirements
+
+        return Requirements(self.trusted_key, self.require_gate)
 
     @property
     def largest_num_replicas(self) -> int:

@@ -22,6 +22,7 @@ ORDER = {
         "async_client",
         "policy",
         "registry",
+        "integrity",
         "replica",
         "protocols",
         "protocols.openapi",
@@ -64,7 +65,14 @@ ORDER = {
 }
 
 #: What `pipeline` may import from `serving`, beside its ground.
-ALLOWED_FROM_SERVING = ("serving.policy", "serving.registry", "serving.client", "serving.errors", "serving.processes")
+ALLOWED_FROM_SERVING = (
+    "serving.policy",
+    "serving.registry",
+    "serving.integrity",
+    "serving.client",
+    "serving.errors",
+    "serving.processes",
+)
 
 #: Where private parts of Ray, RLlib and MLflow may be used.
 PRIVATE = (PROJECT / "serving/ray/internals.py", PROJECT / "pipeline/rllib/compat.py")

@@ -19,10 +19,12 @@ from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.types import Schema, TensorSpec
 
 from pipeline.bundle.assemble import CHECKPOINT_DIRECTORY
+from pipeline.bundle.checkpoint_files import digests, manifest_of
 from pipeline.environments.make import Environment
 from pipeline.environments.nested_spaces import stack
 from pipeline.export.onnx_graph import without_optional_inputs
-from serving.policy.bundle import GRAPH_FILE, POLICY_FILE, Bundle
+from serving.integrity.statements import CHECKPOINT_MANIFEST
+from serving.policy.bundle import GRAPH_FILE, POLICY_FILE
 from serving.policy.tensors import OBSERVATIONS
 from serving.registry.model_version import DIGEST_TAG
 from serving.registry.registry import versions_of
@@ -57,9 +59,9 @@ def register(directory: Path, model_id: str, name: str, tags: dict[str, str], de
     """
     client, source = mlflow.MlflowClient(), f"models:/{model_id}"
     version = next((each for each in versions_of(name) if each.source == source), None)
-    digests = {f"{DIGEST_TAG}{file}": digest for file, digest in Bundle.read(directory).digests.items()}
     if version is None:
-        version = mlflow.register_model(source, name, tags=digests | tags)
+        digest_tags = {f"{DIGEST_TAG}{file}": digest for file, digest in digests(directory).items()}
+        version = mlflow.register_model(source, name, tags=digest_tags | tags)
     client.update_model_version(name, version.version, description)
     return int(version.version)
 
@@ -96,6 +98,7 @@ def save_model(path: str, mlflow_model: Model, directory: Path, environment: Env
     for file in (GRAPH_FILE, POLICY_FILE):
         shutil.copyfile(directory / file, Path(path, file))
     shutil.copytree(directory / CHECKPOINT_DIRECTORY, Path(path, CHECKPOINT_DIRECTORY))
+    Path(path, CHECKPOINT_MANIFEST).write_bytes(manifest_of(directory / CHECKPOINT_DIRECTORY))
 
 
 def _example(space: spaces.Space[Any], graph: onnx.GraphProto) -> Any:

@@ -2,7 +2,7 @@
 
 import click
 
-from pipeline.commands.options import bounded_requests, one_line_errors, seed_option
+from pipeline.commands.options import bounded_requests, one_line_errors, seed_option, trust_checkpoint_option
 
 
 @click.command()
@@ -37,9 +37,18 @@ def evaluate(model_uri: str, episodes: int, seed: int) -> None:
     "--observations", type=click.IntRange(20), default=1000, show_default=True, help="Number of observations."
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the observations.")
+@trust_checkpoint_option
 @one_line_errors
 @bounded_requests
-def verify(model_uri: str, url: str | None, token_file: str | None, observations: int, seed: int) -> None:
+def verify(
+    model_uri: str,
+    url: str | None,
+    token_file: str | None,
+    observations: int,
+    seed: int,
+    *,
+    trust_checkpoint: bool,
+) -> None:
     """Check that MODEL_URI, such as models:/cartpole-ppo/1, acts as RLlib does with the version's checkpoint.
 
     The observations come from rollouts and from the corners of the observation space. Greedy actions are compared
@@ -50,7 +59,8 @@ def verify(model_uri: str, url: str | None, token_file: str | None, observations
     from pipeline.verification.suite import verify
     from serving.client.token_file import read_token
 
-    checks = verify(model_uri, observations, seed, url, token_file and read_token(token_file))
+    token = token_file and read_token(token_file)
+    checks = verify(model_uri, observations, seed, url, token, trust_checkpoint=trust_checkpoint)
     checks_table(checks)
     failures = [f"{each.name}: {each.failure}" for each in checks if each.failure is not None]
     if failures:

@@ -4,7 +4,7 @@ import functools
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import Field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -13,6 +13,9 @@ from pipeline.config import BY_ENVIRONMENT, BY_MACHINE, SETTINGS, TrainConfig
 from pipeline.errors import Interrupted
 from pipeline.signals import interruptible
 from serving.errors import ExpectedError, print_traceback
+
+if TYPE_CHECKING:
+    from pipeline.registry.signing import Signer
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -39,6 +42,22 @@ seed_option = click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of episode i is seed + i."
 )
 
+signing_key_option = click.option(
+    "--signing-key",
+    metavar="FILE",
+    help="PEM file of an ed25519 private key, which signs the version.",
+)
+
+# As for TrainConfig's switches, `mlflow run` passes a value.
+trust_checkpoint_option = click.option(
+    "--trust-checkpoint",
+    type=bool,
+    is_flag=False,
+    flag_value=True,
+    default=False,
+    help="Read a checkpoint without recorded digests, which an earlier release made. Reading it runs the code in it.",
+)
+
 
 def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
     """Show an error or the interruption of a command in one red line, exit with status 1, and add `--traceback`."""
@@ -59,6 +78,15 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
             sys.exit(1)
 
     return wrapped
+
+
+def signer_of(file: str | None) -> "Signer | None":
+    """Return the signer of `--signing-key`, None without it. Raises SigningKeyInvalid."""
+    if not file:
+        return None
+    from pipeline.registry.signing import Signer
+
+    return Signer.read(file)
 
 
 def bounded_requests(command: Callable[..., None]) -> Callable[..., None]:

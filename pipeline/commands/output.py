@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pipeline.registry.gate import Gate
     from pipeline.registry.promotion import Promotion
     from pipeline.registry.registration import Trained
+    from pipeline.registry.signing import Signer
     from pipeline.registry.target import Target
     from pipeline.tuning.run import Tuned
 
@@ -96,21 +97,21 @@ def print_tuned(tuned: "Tuned") -> None:
     click.echo(yaml.safe_dump(dict(tuned.settings), sort_keys=False))
 
 
-def promote_if_requested(trained: "Trained") -> None:
-    """Promote a trained version to Production if its configuration says so."""
+def promote_if_requested(trained: "Trained", signer: "Signer | None" = None) -> None:
+    """Promote a trained version to Production if its configuration says so, and sign that with a `signer`."""
     if trained.promote:
         from pipeline.registry.gate import Gate
         from pipeline.registry.target import Target
 
-        promote_and_print(Target(trained.name, "Production"), trained.version, Gate())
+        promote_and_print(Target(trained.name, "Production"), trained.version, Gate(), signer)
 
 
-def promote_and_print(target: "Target", version: int, gate: "Gate") -> None:
+def promote_and_print(target: "Target", version: int, gate: "Gate", signer: "Signer | None" = None) -> None:
     """Promote a version, and print the verdict of the gate and the result."""
     from pipeline.registry.promotion import promote
     from pipeline.tables import verdict_table
 
-    promotion = promote(target, version, gate)
+    promotion = promote(target, version, gate, signer)
     if promotion.verdict is not None:
         verdict_table(promotion.verdict)
     for objection in promotion.overridden:

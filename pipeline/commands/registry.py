@@ -1,4 +1,4 @@
-"""The commands `promote`, `rollback`, `history` and `versions`."""
+"""The commands `promote`, `sign`, `rollback`, `history` and `versions`."""
 
 from typing import Any
 
@@ -10,6 +10,8 @@ from pipeline.commands.options import (
     name_option,
     one_line_errors,
     seed_option,
+    signer_of,
+    signing_key_option,
     target_options,
 )
 from pipeline.commands.output import print_promotion, promote_and_print
@@ -36,9 +38,10 @@ from pipeline.commands.output import print_promotion, promote_and_print
     help="Fraction of the champion's mean return that may be lost.",
 )
 @click.option("--force", is_flag=True, help="Promote in spite of objections, which are recorded.")
+@signing_key_option
 @one_line_errors
 @bounded_requests
-def promote(version: int, stage: str, alias: str | None, name: str, **gate: Any) -> None:
+def promote(version: int, stage: str, alias: str | None, name: str, signing_key: str | None, **gate: Any) -> None:
     """Assign VERSION to a stage or an alias if it passes the gate. The version that it replaces in a stage is archived.
 
     For Production and aliases, VERSION plays the same seeded episodes as the champion. It must reach the threshold, and
@@ -47,7 +50,32 @@ def promote(version: int, stage: str, alias: str | None, name: str, **gate: Any)
     from pipeline.registry.gate import Gate
     from pipeline.registry.target import Target
 
-    promote_and_print(Target.of(name, stage, alias), version, Gate(**gate))
+    promote_and_print(Target.of(name, stage, alias), version, Gate(**gate), signer_of(signing_key))
+
+
+@click.command()
+@click.argument("version", type=click.IntRange(1))
+@name_option
+@click.option(
+    "--signing-key", metavar="FILE", required=True, help="PEM file of an ed25519 private key, which signs the version."
+)
+@click.option(
+    "--trusted-key",
+    metavar="FILE",
+    multiple=True,
+    help="File of public keys: records of the gate that they signed are signed again. Can be repeated.",
+)
+@one_line_errors
+@bounded_requests
+def sign(version: int, name: str, signing_key: str, trusted_key: tuple[str, ...]) -> None:
+    """Sign VERSION, with the digests of its files that the registry has now."""
+    from pipeline.registry.signing import Signer, sign_version
+
+    signer = Signer.read(signing_key)
+    again = sign_version(name, version, signer, trusted_key)
+    click.echo(f"Version {version} of '{name}' is signed with the key {signer.key_id}.")
+    if again:
+        click.echo(f"Records of the gate that were signed again: {again}")
 
 
 @click.command()

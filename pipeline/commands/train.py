@@ -12,7 +12,10 @@ from pipeline.commands.options import (
     config_file_option,
     given,
     one_line_errors,
+    signer_of,
+    signing_key_option,
     training_options,
+    trust_checkpoint_option,
     tuned_option,
 )
 from pipeline.commands.output import print_trained, print_tuned, promote_if_requested
@@ -29,6 +32,8 @@ _SEARCH_SPACE = Path(__file__).parents[1] / "tuning" / "search_space.yaml"
 @click.command(context_settings=AS_MLFLOW_SPELLS)
 @click.option("--resume", metavar="RUN_ID", help="Resume an unfinished run, with its own settings.")
 @click.option("--from", "model_uri", metavar="models:/NAME/VERSION", help="Start with the weights of this policy.")
+@trust_checkpoint_option
+@signing_key_option
 @config_file_option
 @tuned_option
 @click.option("--address", envvar="RAY_ADDRESS", show_envvar=True, help="A running Ray to join.  [default: start one]")
@@ -42,6 +47,8 @@ def train(
     file: str | None,
     tuned: bool,  # noqa: FBT001  # click passes it by name
     address: str | None,
+    trust_checkpoint: bool,  # noqa: FBT001
+    signing_key: str | None,
     **settings: Any,
 ) -> None:
     """Train PPO until its greedy policy reaches the target and stops improving, and register the best policy.
@@ -56,12 +63,11 @@ def train(
     if resume and (model_uri or file or wanted):
         raise click.UsageError("--resume takes all settings from the run; omit the other options.")
     from pipeline.rllib.ray_session import RaySession
-    from pipeline.settings import choice
-    from pipeline.settings.files import read
     from pipeline.training.progress import TrainingProgress
     from pipeline.training.worker_process import WorkerProcess
 
-    wanted = choice.checked((read(file) if file else {}) | wanted)
+    wanted = _checked(file, wanted)
+    integrity: Any = {"trust_checkpoint": trust_checkpoint, "signer": signer_of(signing_key)}
     with RaySession(address) as ray, WorkerProcess() as worker, TrainingProgress() as progress:
         config, environment = TrainConfig(), None
         if not resume:
@@ -74,15 +80,17 @@ def train(
         from pipeline.training import run
 
         if resume:
-            trained = run.resume(resume, progress, ray, worker)
+            trained = run.resume(resume, progress, ray, worker, **integrity)
         else:
-            trained = run.train(config, progress, ray, worker, model_uri or None, environment)
+            trained = run.train(config, progress, ray, worker, model_uri or None, environment, **integrity)
     print_trained(trained)
-    promote_if_requested(trained)
+    promote_if_requested(trained, integrity["signer"])
 
 
 @click.command(context_settings=AS_MLFLOW_SPELLS)
 @click.option("--resume", metavar="RUN_ID", help="Resume an unfinished search; trials that have ended are kept.")
+@trust_checkpoint_option
+@signing_key_option
 @click.option(
     "--search",
     type=click.Path(exists=True, dir_okay=False),
@@ -114,6 +122,8 @@ def tune(
     num_trials: int,
     max_concurrent: int,
     time_budget_s: float | None,
+    trust_checkpoint: bool,  # noqa: FBT001
+    signing_key: str | None,
     **settings: Any,
 ) -> None:
     """Search settings with Ray Tune, each trial in an MLflow child run, and register the policy of the best trial.
@@ -127,10 +137,8 @@ def tune(
         raise click.UsageError(
             "--resume takes the search from the run; give only --max-concurrent and --time-budget-s."
         )
-    from pipeline.rllib.ray_session import RaySession
-    from pipeline.settings.files import read
-
-    space = None if resume else _search_space(search, (read(file) if file else {}) | wanted, tuned=tuned)
+    signer = signer_of(signing_key)
+    space = None if resume else _search_space(search, file, wanted, tuned=tuned)
     if space is None:
         _check_mlflow(TrainConfig(), {}, resume, "search.yaml")
     else:
@@ -138,17 +146,26 @@ def tune(
 
         contract.described(space.config(1), click.echo, is_search=True)
         _check_mlflow(space.config(1), {**space.shared(), "num_trials": num_trials}, resume, "search.yaml")
+    from pipeline.rllib.ray_session import RaySession
     from pipeline.tuning import run
     from pipeline.tuning.progress import TuningTable
 
     limits = run.SearchLimits(max_concurrent, time_budget_s)
     with RaySession(None) as ray, TuningTable() as progress:
         if space is None:
-            found = run.resume(str(resume), limits, progress, ray)
+            found = run.resume(str(resume), limits, progress, ray, trust_checkpoint=trust_checkpoint, signer=signer)
         else:
-            found = run.tune(space, num_trials, limits, progress, ray)
+            found = run.tune(space, num_trials, limits, progress, ray, signer=signer)
     print_tuned(found)
-    promote_if_requested(found.trained)
+    promote_if_requested(found.trained, signer)
+
+
+def _checked(file: str | None, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a file, overridden by those of the options, with the values of their types."""
+    from pipeline.settings import choice
+    from pipeline.settings.files import read
+
+    return choice.checked({**(read(file) if file else {}), **wanted})
 
 
 def _prepared(
@@ -178,14 +195,18 @@ def _check_mlflow(config: TrainConfig, params: Mapping[str, Any], resume: str | 
         preconditions.check(config.registered_model_name, params)
 
 
-def _search_space(file: str | None, wanted: dict[str, Any], *, tuned: bool) -> "SearchSpace":
-    """Return the search space of a file or the shipped one, over the settings for its environment, with their notes."""
+def _search_space(search: str | None, file: str | None, wanted: dict[str, Any], *, tuned: bool) -> "SearchSpace":
+    """Return the search space of a file or the shipped one, over the settings for its environment, with their notes.
+
+    The settings of the options override those of the configuration `file`.
+    """
     from pipeline.settings import choice
     from pipeline.settings.files import read
     from pipeline.tuning.search_space import SearchSpace
 
-    content = read(file or _SEARCH_SPACE)
-    if file is None and wanted.get("env_id", TrainConfig.env_id) != content["settings"]["env_id"]:
+    content = read(search or _SEARCH_SPACE)
+    wanted = (read(file) if file else {}) | wanted
+    if search is None and wanted.get("env_id", TrainConfig.env_id) != content["settings"]["env_id"]:
         content["settings"] = {}  # its budget is that of another environment
     notes: list[str] = []
 

@@ -46,3 +46,16 @@ class NothingToRollBack(PipelineError):
             f"Cannot roll back {self.target} of '{self.model}': it refers to {now} now, "
             "and no version that it referred to before still exists."
         )
+
+
+@dataclass(eq=False)
+class SigningKeyInvalid(PipelineError):
+    """The file of a signing key cannot be read, or holds something else."""
+
+    file: str
+    reason: str
+
+    template: ClassVar[str] = (
+        "Cannot read an ed25519 private key from {file}: {reason}. Make one: "
+        "openssl genpkey -algorithm ed25519 -out {file}"
+    )

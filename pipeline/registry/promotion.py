@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import mlflow
 from mlflow.entities.model_registry import ModelVersion as RegistryVersion
@@ -16,9 +17,11 @@ from pipeline.registry import history
 from pipeline.registry.errors import NothingToRollBack, PromotionRefused
 from pipeline.registry.gate import Gate, Verdict
 from pipeline.registry.history import Change, Event
+from pipeline.registry.signing import Signer, is_unrecorded, record_gate, sign
 from pipeline.registry.target import STAGES, Target
 from pipeline.tracking import run as tracking
 from serving.errors import ExpectedError, ServingError
+from serving.integrity.statements import Subject
 from serving.policy.policy import Policy
 from serving.policy.spaces import space_differences
 from serving.registry.model_version import ModelVersion, number_of
@@ -64,10 +67,12 @@ class VersionRow:
     age_s: float
 
 
-def promote(target: Target, version: int, gate: Gate) -> Promotion:
+def promote(target: Target, version: int, gate: Gate, signer: Signer | None = None) -> Promotion:
     """Assign a version to a stage or alias if it passes the gate.
 
-    The gate guards `Production` and aliases; any version may be assigned to `Staging` and `Archived`.
+    The gate guards `Production` and aliases; any version may be assigned to `Staging` and `Archived`. What the gate
+    found is recorded in tags of the version. A `signer` signs the version, and the record. A version that is already
+    there without such a record, because somebody put it there by hand, is compared with the one that it replaced.
 
     Raises:
         TrackingServerUnreachable: If the tracking server does not respond within seconds.
@@ -77,24 +82,42 @@ def promote(target: Target, version: int, gate: Gate) -> Promotion:
     """
     check_tracking_server()
     challenger = resolve(f"models:/{target.model}/{version}")
-    replaced = target.current_version() if target.holds_one_version else None
-    if replaced == version or (
-        not target.is_alias and not target.holds_one_version and challenger.stage == target.name
-    ):
+    current = target.current_version() if target.holds_one_version else None
+    is_there = current == version or (not target.holds_one_version and challenger.stage == target.name)
+    is_guarded = target.is_alias or target.name == "Production"
+    if is_there and not (is_guarded and is_unrecorded(challenger, target, signer)):
+        _sign(challenger, signer)
         return Promotion(target, version, version)
-    if not (target.is_alias or target.name == "Production"):
+    if not is_guarded:
+        _sign(challenger, signer)
         _assign(target, challenger, "promotion", "not guarded")
-        return Promotion(target, version, replaced)
-    params = {"version": version, "name": target.model, "target": str(target), "champion": replaced}
+        return Promotion(target, version, current)
+    champion = _previous(target) if is_there else current
+    params = {"version": version, "name": target.model, "target": str(target), "champion": champion}
     with tracking.run(f"promote {target.model} {version}", params):
-        verdict, objections = _judge(target, challenger, replaced, gate)
+        verdict, objections = _judge(target, challenger, champion, gate)
         _log(verdict, objections)
         if objections and not gate.force:
             raise PromotionRefused(version, str(target), objections)
         figures = verdict.figures if verdict else "not compared"
+        # Before the assignment, after which servers look for the tags.
+        record_gate(Subject.of(challenger), target, _facts(gate, champion, verdict), signer, passed=not objections)
+        _sign(challenger, signer)
         kind, why = ("forced", "; ".join([figures, *objections])) if objections else ("promotion", figures)
-        _assign(target, challenger, kind, why)
-        return Promotion(target, version, replaced, verdict, tuple(objections))
+        if not is_there:
+            _assign(target, challenger, kind, why)
+        return Promotion(target, version, current, verdict, tuple(objections))
+
+
+def _previous(target: Target) -> int | None:
+    """Return the version that the current one of a target replaced, None if there was none or it is gone."""
+    existing = [row.version for row in versions(target.model)]
+    return history.previous(history.events(target), existing)
+
+
+def _sign(version: ModelVersion, signer: Signer | None) -> None:
+    if signer is not None:
+        sign(Subject.of(version), signer)
 
 
 def rollback(target: Target) -> Promotion:
@@ -104,9 +127,8 @@ def rollback(target: Target) -> Promotion:
         TrackingServerUnreachable, ModelUnknown: As `versions`.
         NothingToRollBack: If there is no previous version that still exists.
     """
-    existing = [row.version for row in versions(target.model)]
-    events = history.events(target)
-    current, version = _last(events), history.previous(events, existing)
+    version = _previous(target)
+    current = _last(history.events(target))
     if version is None:
         raise NothingToRollBack(target.model, str(target), current)
     why = f"replaces version {current}" if current else "there was no version"
@@ -194,6 +216,20 @@ def _threshold(gate: Gate, challenger: ModelVersion, environment: Environment) -
         return gate.threshold
     target_return = number_of(challenger.tags, "target_return")
     return environment.reward_threshold if target_return is None else target_return
+
+
+def _facts(gate: Gate, champion: int | None, verdict: Verdict | None) -> dict[str, Any]:
+    """Return the settings and the figures of a comparison, as its record holds them."""
+    settings = {"episodes": gate.episodes, "seed": gate.seed, "tolerance": gate.tolerance, "champion": champion}
+    if verdict is None:
+        return settings
+    figures = {
+        "threshold": verdict.threshold,
+        "return_mean": verdict.challenger.mean,
+        "champion_return_mean": verdict.champion.mean if verdict.champion else None,
+        "difference_bound": verdict.difference_bound,
+    }
+    return {**settings, **figures}
 
 
 def _log(verdict: Verdict | None, objections: list[str]) -> None:

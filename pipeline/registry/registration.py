@@ -7,15 +7,18 @@ from pathlib import Path
 import mlflow
 
 from pipeline.bundle import mlflow_flavor
+from pipeline.bundle.checkpoint_files import digests
 from pipeline.config import TrainConfig
 from pipeline.environments.make import Environment
 from pipeline.evaluation.evaluation import Evaluation
 from pipeline.evaluation.trend import Trend
 from pipeline.registry import model_card
+from pipeline.registry.signing import Signer, sign
 from pipeline.tracking import figures, provenance
 from pipeline.tracking import run as tracking
 from pipeline.tracking.metric_queue import MetricQueue
 from pipeline.tracking.outages import Result, retry_through_outages
+from serving.integrity.statements import Subject
 from serving.registry.tracking import bounded_retries
 
 
@@ -68,6 +71,7 @@ class Registration:
     Attributes:
         target_return: The mean return to reach, or None.
         notify: Receives a message when the tracking server becomes unreachable, and one when it responds again.
+        signer: Signs the version if it is given.
     """
 
     config: TrainConfig
@@ -75,6 +79,7 @@ class Registration:
     run_id: str
     target_return: float | None
     notify: Callable[[str], None]
+    signer: Signer | None = None
 
     def upload_figures(self, queue: MetricQueue, evaluation: Evaluation, recording: Path | None) -> None:
         """Enqueue the distribution of the final returns, and the recording of an episode if there is one."""
@@ -126,6 +131,10 @@ class Registration:
         version = self._send(
             lambda: mlflow_flavor.register(directory, model_id, name, tags, description), f"a version of '{name}'"
         )
+        if self.signer is not None:
+            # The digests are those of the local files: what the registry holds may be of others.
+            subject, signer = Subject(name, version, digests(directory)), self.signer
+            self._send(lambda: sign(subject, signer), f"the signature of version {version}")
         return Trained(name, version, self.run_id, final, self.target_return, self.config.promote, step, self.config)
 
     def _send(self, send: Callable[[], Result], what: str) -> Result:

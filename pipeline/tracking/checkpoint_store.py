@@ -3,7 +3,9 @@
 A checkpoint that MLflow did not take when the command ended is kept as a file in the working directory.
 
 A checkpoint is an archive, `checkpoints/<environment steps>.tar`, and a JSON manifest of the same name with the
-archive's digest, uploaded after it. An archive without a manifest, or with another digest, is incomplete.
+archive's digest, uploaded after it. An archive without a manifest, or with another digest, is incomplete. A tag of the
+run holds the digests of the newest archives too: whoever writes to the artifact store cannot write tags, and an archive
+consists of pickles, which run code when they are read.
 """
 
 import hashlib
@@ -16,6 +18,7 @@ from pathlib import Path
 import mlflow
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+from pipeline.bundle.errors import CheckpointChanged, CheckpointDigestMissing
 from pipeline.tracking.errors import NoCheckpoint, TrackingRefused
 from pipeline.tracking.outages import Notify, is_failure, is_refusal, reason_of
 
@@ -24,6 +27,9 @@ _ENV_STEPS = "env_steps"
 
 #: Checkpoints that a run keeps: the newest, and the one before it.
 _KEPT = 2
+
+#: The tag of a run with the digests of its newest archives, a JSON object by file name.
+DIGESTS_TAG = "checkpoints.sha256"
 
 #: The environment steps of the newest checkpoint that this process has uploaded, by run.
 _uploaded: dict[str, int] = {}
@@ -61,9 +67,12 @@ def upload(run_id: str, archive: Path, notify: Notify) -> None:
         archived = snapshot.rename(snapshot.with_name(f"{env_steps:012d}.tar"))
         manifest = archived.with_suffix(".json")
         size = archived.stat().st_size
-        manifest.write_text(json.dumps({_ENV_STEPS: env_steps, "sha256": _sha256(archived), "bytes": size}))
+        digest = _sha256(archived)
+        manifest.write_text(json.dumps({_ENV_STEPS: env_steps, "sha256": digest, "bytes": size}))
         try:
             client.log_artifact(run_id, str(archived), _FOLDER)
+            newest = sorted({**_recorded_digests(run_id), archived.name: digest}.items())[-_KEPT:]
+            client.set_tag(run_id, DIGESTS_TAG, json.dumps(dict(newest)))
             client.log_artifact(run_id, str(manifest), _FOLDER)
         except Exception as error:
             if is_refusal(error):
@@ -97,15 +106,18 @@ def secure(run_id: str, archive: Path) -> str:
     return f"of {env_steps:,} steps, was not uploaded. Resume where it is: {kept}"
 
 
-def restore_newest(run_id: str, directory: Path) -> int:
+def restore_newest(run_id: str, directory: Path, *, trusted: bool = False) -> int:
     """Unpack the newest complete checkpoint of a run into a directory, and return its environment steps.
 
-    It is the newest in MLflow, or a newer one that `secure` copied to the working directory.
+    It is the newest in MLflow, or a newer one that `secure` copied to the working directory, which is a file of the
+    user's. With `trusted`, a run without any digests in its tags is accepted.
 
     Raises:
         NoCheckpoint: If the run has none.
+        CheckpointDigestMissing: If the run has no digests, and it is not `trusted`; nothing was unpacked.
+        CheckpointChanged: If the archive and its manifest were replaced or added; nothing was unpacked.
     """
-    kept, manifests = _kept(run_id), _manifests(run_id)
+    kept, manifests, recorded = _kept(run_id), _manifests(run_id), _recorded_digests(run_id)
     if kept.exists() and (not manifests or packed_env_steps(kept) > int(manifests[-1])):
         return _unpack(kept, directory)
     for name in reversed(manifests):
@@ -114,13 +126,24 @@ def restore_newest(run_id: str, directory: Path) -> int:
             if f"{_FOLDER}/{name}.tar" not in _files(run_id):
                 continue
             archive = _download(run_id, f"{name}.tar", downloads)
-            if _sha256(archive) == manifest["sha256"]:
+            digest = _sha256(archive)
+            if digest == manifest["sha256"]:
+                if not recorded and not trusted:
+                    raise CheckpointDigestMissing(f"Run {run_id}")
+                if recorded and recorded.get(archive.name) != digest:
+                    raise CheckpointChanged(f"{_FOLDER}/{archive.name}", f"run {run_id}")
                 return _unpack(archive, directory)
     raise NoCheckpoint(run_id)
 
 
 def _kept(run_id: str) -> Path:
     return Path.cwd() / f"checkpoint-{run_id}.tar"
+
+
+def _recorded_digests(run_id: str) -> dict[str, str]:
+    """Return the digests in the run's tag by the names of the archives."""
+    digests: dict[str, str] = json.loads(mlflow.get_run(run_id).data.tags.get(DIGESTS_TAG, "{}"))
+    return digests
 
 
 def _unpack(archive: Path, directory: Path) -> int:

@@ -16,6 +16,7 @@ from pipeline.config import TrainConfig
 from pipeline.environments import contract
 from pipeline.environments.make import Environment
 from pipeline.registry.registration import Registration, Trained
+from pipeline.registry.signing import Signer
 from pipeline.rllib.ray_session import RaySession
 from pipeline.rllib.trainer import Trainer
 from pipeline.tracking import checkpoint_store, provenance
@@ -38,11 +39,15 @@ def train(
     worker: WorkerProcess,
     model_uri: str | None = None,
     environment: Environment | None = None,
+    *,
+    trust_checkpoint: bool = False,
+    signer: Signer | None = None,
 ) -> Trained:
     """Train, evaluate and register a policy in one MLflow run.
 
     The caller has started Ray and the worker process. `model_uri` is that of a registered policy whose weights training
-    starts with. `environment` is what `contract.described` returned, if it was called before.
+    starts with. `environment` is what `contract.described` returned, if it was called before. With `trust_checkpoint`,
+    that policy needs no digest of its checkpoint. `signer` signs the registered version.
 
     Raises:
         EnvironmentNotFound, UnsupportedSpace, EnvironmentMisbehaved, EnvironmentExclusive: If the environment cannot be
@@ -61,16 +66,24 @@ def train(
         mlflow.set_tags(provenance.tags(environment))
         initial = None
         if model_uri is not None:
-            initial = warm_start.download(model_uri, environment, workspace.root)
+            initial = warm_start.download(model_uri, environment, workspace.root, trust_checkpoint=trust_checkpoint)
             tracking.log_origin(run_id, initial.uri, initial.model_id)
-        return _Run(config, environment, run_id, workspace, progress, ray, worker).start(initial)
+        return _Run(config, environment, run_id, workspace, progress, ray, worker, signer).start(initial)
 
 
-def resume(run_id: str, progress: TrainingProgress, ray: RaySession, worker: WorkerProcess) -> Trained:
+def resume(
+    run_id: str,
+    progress: TrainingProgress,
+    ray: RaySession,
+    worker: WorkerProcess,
+    *,
+    trust_checkpoint: bool = False,
+    signer: Signer | None = None,
+) -> Trained:
     """Start Ray and the worker process with the settings of an unfinished run, and resume its newest checkpoint.
 
     Raises:
-        NotResumable, NoCheckpoint: If the run cannot be resumed.
+        NotResumable, NoCheckpoint, CheckpointDigestMissing, CheckpointChanged: If the run cannot be resumed.
         Exception: As `train`.
     """
     check_tracking_server()
@@ -80,9 +93,9 @@ def resume(run_id: str, progress: TrainingProgress, ray: RaySession, worker: Wor
     if not environment.is_exclusive:
         worker.start(config)
     with Workspace.temporary() as workspace:
-        checkpoint_store.restore_newest(run_id, workspace.bundle)
+        checkpoint_store.restore_newest(run_id, workspace.bundle, trusted=trust_checkpoint)
         with tracking.run("train", resumed=run_id):
-            return _Run(config, environment, run_id, workspace, progress, ray, worker).resume()
+            return _Run(config, environment, run_id, workspace, progress, ray, worker, signer).resume()
 
 
 @dataclass(frozen=True)
@@ -94,6 +107,7 @@ class _Run:
     progress: TrainingProgress
     ray: RaySession
     worker: WorkerProcess
+    signer: Signer | None = None
 
     def start(self, initial: InitialPolicy | None) -> Trained:
         self.progress.stage(f"MLflow run {self.run_id}; trying the export")
@@ -114,7 +128,9 @@ class _Run:
         if self.environment.notice:
             self.progress.note(self.environment.notice)
         target_return = evaluator.target_return
-        registration = Registration(self.config, self.environment, self.run_id, target_return, self.progress.note)
+        registration = Registration(
+            self.config, self.environment, self.run_id, target_return, self.progress.note, self.signer
+        )
         self.ray.wait_until_ready()
         with MetricQueue(self.run_id, self.progress.note) as queue:
             with Trainer(self.config, self.environment) as trainer:

@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import mlflow
-
-from pipeline.bundle import assemble as bundle
+from pipeline.bundle import checkpoint_files
 from pipeline.environments.make import Environment
 from pipeline.rllib.checkpoint_layout import load_filter
 from pipeline.rllib.trainer import Trainer
@@ -13,7 +11,7 @@ from pipeline.tracking import run as tracking
 from pipeline.training.errors import CannotContinueFrom
 from serving.policy.policy import Policy
 from serving.policy.spaces import space_differences
-from serving.registry.registry import fetch, files_uri, resolve
+from serving.registry.registry import fetch, resolve
 
 
 @dataclass(frozen=True)
@@ -46,20 +44,23 @@ class InitialPolicy:
             raise CannotContinueFrom(self.uri, f"its network has another shape. {reason}") from error
 
 
-def download(model_uri: str, environment: Environment, directory: Path) -> InitialPolicy:
+def download(
+    model_uri: str, environment: Environment, directory: Path, *, trust_checkpoint: bool = False
+) -> InitialPolicy:
     """Resolve the URI of a registered policy, and download its checkpoint into a directory.
 
+    With `trust_checkpoint`, the version need not have a digest of its checkpoint.
+
     Raises:
+        CheckpointDigestMissing, CheckpointChanged: If the checkpoint may not be the registered one.
         ServingError: If the version cannot be resolved, fetched or verified.
         CannotContinueFrom: If the policy has other spaces than the environment.
     """
     version = resolve(model_uri)
     policy = Policy.load(fetch(version))
     _require_same_spaces(version.pinned_uri, policy, environment)
-    checkpoint = mlflow.artifacts.download_artifacts(
-        f"{files_uri(version)}/{bundle.CHECKPOINT_DIRECTORY}", dst_path=str(directory)
-    )
-    return InitialPolicy(version.pinned_uri, tracking.model_id_of(version.name, version.version), Path(checkpoint))
+    checkpoint = checkpoint_files.download(version, directory, trusted=trust_checkpoint)
+    return InitialPolicy(version.pinned_uri, tracking.model_id_of(version.name, version.version), checkpoint)
 
 
 def _require_same_spaces(uri: str, policy: Policy, environment: Environment) -> None:

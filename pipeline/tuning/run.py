@@ -14,6 +14,7 @@ from pipeline.config import TrainConfig
 from pipeline.environments import make as environments
 from pipeline.environments.make import Environment
 from pipeline.registry.registration import Registration, Trained
+from pipeline.registry.signing import Signer
 from pipeline.rllib.ray_session import RaySession
 from pipeline.tracking import checkpoint_store, provenance
 from pipeline.tracking import run as tracking
@@ -67,8 +68,16 @@ class Tuned:
     settings: Mapping[str, Any]
 
 
-def tune(space: SearchSpace, num_trials: int, limits: SearchLimits, progress: TuningTable, ray: RaySession) -> Tuned:
-    """Start Ray, run the trials of a search, and register the policy of the best one.
+def tune(
+    space: SearchSpace,
+    num_trials: int,
+    limits: SearchLimits,
+    progress: TuningTable,
+    ray: RaySession,
+    *,
+    signer: Signer | None = None,
+) -> Tuned:
+    """Start Ray, run the trials of a search, register the policy of the best one, and sign the version if asked to.
 
     Raises:
         NothingFound: If no trial was evaluated.
@@ -84,14 +93,23 @@ def tune(space: SearchSpace, num_trials: int, limits: SearchLimits, progress: Tu
     with tracking.run("tune", params) as run_id, Workspace.temporary() as workspace:
         tracking.log_settings(run_id, {**space.as_content(), _NUM_TRIALS: num_trials}, tracking.SEARCH_FILE)
         mlflow.set_tags(provenance.tags(environment))
-        return _TuningRun(space, num_trials, limits, environment, run_id, workspace, progress, ray).tune()
+        run = _TuningRun(space, num_trials, limits, environment, run_id, workspace, progress, ray, signer=signer)
+        return run.tune()
 
 
-def resume(run_id: str, limits: SearchLimits, progress: TuningTable, ray: RaySession) -> Tuned:
+def resume(
+    run_id: str,
+    limits: SearchLimits,
+    progress: TuningTable,
+    ray: RaySession,
+    *,
+    trust_checkpoint: bool = False,
+    signer: Signer | None = None,
+) -> Tuned:
     """Resume an unfinished search: keep the trials that ended, and continue the others from their newest checkpoints.
 
     Raises:
-        NotResumable: If the run cannot be resumed.
+        NotResumable, CheckpointDigestMissing, CheckpointChanged: If the run cannot be resumed.
         Exception: As `tune`.
     """
     check_tracking_server()
@@ -100,7 +118,8 @@ def resume(run_id: str, limits: SearchLimits, progress: TuningTable, ray: RaySes
     space = SearchSpace.of(content)
     environment = _environment(space)
     with Workspace.temporary() as workspace, tracking.run("tune", resumed=run_id):
-        return _TuningRun(space, num_trials, limits, environment, run_id, workspace, progress, ray).tune()
+        parts = space, num_trials, limits, environment, run_id, workspace, progress, ray
+        return _TuningRun(*parts, trust_checkpoint=trust_checkpoint, signer=signer).tune()
 
 
 def _environment(space: SearchSpace) -> Environment:
@@ -118,6 +137,8 @@ class _TuningRun:
     workspace: Workspace
     progress: TuningTable
     ray: RaySession
+    trust_checkpoint: bool = False
+    signer: Signer | None = None
 
     def tune(self) -> Tuned:
         try:
@@ -191,7 +212,7 @@ class _TuningRun:
         resumes = False
         if status.run_id:
             try:
-                checkpoint_store.restore_newest(status.run_id, workspace.bundle)
+                checkpoint_store.restore_newest(status.run_id, workspace.bundle, trusted=self.trust_checkpoint)
                 resumes = True
             except NoCheckpoint:
                 self.progress.note(f"Trial {status.number} has no complete checkpoint, and starts again")
@@ -203,11 +224,13 @@ class _TuningRun:
         settings = config.as_file()
         tracking.log_settings(self.run_id, settings, tracking.BEST_FILE)
         tracking.log_params(self.run_id, {**config.as_params(), "best_trial": best_trial.number})
-        checkpoint_store.restore_newest(best_trial.run_id, workspace.bundle)
+        checkpoint_store.restore_newest(best_trial.run_id, workspace.bundle, trusted=self.trust_checkpoint)
         evaluator = Evaluator(config, self.environment, workspace, WorkerProcess())
         evaluator.export()
         policy = evaluator.evaluate_bundle(best_trial.best_step, FINAL_SEED)
-        registration = Registration(config, self.environment, self.run_id, evaluator.target_return, self.progress.note)
+        registration = Registration(
+            config, self.environment, self.run_id, evaluator.target_return, self.progress.note, self.signer
+        )
         with MetricQueue(self.run_id, self.progress.note, logs_system_metrics=False) as queue:
             recording = policy.recorded(workspace.recording, self.progress.note)
             registration.upload_figures(queue, policy.evaluation, recording)

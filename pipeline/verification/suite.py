@@ -4,10 +4,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import mlflow
 import numpy as np
 
-from pipeline.bundle.assemble import CHECKPOINT_DIRECTORY
+from pipeline.bundle import checkpoint_files
 from pipeline.environments import make as environments
 from pipeline.environments.nested_spaces import Batch
 from pipeline.verification.checks import Check
@@ -15,14 +14,22 @@ from pipeline.verification.over_http import VerifiedServer, check_over_http
 from pipeline.verification.sampling_tests import SAMPLES, check_samples, sampled_queries
 from pipeline.verification.subject import Subject
 from serving.policy.policy import Policy
-from serving.registry.registry import fetch, files_uri, resolve
+from serving.registry.registry import fetch, resolve
 from serving.registry.tracking import check_tracking_server
 
 #: Batch sizes that the graph is queried with; None is all at once.
 _BATCH_SIZES = (1, 7, None)
 
 
-def verify(model_uri: str, count: int, seed: int, url: str | None = None, token: str | None = None) -> list[Check]:
+def verify(
+    model_uri: str,
+    count: int,
+    seed: int,
+    url: str | None = None,
+    token: str | None = None,
+    *,
+    trust_checkpoint: bool = False,
+) -> list[Check]:
     """Run the conformance suite on a registered version.
 
     Args:
@@ -31,8 +38,10 @@ def verify(model_uri: str, count: int, seed: int, url: str | None = None, token:
         seed: The seed of the observations.
         url: The URL of a server of this version, which is verified too.
         token: The bearer token, if the server requires one.
+        trust_checkpoint: Whether to read the checkpoint of a version without a digest of it.
 
     Raises:
+        CheckpointDigestMissing, CheckpointChanged: If the checkpoint may not be the registered one.
         ServingError: If the version cannot be resolved, fetched, verified or loaded.
         EnvironmentNotFound, NoSuchObject: If its environment is not installed.
         ServerAnswered, ServesAnother: If the server responds with an error, or serves another version.
@@ -41,9 +50,8 @@ def verify(model_uri: str, count: int, seed: int, url: str | None = None, token:
     version = resolve(model_uri)
     policy = Policy.load(fetch(version))
     with tempfile.TemporaryDirectory() as directory:
-        source = f"{files_uri(version)}/{CHECKPOINT_DIRECTORY}"
-        checkpoint = mlflow.artifacts.download_artifacts(source, dst_path=directory)
-        subject = Subject(policy, Path(checkpoint), environments.of_policy(policy), count, seed)
+        checkpoint = checkpoint_files.download(version, Path(directory), trusted=trust_checkpoint)
+        subject = Subject(policy, checkpoint, environments.of_policy(policy), count, seed)
     checks = list(check_in_process(subject))
     if url is not None:
         checks.extend(check_over_http(subject, VerifiedServer(url, version.name, version.version, token)))

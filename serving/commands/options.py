@@ -16,7 +16,15 @@ from serving.arguments import Arguments
 
 R = TypeVar("R")
 
-METAVARS = {"uri": "URI", "bytes": "BYTES", "s": "SECONDS", "autoscaling": "JSON", "origin": "ORIGIN", "port": "PORT"}
+METAVARS = {
+    "uri": "URI",
+    "bytes": "BYTES",
+    "s": "SECONDS",
+    "autoscaling": "JSON",
+    "origin": "ORIGIN",
+    "key": "FILE",
+    "port": "PORT",
+}
 """What an option takes, by the last word of its field's name. Other options show their type."""
 
 

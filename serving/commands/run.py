@@ -20,6 +20,8 @@ from serving.client.token_file import read_token
 from serving.commands.descriptions import needs_import
 from serving.errors import ServingError, one_line
 from serving.http import direct_port
+from serving.integrity.requirements import Requirements
+from serving.integrity.signatures import read_public_keys
 from serving.policy.bundle import Bundle, parse_policy_file
 from serving.policy.execution import check_provider
 from serving.processes import available_cpus
@@ -124,7 +126,7 @@ def _importing(*modules: str) -> Iterator[None]:
 
 
 def check_options(arguments: Arguments, options: ServerOptions) -> None:
-    """Check all that needs neither the registry nor Ray: the route, the token file, the ports, and the GPU."""
+    """Check all that needs neither the registry nor Ray: the route, the files, the ports, and the GPU."""
     name, prefix = options.name, options.route_prefix
     if name is not None and (not name or "/" in name or not is_route_prefix(f"/{name}")):
         raise ApplicationNameInvalid(name)
@@ -132,6 +134,8 @@ def check_options(arguments: Arguments, options: ServerOptions) -> None:
         raise RoutePrefixInvalid(prefix, route_prefix(prefix.strip("/") or "policy"))
     if arguments.auth_token_file is not None:
         read_token(arguments.auth_token_file)
+    if arguments.trusted_key:
+        read_public_keys(arguments.trusted_key)
     if not options.host:
         raise HostInvalid(options.host, options.port, "the host is empty")
     if options.grpc_port == options.port:
@@ -168,6 +172,7 @@ def check_model(arguments: Arguments, *, trial: bool = True) -> Checked:
         try:
             resolved = Resolved(registry.resolve(arguments.model_uri))
             version = resolved.version
+            arguments.requirements.check(version)
             bundle = registry.fetch(version, arguments.cache_directory)
             if trial and not good.has_files_of(version):
                 limits = arguments.candidate_memory_bytes, arguments.candidate_timeout_s
@@ -176,16 +181,20 @@ def check_model(arguments: Arguments, *, trial: bool = True) -> Checked:
         except (ModelUriInvalid, ModelUnknown, VersionMissing):
             raise  # The registry works, and the user is here to correct the URI or to promote a version.
         except ServingError as error:
-            version = _recall(good, error)
+            version = _recall(good, error, arguments.requirements)
             return Checked(version, registry.fetch(version, arguments.cache_directory), None)
     return Checked(version, bundle, resolved)
 
 
-def _recall(good: LastKnownGood, error: ServingError) -> ModelVersion:
-    """Return the last known good version, with a warning about `error`. Raise `error` if there is none."""
+def _recall(good: LastKnownGood, error: ServingError, requirements: Requirements) -> ModelVersion:
+    """Return the last known good version, with a warning about `error`. Raise `error` if there is none to be served."""
     version = good.load()
     if version is None:
         raise error
+    try:
+        requirements.check(version)
+    except ServingError as unmet:
+        raise error from unmet
     click.secho(f"Warning: {error}", fg="yellow", err=True)
     fallback = f"Starting with the last known good version, {version.version}. Replicas keep polling the registry."
     click.secho(fallback, fg="yellow", err=True)

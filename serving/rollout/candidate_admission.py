@@ -27,14 +27,15 @@ class Admission:
     def admit(self, version: ModelVersion, serving: ServedPolicy | None = None) -> ServedPolicy:
         """Return the version's policy, ready to serve, and record it as the last known good one.
 
-        The bundle is fetched, verified and loaded. Files that this machine has not served last are first tried in a
-        child process.
+        What the arguments demand of a version is checked first, before any of its files is read. The bundle is fetched,
+        verified and loaded. Files that this machine has not served last are first tried in a child process.
 
         Raises:
             BundleError, CacheUnwritable: the version cannot be served, or not now.
             ProviderUnavailable: the execution provider cannot be used on this machine.
             SpacesDiffer: its spaces differ from those of `serving`, and `allow_space_change` is off.
         """
+        self.arguments.requirements.check(version)
         bundle = self.registry.fetch(version, self.arguments.cache_directory)
         if not self._known.has_files_of(version):
             limits = self.arguments.candidate_memory_bytes, self.arguments.candidate_timeout_s
@@ -48,11 +49,12 @@ class Admission:
         return served
 
     def last_known_good(self) -> ServedPolicy | None:
-        """Return the version that this machine served last, None if there is none or it cannot be loaded."""
+        """Return the version that this machine served last, None if there is none or it may not or cannot be served."""
         version = self._known.load()
         if version is None:
             return None
         try:
+            self.arguments.requirements.check(version)
             bundle = self.registry.fetch(version, self.arguments.cache_directory)
             return self._load(bundle, version)
         except ServingError as error:

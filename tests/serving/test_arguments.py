@@ -66,6 +66,10 @@ def test_origins_are_a_list_or_a_text_with_commas(given: object, origins: tuple[
     assert Arguments.model_validate({"cors_origin": given}).cors_origin == origins
 
 
+def test_files_of_trusted_keys_are_a_list_or_a_text_with_commas() -> None:
+    assert Arguments.model_validate({"trusted_key": "a.pem, b.pem"}).trusted_key == ("a.pem", "b.pem")
+
+
 @pytest.mark.parametrize("model", [Arguments, Autoscaling])
 def test_every_argument_is_described(model: type[Arguments] | type[Autoscaling]) -> None:
     assert all(field.description for field in model.model_fields.values())

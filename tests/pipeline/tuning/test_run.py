@@ -126,7 +126,9 @@ def test_a_signal_while_the_best_policy_is_registered_shows_how_to_resume(search
         listener._statuses[1].best_mean = 1.0
         listener.ended(1, is_finished=True)
 
-    monkeypatch.setattr(tuning_run.checkpoint_store, "restore_newest", lambda *_: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(
+        tuning_run.checkpoint_store, "restore_newest", lambda *_, **__: signal.raise_signal(signal.SIGTERM)
+    )
     with pytest.raises(Interrupted, match="SIGTERM"):
         search(train)
     parent, (child,) = parent_and_children()

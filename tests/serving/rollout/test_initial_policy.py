@@ -3,9 +3,12 @@ from time import monotonic
 
 import pytest
 
+from pipeline.registry.signing import sign
 from serving.arguments import Arguments
 from serving.commands import run as server
 from serving.http.policy_app import PolicyApp
+from serving.integrity.errors import SignatureMissing
+from serving.integrity.statements import Subject
 from serving.registry.access import DirectRegistry
 from serving.registry.errors import DigestMismatch, RegistryFailed, TrackingServerUnreachable, VersionMissing
 from serving.registry.model_version import Resolved
@@ -13,6 +16,7 @@ from serving.registry.registry import fetch, resolve
 from serving.rollout import initial_policy
 from serving.rollout.initial_policy import InitialPolicy, load_initial_policy
 from tests.serving.asking import answer, ask
+from tests.serving.integrity.keys import signer, trusted
 from tests.serving.policies import CONTRARY_BUNDLE, STEERING_BUNDLE
 from tests.serving.store import Store
 
@@ -141,3 +145,32 @@ def test_the_command_starts_with_the_last_known_good_version_and_a_warning(
     assert (checked.version.version, checked.resolved) == (1, None)
     said = capsys.readouterr().err.splitlines()
     assert "Starting with the last known good version, 1. Replicas keep polling the registry." in said
+
+
+def test_a_replica_starts_with_a_signed_version_only(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, other = signer(), signer()
+    files = trusted(tmp_path, key), trusted(tmp_path, other)
+    store.register("vouched", stage="Production")
+    uri = "models:/vouched/Production"
+
+    def start(file: str) -> tuple[int, bool]:
+        arguments = Arguments(model_uri=uri, tracking_uri=store.uri, cache_dir=str(tmp_path), trusted_key=(file,))
+        initial = load_initial_policy(arguments)
+        assert server.check_model(arguments).version == initial.served.version
+        return initial.served.version.version, initial.refresh.degraded
+
+    with pytest.raises(SignatureMissing):
+        start(files[0])
+    sign(Subject.of(resolve(uri)), key)
+    assert start(files[0]) == (1, False)
+    store.promote("vouched", store.register("vouched"))
+    assert start(files[0]) == (1, True), "the last known good version is signed"
+    with pytest.raises(SignatureMissing) as caught:
+        start(files[1])
+    assert "version 2" in str(caught.value), "the last known good version is not signed with this key"
+    arguments = Arguments(model_uri=uri, tracking_uri=store.uri, cache_dir=str(tmp_path), trusted_key=(files[1],))
+    monkeypatch.setattr(server, "run_trial", None)
+    with pytest.raises(SignatureMissing, match="version 2"):
+        server.check_model(arguments)

@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from pipeline.registry.signing import sign
 from serving.arguments import Arguments
 from serving.http.policy_app import PolicyApp
+from serving.integrity.statements import Subject
 from serving.policy.bundle import KNOWN_FORMATS, Bundle
 from serving.registry import registry
 from serving.registry.access import DirectRegistry
@@ -27,6 +29,7 @@ from serving.rollout import watcher
 from serving.rollout.candidate_admission import Admission
 from serving.rollout.watcher import MAX_PAUSE_S, STALE_AFTER_S, Watcher
 from tests.serving.asking import ask
+from tests.serving.integrity.keys import signer, trusted
 from tests.serving.policies import CARTPOLE_BUNDLE, CONTRARY_BUNDLE, STEERING_BUNDLE, digest_tags
 from tests.serving.store import Store
 from tests.workshop import await_true
@@ -454,3 +457,32 @@ def test_a_version_of_a_later_format_is_refused_by_name_and_the_old_one_stays(st
     assert bench.answer() == (1, "1")
     assert refresh.rejected is not None
     assert refresh.rejected.reason == "policy.json is of format 2; this server knows 1: upgrade it first"
+
+
+def test_a_promoted_version_without_a_signature_is_rejected_until_somebody_signs_it(
+    store: Store, bench: Bench, tmp_path: Path
+) -> None:
+    key = signer()
+    requirements = {"trusted_key": (trusted(tmp_path, key),)}
+    bench.admission.arguments = bench.admission.arguments.model_copy(update=requirements)
+    store.file(bench.name, promote(store, bench, CONTRARY_BUNDLE), "model.onnx").rename(tmp_path / "hidden")
+    refresh = bench.poll()
+    assert refresh.rejected is not None
+    assert (refresh.rejected.version, refresh.rejections) == (2, {"signature_missing": 1})
+    assert (bench.answer(), bench.registry.fetched) == ((1, "1"), 0), "no file of the version was read"
+    (tmp_path / "hidden").rename(store.file(bench.name, 2, "model.onnx"))
+    sign(Subject.of(registry.resolve(bench.uri)), key)
+    assert (bench.poll().rejected, bench.answer()) == (None, (0, "2"))
+
+
+def test_a_version_of_a_key_that_is_trusted_later_is_served_then(
+    store: Store, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, file = signer(), Path(trusted(tmp_path, signer()))
+    bench.admission.arguments = bench.admission.arguments.model_copy(update={"trusted_key": (str(file),)})
+    promote(store, bench, CONTRARY_BUNDLE)
+    sign(Subject.of(registry.resolve(bench.uri)), key)
+    assert bench.poll().rejections == {"signature_untrusted": 1}
+    Path(trusted(tmp_path, key)).replace(file)
+    monkeypatch.setattr(watcher, "monotonic", lambda: time.monotonic() + MAX_PAUSE_S)
+    assert (bench.poll().rejected, bench.answer()) == (None, (0, "2"))

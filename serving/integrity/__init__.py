@@ -1,0 +1,1 @@
+"""Decides who must vouch for a version before it is served: signatures of trusted keys, and a passed gate."""
