@@ -16,6 +16,7 @@ PROJECT = Path(__file__).parent.parent
 ORDER = {
     "serving": [
         "errors",
+        "credentials",
         "processes",
         "client",
         "async_client",

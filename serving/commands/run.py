@@ -18,6 +18,7 @@ from gymnasium import Space
 from serving.arguments import Arguments
 from serving.client.token_file import read_token
 from serving.commands.descriptions import needs_import
+from serving.credentials import without_secrets
 from serving.errors import ServingError, one_line
 from serving.http import direct_port
 from serving.policy.bundle import Bundle, parse_policy_file
@@ -79,6 +80,11 @@ def _serve(arguments: Arguments, options: ServerOptions) -> None:
     with _importing("ray", "ray.serve", "serving.app"):  # the check waits for another process in the meantime
         joined = options.address is not None
         version, bundle, resolved = check_model(arguments, trial=not (joined and arguments.reserved_gpus))
+    if joined and without_secrets(uri := tracking.tracking_uri()) != uri:
+        text = (
+            "Warning: Ray's nodes do not receive the password in MLFLOW_TRACKING_URI. Set the variable there as well."
+        )
+        click.secho(text, fg="yellow", err=True)
     bundle = replace(bundle, graph=b"")  # only the replicas need the weights from now on
     click.echo(f"Starting to serve {one_line(version.name)} version {version.version} ...")
     cpus = max(available_cpus(), arguments.largest_num_replicas)

@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass
 
 from serving.arguments import Arguments
+from serving.credentials import with_own_secrets
 from serving.errors import ServingError
 from serving.registry import tracking
 from serving.registry.access import open_registry
@@ -38,7 +39,7 @@ def load_initial_policy(
     Raises:
         ServingError: neither can be served; the error is that of the version in the registry.
     """
-    uri = arguments.tracking_uri or tracking.tracking_uri()
+    uri = with_own_secrets(arguments.tracking_uri) if arguments.tracking_uri else tracking.tracking_uri()
     known = LastKnownGood(arguments.cache_directory, uri, arguments.model_uri, deployment)
     admission = Admission(open_registry(uri), arguments, known)
     try:
