@@ -12,7 +12,6 @@ from ray import is_initialized, serve
 from ray.serve import Application
 
 from serving.arguments import Arguments
-from serving.credentials import without_secrets
 from serving.errors import ServingError, redacted
 from serving.http.cors import with_cors
 from serving.http.direct_port import DirectPort
@@ -26,6 +25,7 @@ from serving.replica.identity import ReplicaIdentity
 from serving.replica.metrics import Exporter
 from serving.rollout.initial_policy import load_initial_policy
 from serving.rollout.watcher import Watcher
+from serving.uri_secrets import without_secrets
 
 logger = logging.getLogger(__name__)
 

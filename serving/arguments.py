@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from serving.credentials import without_secrets
 from serving.replica.limits import ANSWER_WITHIN_S, MAX_BODY_BYTES, MAX_OBSERVATIONS
+from serving.uri_secrets import without_secrets
 
 GIB = 1 << 30
 DAY_S = 86_400.0

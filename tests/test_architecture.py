@@ -16,7 +16,7 @@ PROJECT = Path(__file__).parent.parent
 ORDER = {
     "serving": [
         "errors",
-        "credentials",
+        "uri_secrets",
         "processes",
         "client",
         "async_client",

@@ -18,7 +18,6 @@ from gymnasium import Space
 from serving.arguments import Arguments
 from serving.client.token_file import read_token
 from serving.commands.descriptions import needs_import
-from serving.credentials import without_secrets
 from serving.errors import ServingError, one_line
 from serving.http import direct_port
 from serving.policy.bundle import Bundle, parse_policy_file
@@ -36,6 +35,7 @@ from serving.registry.last_known_good import LastKnownGood
 from serving.registry.model_uri import is_route_prefix, route_prefix
 from serving.registry.model_version import ModelVersion, Resolved
 from serving.rollout.candidate_trial import run_trial
+from serving.uri_secrets import without_secrets
 
 MAX_EXAMPLE_CHARACTERS = 500
 """The longest example of a request that the command prints."""

@@ -4,7 +4,6 @@ import logging
 from dataclasses import dataclass
 
 from serving.arguments import Arguments
-from serving.credentials import with_own_secrets
 from serving.errors import ServingError
 from serving.registry import tracking
 from serving.registry.access import open_registry
@@ -14,6 +13,7 @@ from serving.registry.model_version import Resolved
 from serving.replica.refresh_state import Refresh, now
 from serving.replica.served_policy import ServedPolicy
 from serving.rollout.candidate_admission import Admission
+from serving.uri_secrets import with_own_secrets
 
 logger = logging.getLogger(__name__)
 

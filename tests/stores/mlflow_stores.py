@@ -9,8 +9,7 @@ from tests.stores.servers import BUCKET, S3
 from tests.workshop import answers, await_true
 
 WAYS = ("proxied", "direct", "database")
-"""How clients reach MLflow and its artifacts: both through the server; the artifacts in S3 themselves; no server at all,
-but the database and S3 themselves."""
+"""How clients reach MLflow's data and artifacts: both through its server; artifacts in S3; both without the server."""
 
 
 class StoreRegistry(Registry):
@@ -18,10 +17,11 @@ class StoreRegistry(Registry):
 
     Attributes:
         environment: The variables of its clients.
+        database_uri: The database of the server, for clients that do without it.
     """
 
     def __init__(self, directory: Path, way: str, database: str, s3: S3) -> None:
-        self._way, self._database, self._s3 = way, database, s3
+        self._way, self.database_uri, self._s3 = way, database, s3
         directory.mkdir(parents=True, exist_ok=True)
         super().__init__(directory)
         self.environment = {"MLFLOW_TRACKING_URI": database if way == "database" else self.url}
@@ -30,7 +30,7 @@ class StoreRegistry(Registry):
 
     def start(self) -> "subprocess.Popen[str]":
         # In the environment, because every user of the machine can read command lines.
-        self.shop.environment |= {"MLFLOW_BACKEND_STORE_URI": self._database, **self._s3.environment}
+        self.shop.environment |= {"MLFLOW_BACKEND_STORE_URI": self.database_uri, **self._s3.environment}
         root = f"s3://{BUCKET}/{self._way}"
         proxied = ["--artifacts-destination", root]
         direct = ["--default-artifact-root", root, "--no-serve-artifacts"]

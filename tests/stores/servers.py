@@ -14,8 +14,10 @@ from pathlib import Path
 
 from tests.workshop import Workshop, await_true, free_port
 
-USER, PASSWORD = "robot", "db-s3cret-0123"
-ACCESS_KEY, SECRET_KEY = "labkey", "s3-s3cret-0123"
+MARKER = "M4rk3rM4rk3r"
+"""It is in every password here, so that tests find what shows one."""
+USER, PASSWORD = "robot", f"{MARKER}-database-0123"
+ACCESS_KEY, SECRET_KEY = "labkey", f"{MARKER}-store-0123"
 BUCKET = "policies"
 
 
@@ -174,17 +176,23 @@ class S3(Service):
     def command(self) -> list[str]:
         master, volume, filer, *grpc = self._ports
         ports = {"master.port": master, "volume.port": volume, "filer.port": filer, "s3.port": self.port}
-        ports |= dict(zip(("master.port.grpc", "volume.port.grpc", "filer.port.grpc", "s3.port.grpc"), grpc, strict=True))
+        ports |= dict(
+            zip(("master.port.grpc", "volume.port.grpc", "filer.port.grpc", "s3.port.grpc"), grpc, strict=True)
+        )
         return [
             *(str(weed()), "server", f"-dir={self.directory}/data", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer"),
             *("-s3", f"-s3.config={self.directory}/s3.json", "-volume.max=20", "-master.volumeSizeLimitMB=100"),
             *(f"-{name}={port}" for name, port in ports.items()),
         ]
 
-    def keys(self) -> list[str]:
+    def all_keys(self) -> list[str]:
         """The keys of all objects in the bucket."""
         pages = self._client().get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
         return [each["Key"] for page in pages for each in page.get("Contents", [])]
+
+    def read(self, key: str) -> bytes:
+        content: bytes = self._client().get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        return content
 
     def is_up(self) -> bool:
         """Return whether it stores and returns an object, which it does seconds after its port is open."""
@@ -195,7 +203,7 @@ class S3(Service):
             with contextlib.suppress(client.exceptions.BucketAlreadyExists, client.exceptions.BucketAlreadyOwnedByYou):
                 client.create_bucket(Bucket=BUCKET)
             client.put_object(Bucket=BUCKET, Key="probe", Body=b"1")
-            for key in self.keys()[:20]:
+            for key in self.all_keys()[:20]:
                 client.get_object(Bucket=BUCKET, Key=key)
         except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError):
             return False

@@ -51,5 +51,5 @@ def test_the_journey(way: str, registry_of: Callable[[str], StoreRegistry], s3: 
         assert server.stop(signal.SIGTERM) == 0
     finally:
         server.clean()
-    assert [key for key in s3.keys() if key.startswith(f"{way}/")]
+    assert [key for key in s3.all_keys() if key.startswith(f"{way}/")]
     assert not list(tmp_path.glob("mlruns")), "nothing is written beside the stores"

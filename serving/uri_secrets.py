@@ -26,7 +26,7 @@ def without_secrets(uri: str) -> str:
     return _SECRET_PARAMETER.sub("", USERINFO.sub(user_of, uri)).rstrip("?&")
 
 
-def with_own_secrets(uri: str) -> str:
-    """Return a URI with the secrets of this process's MLFLOW_TRACKING_URI, if that names the same store."""
-    own = os.environ.get("MLFLOW_TRACKING_URI", "")
+def with_own_secrets(uri: str, variable: str = "MLFLOW_TRACKING_URI") -> str:
+    """Return a URI with the secrets of this process's environment variable, if that names the same store."""
+    own = os.environ.get(variable, "")
     return own if own and without_secrets(own) == uri else uri

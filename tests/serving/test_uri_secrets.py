@@ -2,7 +2,7 @@
 
 import pytest
 
-from serving.credentials import with_own_secrets, without_secrets
+from serving.uri_secrets import with_own_secrets, without_secrets
 
 
 @pytest.mark.parametrize(
