@@ -61,7 +61,7 @@ class Service:
 
     def start(self) -> None:
         self.process = self.shop.start(*self.command(), log=f"log-{free_port()}")
-        await_true(self.is_up, f"{type(self).__name__} answers")
+        await_true(self.is_up, f"{type(self).__name__} answers", 120)
 
     def stop(self, signum: signal.Signals = signal.SIGKILL) -> None:
         self.process.send_signal(signum)

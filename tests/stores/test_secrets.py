@@ -175,6 +175,7 @@ def test_a_server_through_every_failure(
     assert not postgres.contains(MARKER)
 
 
+@pytest.mark.parametrize("environment", ["url", "database"], indirect=True)
 def test_a_training_through_the_stop_of_the_database(
     postgres: Postgres, s3: S3, environment: dict[str, str], tmp_path: Path
 ) -> None:
