@@ -3,6 +3,7 @@
 import functools
 import gc
 import importlib
+import logging
 import os
 import sys
 import threading
@@ -34,7 +35,11 @@ COMMAND_BOUNDS = {MAX_RETRIES: "3", TIMEOUT_S: "10"}
 
 
 def import_mlflow() -> None:
-    """Import MLflow, without garbage collection, which would take a quarter of that time."""
+    """Import MLflow, without garbage collection, which would take a quarter of that time.
+
+    For a failing database MLflow logs tracebacks of a hundred lines, and raises an exception as well: that is enough.
+    """
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     if "mlflow" in sys.modules:
         return
     was_enabled = gc.isenabled()

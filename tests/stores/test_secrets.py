@@ -169,6 +169,7 @@ def test_a_server_through_every_failure(
             assert_hidden("an answer or an output", text)
         logger.info(server.output())
         assert_hidden("the server's output", server.output())
+        assert "Traceback" not in server.output()
         assert assert_hidden_in_files(server.directory, but=set()) > 20, "Ray's logs are among them"
     finally:
         server.clean()
