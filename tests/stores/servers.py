@@ -179,6 +179,7 @@ class S3(Service):
         ports |= dict(
             zip(("master.port.grpc", "volume.port.grpc", "filer.port.grpc", "s3.port.grpc"), grpc, strict=True)
         )
+        ports |= {"s3.port.iceberg": 0, "s3.port.lance": 0}  # off: their ports are fixed by default
         return [
             *(str(weed()), "server", f"-dir={self.directory}/data", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer"),
             *("-s3", f"-s3.config={self.directory}/s3.json", "-volume.max=20", "-master.volumeSizeLimitMB=100"),

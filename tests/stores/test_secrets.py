@@ -232,9 +232,12 @@ def test_the_dashboard_of_a_cluster(cluster: Workshop, registry: StoreRegistry) 
     (cluster.directory / "config.yaml").write_text(yaml.safe_dump(config))
 
     def deployed() -> bool:
-        return cluster.run(str(scripts / "serve"), "deploy", "config.yaml").returncode == 0
+        done = cluster.run(str(scripts / "serve"), "deploy", "config.yaml")
+        logger.info("serve deploy: %s", (done.stdout + done.stderr)[-1500:])
+        return done.returncode == 0
 
-    await_true(deployed, "serve deploy succeeds", 90)
+    await_true(lambda: answers(f"{api}/api/version"), "the dashboard answers", 120)
+    await_true(deployed, "serve deploy succeeds", 120)
     url = f"http://127.0.0.1:{port}/secret"
     await_true(lambda: answers(f"{url}/model"), "the application answers", 90)
     joined_port = free_port()
