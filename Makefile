@@ -9,7 +9,7 @@ SERVING_PORT ?= 8000
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock run test test-unit test-long test-conformance test-faults fuzz mutants lint types docs docs-serve docs-check protos bench-serving bench-start bench-batching bench-protocols bench-play bench-training bench-scale bench-memory bench-folder clean
+.PHONY: help setup lock run test test-unit test-long test-conformance test-faults test-stores fuzz mutants lint types docs docs-serve docs-check protos bench-serving bench-start bench-batching bench-protocols bench-play bench-training bench-scale bench-memory bench-folder clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -30,7 +30,7 @@ setup: .venv/installed ## Install everything into .venv.
 lock: setup ## Resolve the versions of all dependencies again: constraints.txt.
 	@$(BIN)/python -m pip install --quiet --group lock
 	@$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --python-version 3.11 --no-annotate \
-		--extra pipeline --extra cuda --group dev --group benchmark --group docs --group protos \
+		--extra pipeline --extra cuda --extra postgres --extra s3 --group dev --group benchmark --group docs --group protos --group stores \
 		--custom-compile-command "make lock" --output-file constraints.txt
 
 run: setup ## MLflow, a trained and promoted policy, a server, and a first query. Ctrl-C ends it.
@@ -51,6 +51,11 @@ test-conformance: setup ## The conformance suite whole: a policy of each kind of
 
 test-faults: setup ## The fault suite: kills, corrupt versions and outages under load.
 	@$(BIN)/python -m pytest -m faults tests/faults
+
+# They need PostgreSQL: apt-get install postgresql. Without it they are skipped.
+test-stores: setup ## MLflow with PostgreSQL and S3: the journey, outages, and secrets. Needs Debian's postgresql.
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[pipeline,postgres,s3]' --group stores
+	@$(BIN)/python -m pytest -m stores tests/stores
 
 fuzz: setup ## 100,000 malformed requests over all routes of a real server.
 	@$(BIN)/python -m tests.serving.fuzz

@@ -3,6 +3,7 @@
 # No `from __future__ import annotations`: Serve reads the type of build's parameter.
 import asyncio
 import contextlib
+import logging
 import uuid
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,7 @@ from ray import is_initialized, serve
 from ray.serve import Application
 
 from serving.arguments import Arguments
-from serving.client.token_file import read_token
-from serving.errors import ServingError
+from serving.errors import ServingError, redacted
 from serving.http.cors import with_cors
 from serving.http.direct_port import DirectPort
 from serving.http.policy_app import PolicyApp
@@ -26,6 +26,9 @@ from serving.replica.identity import ReplicaCount, ReplicaIdentity
 from serving.replica.metrics import Exporter
 from serving.rollout.initial_policy import load_initial_policy
 from serving.rollout.watcher import Watcher
+from serving.uri_secrets import without_secrets
+
+logger = logging.getLogger(__name__)
 
 DEPLOYMENT_NAME = "policy"
 SERVE_ONGOING_REQUESTS = 100_000
@@ -44,11 +47,14 @@ class PolicyReplica(InferenceServicer):
     ) -> None:
         """Resolve, fetch, verify and load the policy in a thread, because Serve needs the event loop meanwhile."""
         settings.tune_replica()
-        token = BearerToken(read_token(arguments.auth_token_file)) if arguments.auth_token_file else None
+        token = BearerToken.from_file(arguments.auth_token_file) if arguments.auth_token_file else None
         try:
             start = await asyncio.to_thread(load_initial_policy, arguments, deployment, resolved)
         except ServingError as error:
             raise error from None  # Ray logs causes, and those of other libraries may show credentials
+        except Exception as error:
+            logger.exception("the policy cannot be loaded")  # without the credentials, as all records of this package
+            raise RuntimeError(redacted(f"{type(error).__name__}: {error}")) from None
         identifier = serve.get_replica_context().replica_id.unique_id
         await asyncio.to_thread(warn_if_other, arguments.release)
         count = ReplicaCount(arguments.largest_num_replicas, _num_replicas)
@@ -122,9 +128,12 @@ def _num_replicas() -> int:
 
 
 def _absolute(arguments: Arguments) -> Arguments:
-    """Return the arguments with an absolute URI and absolute paths: a replica has another working directory."""
+    """Return the arguments as a replica needs them: with absolute paths, as it has another working directory.
+
+    The URI has no password, because Serve stores the arguments. A replica takes that from its own environment.
+    """
     paths = {"auth_token_file": arguments.auth_token_file, "cache_dir": arguments.cache_dir}
     absolute = {name: str(Path(path).absolute()) for name, path in paths.items() if path is not None}
     uri = tracking.absolute_uri(arguments.tracking_uri or tracking.tracking_uri())
     keys = tuple(str(Path(path).absolute()) for path in arguments.trusted_key)
-    return arguments.model_copy(update={"tracking_uri": uri, "trusted_key": keys, **absolute})
+    return arguments.model_copy(update={"tracking_uri": without_secrets(uri), "trusted_key": keys, **absolute})

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from serving.replica.limits import ANSWER_WITHIN_S, MAX_BODY_BYTES, MAX_OBSERVATIONS
+from serving.uri_secrets import without_secrets
 
 if TYPE_CHECKING:
     from serving.integrity.requirements import Requirements
@@ -43,7 +44,10 @@ class Autoscaling(BaseModel):
 class Arguments(BaseModel):
     """The arguments of one application. Unknown names and contradictions raise pydantic's ValidationError."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+    # Pydantic's own messages show the input, which may be a password, and Serve shows them on Ray's dashboard.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False, hide_input_in_errors=True
+    )
 
     model_uri: str = Field(
         default="models:/cartpole-ppo/Production",
@@ -155,6 +159,18 @@ class Arguments(BaseModel):
             if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s/?#@A-Z]+", origin):
                 raise ValueError(f"{origin!r} is no origin, expected one like https://robots.example.com, without path")
         return origins
+
+    @field_validator("tracking_uri")
+    @classmethod
+    def _check_secrets(cls, uri: str | None) -> str | None:
+        """Check that a URI has no password: Serve stores and shows arguments, and a system its command lines."""
+        if uri is not None and without_secrets(uri) != uri:
+            raise ValueError(
+                "a password or token in a URI would be visible in the list of processes and on Ray's dashboard. Set "
+                "MLFLOW_TRACKING_URI in the server's environment instead, or give the URI without it and set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+            )
+        return uri
 
     @model_validator(mode="after")
     def _check_combinations(self) -> "Arguments":

@@ -5,6 +5,7 @@ Each room defines its own errors in its `errors.py`. Each error is a dataclass: 
 """
 
 import logging
+import os
 import re
 import sys
 import traceback
@@ -13,22 +14,66 @@ from dataclasses import fields
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, ClassVar
+from urllib.parse import unquote
 
-_USERINFO = re.compile(
+USERINFO = re.compile(
     r"(?<=://)(?:[^\s/?#]*@"  # up to the last @ before the path, because a password may contain one
     r"|[^\s/:@\[]*:(?!\d+(?:[/?#\s]|$))[^\s@]*@)"  # a password with a character that should have been escaped
 )
+"""The credentials of a URI, with the @ that ends them."""
 _QUERY_VALUE = re.compile(r"""(?<=[?&#])([\w.~%+\-\[\]]+=)[^\s&#'"<>]+?(?=[).,:;]*(?:[\s&#'"<>]|$))""")
+_HEADER = re.compile(r"(?i)(\bauthorization\W{1,6}(?:basic|bearer)\s+)[\w\-.~+/]{6,}=*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
+SECRET_VARIABLES = (
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AZURE_CLIENT_SECRET",
+    "AZURE_STORAGE_ACCESS_KEY",
+    "AZURE_STORAGE_CONNECTION_STRING",
+    "DATABRICKS_CLIENT_SECRET",
+    "DATABRICKS_TOKEN",
+    "PGPASSWORD",
+    "RAY_AUTH_TOKEN",
+)
+"""The environment variables that hold a secret, of MLflow, the libraries of its stores, and Ray."""
+_URI_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
+_SHORTEST_SECRET = 8
+"""A shorter text is as likely to be a common word as the secret."""
+
+
 def redacted(text: str) -> str:
-    """Return the text without the credentials of the URLs in it: user names, passwords and the values of queries.
+    """Return the text without the secrets in it.
+
+    These are the user names, passwords and values of queries of all URLs, and the credentials of Authorization headers.
+    The values of SECRET_VARIABLES and the passwords in MLflow's URIs, as this process's environment has them, are
+    removed wherever they occur.
 
     Everything that shows a URI of the user passes through this function: messages, answers, logs, files and printed
     commands. The messages of ExpectedError and the records of RedactingFormatter do so already.
     """
-    return _QUERY_VALUE.sub(r"\1***", _USERINFO.sub("***@", text))
+    text = _HEADER.sub(r"\1***", _QUERY_VALUE.sub(r"\1***", USERINFO.sub("***@", text)))
+    for secret in _secrets():
+        if secret in text:  # as a word of its own: the password of a test may well be "postgres"
+            text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
+    return text
+
+
+def _secrets() -> Iterator[str]:
+    """Yield the secrets in this process's environment."""
+    for name in SECRET_VARIABLES:
+        if len(secret := os.environ.get(name, "")) >= _SHORTEST_SECRET:
+            yield secret
+    for name in _URI_VARIABLES:
+        if found := USERINFO.search(os.environ.get(name, "")):
+            password = found[0][:-1].partition(":")[2]
+            # Libraries decode it, and cut it at a character that should have been escaped.
+            for part in (password, unquote(password), *re.split("[@/?#]", password)):
+                if len(part) >= _SHORTEST_SECRET:
+                    yield part
 
 
 class RedactingFormatter(logging.Formatter):
@@ -67,10 +112,14 @@ class ExpectedError(Exception):
         super().__init_subclass__(**options)
         if "__str__" in vars(cls):
             cls.__str__ = _shown(cls.__str__)  # type: ignore[method-assign]
+        cls.__repr__ = ExpectedError.__repr__  # type: ignore[method-assign]  # a dataclass's own shows the fields
 
     @_shown
     def __str__(self) -> str:
         return self.template.format(**vars(self))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Exception.__reduce__ replays only positional arguments, and the fields may have been given by name.

@@ -17,6 +17,7 @@ ORDER = {
     "serving": [
         "errors",
         "release",
+        "uri_secrets",
         "processes",
         "client",
         "async_client",

@@ -15,7 +15,7 @@ from pipeline.tracking.errors import TrackingFailed, TrackingRefused
 from serving.errors import ServingError
 from serving.registry.errors import DatabaseUnreachable, TrackingServerUnreachable
 from serving.registry.mlflow_api import causes, first_line
-from serving.registry.tracking import check_tracking_server
+from serving.registry.tracking import check_tracking_server, is_remote, tracking_uri
 
 Notify = Callable[[str], None]
 """Shows one line to the user."""
@@ -36,6 +36,9 @@ _NEVER = {HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, HTT
 
 #: How the texts of MLflow, requests and urllib3 name a status.
 _STATUS_IN_TEXT = re.compile(r"failed with error code (\d{3})|too many (\d{3}) error|\b(\d{3}) (?:Client|Server) Error")
+
+#: The libraries through which MLflow's client reaches object stores itself.
+_STORE_CLIENTS = {"azure", "boto3", "botocore", "google", "s3transfer"}
 
 #: Exceptions of the clients of object stores whose names say that no answer came.
 _NO_ANSWER = {"ConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "ServiceRequestError", "TransportError"}
@@ -113,11 +116,12 @@ class Outage:
             raise error
         status = status_of(error)
         self.is_unreachable = not is_reachable()
-        state = "is unreachable" if status is None else f"answers with errors ({reason_of(error)})"
         # The state may alternate between different errors; the first one is shown.
         if not self._shown:
-            self._notify(f"The tracking server {state}; metrics and files wait in memory.")
-            self._shown = "is reachable again" if status is None else "works again"
+            name, is_silent = _failing(error), status is None or (self.is_unreachable and not _has_server())
+            state = "is unreachable" if is_silent else f"answers with errors ({reason_of(error)})"
+            self._notify(f"{name} {state}; metrics and files wait in memory.")
+            self._shown = f"{name} {'is reachable again' if is_silent else 'works again'}"
         if self.is_unreachable:
             self._failing_since = None
         elif self._failing_since is None:
@@ -132,7 +136,7 @@ class Outage:
         """Record that all calls succeeded."""
         self.is_unreachable, self._failing_since = False, None
         if self._shown:
-            self._notify(f"The tracking server {self._shown}.")
+            self._notify(f"{self._shown}.")
             self._shown = ""
 
     def begin_to_count(self) -> None:
@@ -184,6 +188,17 @@ def retry_through_outages(
         _pause()
         while not outage.is_over():
             _pause()
+
+
+def _failing(error: BaseException) -> str:
+    """Return the name of what failed, for the user."""
+    if any(type(each).__module__.partition(".")[0] in _STORE_CLIENTS for each in causes(error)):
+        return "The artifact store"
+    return "The tracking server" if _has_server() else "MLflow's database"
+
+
+def _has_server() -> bool:
+    return is_remote(tracking_uri())
 
 
 def _pause() -> None:

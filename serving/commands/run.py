@@ -37,6 +37,7 @@ from serving.registry.last_known_good import LastKnownGood
 from serving.registry.model_uri import is_route_prefix, route_prefix
 from serving.registry.model_version import ModelVersion, Resolved
 from serving.rollout.candidate_trial import run_trial
+from serving.uri_secrets import without_secrets
 
 MAX_EXAMPLE_CHARACTERS = 500
 """The longest example of a request that the command prints."""
@@ -83,6 +84,11 @@ def _serve(arguments: Arguments, options: ServerOptions) -> None:
     with _importing("ray", "ray.serve", "serving.app"):  # the check waits for another process in the meantime
         joined = options.address is not None
         version, bundle, resolved = check_model(arguments, trial=not (joined and arguments.reserved_gpus))
+    if joined and without_secrets(uri := tracking.tracking_uri()) != uri:
+        text = (
+            "Warning: Ray's nodes do not receive the password in MLFLOW_TRACKING_URI. Set the variable there as well."
+        )
+        click.secho(text, fg="yellow", err=True)
     bundle = replace(bundle, graph=b"")  # only the replicas need the weights from now on
     click.echo(f"Starting to serve {one_line(version.name)} version {version.version} ...")
     cpus = max(available_cpus(), arguments.largest_num_replicas)
@@ -127,15 +133,25 @@ def _importing(*modules: str) -> Iterator[None]:
 
 def check_options(arguments: Arguments, options: ServerOptions) -> None:
     """Check all that needs neither the registry nor Ray: the route, the files, the ports, and the GPU."""
+    _check_names(options)
+    if arguments.auth_token_file is not None:
+        read_token(arguments.auth_token_file)
+    if arguments.trusted_key:
+        read_public_keys(arguments.trusted_key)
+    _check_ports(arguments, options)
+    if options.address is None:
+        check_provider(arguments.execution_provider)  # of a cluster, only the nodes of the replicas need it
+
+
+def _check_names(options: ServerOptions) -> None:
     name, prefix = options.name, options.route_prefix
     if name is not None and (not name or "/" in name or not is_route_prefix(f"/{name}")):
         raise ApplicationNameInvalid(name)
     if prefix is not None and not is_route_prefix(prefix):
         raise RoutePrefixInvalid(prefix, route_prefix(prefix.strip("/") or "policy"))
-    if arguments.auth_token_file is not None:
-        read_token(arguments.auth_token_file)
-    if arguments.trusted_key:
-        read_public_keys(arguments.trusted_key)
+
+
+def _check_ports(arguments: Arguments, options: ServerOptions) -> None:
     if not options.host:
         raise HostInvalid(options.host, options.port, "the host is empty")
     if options.grpc_port == options.port:
@@ -148,7 +164,6 @@ def check_options(arguments: Arguments, options: ServerOptions) -> None:
         check_port(options.host, options.port)
         if options.grpc_port is not None:
             check_port(options.host, options.grpc_port, "--grpc-port")
-        check_provider(arguments.execution_provider)  # of a cluster, only the nodes of the replicas need it
 
 
 class Checked(NamedTuple):

@@ -127,10 +127,19 @@ class DatabaseUnreachable(RegistryError):
 class PackageMissing(RegistryError):
     """MLflow needs a package that is not installed, for a store or a way of authentication."""
 
-    template = "MLflow's configuration needs the module {module}, which is not installed: pip install {package}"
-
     module: str
     package: str
+
+    def __str__(self) -> str:
+        user = _NEEDED_FOR.get(self.module, "MLflow's configuration")
+        return f"{user} needs the module {self.module}, which is not installed: pip install {self.package}"
+
+
+_NEEDED_FOR = {
+    "boto3": "the artifact store at s3://",
+    "psycopg2": "the database at postgresql+psycopg2://",
+}
+"""What an extra of this project is for, by the module that it installs."""
 
 
 @dataclass(eq=False)

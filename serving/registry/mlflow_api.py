@@ -30,11 +30,11 @@ _LIBRARIES = {"mlflow", "requests", "urllib3", "sqlalchemy", "alembic", "boto3",
 """MLflow, and the libraries through which it reaches its stores; their exceptions pass through MLflow unchanged."""
 
 _PACKAGES = {
-    "boto3": "boto3",
+    "boto3": "'cartpole-ppo[s3]'",
     "google": "google-cloud-storage",
     "azure": "azure-storage-blob azure-identity",
-    "psycopg2": "psycopg2-binary",
-    "psycopg": "psycopg2-binary, and write postgresql+psycopg2:// in the URI",
+    "psycopg2": "'cartpole-ppo[postgres]'",
+    "psycopg": "'cartpole-ppo[postgres]', and write postgresql+psycopg2:// in the URI",
     "MySQLdb": "mysqlclient",
     "requests_auth_aws_sigv4": "requests-auth-aws-sigv4",
 }

@@ -28,6 +28,7 @@ from serving.registry.tracking import (
     check_artifact_uri,
     import_mlflow,
     is_remote,
+    require_database,
     stage_warnings_ignored,
 )
 
@@ -63,6 +64,7 @@ def poll(model_uri: str) -> ModelVersion:
     """
     uri = ModelUri.parse(model_uri)
     import_mlflow()
+    require_database(_registry_uri())
     with _registry_errors():
         found = _find(uri)
     if found is None:
@@ -138,6 +140,7 @@ def default_cache_dir() -> Path:
 def _download(version: ModelVersion, directory: Path) -> None:
     from mlflow.artifacts import download_artifacts
 
+    require_database(_registry_uri())
     for file in BUNDLE_FILES:
         try:
             with stage_warnings_ignored():

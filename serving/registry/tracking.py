@@ -1,7 +1,9 @@
 """MLflow's tracking server or store: its URI, the bounds of requests to it, and whether it answers."""
 
+import functools
 import gc
 import importlib
+import logging
 import os
 import sys
 import threading
@@ -17,7 +19,7 @@ DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 """The schemes of the databases that MLflow opens in this process."""
 
 OBJECT_STORES = {
-    "s3": ("boto3", "boto3"),
+    "s3": ("boto3", "'cartpole-ppo[s3]'"),
     "gs": ("google.cloud.storage", "google-cloud-storage"),
     "wasbs": ("azure.storage.blob", "azure-storage-blob"),
     "abfss": ("azure.storage.filedatalake", "azure-storage-file-datalake"),
@@ -33,7 +35,11 @@ COMMAND_BOUNDS = {MAX_RETRIES: "3", TIMEOUT_S: "10"}
 
 
 def import_mlflow() -> None:
-    """Import MLflow, without garbage collection, which would take a quarter of that time."""
+    """Import MLflow, without garbage collection, which would take a quarter of that time.
+
+    For a failing database MLflow logs tracebacks of a hundred lines, and raises an exception as well: that is enough.
+    """
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     if "mlflow" in sys.modules:
         return
     was_enabled = gc.isenabled()
@@ -138,6 +144,16 @@ def check_artifact_uri(artifact_uri: str) -> None:
         importlib.import_module(module)
     except ImportError as error:
         raise PackageMissing(module, package) from error
+
+
+@functools.cache  # exceptions are not cached
+def require_database(uri: str) -> None:
+    """Check a database before its first use in this process, in which MLflow would retry to connect for minutes.
+
+    URIs of servers and folders are not checked. Raises as `check_database`.
+    """
+    if uri.startswith(DATABASES):
+        check_database(uri)
 
 
 def check_tracking_server() -> None:

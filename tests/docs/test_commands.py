@@ -57,6 +57,12 @@ def parse_mlflow_run(*arguments: str) -> None:
     parse_python(*words)
 
 
+def parse_mlflow_server(*arguments: str) -> None:
+    from mlflow.cli import server
+
+    server.make_context("server", list(arguments))
+
+
 def parse_serve_run(*arguments: str) -> None:
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     Arguments(**given)
@@ -74,6 +80,8 @@ def test_every_command_line_parses(command):
             parse_make(*rest)
         case ["mlflow", "run", *rest]:
             parse_mlflow_run(*rest)
+        case ["mlflow", "server", *rest]:
+            parse_mlflow_server(*rest)
         case ["serve", "run", *rest]:
             parse_serve_run(*rest)
         case _:

@@ -1,4 +1,5 @@
 import inspect
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +72,10 @@ def test_the_replica_gets_an_absolute_uri_and_absolute_paths(tmp_path: Path, mon
 def test_a_replica_reserves_a_cpu_and_with_cuda_its_share_of_a_gpu(given: dict[str, Any], num_gpus: float) -> None:
     deployment = deployment_of(build(Arguments.model_validate(given)))
     assert deployment.ray_actor_options == {"num_cpus": 1, "num_gpus": num_gpus}
+
+
+def test_serve_stores_no_password_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://u:secret@127.0.0.1:1")
+    deployment = deployment_of(build(Arguments()))
+    assert deployment.init_args[0].tracking_uri == "http://127.0.0.1:1"
+    assert b"secret" not in pickle.dumps(deployment.init_args)

@@ -46,6 +46,27 @@ def test_contradictions_and_unknown_names_are_refused(arguments: dict[str, objec
     assert [error["msg"].removeprefix("Value error, ") for error in refused.value.errors()] == [message]
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"tracking_uri": "http://robot:s3cret@h:5000"},
+        {"tracking_uri": "postgresql+psycopg2://robot:s3cret@h/db"},
+        {"tracking_url": "http://robot:s3cret@h:5000"},
+        {"autoscaling": "http://robot:s3cret@h:5000"},
+    ],
+)
+def test_a_password_in_the_arguments_is_refused_and_not_repeated(arguments: dict[str, object]) -> None:
+    """Serve shows the message on Ray's dashboard."""
+    with pytest.raises(ValidationError) as refused:
+        Arguments.model_validate(arguments)
+    assert "s3cret" not in str(refused.value)
+
+
+def test_a_user_without_password_is_accepted_in_the_uri_of_a_database() -> None:
+    uri = "postgresql+psycopg2://robot@h/db"
+    assert Arguments(tracking_uri=uri).tracking_uri == uri
+
+
 def test_text_becomes_the_type_of_the_argument() -> None:
     arguments = Arguments.model_validate({"num_threads": "2", "autoscaling": '{"max_replicas": 4}'})
     assert arguments.num_threads == 2

@@ -79,6 +79,15 @@ def test_the_tracking_uri_is_an_option() -> None:
     assert line.startswith("Error: no MLflow server answers at http://127.0.0.1:1 (connection refused)")
 
 
+def test_a_password_in_the_tracking_uri_is_refused_with_another_way() -> None:
+    line = refused_start("--tracking-uri", "http://robot:s3cret@127.0.0.1:1")
+    assert line.startswith(
+        "Error: --tracking-uri: a password or token in a URI would be visible in the list of processes"
+    )
+    assert "Set MLFLOW_TRACKING_URI in the server's environment instead" in line
+    assert "s3cret" not in line
+
+
 def test_a_limit_of_the_trial_is_an_option(store: Store, tmp_path: Path) -> None:
     store.register("limited", stage="Production")
     options = ("--candidate-timeout", "0.001", "--cache-dir", str(tmp_path))

@@ -31,6 +31,8 @@ URI = "http://u:secret@127.0.0.1:1"
         ("exceeded with url: /health?token=secret (Caused by", "exceeded with url: /health?token=*** (Caused by"),
         ("'https://h/x#access_token=secret'", "'https://h/x#access_token=***'"),
         ("http://u:secret@a http://v:secret@b/x", "http://***@a http://***@b/x"),
+        ("{'Authorization': 'Basic dTpzZWNyZXQ=', 'Host': 'h'}", "{'Authorization': 'Basic ***', 'Host': 'h'}"),
+        ("header Authorization: bearer 0123-secret", "header Authorization: bearer ***"),
     ],
 )
 def test_credentials_in_urls_are_hidden(text: str, shown: str) -> None:
@@ -39,10 +41,39 @@ def test_credentials_in_urls_are_hidden(text: str, shown: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["models:/m@champion", "http://h:5000/a@b", "http://[::1]:5000/a@b", "sqlite:////a/b.db", "a? b=c & d=e"],
+    [
+        "Authorization: Bearer TOKEN",
+        "Basic authentication",
+        "models:/m@champion",
+        "http://h:5000/a@b",
+        "http://[::1]:5000/a@b",
+        "sqlite:////a/b.db",
+        "a? b=c & d=e",
+    ],
 )
 def test_texts_without_credentials_are_unchanged(text: str) -> None:
     assert redacted(text) == text
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "text"),
+    [
+        ("MLFLOW_TRACKING_PASSWORD", "long-secret", "rejected long-secret."),
+        ("AWS_SECRET_ACCESS_KEY", "long/secret+key", "signed with 'long/secret+key'"),
+        ("MLFLOW_TRACKING_URI", "postgresql://u:long%40secret@h/db", "password: long@secret"),
+        ("MLFLOW_TRACKING_URI", "postgresql://u:pass@longsecret@h/db", 'host name "longsecret@h" is unknown'),
+    ],
+)
+def test_secrets_of_the_environment_are_hidden_wherever_they_occur(
+    variable: str, value: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert "secret" not in redacted(text)
+
+
+def test_a_secret_that_is_part_of_a_word_leaves_the_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGPASSWORD", "postgres")
+    assert redacted("postgresql://h/postgres failed") == "postgresql://h/*** failed"
 
 
 @dataclass(eq=False)
@@ -68,6 +99,7 @@ class Worded(ServingError):
 def test_the_message_of_every_error_is_one_line_without_credentials(kind: type[ServingError]) -> None:
     error = kind(f"cannot connect\n\x1b[2Jto {URI}")  # type: ignore[call-arg]
     assert str(error) == "failed: cannot connect [2Jto http://***@127.0.0.1:1"
+    assert repr(error) == f"{kind.__name__}('failed: cannot connect [2Jto http://***@127.0.0.1:1')"
 
 
 def test_a_message_that_is_cut_shows_no_half_of_a_password() -> None:

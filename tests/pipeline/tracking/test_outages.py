@@ -8,6 +8,7 @@ import mlflow
 import pytest
 import requests
 from mlflow.exceptions import MlflowException, RestException
+from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 
 from pipeline.errors import Interrupted
 from pipeline.signals import deferred, interruptible
@@ -331,3 +332,43 @@ def test_the_end_of_a_run_waits_for_a_server_that_fails(proxy, monkeypatch):
         proxy.fail(503, path="runs/update", times=5)
     assert mlflow.get_run(run_id).info.status == "FINISHED"
     assert notices[-1] == "The tracking server works again."
+
+
+def of_botocore(error):
+    """The error as the client of S3 raises it."""
+    type(error).__module__ = "botocore.exceptions"
+    return error
+
+
+UNAVAILABLE = MlflowException("(psycopg2.OperationalError) connection refused", TEMPORARILY_UNAVAILABLE)
+
+
+@pytest.mark.parametrize(
+    ("uri", "error", "reachable", "state", "end"),
+    [
+        ("http://h", requests.ConnectionError(), False, "The tracking server is unreachable", "is reachable again"),
+        (
+            *("http://h", UNAVAILABLE, False),
+            "The tracking server answers with errors (status 503: (psycopg2.OperationalError) connection refused)",
+            "works again",
+        ),
+        ("postgresql://h", UNAVAILABLE, False, "MLflow's database is unreachable", "is reachable again"),
+        (
+            *("http://h", of_botocore(EndpointConnectionError()), True),
+            *("The artifact store is unreachable", "is reachable again"),
+        ),
+        (
+            *("http://h", of_botocore(ClientError(500)), True),
+            *("The artifact store answers with errors (status 500)", "works again"),
+        ),
+    ],
+)
+def test_the_notice_names_what_fails(monkeypatch, uri, error, reachable, state, end):
+    monkeypatch.setattr(outages, "is_reachable", lambda: reachable)
+    monkeypatch.setattr(outages, "tracking_uri", lambda: uri)
+    notices = []
+    outage = outages.Outage(notices.append)
+    outage.failed(error)
+    outage.ended()
+    name = state.partition(" is ")[0].partition(" answers ")[0]
+    assert notices == [f"{state}; metrics and files wait in memory.", f"{name} {end}."]

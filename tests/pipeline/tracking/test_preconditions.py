@@ -80,7 +80,10 @@ def test_artifacts_in_an_object_store_need_its_client(store, monkeypatch):
     with contextlib.closing(sqlite3.connect(store / "mlflow.db")) as database, database:
         database.execute("UPDATE experiments SET artifact_location = 's3://bucket/0'")
     monkeypatch.setitem(sys.modules, "boto3", None)
-    with pytest.raises(PackageMissing, match=r"needs the module boto3, which is not installed: pip install boto3$"):
+    message = (
+        r"the artifact store at s3:// needs the module boto3, which is not installed: pip install 'cartpole-ppo\[s3\]'$"
+    )
+    with pytest.raises(PackageMissing, match=message):
         preconditions.check("cartpole-ppo", {})
 
 

@@ -169,8 +169,8 @@ def test_the_error_names_the_proxy_of_the_environment(
 @pytest.mark.parametrize(
     ("scheme", "module", "package"),
     [
-        ("postgresql+psycopg2", "psycopg2", r"psycopg2-binary$"),
-        ("postgresql", "psycopg", r"psycopg2-binary, and write postgresql\+psycopg2://"),
+        ("postgresql+psycopg2", "psycopg2", r"'cartpole-ppo\[postgres\]'$"),
+        ("postgresql", "psycopg", r"'cartpole-ppo\[postgres\]', and write postgresql\+psycopg2://"),
         ("mysql", "MySQLdb", "mysqlclient"),
     ],
 )
@@ -261,5 +261,8 @@ def test_other_exceptions_stay_what_they_are() -> None:
         raise KeyError
     with pytest.raises(ImportError), mlflow_api.mlflow_errors("http://x"):
         raise ModuleNotFoundError("No module named 'mine'", name="mine")
-    with pytest.raises(PackageMissing, match=r"the module boto3.* pip install boto3"), mlflow_api.mlflow_errors("x"):
+    with (
+        pytest.raises(PackageMissing, match=r"the module boto3.* pip install 'cartpole-ppo\[s3\]'"),
+        mlflow_api.mlflow_errors("x"),
+    ):
         raise ModuleNotFoundError("No module named 'boto3'", name="boto3")

@@ -4,6 +4,7 @@ import logging
 import os
 import pwd
 import sqlite3
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from serving.registry import registry
 from serving.registry.errors import (
     ArtifactsBehindServer,
     CacheUnwritable,
+    DatabaseUnreachable,
     DigestMismatch,
     ModelUnknown,
+    PackageMissing,
     RegistryFailed,
     VersionMissing,
 )
@@ -194,3 +197,29 @@ def test_a_version_of_a_model_of_any_name_is_found_and_fetched(store: Store, tmp
     version = registry.resolve(f"models:/{name}/{store.register(name)}")
     assert registry.resolve(f"models:/{name}/latest") == replace(version, uri=f"models:/{name}/latest")
     assert registry.fetch(version, tmp_path) == CARTPOLE_BUNDLE
+
+
+def test_files_in_s3_need_the_extra_that_the_error_names(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = store.register("elsewhere")
+    with contextlib.closing(sqlite3.connect(store.directory / "mlflow.db")) as database, database:
+        where = "source = 's3://bucket/0', storage_location = 's3://bucket/0'"
+        database.execute(f"UPDATE model_versions SET {where} WHERE name = 'elsewhere'")
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    message = r"^the artifact store at s3:// needs the module boto3, .* pip install 'cartpole-ppo\[s3\]'$"
+    with pytest.raises(PackageMissing, match=message):
+        registry.fetch(registry.resolve(f"models:/elsewhere/{number}"), tmp_path)
+
+
+def test_the_first_poll_of_a_database_that_is_down_fails_at_once(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow would retry for two minutes."""
+    assert store
+    (tmp_path / "mlflow.db").write_text("no database" * 100)
+    monkeypatch.setattr(registry, "_registry_uri", lambda: f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setattr(registry, "_find", lambda _: pytest.fail("MLflow is called"))
+    for _ in range(2):
+        with pytest.raises(DatabaseUnreachable, match="file is not a database"):
+            registry.poll("models:/polled/Production")

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ from serving.cli import main
 from serving.client.client import PolicyClient
 from serving.client.errors import RequestRefused
 from serving.http.policy_app import PolicyApp
+from serving.replica import auth
 from serving.replica.auth import BearerToken
+from serving.replica.errors import Unauthorized
 from tests.serving.asking import ask, served
 
 TOKEN = "s3cret-0123"
@@ -92,6 +95,88 @@ def test_every_described_path_is_open_or_closed_here() -> None:
 
 def test_the_token_is_in_no_representation() -> None:
     assert TOKEN not in repr(BearerToken(TOKEN))
+
+
+NEW = "another-token-4567"
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Return a function that moves the clock by seconds."""
+    now = [1000.0]
+    monkeypatch.setattr(auth, "monotonic", lambda: now[0])
+
+    def move(seconds: float) -> None:
+        now[0] += seconds
+
+    return move
+
+
+def accepts(token: BearerToken, text: str) -> bool:
+    try:
+        token.check("/model", [(b"authorization", b"Bearer " + text.encode())])
+    except Unauthorized:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("way", ["written", "replaced", "linked"])
+def test_the_token_is_read_again_when_its_file_changes(
+    way: str, tmp_path: Path, clock: Callable[[float], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    file, other = tmp_path / "token", tmp_path / "other"
+    other.write_text(f"{NEW}\n")
+    if way == "linked":  # as Kubernetes mounts a secret
+        (tmp_path / "old").write_text(TOKEN)
+        file.symlink_to(tmp_path / "old")
+    else:
+        file.write_text(TOKEN)
+    token = BearerToken.from_file(file)
+    clock(1)
+    assert accepts(token, TOKEN)
+    if way == "written":
+        file.write_text(NEW)
+    elif way == "replaced":
+        other.rename(file)
+    else:
+        (tmp_path / "link").symlink_to(other)
+        (tmp_path / "link").rename(file)
+    clock(0.9)
+    assert accepts(token, TOKEN), "a request reads the file's state only if a second has passed"
+    clock(0.1)
+    assert (accepts(token, NEW), accepts(token, TOKEN)) == (True, False)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{file} has changed: requests must carry the new bearer token"
+    ]
+
+
+@pytest.mark.parametrize("fault", ["empty", "gone", "two words", "directory"])
+def test_a_file_without_a_token_leaves_the_old_token_valid_and_warns_once(
+    fault: str, tmp_path: Path, clock: Callable[[float], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "token"
+    file.write_text(TOKEN)
+    token = BearerToken.from_file(file)
+    clock(1)
+    assert accepts(token, TOKEN)
+    if fault in ("gone", "directory"):
+        file.unlink()
+        if fault == "directory":
+            file.mkdir()
+    else:
+        file.write_text("" if fault == "empty" else f"{NEW} {NEW}")
+    for _ in range(3):
+        clock(1)
+        assert accepts(token, TOKEN)
+    assert len(caplog.records) == 1
+    assert caplog.records[0].getMessage().startswith("the bearer token that was read before stays valid: cannot read a")
+    assert NEW not in caplog.text
+    assert TOKEN not in caplog.text
+    if fault == "directory":
+        file.rmdir()
+    file.write_text(NEW)
+    clock(1)
+    assert accepts(token, NEW)
 
 
 def test_clients_send_the_token(closed: PolicyApp, serve_http: Any, tmp_path: Path) -> None:

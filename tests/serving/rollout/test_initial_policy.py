@@ -48,6 +48,16 @@ def test_the_tracking_uri_of_the_arguments_comes_before_that_of_the_environment(
     assert start(store, "models:/explicit/Production", tmp_path).served.version.name == "explicit"
 
 
+def test_a_replica_adds_the_password_of_its_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[str] = []
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://robot:s3cret@127.0.0.1:1")
+    monkeypatch.setattr(initial_policy, "open_registry", lambda uri: used.append(uri) or DirectRegistry(uri))
+    arguments = Arguments(tracking_uri="http://127.0.0.1:1", cache_dir=str(tmp_path))
+    with pytest.raises(TrackingServerUnreachable):
+        load_initial_policy(arguments)
+    assert used == ["http://robot:s3cret@127.0.0.1:1"]
+
+
 def test_without_a_tracking_uri_that_of_the_environment_is_used(store: Store, tmp_path: Path) -> None:
     store.register("implicit", stage="Production")
     arguments = Arguments(model_uri="models:/implicit/Production", cache_dir=str(tmp_path))
