@@ -1,0 +1,84 @@
+"""The resolver of an application as a Ray actor, which exists only on clusters of several nodes.
+
+The first node that needs it starts it beside its replica, where the code and MLflow's credentials are. It ends with
+that replica, and then another node starts the next one. Serve has actors of its own for a deployment, but while one of
+them does not run, Serve starts no replica.
+"""
+
+import functools
+import logging
+import threading
+from contextlib import suppress
+from time import monotonic
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from serving.arguments import Arguments
+from serving.registry import tracking
+from serving.registry.access import open_registry
+from serving.rollout.sharing.resolver import Answer, Resolver
+
+logger = logging.getLogger(__name__)
+
+CONNECT_S = 30.0
+"""The pause between two looks for other nodes, and between two attempts to reach the actor."""
+ANSWER_S = 15.0
+"""The least time to wait for an answer: requests to an MLflow server that hangs end before."""
+ANSWER_INTERVALS = 3
+"""The intervals to wait for an answer, if they are longer."""
+MAX_NODES = 10_000
+"""The nodes that may wait for the next poll at the same time."""
+
+
+class RegistryResolver(Resolver):
+    """Polls one model URI of a registry."""
+
+    def __init__(self, tracking_uri: str, model_uri: str, interval_s: float) -> None:
+        super().__init__(functools.partial(open_registry(tracking_uri).poll, model_uri), interval_s)
+
+
+class ResolverActor:
+    """The actor as a replica asks it. Only the replica that polls for its node does.
+
+    Everything that needs Ray's head runs in a thread: while the head is away, polls must not wait for it.
+    """
+
+    def __init__(self, arguments: Arguments, application: str, deployment: str) -> None:
+        """Replicas of one `deployment`, which run the same code, share the actor."""
+        self._name = f"resolver of {application} {deployment}"
+        self._resolved = arguments.tracking_uri or tracking.tracking_uri(), arguments.model_uri
+        self._interval_s = arguments.refresh_interval_s
+        self._handle: Any = None
+        self._connect_at = 0.0
+
+    def __call__(self, seen: int) -> Answer | None:
+        """Return what `Resolver.next` returns; None if there is no actor, or not yet. Raises exceptions of Ray."""
+        handle = self._handle
+        if handle is None:
+            if monotonic() >= self._connect_at:
+                self._connect_at = monotonic() + CONNECT_S
+                with suppress(RuntimeError):  # the machine has no thread left
+                    threading.Thread(target=self._connect, name="resolver", daemon=True).start()
+            return None
+        try:
+            limit_s = max(ANSWER_S, ANSWER_INTERVALS * self._interval_s)
+            answer: Answer = ray.get(handle.next.remote(seen), timeout=limit_s)
+        except BaseException:
+            self._handle = None  # without handles, the actor ends
+            raise
+        return answer
+
+    def _connect(self) -> None:
+        """Start the actor, or find it, if the cluster has several nodes."""
+        try:
+            if sum(node["Alive"] for node in ray.nodes()) < 2:  # noqa: PLR2004
+                return
+            here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+            actor = ray.remote(RegistryResolver).options(
+                name=self._name, get_if_exists=True, num_cpus=0, max_concurrency=MAX_NODES, scheduling_strategy=here
+            )
+            self._handle = actor.remote(*self._resolved, self._interval_s)
+        except Exception as error:  # noqa: BLE001 - Ray may raise any
+            logger.warning("the application has no resolver, so each node asks the registry: %s", error)
