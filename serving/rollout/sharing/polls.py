@@ -21,8 +21,9 @@ logger = logging.getLogger(__name__)
 
 CHECK_S = 0.2
 """The pause between two looks at the file, which take microseconds."""
-HANGS_AFTER_S = 30.0
-"""A replica that holds the lock for that long after a poll was due, without an outcome, hangs: others poll too."""
+HANGS_AFTER_S = 15.0
+"""A replica that holds the lock for that long after a poll was due, or for another pause if that is longer, hangs: others
+poll too. Requests to an MLflow server that hangs end before."""
 RESOLVE_S = 15.0
 """The time for which a replica that starts waits for another one that starts and asks the registry."""
 
@@ -99,15 +100,20 @@ class SharedPolls:
         """Wait until another replica has polled, or it is this one's turn to poll after `pause_s`."""
         due = monotonic() + pause_s
         while not stopped.wait(_until_check_s(due - monotonic(), pause_s)):
-            if self.is_ready(monotonic() - due):
+            if self.is_ready(monotonic() - due, pause_s):
                 return False
         return True
 
-    def is_ready(self, overdue_s: float) -> bool:
-        """Return whether another replica has polled, or this one shall poll now, `overdue_s` after it was due."""
+    def is_ready(self, overdue_s: float, pause_s: float = 0.0) -> bool:
+        """Return whether another replica has polled, or this one shall poll.
+
+        Args:
+            overdue_s: the time since this replica's next poll was due; negative before.
+            pause_s: the pause before that poll.
+        """
         if self._wanted.signature() != self._seen:
             return True
-        return overdue_s >= 0 and self._is_elected(overdue_s)
+        return overdue_s >= 0 and (self._is_elected() or overdue_s > max(HANGS_AFTER_S, pause_s))
 
     def poll(self, model_uri: str) -> ModelVersion:
         """Return or raise the outcome of another replica's poll since the last call, or else poll the registry."""
@@ -129,9 +135,9 @@ class SharedPolls:
         """Let another replica poll."""
         self._lock.release()
 
-    def _is_elected(self, overdue_s: float) -> bool:
+    def _is_elected(self) -> bool:
         try:
-            return self._lock.acquire() or overdue_s > HANGS_AFTER_S
+            return self._lock.acquire()
         except OSError as error:
             self._warn(error)
             return True

@@ -37,7 +37,7 @@ class Resolver:
     def __init__(self, poll: Callable[[], ModelVersion], interval_s: float) -> None:
         self._poll, self._interval_s = poll, interval_s
         self._answer: Answer | None = None
-        self._began = self._ended = -math.inf
+        self._ended = -math.inf
         """When the last poll did, by `monotonic`."""
         self._polling = asyncio.Lock()
 
@@ -57,8 +57,7 @@ class Resolver:
         return self._answer if self._answer and self._answer[0] != seen and is_recent else None
 
     async def _poll_in_time(self) -> Answer:
-        await asyncio.sleep(max(0.0, self._began + self._interval_s - monotonic()))
-        self._began = monotonic()
+        await asyncio.sleep(max(0.0, self._ended + self._interval_s - monotonic()))
         outcome = await asyncio.to_thread(Outcome.of, self._poll)
         self._ended = monotonic()
         self._answer = (self._answer[0] + 1 if self._answer else 1), outcome
