@@ -22,8 +22,8 @@ logger = logging.getLogger(__name__)
 CHECK_S = 0.2
 """The pause between two looks at the file, which take microseconds."""
 HANGS_AFTER_S = 15.0
-"""A replica that holds the lock for that long after a poll was due, or for another pause if that is longer, hangs: others
-poll too. Requests to an MLflow server that hangs end before."""
+"""A replica that holds the lock for that long after a poll was due, or for another pause if that is longer, hangs, and
+others poll too. Requests to an MLflow server that hangs end before."""
 RESOLVE_S = 15.0
 """The time for which a replica that starts waits for another one that starts and asks the registry."""
 
