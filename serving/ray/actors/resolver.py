@@ -33,10 +33,11 @@ MAX_NODES = 10_000
 
 
 class RegistryResolver(Resolver):
-    """Polls one model URI of a registry."""
+    """Polls the registry for one application."""
 
-    def __init__(self, tracking_uri: str, model_uri: str, interval_s: float) -> None:
-        super().__init__(functools.partial(open_registry(tracking_uri).poll, model_uri), interval_s)
+    def __init__(self, arguments: Arguments) -> None:
+        registry = open_registry(arguments.tracking_uri or tracking.tracking_uri())
+        super().__init__(functools.partial(registry.poll, arguments.model_uri), arguments.refresh_interval_s)
 
 
 class ResolverActor:
@@ -48,8 +49,7 @@ class ResolverActor:
     def __init__(self, arguments: Arguments, application: str, deployment: str) -> None:
         """Replicas of one `deployment`, which run the same code, share the actor."""
         self._name = f"resolver of {application} {deployment}"
-        self._resolved = arguments.tracking_uri or tracking.tracking_uri(), arguments.model_uri
-        self._interval_s = arguments.refresh_interval_s
+        self._arguments = arguments
         self._handle: Any = None
         self._connect_at = 0.0
 
@@ -63,7 +63,7 @@ class ResolverActor:
                     threading.Thread(target=self._connect, name="resolver", daemon=True).start()
             return None
         try:
-            limit_s = max(ANSWER_S, ANSWER_INTERVALS * self._interval_s)
+            limit_s = max(ANSWER_S, ANSWER_INTERVALS * self._arguments.refresh_interval_s)
             answer: Answer = ray.get(handle.next.remote(seen), timeout=limit_s)
         except BaseException:
             self._handle = None  # without handles, the actor ends
@@ -79,6 +79,6 @@ class ResolverActor:
             actor = ray.remote(RegistryResolver).options(
                 name=self._name, get_if_exists=True, num_cpus=0, max_concurrency=MAX_NODES, scheduling_strategy=here
             )
-            self._handle = actor.remote(*self._resolved, self._interval_s)
+            self._handle = actor.remote(self._arguments)
         except Exception as error:  # noqa: BLE001 - Ray may raise any
             logger.warning("the application has no resolver, so each node asks the registry: %s", error)
