@@ -13,6 +13,7 @@ from time import monotonic
 from typing import Any
 
 import ray
+from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from serving.arguments import Arguments
@@ -51,24 +52,38 @@ class ResolverActor:
         self._name = f"resolver of {application} {deployment}"
         self._arguments = arguments
         self._handle: Any = None
+        self._connecting: threading.Thread | None = None
         self._connect_at = 0.0
 
     def __call__(self, seen: int) -> Answer | None:
-        """Return what `Resolver.next` returns; None if there is no actor, or not yet. Raises exceptions of Ray."""
+        """Return what `Resolver.next` returns; None if there is no actor, or not yet.
+
+        Raises:
+            RayError: the actor does not answer in time.
+        """
         handle = self._handle
         if handle is None:
-            if monotonic() >= self._connect_at:
-                self._connect_at = monotonic() + CONNECT_S
-                with suppress(RuntimeError):  # the machine has no thread left
-                    threading.Thread(target=self._connect, name="resolver", daemon=True).start()
+            self._connect_beside()
             return None
         try:
             limit_s = max(ANSWER_S, ANSWER_INTERVALS * self._arguments.refresh_interval_s)
             answer: Answer = ray.get(handle.next.remote(seen), timeout=limit_s)
+        except RayActorError:  # it has ended with the replica that started it
+            self._handle, self._connect_at = None, 0.0
+            self._connect_beside()
+            return None
         except BaseException:
             self._handle = None  # without handles, the actor ends
             raise
         return answer
+
+    def _connect_beside(self) -> None:
+        is_connecting = self._connecting is not None and self._connecting.is_alive()
+        if not is_connecting and monotonic() >= self._connect_at:
+            self._connect_at = monotonic() + CONNECT_S
+            self._connecting = threading.Thread(target=self._connect, name="resolver", daemon=True)
+            with suppress(RuntimeError):  # the machine has no thread left
+                self._connecting.start()
 
     def _connect(self) -> None:
         """Start the actor, or find it, if the cluster has several nodes."""

@@ -1,7 +1,10 @@
 import asyncio
+import itertools
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -9,8 +12,11 @@ from serving.registry.errors import PollFailed, RegistryFailed, VersionMissing
 from serving.registry.model_version import ModelVersion
 from serving.registry.node.wanted import Outcome
 from serving.rollout.sharing import resolver as module
-from serving.rollout.sharing.resolver import AWAY_S, MISSED, Answer, ApplicationPolls, Resolver
+from serving.rollout.sharing.polls import SharedPolls
+from serving.rollout.sharing.resolver import AWAY_S, MISSED, Answer, ApplicationPolls, Ask, Resolver
+from serving.rollout.watcher import _backoff_s
 from tests.serving.policies import CARTPOLE_BUNDLE, digest_tags
+from tests.workshop import await_true
 
 URI = "models:/resolved/Production"
 
@@ -162,4 +168,53 @@ def test_200_nodes_cost_one_poll_an_interval() -> None:
     serving.join()
     loop.close()
     assert min(found) >= 2
-    assert all(after - before >= interval_s for before, after in zip(registry.began, registry.began[1:], strict=False))
+    assert all(after - before >= interval_s for before, after in itertools.pairwise(registry.began))
+
+
+class SimulatedNode:
+    """The polls of the replicas of a node, for which one thread looks in turn, as the thread of each would."""
+
+    def __init__(self, cache: Path, ask: Ask, replicas: int, interval_s: float) -> None:
+        def forbidden(_: str) -> ModelVersion:
+            raise AssertionError("the node asks the registry although there is a resolver")
+
+        self._replicas = [SharedPolls(cache, "scope", ApplicationPolls(forbidden, ask)) for _ in range(replicas)]
+        self._interval_s = interval_s
+        self._due = [time.monotonic() + _backoff_s(interval_s, 0) for _ in range(replicas)]
+        self.seen = [0] * replicas
+
+    def run(self, stopped: threading.Event) -> None:
+        while not stopped.wait(0.5):
+            for index, polls in enumerate(self._replicas):
+                if polls.is_ready(time.monotonic() - self._due[index], self._interval_s):
+                    self.seen[index] = polls.poll(URI).version
+                    self._due[index] = time.monotonic() + _backoff_s(self._interval_s, 0)
+
+
+@pytest.mark.long
+def test_10_000_replicas_on_500_nodes_cost_one_poll_an_interval(tmp_path: Path) -> None:
+    """Nodes are directories and threads; the resolver and what a replica does for its polls are real."""
+    registry, interval_s, number = Registry(), 2.0, 500
+    loop, stopped = asyncio.new_event_loop(), threading.Event()
+    resolver = Resolver(registry.poll, interval_s)
+
+    def ask(seen: int) -> Answer:
+        return asyncio.run_coroutine_threadsafe(resolver.next(seen), loop).result(60)
+
+    nodes = [SimulatedNode(tmp_path / str(index), ask, 20, interval_s) for index in range(number)]
+    began = time.monotonic()
+    threads = [threading.Thread(target=loop.run_forever)]
+    threads += [threading.Thread(target=node.run, args=(stopped,)) for node in nodes]
+    for thread in threads:
+        thread.start()
+    for target in (1, 6):
+        await_true(lambda target=target: min(min(node.seen) for node in nodes) >= target, f"all see {target}", 240)
+    elapsed = time.monotonic() - began
+    stopped.set()
+    for thread in threads[1:]:
+        thread.join()
+    loop.call_soon_threadsafe(loop.stop)
+    threads[0].join()
+    loop.close()
+    assert all(after - before >= interval_s for before, after in itertools.pairwise(registry.began))
+    sys.stderr.write(f"\n10,000 replicas: {len(registry.began)} polls in {elapsed:.1f} s\n")  # for `pytest -s`
