@@ -1,6 +1,7 @@
 import errno
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn
@@ -146,9 +147,13 @@ def test_processes_that_want_one_bundle_at_the_same_time_download_it_once(tmp_pa
     """Here they are threads, each with a cache of its own."""
     download, barrier = Downloads(), threading.Barrier(6)
 
+    def slowly(version: ModelVersion, directory: Path) -> None:
+        time.sleep(0.2)  # so that the others wait
+        download(version, directory)
+
     def fetch(_: int) -> Bundle:
         barrier.wait(30)
-        return BundleCache(tmp_path).bundle(version(1), download)
+        return BundleCache(tmp_path).bundle(version(1), slowly)
 
     with ThreadPoolExecutor(6) as threads:
         assert list(threads.map(fetch, range(6))) == [CARTPOLE_BUNDLE] * 6
