@@ -171,6 +171,7 @@ def test_the_others_go_on_when_the_one_that_polls_has_stopped(store: Store, tmp_
             elected = next(filter(polls, others))
             elected.watcher.stop()
             others.remove(elected)
+            await_true(lambda stopped=elected: not polls(stopped), "it leaves the polls to the others")
             promoted = store.register("surviving", CONTRARY_BUNDLE)
             store.promote("surviving", promoted)
             await_true(lambda number=promoted: {each.version for each in others} == {number}, "the others switch")
