@@ -46,10 +46,15 @@ def follow(polls: SharedPolls, model_uri: str, interval_s: float) -> None:
 
 def main(cache: str, model_uri: str, number: str, interval_s: str) -> None:
     uri = tracking.tracking_uri()
+    threads = []
     for _ in range(int(number)):
         poll = partial(noted, open_registry(uri).poll)
         polls = SharedPolls(Path(cache), scope(uri, model_uri, "pollers"), poll)
-        threading.Thread(target=follow, args=(polls, model_uri, float(interval_s))).start()
+        threads.append(threading.Thread(target=follow, args=(polls, model_uri, float(interval_s))))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()  # MLflow cannot be imported once the main thread has ended
 
 
 if __name__ == "__main__":

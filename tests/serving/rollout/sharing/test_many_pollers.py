@@ -38,7 +38,7 @@ class Node:
 
     def lines(self, word: str) -> list[Line]:
         lines = [line.split() for log in self.log for line in self._shop.output(log).splitlines()]
-        found = (Line(words[:-2], int(words[-2]), float(words[-1])) for words in lines if words[0] == word)
+        found = (Line(words[:-2], int(words[-2]), float(words[-1])) for words in lines if words[:1] == [word])
         return sorted(found, key=lambda line: line.at)
 
     def seen(self, version: int) -> int:
@@ -86,7 +86,7 @@ def test_each_node_polls_once_an_interval_whatever_the_number_of_its_replicas(
     started = [Node(shop, index, f"models:/{name}/Production", pollers) for index in range(nodes)]
     processes: list[subprocess.Popen[str]] = [process for node in started for process in node.processes]
     try:
-        await_true(lambda: all(node.seen(1) == pollers for node in started), "all replicas have seen version 1", 240)
+        await_true(lambda: all(node.seen(1) == pollers for node in started), "all replicas have seen version 1", 120)
         began = time.time()
         await_true(lambda: time.time() > began + intervals * INTERVAL_S, "some intervals pass", 240)
         promote(shop, name, 2)
