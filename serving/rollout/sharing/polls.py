@@ -23,7 +23,7 @@ CHECK_S = 0.2
 """The pause between two looks at the file, which take microseconds."""
 HANGS_AFTER_S = 15.0
 """A replica that holds the lock for that long after a poll was due, or for another pause if that is longer, hangs, and
-others poll too. Requests to an MLflow server that hangs end before."""
+another one polls too; after twice that time, all do. Requests to an MLflow server that hangs end before."""
 RESOLVE_S = 15.0
 """The time for which a replica that starts waits for another one that starts and asks the registry."""
 
@@ -71,9 +71,10 @@ class SharedPolls:
 
     def __init__(self, directory: Path, scope: str, poll: Poll) -> None:
         self._poll, self._directory = poll, directory
-        self._wanted, self._lock = WantedFile(directory, scope), FileLock(directory / "wanted" / f"{scope}.lock")
-        self._first = WantedFile(directory, f"{scope}-first")
-        self._first_lock = FileLock(directory / "wanted" / f"{scope}-first.lock")
+        locks = directory / "wanted"
+        self._wanted, self._lock = WantedFile(directory, scope), FileLock(locks / f"{scope}.lock")
+        self._deputy = FileLock(locks / f"{scope}-deputy.lock")
+        self._first, self._first_lock = WantedFile(directory, f"{scope}-first"), FileLock(locks / f"{scope}-first.lock")
         self._seen = self._wanted.signature()
         self._has_warned = False
 
@@ -113,7 +114,12 @@ class SharedPolls:
         """
         if self._wanted.signature() != self._seen:
             return True
-        return overdue_s >= 0 and (self._is_elected() or overdue_s > max(HANGS_AFTER_S, pause_s))
+        if overdue_s < 0:
+            return False
+        if self._takes(self._lock):
+            return True
+        limit_s = max(HANGS_AFTER_S, pause_s)
+        return (overdue_s > limit_s and self._takes(self._deputy)) or overdue_s > 2 * limit_s
 
     def poll(self, model_uri: str) -> ModelVersion:
         """Return or raise the outcome of another replica's poll since the last call, or else poll the registry."""
@@ -124,20 +130,28 @@ class SharedPolls:
                 self._lock.release()  # another one polls, because this one hung or the lock's file was deleted
                 return outcome.result()
         try:
-            version = self._poll(model_uri)
-        except Exception as error:
-            self._publish(Outcome.failed(error), before)
-            raise
-        is_last = self._publish(Outcome(version), before)
+            is_last, version = self._poll_and_publish(model_uri, before)
+        finally:
+            self._deputy.release()
         return version if is_last else self.poll(model_uri)
 
     def close(self) -> None:
         """Let another replica poll."""
         self._lock.release()
+        self._deputy.release()
 
-    def _is_elected(self) -> bool:
+    def _poll_and_publish(self, model_uri: str, before: Signature) -> tuple[bool, ModelVersion]:
+        """Return whether no other replica has polled meanwhile, and the version. Raises what the poll raises."""
         try:
-            return self._lock.acquire()
+            version = self._poll(model_uri)
+        except Exception as error:
+            self._publish(Outcome.failed(error), before)
+            raise
+        return self._publish(Outcome(version), before), version
+
+    def _takes(self, lock: FileLock) -> bool:
+        try:
+            return lock.acquire()
         except OSError as error:
             self._warn(error)
             return True

@@ -136,9 +136,15 @@ def test_replicas_poll_for_themselves_when_the_elected_one_hangs(node: Node) -> 
     assert not other.is_ready(HANGS_AFTER_S)
     assert not other.is_ready(3600, pause_s=3600), "the elected one has another pause, which may be longer"
     assert other.is_ready(3601, pause_s=3600)
+    other.close()
     assert other.is_ready(HANGS_AFTER_S + 1)
+    third = node.replica()
+    assert not third.is_ready(HANGS_AFTER_S + 1), "one deputy is enough"
+    assert third.is_ready(2 * HANGS_AFTER_S + 1), "unless it hangs too"
     node.registry.number = 2
     assert other.poll(URI) == version(2)
+    assert third.poll(URI) == version(2)
+    assert third.is_ready(HANGS_AFTER_S + 1), "its deputy has done its work"
     assert first.is_ready(EARLY)
     assert first.poll(URI) == version(2)
     assert other.is_ready(0), "the one that hung leaves the polls to the others"
