@@ -74,7 +74,7 @@ def promote(shop: Workshop, name: str, version: int) -> None:
 
 @pytest.mark.parametrize(
     ("nodes", "pollers", "versions", "intervals"),
-    [(1, 6, 3, 2), pytest.param(10, 20, 1000, 10, marks=pytest.mark.long)],
+    [(1, 6, 3, 2), pytest.param(10, 20, 1000, 10, marks=[pytest.mark.long, pytest.mark.timeout(900)])],
     ids=["1 node", "10 nodes"],
 )
 def test_each_node_polls_once_an_interval_whatever_the_number_of_its_replicas(
