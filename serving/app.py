@@ -18,6 +18,7 @@ from serving.http.direct_port import DirectPort
 from serving.http.policy_app import PolicyApp
 from serving.protocols.open_inference.grpc import InferenceServicer
 from serving.ray import settings
+from serving.ray.actors.resolver import ResolverActor
 from serving.registry import tracking
 from serving.registry.model_version import Resolved
 from serving.release import release, warn_if_other
@@ -48,8 +49,12 @@ class PolicyReplica(InferenceServicer):
         """Resolve, fetch, verify and load the policy in a thread, because Serve needs the event loop meanwhile."""
         settings.tune_replica()
         token = BearerToken.from_file(arguments.auth_token_file) if arguments.auth_token_file else None
+        name = serve.get_replica_context().app_name
+        ask = ResolverActor(arguments, name, deployment)
         try:
-            start = await asyncio.to_thread(load_initial_policy, arguments, deployment, resolved)
+            start = await asyncio.to_thread(
+                load_initial_policy, arguments, deployment, resolved, application=name, ask=ask
+            )
         except ServingError as error:
             raise error from None  # Ray logs causes, and those of other libraries may show credentials
         except Exception as error:
@@ -61,7 +66,7 @@ class PolicyReplica(InferenceServicer):
         replica = ReplicaIdentity(identifier, count, await asyncio.to_thread(release))
         self._app = app = PolicyApp(start.served, arguments, token=token, refresh=start.refresh, replica=replica)
         self._asgi_app = with_cors(app, arguments.cors_origin)
-        self._watcher = Watcher(app, start.admission)
+        self._watcher = Watcher(app, start.admission, start.polls)
         self._watcher.start()
         model = start.served.version.name
         exporter = Exporter(app.metrics, model, lambda: app.served.version.version, lambda: app.refresh)

@@ -34,7 +34,7 @@ from serving.registry import tracking
 from serving.registry.access import SubprocessRegistry
 from serving.registry.errors import ModelUnknown, ModelUriInvalid, VersionMissing
 from serving.registry.last_known_good import LastKnownGood
-from serving.registry.model_uri import is_route_prefix, route_prefix
+from serving.registry.model_uri import ModelUri, is_route_prefix, route_prefix
 from serving.registry.model_version import ModelVersion, Resolved
 from serving.rollout.candidate_trial import run_trial
 from serving.uri_secrets import without_secrets
@@ -83,7 +83,9 @@ def _serve(arguments: Arguments, options: ServerOptions) -> None:
     settings.configure(arguments.max_body_bytes, own_ray=options.address is None)
     with _importing("ray", "ray.serve", "serving.app"):  # the check waits for another process in the meantime
         joined = options.address is not None
-        version, bundle, resolved = check_model(arguments, trial=not (joined and arguments.reserved_gpus))
+        version, bundle, resolved = check_model(
+            arguments, trial=not (joined and arguments.reserved_gpus), application=options.name
+        )
     if joined and without_secrets(uri := tracking.tracking_uri()) != uri:
         text = (
             "Warning: Ray's nodes do not receive the password in MLFLOW_TRACKING_URI. Set the variable there as well."
@@ -174,15 +176,17 @@ class Checked(NamedTuple):
     resolved: Resolved | None
 
 
-def check_model(arguments: Arguments, *, trial: bool = True) -> Checked:
+def check_model(arguments: Arguments, *, trial: bool = True, application: str | None = None) -> Checked:
     """Check the registry and the bundle. Return the version to serve and its bundle.
 
     If the registry or the bundle fails, the version that this machine last served for the URI is returned. Without
-    `trial`, only replicas run the policy: this machine may lack their GPU.
+    `trial`, only replicas run the policy: this machine may lack their GPU. `application` is the name of the
+    application, by default that of the model.
     """
     tracking.bound_requests()
     uri = tracking.tracking_uri()
-    good = LastKnownGood(arguments.cache_directory, uri, arguments.model_uri)
+    name = application or _application_name(ModelUri.parse(arguments.model_uri).name)
+    good = LastKnownGood(arguments.cache_directory, uri, arguments.model_uri, application=name)
     with contextlib.closing(SubprocessRegistry(uri)) as registry:
         try:
             resolved = Resolved(registry.resolve(arguments.model_uri))
@@ -222,13 +226,17 @@ def _deploy(
     """Deploy the application, wait until it answers, and return its URL."""
     from serving.app import application
 
-    # Serve writes the application's name into HAProxy's configuration, and gRPC clients send it as a header.
-    name = options.name or route_prefix(version.name).removeprefix("/")
+    name = options.name or _application_name(version.name)
     prefix = options.route_prefix or f"/{name}"
     cluster.deploy(application(arguments, resolved), name, prefix)
     url = f"http://{_client_host(cluster.host)}:{cluster.port}{prefix.rstrip('/')}"
     cluster.wait(name, f"{url}/health", options.startup_timeout_s)
     return url
+
+
+def _application_name(model: str) -> str:
+    """Return the name of a model's application: Serve writes it into HAProxy's configuration, gRPC clients send it."""
+    return route_prefix(model).removeprefix("/")
 
 
 def _wait_for_signal() -> None:

@@ -1,7 +1,7 @@
 """The cache of bundles on this machine's disk.
 
-A bundle is verified each time it is read. It appears in the cache in one step, so processes can share the cache
-without locks.
+A bundle is verified each time it is read. It appears in the cache in one step, so processes can share the cache. A lock
+spares them the download that another process has begun; without it, as on some network file systems, all download.
 """
 
 import errno
@@ -21,9 +21,13 @@ from serving.policy.bundle import BUNDLE_FILES, Bundle
 from serving.policy.errors import BundleError, BundleFileMissing
 from serving.registry.errors import CacheUnwritable, DigestMismatch, DigestMissing
 from serving.registry.model_version import ModelVersion
+from serving.registry.node.file_lock import FileLock
 
 ABANDONED_AFTER_S = 3600.0
 """Downloads that are older than this belong to processes that were killed."""
+
+DOWNLOAD_S = 120.0
+"""The time for which a process waits for another one that downloads the same bundle."""
 
 _BUNDLE = re.compile(r"[0-9a-f]{12}/[^/]+/\d+-[0-9a-f]{16}")
 """The path of a bundle below the cache's directory, which may hold other files: a user can name any directory."""
@@ -56,7 +60,7 @@ class BundleCache:
         try:
             bundle = _read_verified(path, version)
         except (BundleFileMissing, DigestMismatch):
-            return self._refill(path, version, download)
+            return self._refill_once(path, version, download)
         with suppress(OSError):
             os.utime(path)  # `prune` keeps the bundles that were used last
         return bundle
@@ -87,6 +91,13 @@ class BundleCache:
 
     def _is_bundle(self, path: Path) -> bool:
         return _BUNDLE.fullmatch(str(path.relative_to(self._directory))) is not None and path.is_dir()
+
+    def _refill_once(self, path: Path, version: ModelVersion, download: Download) -> Bundle:
+        with FileLock(path.with_name(f".{path.name}.lock")).held(DOWNLOAD_S):
+            try:
+                return _read_verified(path, version)
+            except (BundleFileMissing, DigestMismatch):
+                return self._refill(path, version, download)
 
     def _refill(self, path: Path, version: ModelVersion, download: Download) -> Bundle:
         try:

@@ -163,6 +163,15 @@ class RegistryFailed(RegistryError):
 
 
 @dataclass(eq=False)
+class PollFailed(RegistryError):
+    """A poll failed in another process, in a way that only the log of that process describes in full."""
+
+    template = "{reason}"
+
+    reason: str
+
+
+@dataclass(eq=False)
 class ModelUnknown(RegistryError):
     """No model of that name is registered. `registered` lists the existing ones."""
 

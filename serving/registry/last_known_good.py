@@ -1,33 +1,39 @@
-"""Records which version this machine last served for a model URI, for times when the registry is down.
+"""Records which version this machine last served for an application, for times when the registry is down.
 
-The record is the file `<cache>/good/<hash of registry and URI>.json`. It holds the version with its digests, so that
+The record is the file `<cache>/good/<scope>.json`. It holds the version with its digests, so that
 its bundle is verified without the registry, and the deployment that served it.
 """
 
-import hashlib
 import json
 import tempfile
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from serving.errors import redacted
 from serving.registry.cache import BundleCache
 from serving.registry.errors import CacheUnwritable
 from serving.registry.model_version import ModelVersion
+from serving.registry.node.scope import scope
 
 
 class LastKnownGood:
     """The version that this machine last served for `model_uri` of the registry at the URI `registry`.
 
-    All replicas of a deployment share the id `deployment`; it is None outside of deployments. `directory` is that of
-    the bundle cache.
+    Each application has a record of its own, by its name. All replicas of a deployment share the id `deployment`. Both
+    are None outside of Serve. `directory` is that of the bundle cache.
     """
 
-    def __init__(self, directory: Path, registry: str, model_uri: str, deployment: str | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        registry: str,
+        model_uri: str,
+        deployment: str | None = None,
+        *,
+        application: str | None = None,
+    ) -> None:
         self._directory, self._deployment = directory, deployment
-        hashed = hashlib.sha256(f"{redacted(registry)}\n{model_uri}".encode()).hexdigest()[:24]
-        self._record = directory / "good" / f"{hashed}.json"
+        self._record = directory / "good" / f"{scope(registry, model_uri, application)}.json"
 
     def save(self, version: ModelVersion) -> None:
         """Record the version, atomically. Raises CacheUnwritable."""

@@ -8,12 +8,14 @@ from serving.policy.bundle import Bundle
 from serving.policy.policy import Policy
 from serving.policy.spaces import space_differences
 from serving.registry.access import Registry
+from serving.registry.cache import BundleCache
 from serving.registry.errors import CacheUnwritable
 from serving.registry.last_known_good import LastKnownGood
 from serving.registry.model_version import ModelVersion
 from serving.replica.served_policy import ServedPolicy
 from serving.rollout.candidate_trial import run_trial
 from serving.rollout.errors import SpacesDiffer
+from serving.rollout.sharing.trials import SharedTrial, TrialConditions
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +30,8 @@ class Admission:
         """Return the version's policy, ready to serve, and record it as the last known good one.
 
         What the arguments demand of a version is checked first, before any of its files is read. The bundle is fetched,
-        verified and loaded. Files that this machine has not served last are first tried in a child process.
+        verified and loaded. Files that this machine has not served last are first tried in a child process, once for
+        all replicas of this machine.
 
         Raises:
             BundleError, CacheUnwritable: the version cannot be served, or not now.
@@ -38,9 +41,7 @@ class Admission:
         self.arguments.requirements.check(version)
         bundle = self.registry.fetch(version, self.arguments.cache_directory)
         if not self._known.has_files_of(version):
-            limits = self.arguments.candidate_memory_bytes, self.arguments.candidate_timeout_s
-            provider = self.arguments.execution_provider
-            run_trial(bundle, *limits, num_threads=self.arguments.num_threads, provider=provider)
+            self._try(bundle, version)
         served = self._load(bundle, version)
         if serving is not None and not self.arguments.allow_space_change:
             for role, before, after in space_differences(serving.policy, served.policy):
@@ -60,6 +61,15 @@ class Admission:
         except ServingError as error:
             logger.warning("the last known good version, %d, cannot be served either: %s", version.version, error)
             return None
+
+    def _try(self, bundle: Bundle, version: ModelVersion) -> None:
+        """Run the policy in a child process, unless another replica has. Raises CandidateRejected and others."""
+        arguments = self.arguments
+        limits = arguments.candidate_memory_bytes, arguments.candidate_timeout_s
+        threads, provider = arguments.num_threads, arguments.execution_provider
+        directory = BundleCache(arguments.cache_directory).path(version)
+        shared = SharedTrial(directory, version.tags, TrialConditions(*limits, threads, provider))
+        shared.run(lambda: run_trial(bundle, *limits, num_threads=threads, provider=provider))
 
     def _load(self, bundle: Bundle, version: ModelVersion) -> ServedPolicy:
         threads, provider = self.arguments.num_threads, self.arguments.execution_provider

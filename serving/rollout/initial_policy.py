@@ -10,9 +10,12 @@ from serving.registry.access import open_registry
 from serving.registry.errors import ModelUriInvalid
 from serving.registry.last_known_good import LastKnownGood
 from serving.registry.model_version import Resolved
+from serving.registry.node.scope import scope
 from serving.replica.refresh_state import Refresh, now
 from serving.replica.served_policy import ServedPolicy
 from serving.rollout.candidate_admission import Admission
+from serving.rollout.sharing.polls import Poll, SharedPolls
+from serving.rollout.sharing.resolver import ApplicationPolls, Ask
 from serving.uri_secrets import with_own_secrets
 
 logger = logging.getLogger(__name__)
@@ -20,39 +23,50 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class InitialPolicy:
-    """The policy that a replica starts with, and the admission of the versions that follow."""
+    """The policy that a replica starts with, and what its watcher needs for the versions that follow."""
 
     served: ServedPolicy
     refresh: Refresh
     admission: Admission
+    polls: SharedPolls
 
 
 def load_initial_policy(
-    arguments: Arguments, deployment: str | None = None, resolved: Resolved | None = None
+    arguments: Arguments,
+    deployment: str | None = None,
+    resolved: Resolved | None = None,
+    *,
+    application: str | None = None,
+    ask: Ask | None = None,
 ) -> InitialPolicy:
     """Return the policy that the model URI refers to now, or the last known good one.
 
     A replica that replaces another one of its deployment serves no other spaces than that one did, unless the
     arguments allow it: only a new deployment changes the spaces. `deployment` is the id that its replicas share. The
-    first ones take a version that was `resolved` recently, without asking the registry again.
+    first ones take a version that was `resolved` recently, without asking the registry again. Of those that start
+    together on one machine, one asks. `application` is the application's name, and `ask` asks its resolver.
 
     Raises:
         ServingError: neither can be served; the error is that of the version in the registry.
     """
     uri = with_own_secrets(arguments.tracking_uri) if arguments.tracking_uri else tracking.tracking_uri()
-    known = LastKnownGood(arguments.cache_directory, uri, arguments.model_uri, deployment)
-    admission = Admission(open_registry(uri), arguments, known)
+    directory, model_uri = arguments.cache_directory, arguments.model_uri
+    known = LastKnownGood(directory, uri, model_uri, deployment, application=application)
+    registry = open_registry(uri)
+    admission = Admission(registry, arguments, known)
+    poll: Poll = registry.poll if ask is None else ApplicationPolls(registry.poll, ask)
+    polls = SharedPolls(directory, scope(uri, model_uri, application), poll)
     try:
         is_first = not known.is_from_this_deployment()
         if is_first and resolved is not None and resolved.is_recent:
             version = resolved.version
         else:
-            version = admission.registry.resolve(arguments.model_uri)
+            version = polls.resolve(lambda: registry.resolve(model_uri))
         predecessor = None if is_first else admission.last_known_good()
-        return InitialPolicy(admission.admit(version, predecessor), Refresh(last=now()), admission)
+        return InitialPolicy(admission.admit(version, predecessor), Refresh(last=now()), admission, polls)
     except ServingError as error:
         served = None if isinstance(error, ModelUriInvalid) else admission.last_known_good()
         if served is None:
             raise
         logger.warning("serving the last known good version, %d: %s", served.version.version, error)
-        return InitialPolicy(served, Refresh(error=str(error), degraded=True), admission)
+        return InitialPolicy(served, Refresh(error=str(error), degraded=True), admission, polls)

@@ -21,6 +21,7 @@ from serving.registry.model_version import ModelVersion
 from serving.replica.refresh_state import Refresh, RejectedVersion, explain, now
 from serving.replica.served_policy import ServedPolicy
 from serving.rollout.candidate_admission import Admission
+from serving.rollout.sharing.polls import OwnPolls, Polls
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,9 @@ class Replica(Protocol):
 class Watcher:
     """Keeps a replica's policy at the version that its model URI refers to."""
 
-    def __init__(self, replica: Replica, admission: Admission) -> None:
+    def __init__(self, replica: Replica, admission: Admission, polls: Polls | None = None) -> None:
+        """Without `polls`, the replica polls the registry for itself."""
+        self._polls = polls or OwnPolls(lambda: admission.registry.poll)
         self._replica, self._admission, self._arguments = replica, admission, admission.arguments
         self._pinned = ModelUri.parse(self._arguments.model_uri).number is not None
         self._thread: threading.Thread | None = None
@@ -83,9 +86,9 @@ class Watcher:
         self._stopped.set()
 
     def poll(self) -> None:
-        """Poll the registry once, and serve the version that it returns."""
+        """Poll once, and serve the version that the registry returned."""
         try:
-            version = self._admission.registry.poll(self._arguments.model_uri)
+            version = self._polls.poll(self._arguments.model_uri)
         except VersionMissing as error:
             # The registry works: somebody has emptied the stage or removed the alias.
             self._note_answer()
@@ -111,12 +114,15 @@ class Watcher:
         return _backoff_s(self._arguments.refresh_interval_s, self._failed_polls)
 
     def _run(self) -> None:
-        while not self._is_done() and not self._stopped.wait(self.pause_s()):
-            try:
-                self.poll()
-            except BaseException:
-                # Not even SystemExit may end this thread: the replica would serve an old version for ever.
-                logger.exception("polling %s failed", self._arguments.model_uri)
+        try:
+            while not self._is_done() and not self._polls.wait(self.pause_s(), self._stopped):
+                try:
+                    self.poll()
+                except BaseException:
+                    # Not even SystemExit may end this thread: the replica would serve an old version for ever.
+                    logger.exception("polling %s failed", self._arguments.model_uri)
+        finally:
+            self._polls.close()
         self._update(stale_at=math.inf)
 
     def _is_done(self) -> bool:

@@ -15,6 +15,7 @@ import yaml
 from serving.protocols.open_inference.protos import inference_pb2 as pb
 from serving.ray.cluster import SERVICER_FUNCTION
 from serving.ray.settings import serve_settings
+from serving.registry.node.scope import scope
 from tests.serving.grpc_stub import Stub
 from tests.serving.store import Store
 from tests.workshop import PROJECT, Workshop, answers, await_true, free_port
@@ -61,6 +62,10 @@ def test_serve_deploy_starts_the_application_of_the_config_file(shop: Workshop, 
     url = f"http://127.0.0.1:{port}/cartpole-ppo"
     await_true(lambda: answers(f"{url}/model"), "the application answers", 90)
     assert requests.post(url, json={"observation": [0, 0, 1, 0]}, timeout=5).json() == {"action": 1}
+    state = scope(store.uri, "models:/cartpole-ppo/Production", "cartpole-ppo")
+    assert (shop.directory / "cache" / "good" / f"{state}.json").exists()
+    wanted = shop.directory / "cache" / "wanted" / f"{state}.json"
+    await_true(wanted.exists, "the replica polls for the replicas of its node")
     with grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
         stub = Stub(channel)
         assert stub.ModelReady(pb.ModelReadyRequest(name="cartpole-ppo"), timeout=5, wait_for_ready=True).ready

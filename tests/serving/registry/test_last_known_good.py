@@ -23,6 +23,17 @@ def test_a_version_is_recorded_for_its_uri_and_registry(store: Store, tmp_path: 
     assert LastKnownGood(tmp_path, store.uri, "models:/kept/Staging").load() is None
 
 
+def test_applications_of_one_machine_remember_their_own_version(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = registry.resolve(f"models:/owned/{store.register('owned')}")
+    LastKnownGood(tmp_path, store.uri, URI, application="one").save(version)
+    assert LastKnownGood(tmp_path, store.uri, URI, application="one").load() == version
+    assert LastKnownGood(tmp_path, store.uri, URI, application="another").load() is None
+    monkeypatch.setenv("MLFLOW_WORKSPACE", "another team")
+    assert LastKnownGood(tmp_path, store.uri, URI, application="one").load() is None
+
+
 def test_a_damaged_record_is_ignored(store: Store, tmp_path: Path) -> None:
     known = LastKnownGood(tmp_path, store.uri, URI)
     known.save(registry.resolve(f"models:/scratched/{store.register('scratched')}"))

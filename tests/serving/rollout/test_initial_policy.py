@@ -27,9 +27,17 @@ def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(initial_policy, "open_registry", DirectRegistry)
 
 
-def start(store: Store, uri: str, cache: Path, deployment: str | None = None, *, allow: bool = False) -> InitialPolicy:
+def start(
+    store: Store,
+    uri: str,
+    cache: Path,
+    deployment: str | None = None,
+    *,
+    allow: bool = False,
+    application: str | None = None,
+) -> InitialPolicy:
     arguments = Arguments(model_uri=uri, tracking_uri=store.uri, cache_dir=str(cache), allow_space_change=allow)
-    return load_initial_policy(arguments, deployment)
+    return load_initial_policy(arguments, deployment, application=application)
 
 
 def test_a_replica_loads_the_version_that_its_uri_refers_to(store: Store, tmp_path: Path) -> None:
@@ -141,7 +149,7 @@ def test_the_command_starts_with_the_last_known_good_version_and_a_warning(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store.register("commanded", stage="Production")
-    start(store, "models:/commanded/Production", tmp_path)
+    start(store, "models:/commanded/Production", tmp_path, application="commanded")
     arguments = Arguments(model_uri="models:/commanded/Production", cache_dir=str(tmp_path))
     store.promote("commanded", 1, "Archived", archive=False)
     with pytest.raises(VersionMissing):

@@ -1,0 +1,1 @@
+"""Ray actors that the replicas of an application share."""

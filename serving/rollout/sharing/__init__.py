@@ -1,0 +1,1 @@
+"""What the replicas of a node or of an application do once for all: polls of the registry, and trials of versions."""
