@@ -111,6 +111,11 @@ class Arguments(BaseModel):
     play_sessions: int = Field(
         default=2, ge=0, description="Concurrent viewers of /play per replica; 0 turns the page off."
     )
+    environment_modules: tuple[str, ...] = Field(
+        default=(),
+        description="Module or package whose environments and wrappers /play may import, besides Gymnasium's; can be "
+        "repeated, or be a list with commas. Default: none.",
+    )
     access_log: bool = Field(default=False, description="Log each request, which multiplies the tail latency.")
 
     @field_validator("autoscaling", mode="before")
@@ -122,12 +127,12 @@ class Arguments(BaseModel):
         except ValueError as error:
             raise ValueError(f'expected JSON like {{"max_replicas": 4}} ({error})') from error
 
-    @field_validator("cors_origin", mode="before")
+    @field_validator("cors_origin", "environment_modules", mode="before")
     @classmethod
-    def _split_commas(cls, origins: Any) -> Any:
+    def _split_commas(cls, values: Any) -> Any:
         """Split texts at commas: `serve run` passes every argument as one text."""
-        texts = [origins] if isinstance(origins, str) else origins
-        return [part.strip() for text in texts for part in text.split(",")] if _are_texts(texts) else origins
+        texts = [values] if isinstance(values, str) else values
+        return [part.strip() for text in texts for part in text.split(",")] if _are_texts(texts) else values
 
     @field_validator("cors_origin")
     @classmethod
@@ -137,6 +142,15 @@ class Arguments(BaseModel):
             if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s/?#@A-Z]+", origin):
                 raise ValueError(f"{origin!r} is no origin, expected one like https://robots.example.com, without path")
         return origins
+
+    @field_validator("environment_modules")
+    @classmethod
+    def _check_modules(cls, modules: tuple[str, ...]) -> tuple[str, ...]:
+        """Check the form of each module: the id of an environment would allow nothing."""
+        for module in modules:
+            if not all(part.isidentifier() for part in module.split(".")):
+                raise ValueError(f"{module!r} is no module, expected the part of an environment's id before the colon")
+        return modules
 
     @model_validator(mode="after")
     def _check_combinations(self) -> "Arguments":

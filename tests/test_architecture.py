@@ -17,6 +17,7 @@ ORDER = {
     "serving": [
         "errors",
         "processes",
+        "sandbox",
         "client",
         "async_client",
         "policy",

@@ -16,7 +16,15 @@ from serving.arguments import Arguments
 
 R = TypeVar("R")
 
-METAVARS = {"uri": "URI", "bytes": "BYTES", "s": "SECONDS", "autoscaling": "JSON", "origin": "ORIGIN", "port": "PORT"}
+METAVARS = {
+    "uri": "URI",
+    "bytes": "BYTES",
+    "s": "SECONDS",
+    "autoscaling": "JSON",
+    "origin": "ORIGIN",
+    "port": "PORT",
+    "modules": "MODULE",
+}
 """What an option takes, by the last word of its field's name. Other options show their type."""
 
 
@@ -29,6 +37,11 @@ class Duration(click.FloatRange):
         if not math.isfinite(seconds):
             self.fail(f"{value} is not a finite number.", param, ctx)
         return seconds
+
+
+def split_commas(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the parts of the values of an option that takes lists with commas: a click callback."""
+    return tuple(part.strip() for value in values for part in value.split(",") if part.strip())
 
 
 def option_name(field: str) -> str:

@@ -13,6 +13,7 @@ from serving.registry.model_version import Resolved
 from serving.replica.refresh_state import Refresh, now
 from serving.replica.served_policy import ServedPolicy
 from serving.rollout.candidate_admission import Admission
+from serving.sandbox.sandbox import log_layers
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ def load_initial_policy(
     Raises:
         ServingError: neither can be served; the error is that of the version in the registry.
     """
+    log_layers()
     uri = arguments.tracking_uri or tracking.tracking_uri()
     known = LastKnownGood(arguments.cache_directory, uri, arguments.model_uri, deployment)
     admission = Admission(open_registry(uri), arguments, known)

@@ -86,7 +86,8 @@ def test_a_promoted_version_acts_in_the_next_step() -> None:
 
 def test_a_recurrent_policy_keeps_its_state_within_one_episode() -> None:
     counting = playing(COUNTING_BUNDLE)
-    events = events_of(Session(lambda: counting), lambda name, content: name == "episode" and content["seed"] % 2)
+    watched = Session(lambda: counting, environment_modules=["tests.serving"])
+    events = events_of(watched, lambda name, content: name == "episode" and content["seed"] % 2)
     assert [content["return"] for name, content in events if name == "episode"], "an episode has ended"
     assert all(content["return"] == 4 for name, content in events if name == "episode"), (
         "only a policy with memory earns it"
