@@ -66,7 +66,7 @@ def module_files(modules: tuple[str, ...] = ()) -> Iterator[Path]:
 def _modules_in(directory: Path) -> Iterator[Path]:
     names: list[str] = []
     with suppress(OSError):
-        names = os.listdir(directory)
+        names = [file.name for file in directory.iterdir()]
     if any(name.endswith(".dist-info") for name in names):
         yield directory  # pip's: packages with their data and libraries
         return

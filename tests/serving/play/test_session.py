@@ -94,6 +94,22 @@ def test_a_recurrent_policy_keeps_its_state_within_one_episode() -> None:
     )
 
 
+def test_an_environment_that_may_not_be_imported_is_replaced_by_random_observations() -> None:
+    counting = playing(COUNTING_BUNDLE)
+    watched = Session(lambda: counting, environment_modules=["tests.zoo"])
+    events = events_of(watched, lambda _, content: bool(environments()) or content.get("step") == 2)
+    described, *steps = [content for _, content in events]
+    assert described["scene"] == {
+        "kind": "numbers",
+        "notice": "tests.serving.counting:Counting-v0 is not shown, because the server may not import "
+        "tests.serving.counting. To allow it: --environment-modules tests.serving.counting. The numbers are random "
+        "observations and the policy's answers.",
+    }
+    assert not environments(), "no process is started for it"
+    assert [step["action"] in (0, 1) for step in steps] == [True, True, True]
+    assert len({step["observation"][0] for step in steps}) == 3
+
+
 def test_a_promotion_to_another_environment_ends_the_session() -> None:
     now = [EXPLORING]
 
