@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import re
 import signal
@@ -23,6 +24,7 @@ from serving.processes import child_environment
 from serving.rollout.candidate_trial import run_trial
 from serving.rollout.errors import CandidateRejected
 from serving.sandbox import landlock, seccomp
+from serving.sandbox.sandbox import log_layers
 from tests.serving.policies import CARTPOLE_BUNDLE
 from tests.serving.sandbox.hostile import ATTEMPTS
 from tests.workshop import await_true
@@ -165,6 +167,23 @@ def test_where_seccomp_is_missing_landlock_still_applies(where: dict[str, Any]) 
     )
     done = confined(script, before=REMOVE.format(seccomp.SECCOMP.x86_64))
     assert done.stdout == f"['seccomp, so they can start processes and use the network']\n{EACCES}\n{EACCES}\n", done
+
+
+def test_a_replica_logs_which_layers_there_are(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "serving.sandbox")
+    log_layers()
+    monkeypatch.setattr(landlock, "version", lambda: 0)
+    monkeypatch.setattr(seccomp, "is_available", lambda: False)
+    log_layers()
+    prefix = "new versions are tried, and environments of /play run,"
+    without_landlock = "without Landlock, so they can read and write this user's files"
+    without_seccomp = "without seccomp, so they can start processes and use the network"
+    assert [(record.levelname, record.message) for record in caplog.records] == [
+        ("INFO", f"{prefix} with Landlock and seccomp"),
+        ("WARNING", f"{prefix} {without_landlock}; and {without_seccomp}"),
+    ]
 
 
 def test_a_bomb_of_threads_is_refused() -> None:
