@@ -65,6 +65,8 @@ class EnvironmentProcess:
             response: dict[str, Json] = json.loads(self._process.stdout.readline(MAX_RESPONSE))
         except (OSError, ValueError) as error:
             raise EnvironmentFailed(ENDED) from error
+        if not isinstance(response, dict):
+            raise EnvironmentFailed(ENDED)  # nothing that the process may do is trusted
         if "error" in response:
             raise EnvironmentFailed(response["error"])
         return response

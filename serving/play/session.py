@@ -12,6 +12,7 @@ import orjson
 
 from serving.errors import ServingError
 from serving.play.distributions import Distribution
+from serving.play.environment import MAX_STEPS_PER_S
 from serving.play.errors import EnvironmentFailed
 from serving.play.process import ENDED, EnvironmentProcess
 from serving.play.sampled import SampledObservations
@@ -74,7 +75,7 @@ class Session:
         model = {"name": version.name, "uri": version.uri, "environment": self._environment.id}
         yield _event("session", {**model, "length_s": self._length_s, **description})
         seed = int(np.random.default_rng().integers(1 << 31))
-        reason, period_s = None, 1 / description["steps_per_s"]
+        reason, period_s = None, 1 / min(float(description["steps_per_s"]), MAX_STEPS_PER_S)
         while reason is None:
             async with contextlib.aclosing(self._episode(seed, period_s)) as episode:
                 async for event in episode:

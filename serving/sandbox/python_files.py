@@ -9,16 +9,8 @@ from importlib.machinery import all_suffixes
 from pathlib import Path
 
 SYSTEM = (
-    *(
-        "/lib",
-        "/lib64",
-        "/usr/lib",
-        "/usr/lib64",
-        "/usr/local/lib",
-        "/usr/local/lib64",
-        "/usr/share",
-        "/usr/local/cuda",
-    ),
+    *("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/local/lib64", "/usr/share"),
+    "/usr/local/cuda",
     *("/etc/ld.so.cache", "/etc/localtime", "/etc/fonts", "/etc/passwd", "/etc/glvnd", "/etc/OpenCL", "/etc/vulkan"),
     *("/sys/devices", "/sys/bus", "/sys/class", "/sys/fs/cgroup"),
     *("/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/filesystems", "/proc/devices", "/proc/driver"),
