@@ -26,6 +26,7 @@ from serving.rollout.errors import CandidateRejected
 from serving.sandbox import landlock, seccomp
 from serving.sandbox.limits import MAX_MORE_THREADS
 from serving.sandbox.sandbox import log_layers
+from serving.sandbox.system_calls import SECCOMP
 from tests.serving.policies import CARTPOLE_BUNDLE
 from tests.serving.sandbox import hostile
 from tests.serving.sandbox.hostile import ATTEMPTS
@@ -168,7 +169,7 @@ def test_where_seccomp_is_missing_landlock_still_applies(where: dict[str, Any]) 
         f"    try: attempt()\n"
         f"    except PermissionError as error: print(error.errno)\n"
     )
-    done = confined(script, before=REMOVE.format(seccomp.SECCOMP.x86_64))
+    done = confined(script, before=REMOVE.format(SECCOMP.x86_64))
     assert done.stdout == f"['seccomp, so they can start processes and use the network']\n{EACCES}\n{EACCES}\n", done
 
 
