@@ -133,6 +133,11 @@ class Arguments(BaseModel):
         description="Name of the release of the code. In a Serve config file, another name makes Serve replace all "
         "replicas, one by one. Default: none.",
     )
+    environment_modules: tuple[str, ...] = Field(
+        default=(),
+        description="Module or package whose environments and wrappers /play may import, besides Gymnasium's; can be "
+        "repeated, or be a list with commas. Default: none.",
+    )
     access_log: bool = Field(default=False, description="Log each request, which multiplies the tail latency.")
 
     @field_validator("autoscaling", mode="before")
@@ -144,7 +149,7 @@ class Arguments(BaseModel):
         except ValueError as error:
             raise ValueError(f'expected JSON like {{"max_replicas": 4}} ({error})') from error
 
-    @field_validator("cors_origin", "trusted_key", mode="before")
+    @field_validator("cors_origin", "trusted_key", "environment_modules", mode="before")
     @classmethod
     def _split_commas(cls, values: Any) -> Any:
         """Split texts at commas: `serve run` passes every argument as one text."""
@@ -171,6 +176,15 @@ class Arguments(BaseModel):
                 "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
             )
         return uri
+
+    @field_validator("environment_modules")
+    @classmethod
+    def _check_modules(cls, modules: tuple[str, ...]) -> tuple[str, ...]:
+        """Check the form of each module: the id of an environment would allow nothing."""
+        for module in modules:
+            if not all(part.isidentifier() for part in module.split(".")):
+                raise ValueError(f"{module!r} is no module, expected the part of an environment's id before the colon")
+        return modules
 
     @model_validator(mode="after")
     def _check_combinations(self) -> "Arguments":

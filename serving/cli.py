@@ -9,7 +9,7 @@ import click
 from serving.arguments import Arguments
 from serving.client.proxies import bypass_loopback
 from serving.commands.console import one_line_errors
-from serving.commands.options import Duration, argument_options
+from serving.commands.options import Duration, argument_options, split_commas
 
 URL_OPTION = click.option(
     "--url",
@@ -110,9 +110,17 @@ def delete(**options: Any) -> None:
 @click.option("--episodes", default=5, show_default=True, type=click.IntRange(1), help="Number of episodes to play.")
 @click.option("--env-id", help="Environment to play.  [default: the one that the policy was trained in]")
 @click.option(
+    "--environment-modules",
+    multiple=True,
+    metavar="MODULE",
+    callback=split_commas,
+    help="Module or package that may be imported if the server names it for the environment or a wrapper; can be "
+    "repeated, or be a list with commas.",
+)
+@click.option(
     "--allow-import",
     is_flag=True,
-    help="Import the modules of the environment and the wrappers that the server names, which may run any code.",
+    help="Import whatever modules the server names, which may run any code.",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the first episode; it increases by 1 per episode.")
 @click.option("--explore", is_flag=True, help="Sample actions; the same seed gives the same actions.")

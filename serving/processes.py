@@ -21,6 +21,15 @@ SLICE_NS = 100_000
 NICENESS = 10
 """The niceness of child processes, so that requests are computed first."""
 
+HARMLESS_VARIABLES = frozenset(
+    ("PATH", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONHASHSEED")
+)
+HARMLESS_PREFIXES = (
+    *("LC_", "OMP_", "OPENBLAS_", "MKL_", "KMP_", "GOMP_", "NUMEXPR_", "NUMBA_"),
+    *("CUDA_", "NVIDIA_", "SDL_", "PYGAME_", "MUJOCO_", "PYOPENGL_", "EGL_", "MESA_", "LIBGL_", "GALLIUM_"),
+)
+"""The environment variables that a child which runs what is not trusted may see."""
+
 
 def available_cpus() -> int:
     """Return how many CPUs this process may use, at least 1.
@@ -64,6 +73,22 @@ def child_environment(**variables: str) -> dict[str, str]:
     path = [str(Path(__file__).parents[1]), *filter(None, sys.path)]
     # OpenBLAS would start a pool of threads that no child needs.
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path), "OPENBLAS_NUM_THREADS": "1", **variables}
+
+
+def untrusted_environment(**variables: str) -> dict[str, str]:
+    """Return the environment variables of a child that runs what is not trusted, without this process's secrets.
+
+    They are those of `child_environment` that configure the system's libraries: none of MLflow, Ray or a cloud.
+
+    Args:
+        variables: more variables.
+    """
+    inherited = {
+        name: value
+        for name, value in child_environment().items()
+        if name in HARMLESS_VARIABLES or name.startswith(HARMLESS_PREFIXES)
+    }
+    return {**inherited, **variables}
 
 
 def die_with_parent() -> None:

@@ -19,6 +19,7 @@ ORDER = {
         "release",
         "uri_secrets",
         "processes",
+        "sandbox",
         "client",
         "async_client",
         "policy",

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-import gymnasium
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from serving.client.client import PolicyClient
 from serving.client.errors import ServerUnreachable
+from serving.policy.environments import is_allowed, modules_of
 from serving.policy.spaces import Json
 
 MAX_REPLICAS = 1000
@@ -70,14 +70,10 @@ class Monitored(_Strict):
     swaps: int
 
 
-def needs_import(environment: Mapping[str, Any], wrappers: Sequence[str] = ()) -> bool:
-    """Return whether making the environment, `{"id", "kwargs"}`, runs other code than Gymnasium's own.
-
-    Environments that plugins register do: one of shimmy's imports the module that an argument names.
-    """
-    spec = gymnasium.registry.get(environment["id"])
-    entry_point = None if spec is None else spec.entry_point
-    return bool(wrappers) or not (isinstance(entry_point, str) and entry_point.startswith("gymnasium.envs."))
+def refused_modules(environment: Mapping[str, Any], allowed: Sequence[str]) -> tuple[str, ...]:
+    """Return the modules outside of the allowed ones that making an environment of `/model` would import."""
+    modules = modules_of(environment["id"], environment["kwargs"], environment.get("wrappers", ()))
+    return tuple(module for module in modules if not is_allowed(module, allowed))
 
 
 def described(client: PolicyClient, kind: type[BaseModel]) -> Model:

@@ -10,11 +10,13 @@ class ImportRefused(ServingError):
     """The server names an environment for which code outside Gymnasium would run in the client's process."""
 
     template = (
-        "to make the environment '{env_id}', Python modules that the server names would be imported here. Add "
-        "--allow-import if you trust it, or name the environment yourself with --env-id"
+        "to make the environment '{env_id}', this command would import what the server names. If you trust it, add "
+        "--environment-modules {modules}; or name the environment yourself with --env-id"
     )
 
     env_id: str
+    modules: str
+    """The modules, quoted for a shell."""
 
 
 @dataclass(eq=False)

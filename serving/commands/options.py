@@ -24,6 +24,7 @@ METAVARS = {
     "origin": "ORIGIN",
     "key": "FILE",
     "port": "PORT",
+    "modules": "MODULE",
 }
 """What an option takes, by the last word of its field's name. Other options show their type."""
 
@@ -37,6 +38,11 @@ class Duration(click.FloatRange):
         if not math.isfinite(seconds):
             self.fail(f"{value} is not a finite number.", param, ctx)
         return seconds
+
+
+def split_commas(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the parts of the values of an option that takes lists with commas: a click callback."""
+    return tuple(part.strip() for value in values for part in value.split(",") if part.strip())
 
 
 def option_name(field: str) -> str:

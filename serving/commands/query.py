@@ -1,8 +1,9 @@
 """`python -m serving query` plays episodes through HTTP and prints their returns."""
 
+import shlex
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from serving.client.token_file import read_token
-from serving.commands.descriptions import Model, Played, described, needs_import
+from serving.commands.descriptions import Played, described, refused_modules
 from serving.commands.episodes import Episode, MakeEnvironment, Step, TimedClient, play_in_lockstep, play_sequentially
 from serving.commands.errors import ImportRefused
 from serving.errors import one_line, redacted
@@ -30,6 +31,7 @@ def query(
     episodes: int,
     env_id: str | None,
     allow_import: bool = False,
+    environment_modules: Sequence[str] = (),
     seed: int,
     quiet: bool,
     together: bool | None,
@@ -39,7 +41,8 @@ def query(
     """Play episodes with the policy at `url`, and print their steps and returns, and a summary.
 
     The arguments are the options of the command; `quiet` leaves the summary and, on a terminal, a progress bar. What
-    the server says chooses no code to run here but an environment of Gymnasium, unless `allow_import` is true.
+    the server says chooses no code to run here but an environment of Gymnasium or of the `environment_modules`, unless
+    `allow_import` is true.
 
     Raises:
         ServerUnreachable, RequestRefused: as `PolicyClient`.
@@ -49,7 +52,8 @@ def query(
     """
     with TimedClient(url, token=token_file and read_token(token_file)) as client:
         model = described(client, Played)
-        environment: dict[str, Any] = {"id": env_id, "kwargs": {}} if env_id else _trusted(model, allow_import)
+        environment: dict[str, Any] = {"id": env_id, "kwargs": {}} if env_id else model["environment"]
+        _check_modules(environment, None if env_id or allow_import else environment_modules)
         make = _maker(environment)
         make().close()  # type: ignore[no-untyped-call]  # to raise EnvironmentUnknown before the first request
         seeds = range(seed, seed + episodes)
@@ -78,12 +82,10 @@ def _maker(environment: dict[str, Any]) -> MakeEnvironment:
     )
 
 
-def _trusted(model: Model, allow_import: bool) -> dict[str, Any]:  # noqa: FBT001
-    """Return the environment that the server names. Raises ImportRefused."""
-    environment: dict[str, Any] = model["environment"]
-    if not allow_import and needs_import(environment, environment.get("wrappers", ())):
-        raise ImportRefused(environment["id"])
-    return environment
+def _check_modules(environment: dict[str, Any], allowed: Sequence[str] | None) -> None:
+    """Raise ImportRefused if the environment needs other modules than the allowed ones; None allows all."""
+    if allowed is not None and (refused := refused_modules(environment, allowed)):
+        raise ImportRefused(environment["id"], shlex.quote(",".join(refused)))
 
 
 def _print_each(episodes: Iterator[Episode]) -> Iterator[Episode]:

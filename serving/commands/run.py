@@ -17,7 +17,7 @@ from gymnasium import Space
 
 from serving.arguments import Arguments
 from serving.client.token_file import read_token
-from serving.commands.descriptions import needs_import
+from serving.commands.descriptions import refused_modules
 from serving.errors import ServingError, one_line
 from serving.http import direct_port
 from serving.integrity.requirements import Requirements
@@ -254,8 +254,9 @@ def _announce(url: str, cluster: Cluster, version: ModelVersion, bundle: Bundle,
     header = f' -H "Authorization: Bearer $(cat {token_file})"' if token_file else ""
     option = f" --auth-token-file {token_file}" if token_file else ""
     described = parse_policy_file(bundle.policy)
-    if needs_import(described["environment"], described.get("wrappers", ())):
-        option += " --allow-import"
+    environment = {**described["environment"], "wrappers": described.get("wrappers", ())}
+    if modules := refused_modules(environment, ()):
+        option += f" --environment-modules {shlex.quote(','.join(modules))}"
     if cluster.grpc_port is not None:
         click.echo(f"gRPC:     {_client_host(cluster.host)}:{cluster.grpc_port}, the Open Inference Protocol")
     named = one_line(f"{version.name} version {version.version} ({version.uri})")
@@ -265,8 +266,15 @@ def _announce(url: str, cluster: Cluster, version: ModelVersion, bundle: Bundle,
     click.echo(f"Try it:   {_example(url, bundle.observation_space)}{header}")
     click.echo(f"Play:     python -m serving query --url {shlex.quote(url)} --episodes 5{option}")
     if arguments.play_sessions:
-        click.echo(f"Watch it: {url}/play")
+        click.echo(f"Watch it: {url}/play{_hint(refused_modules(environment, arguments.environment_modules))}")
     click.echo("Stop it:  Ctrl-C")
+
+
+def _hint(refused: tuple[str, ...]) -> str:
+    """Return what to add if `/play` may not make the environment."""
+    if not refused:
+        return ""
+    return f" (numbers only; --environment-modules {shlex.quote(','.join(refused))} shows the environment)"
 
 
 def _example(url: str, space: Space[Any]) -> str:

@@ -61,7 +61,7 @@ class PolicyApp:
         self._native = NativeProtocol(
             arguments.max_observations, lambda: replica.describe(self.counts), lambda: self.refresh
         )
-        play = Play(arguments.play_sessions, lambda: self.served)
+        play = Play(arguments.play_sessions, lambda: self.served, arguments.environment_modules)
         protocols = (self._native, ScoringProtocol(arguments.max_observations), InferenceProtocol(), play)
         self._protocols: tuple[Protocol, ...] = (*protocols, Documentation(protocols, closed=token is not None))
         self._route = functools.lru_cache(maxsize=64)(self._find_protocol)

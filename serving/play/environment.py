@@ -1,11 +1,12 @@
 """The environment of one session, in its own process: it reads a request per line of stdin, and writes a response.
 
-    python -m serving.play.environment
+    python -m serving.play.environment [MODULE ...]
 
     {"environment": {"id": "CartPole-v1", "kwargs": {}}}  ->  {"scene": {"kind": "cartpole", ...}, "steps_per_s": 20}
     {"seed": 7}      ->  {"observation": [...], "picture": {...}}
     {"action": 1}    ->  {"observation": [...], "picture": {...}, "reward": 1.0, "done": false}
 
+The process confines itself before it reads the first line, and may read only these modules besides installed packages.
 An exception is the response {"error": "..."} and ends the process, as do the end of stdin and the end of its parent.
 """
 
@@ -13,7 +14,9 @@ import contextlib
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, TextIO
 
 import gymnasium
@@ -26,9 +29,16 @@ from serving.policy import environments
 from serving.policy.environments.errors import EnvironmentMisbehaved
 from serving.policy.spaces import Json, space_to_json
 from serving.processes import NICENESS, die_with_parent
+from serving.sandbox.python_files import gpu_devices
+from serving.sandbox.sandbox import Sandbox
 
 MAX_STEPS_PER_S = 20.0
 """Fast enough to watch, and a small load for a replica that also answers other requests."""
+
+MEMORY_BYTES = 2 << 30
+FILE_BYTES = 64 << 20
+CPU_S = 300.0
+"""What the environment of a session may use; a session lasts as long."""
 
 MAX_LISTED = 64
 """Larger arrays are sent in base64; the page shows only their shape."""
@@ -96,10 +106,18 @@ def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, ServingError) else f"{type(error).__name__}: {error}"
 
 
-def main() -> None:
-    """Answer the requests of stdin on stdout until stdin ends."""
+def main(modules: tuple[str, ...]) -> None:
+    """Answer the requests of stdin on stdout until stdin ends. TMPDIR is the only directory to write in."""
     die_with_parent()
     os.nice(NICENESS)
+    Sandbox(
+        memory_bytes=MEMORY_BYTES,
+        file_bytes=FILE_BYTES,
+        cpu_s=CPU_S,
+        writable=Path(tempfile.gettempdir()),
+        modules=modules,
+        gpu=any(device.exists() for device in gpu_devices()),
+    ).enter()
     # Environments may print to stdout, so the responses use a copy of it.
     with os.fdopen(os.dup(1), "w") as output:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -109,4 +127,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(tuple(sys.argv[1:]))

@@ -1,7 +1,7 @@
 """The HTTP paths of the page: `/play`, and `/play/events`, the session that it shows."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 from serving.play.errors import PlayBusy
 from serving.play.page import headers, page
@@ -28,11 +28,13 @@ class Play(Protocol):
     Args:
         sessions: the maximum number of concurrent sessions; with 0, the paths do not exist.
         get_served: returns the policy that the replica currently serves.
+        environment_modules: modules that environments may be imported from, besides Gymnasium's.
     """
 
-    def __init__(self, sessions: int, get_served: GetServed) -> None:
+    def __init__(self, sessions: int, get_served: GetServed, environment_modules: Sequence[str] = ()) -> None:
         self._sessions = sessions
         self._get_served = get_served
+        self._environment_modules = environment_modules
         self._active = 0
 
     def methods(self, path: str) -> tuple[str, ...]:
@@ -56,7 +58,8 @@ class Play(Protocol):
 
     async def _session(self) -> AsyncGenerator[bytes, None]:
         self._active += 1
-        events = with_keep_alive(Session(self._get_served).events(), KEEP_ALIVE_S)
+        session = Session(self._get_served, environment_modules=self._environment_modules)
+        events = with_keep_alive(session.events(), KEEP_ALIVE_S)
         try:
             async for event in events:
                 yield event

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,12 @@ import orjson
 
 from serving.errors import ServingError
 from serving.play.distributions import Distribution
+from serving.play.environment import MAX_STEPS_PER_S
 from serving.play.errors import EnvironmentFailed
 from serving.play.process import ENDED, EnvironmentProcess
+from serving.play.sampled import SampledObservations
+from serving.policy.environments import is_allowed, modules_of
+from serving.policy.policy import Policy
 from serving.policy.spaces import Json
 from serving.protocols.native.json_codec import JsonCodec
 from serving.replica.errors import Overloaded
@@ -32,14 +36,18 @@ class Session:
     Args:
         get_served: returns the policy that the replica currently serves.
         length_s: the duration of the session in seconds.
+        environment_modules: modules that environments may be imported from, besides Gymnasium's.
     """
 
-    def __init__(self, get_served: GetServed, *, length_s: float = SESSION_S) -> None:
+    def __init__(
+        self, get_served: GetServed, *, length_s: float = SESSION_S, environment_modules: Sequence[str] = ()
+    ) -> None:
         self._get_served = get_served
         self._length_s = length_s
         self._ends_at = time.monotonic() + length_s
-        self._environment = get_served().policy.environment
-        self._process = EnvironmentProcess()
+        policy = get_served().policy
+        self._environment = policy.environment
+        self._process = _process(policy, environment_modules)
         self._state: str | None = None
 
     async def events(self) -> AsyncGenerator[bytes, None]:
@@ -67,7 +75,7 @@ class Session:
         model = {"name": version.name, "uri": version.uri, "environment": self._environment.id}
         yield _event("session", {**model, "length_s": self._length_s, **description})
         seed = int(np.random.default_rng().integers(1 << 31))
-        reason, period_s = None, 1 / description["steps_per_s"]
+        reason, period_s = None, 1 / min(float(description["steps_per_s"]), MAX_STEPS_PER_S)
         while reason is None:
             async with contextlib.aclosing(self._episode(seed, period_s)) as episode:
                 async for event in episode:
@@ -112,6 +120,16 @@ class Session:
         if time.monotonic() >= self._ends_at:
             return "time"
         return None if self._get_served().policy.environment == self._environment else "environment"
+
+
+def _process(policy: Policy, allowed: Sequence[str]) -> EnvironmentProcess | SampledObservations:
+    """Return the process of a policy's environment, or a substitute if that would import what is not allowed."""
+    environment = policy.environment
+    modules = modules_of(environment.id, environment.kwargs, environment.wrappers)
+    refused = tuple(module for module in modules if not is_allowed(module, allowed))
+    if refused:
+        return SampledObservations(policy.observation_space, environment.id, refused)
+    return EnvironmentProcess(modules)
 
 
 def _describe_step(served: ServedPolicy, current: dict[str, Json], answer: dict[str, Json]) -> dict[str, Any]:

@@ -1,26 +1,26 @@
-"""Loads and runs a bundle in a child process, with limits on memory and time, before a replica loads it.
+"""Loads and runs a bundle in a child process, in a sandbox, before a replica loads it.
 
-A graph may loop forever, allocate 20 GB or crash ONNX Runtime. The child imports only what a policy needs:
+A graph may loop forever, allocate 20 GB, or crash ONNX Runtime or make it run other code. The child imports only what a
+policy needs, has none of the replica's environment variables with credentials, and reads the bundle from a pipe:
 
     python -m serving.rollout.candidate_trial < header, graph, policy.json  ->  {"error": null, "provider_needs": null}
 """
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from serving.policy.bundle import Bundle
 from serving.policy.errors import BundleError, ProviderUnavailable
 from serving.policy.execution import CPU, start_provider
-from serving.processes import NICENESS, child_environment, die_with_parent
+from serving.processes import NICENESS, die_with_parent, untrusted_environment
 from serving.replica.limits import SLOWEST_S
 from serving.rollout.errors import CandidateRejected
+from serving.sandbox.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from serving.policy.policy import Policy
@@ -47,7 +47,7 @@ def run_trial(bundle: Bundle, memory_bytes: int, timeout_s: float, num_threads: 
             input=b"".join([header, b"\n", bundle.graph, bundle.policy]),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=child_environment(),
+            env=untrusted_environment(),
             timeout=timeout_s,
             check=False,
         )
@@ -87,9 +87,13 @@ def _try(stream: BinaryIO) -> str | None:
 
     header = json.loads(stream.readline())
     provider = header["provider"]
-    start_provider(provider)  # before memory is limited
+    start_provider(provider)  # before memory and files are limited
     bundle = Bundle(stream.read(header["graph"]), stream.read())
-    _limit_memory(header["memory_bytes"])
+    Sandbox(
+        memory_bytes=header["memory_bytes"],
+        file_bytes=len(bundle.graph) + MIB,  # ONNX Runtime reads the graph from a file in memory
+        gpu=provider != CPU,
+    ).enter()
     try:
         cpu_s = _observation_s(Policy.load(bundle, provider=provider))
     except BundleError as error:
@@ -106,16 +110,6 @@ def _observation_s(policy: "Policy") -> float:
     start = time.process_time()
     policy.run(tensors, policy.interface.required_outputs)
     return time.process_time() - start
-
-
-def _limit_memory(allowed: int) -> None:
-    """Allow this process to allocate that many bytes more. Only Linux has the limit."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    status = Path("/proc/self/status")
-    if status.exists():
-        used = next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmData"))
-        limit = used * 1024 + allowed
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 if __name__ == "__main__":

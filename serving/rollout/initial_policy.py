@@ -16,6 +16,7 @@ from serving.replica.served_policy import ServedPolicy
 from serving.rollout.candidate_admission import Admission
 from serving.rollout.sharing.polls import Poll, SharedPolls
 from serving.rollout.sharing.resolver import ApplicationPolls, Ask
+from serving.sandbox.sandbox import log_layers
 from serving.uri_secrets import with_own_secrets
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ def load_initial_policy(
     Raises:
         ServingError: neither can be served; the error is that of the version in the registry.
     """
+    log_layers()
     uri = with_own_secrets(arguments.tracking_uri) if arguments.tracking_uri else tracking.tracking_uri()
     directory, model_uri = arguments.cache_directory, arguments.model_uri
     known = LastKnownGood(directory, uri, model_uri, deployment, application=application)

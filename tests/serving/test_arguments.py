@@ -31,6 +31,10 @@ from serving.arguments import Arguments, Autoscaling
             "'robots.example.com' is no origin, expected one like https://robots.example.com, without path",
         ),
         (
+            {"environment_modules": "reach:Reach-v0"},
+            "'reach:Reach-v0' is no module, expected the part of an environment's id before the colon",
+        ),
+        (
             {"gpus_per_replica": 0.5},
             "gpus_per_replica applies to execution_provider cuda only: give both, or neither",
         ),
@@ -89,6 +93,12 @@ def test_origins_are_a_list_or_a_text_with_commas(given: object, origins: tuple[
 
 def test_files_of_trusted_keys_are_a_list_or_a_text_with_commas() -> None:
     assert Arguments.model_validate({"trusted_key": "a.pem, b.pem"}).trusted_key == ("a.pem", "b.pem")
+
+
+def test_modules_are_a_list_or_a_text_with_commas() -> None:
+    for given in ("reach, minigrid.envs", ["reach", "minigrid.envs"]):
+        arguments = Arguments.model_validate({"environment_modules": given})
+        assert arguments.environment_modules == ("reach", "minigrid.envs")
 
 
 @pytest.mark.parametrize("model", [Arguments, Autoscaling])

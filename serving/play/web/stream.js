@@ -131,7 +131,7 @@ function startSession(described) {
   document.title = `${session.name}, live`;
   text("name", session.name);
   text("environment", `plays ${session.environment} · ${session.uri} · ${session.steps_per_s} steps/s`);
-  show("live", "Live", session.scene.kind === "numbers" ? "This environment renders no images. Its observation is shown as numbers." : "");
+  show("live", "Live", session.scene.notice || (session.scene.kind === "numbers" ? "This environment renders no images. Its observation is shown as numbers." : ""));
 }
 
 function step(event) {

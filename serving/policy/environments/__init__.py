@@ -13,6 +13,7 @@ from serving.policy.environments.factory import (
     was_cut,
 )
 from serving.policy.environments.float_observations import FloatObservations
+from serving.policy.environments.modules import is_allowed, modules_of
 
 __all__ = [
     "LEGACY_PREFIX",
@@ -23,7 +24,9 @@ __all__ = [
     "draw",
     "for_gymnasium",
     "import_object",
+    "is_allowed",
     "make",
+    "modules_of",
     "time_limit",
     "was_cut",
 ]

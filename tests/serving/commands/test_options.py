@@ -43,6 +43,7 @@ def test_the_names_of_the_options_are_those_of_the_fields_without_the_unit_of_se
             ["--cors-origin", "https://a.b,https://c.d", "--cors-origin", "http://e:80"],
             '{"cors_origin":["https://a.b","https://c.d","http://e:80"]}',
         ),
+        (["--environment-modules", "a,b.c"], '{"environment_modules":["a","b.c"]}'),
         (["--cache-bytes", "0", "--access-log"], '{"cache_bytes":0,"access_log":true}'),
     ],
 )

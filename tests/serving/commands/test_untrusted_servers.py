@@ -188,24 +188,34 @@ NAMED = [
     {"id": "CartPole-v1", "kwargs": {}, "wrappers": ["trapped:Wrapper"]},
     {"id": "GymV26Environment-v0", "kwargs": {"env_id": "trapped:Trap-v0"}},
     {"id": "gym:trapped:Trap-v0", "kwargs": {}},
-    {"id": "Unheard-v0", "kwargs": {}},
+    {"id": "trapped; rm -rf ~:Trap-v0", "kwargs": {}},
 ]
+REMEDIES = ["trapped", "trapped", "shimmy,trapped", "gym,trapped", "'trapped; rm -rf ~'"]
 
 
-@pytest.mark.parametrize("environment", NAMED, ids=lambda environment: environment["id"])
-def test_query_imports_nothing_that_the_server_names(server: Scripted, trap: str, environment: Any) -> None:
+@pytest.mark.parametrize(("environment", "modules"), zip(NAMED, REMEDIES, strict=True))
+def test_query_imports_nothing_that_the_server_names(
+    server: Scripted, trap: str, environment: Any, modules: str
+) -> None:
     server.model = {**MODEL, "environment": environment}
     line = assert_one_line(invoke("query", server.url))
-    assert "Add --allow-import if you trust it" in line
+    assert f"If you trust it, add --environment-modules {modules}; or name the environment" in line
     assert trap not in sys.modules
 
 
 @pytest.mark.parametrize("environment", NAMED[:2], ids=lambda environment: environment["id"])
-def test_allow_import_imports_what_the_server_names(server: Scripted, trap: str, environment: Any) -> None:
+@pytest.mark.parametrize("option", ["--allow-import", "--environment-modules=other,trapped"])
+def test_modules_that_the_user_allows_are_imported(server: Scripted, trap: str, environment: Any, option: str) -> None:
     server.model = {**MODEL, "environment": environment}
-    result = invoke("query", server.url, "--allow-import", "--episodes", "1", "--quiet")
+    result = invoke("query", server.url, option, "--episodes", "1", "--quiet")
     assert result.exit_code == 0, result.output
     assert trap in sys.modules
+
+
+def test_an_allowed_module_does_not_allow_others_whose_names_begin_alike(server: Scripted, trap: str) -> None:
+    server.model = {**MODEL, "environment": NAMED[0]}
+    assert "trapped" in assert_one_line(invoke("query", server.url, "--environment-modules", "trap"))
+    assert trap not in sys.modules
 
 
 def test_an_environment_that_the_user_names_is_imported(server: Scripted, trap: str) -> None:

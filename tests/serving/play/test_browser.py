@@ -10,7 +10,7 @@ from serving.http.policy_app import PolicyApp
 from tests.browser import chromium
 from tests.serving.asking import served
 from tests.serving.play.viewer import environments
-from tests.serving.policies import CONTRARY_BUNDLE, EXPLORING_BUNDLE
+from tests.serving.policies import CONTRARY_BUNDLE, COUNTING_BUNDLE, EXPLORING_BUNDLE
 from tests.workshop import await_true
 
 pytestmark = pytest.mark.e2e
@@ -89,6 +89,21 @@ def test_the_page_shows_each_step_and_a_promotion(
     await_true(lambda: not environments(), "a paused page frees its session")
     assert log.faults == []
     assert log.requests == [page.url, f"{page.url}/events"], "the page requests nothing else"
+
+
+def test_an_environment_that_may_not_be_imported_shows_numbers_and_the_option(open_page: Callable[..., Any]) -> None:
+    page, log = open_page(PolicyApp(served(COUNTING_BUNDLE)))
+    page.get_by_text("To allow it: --environment-modules tests.serving.counting").wait_for()
+    await_true(lambda: step(page) >= 1, "the policy answers", 10)
+    assert page.locator("#observation .row").count() == 1
+    assert log.faults == []
+    assert not environments()
+
+
+def test_an_environment_that_is_allowed_is_played(open_page: Callable[..., Any]) -> None:
+    page, _ = open_page(PolicyApp(served(COUNTING_BUNDLE), Arguments(environment_modules=("tests.serving",))))
+    page.get_by_text("This environment renders no images.").wait_for()
+    assert environments()
 
 
 def test_reduced_motion_starts_paused_and_a_full_server_is_reported(open_page: Callable[..., Any]) -> None:

@@ -86,11 +86,28 @@ def test_a_promoted_version_acts_in_the_next_step() -> None:
 
 def test_a_recurrent_policy_keeps_its_state_within_one_episode() -> None:
     counting = playing(COUNTING_BUNDLE)
-    events = events_of(Session(lambda: counting), lambda name, content: name == "episode" and content["seed"] % 2)
+    watched = Session(lambda: counting, environment_modules=["tests.serving"])
+    events = events_of(watched, lambda name, content: name == "episode" and content["seed"] % 2)
     assert [content["return"] for name, content in events if name == "episode"], "an episode has ended"
     assert all(content["return"] == 4 for name, content in events if name == "episode"), (
         "only a policy with memory earns it"
     )
+
+
+def test_an_environment_that_may_not_be_imported_is_replaced_by_random_observations() -> None:
+    counting = playing(COUNTING_BUNDLE)
+    watched = Session(lambda: counting, environment_modules=["tests.zoo"])
+    events = events_of(watched, lambda _, content: bool(environments()) or content.get("step") == 2)
+    described, *steps = [content for _, content in events]
+    assert described["scene"] == {
+        "kind": "numbers",
+        "notice": "tests.serving.counting:Counting-v0 is not shown, because the server may not import "
+        "tests.serving.counting. To allow it: --environment-modules tests.serving.counting. The numbers are random "
+        "observations and the policy's answers.",
+    }
+    assert not environments(), "no process is started for it"
+    assert [step["action"] in (0, 1) for step in steps] == [True, True, True]
+    assert len({step["observation"][0] for step in steps}) == 3
 
 
 def test_a_promotion_to_another_environment_ends_the_session() -> None:

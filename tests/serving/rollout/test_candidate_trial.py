@@ -101,6 +101,16 @@ def test_a_graph_that_exceeds_the_memory_limit_is_rejected() -> None:
         run_trial(bundle, 64 * MIB, TIMEOUT_S)
 
 
+def test_a_graph_that_reads_another_file_is_rejected() -> None:
+    graph = cartpole_graph()
+    tensor = graph.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="/etc/passwd")
+    with pytest.raises(CandidateRejected, match=r"^model\.onnx is rejected: "):
+        run_trial(Bundle(graph.SerializeToString(), policy_json()), *LIMITS)
+
+
 def test_a_child_that_crashes_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial, "__name__", "this_is_no_module")
     with pytest.raises(CandidateRejected, match=r"^loading and running it ended its process with status 1$"):
