@@ -3,6 +3,7 @@
 # No `from __future__ import annotations`: Serve reads the type of build's parameter.
 import asyncio
 import contextlib
+import os
 import uuid
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from ray.serve import Application
 
 from serving.arguments import Arguments
 from serving.client.token_file import read_token
-from serving.errors import ServingError
+from serving.errors import ServingError, redacted
 from serving.http.cors import with_cors
 from serving.http.direct_port import DirectPort
 from serving.http.policy_app import PolicyApp
@@ -108,8 +109,17 @@ def application(arguments: Arguments, resolved: Resolved | None = None) -> Appli
 
 
 def _absolute(arguments: Arguments) -> Arguments:
-    """Return the arguments with an absolute URI and absolute paths: a replica has another working directory."""
+    """Return the arguments as they mean the same in a replica, which has another directory and other variables.
+
+    Serve stores arguments, so the registry URI has no credentials: a replica takes those from its own environment.
+    """
     paths = {"auth_token_file": arguments.auth_token_file, "cache_dir": arguments.cache_dir}
     absolute = {name: str(Path(path).absolute()) for name, path in paths.items() if path is not None}
     uri = tracking.absolute_uri(arguments.tracking_uri or tracking.tracking_uri())
-    return arguments.model_copy(update={"tracking_uri": uri, **absolute})
+    registry_uri = arguments.registry_uri or os.environ.get(tracking.REGISTRY_URI)
+    mlflow = {
+        "tracking_uri": uri,
+        "registry_uri": redacted(tracking.absolute_uri(registry_uri)) if registry_uri else None,
+        "workspace": arguments.workspace or os.environ.get(tracking.WORKSPACE) or None,
+    }
+    return arguments.model_copy(update=mlflow | absolute)

@@ -49,6 +49,16 @@ class Arguments(BaseModel):
     tracking_uri: str | None = Field(
         default=None, description="MLflow tracking URI. Default: MLFLOW_TRACKING_URI where the server is started."
     )
+    registry_uri: str | None = Field(
+        default=None,
+        description="URI of MLflow's model registry. Default: MLFLOW_REGISTRY_URI where the server is started, or "
+        "the tracking URI.",
+    )
+    workspace: str | None = Field(
+        default=None,
+        description="MLflow workspace of the model. Default: MLFLOW_WORKSPACE where the server is started, or MLflow's "
+        "own default.",
+    )
     cache_dir: str | None = Field(
         default=None, description="Cache of bundles on each node. Default: a directory in the user's cache."
     )

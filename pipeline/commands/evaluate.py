@@ -2,13 +2,14 @@
 
 import click
 
-from pipeline.commands.options import bounded_requests, one_line_errors, seed_option
+from pipeline.commands.options import bounded_requests, one_line_errors, registry_option, seed_option
 
 
 @click.command()
 @click.argument("model_uri")
 @click.option("--episodes", type=click.IntRange(1), default=100, show_default=True, help="Greedy episodes to play.")
 @seed_option
+@registry_option
 @one_line_errors
 @bounded_requests
 def evaluate(model_uri: str, episodes: int, seed: int) -> None:
@@ -37,6 +38,7 @@ def evaluate(model_uri: str, episodes: int, seed: int) -> None:
     "--observations", type=click.IntRange(20), default=1000, show_default=True, help="Number of observations."
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the observations.")
+@registry_option
 @one_line_errors
 @bounded_requests
 def verify(model_uri: str, url: str | None, token_file: str | None, observations: int, seed: int) -> None:

@@ -9,6 +9,7 @@ from pipeline.commands.options import (
     bounded_requests,
     name_option,
     one_line_errors,
+    registry_option,
     seed_option,
     target_options,
 )
@@ -36,6 +37,7 @@ from pipeline.commands.output import print_promotion, promote_and_print
     help="Fraction of the champion's mean return that may be lost.",
 )
 @click.option("--force", is_flag=True, help="Promote in spite of objections, which are recorded.")
+@registry_option
 @one_line_errors
 @bounded_requests
 def promote(version: int, stage: str, alias: str | None, name: str, **gate: Any) -> None:
@@ -53,6 +55,7 @@ def promote(version: int, stage: str, alias: str | None, name: str, **gate: Any)
 @click.command()
 @target_options("Production", "Staging")
 @name_option
+@registry_option
 @one_line_errors
 @bounded_requests
 def rollback(stage: str, alias: str | None, name: str) -> None:
@@ -66,6 +69,7 @@ def rollback(stage: str, alias: str | None, name: str) -> None:
 @click.command()
 @target_options("Production", "Staging")
 @name_option
+@registry_option
 @one_line_errors
 @bounded_requests
 def history(stage: str, alias: str | None, name: str) -> None:
@@ -79,6 +83,7 @@ def history(stage: str, alias: str | None, name: str) -> None:
 
 @click.command()
 @name_option
+@registry_option
 @one_line_errors
 @bounded_requests
 def versions(name: str) -> None:

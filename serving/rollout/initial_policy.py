@@ -38,6 +38,7 @@ def load_initial_policy(
     Raises:
         ServingError: neither can be served; the error is that of the version in the registry.
     """
+    tracking.use(None, arguments.registry_uri, arguments.workspace)
     uri = arguments.tracking_uri or tracking.tracking_uri()
     known = LastKnownGood(arguments.cache_directory, uri, arguments.model_uri, deployment)
     admission = Admission(open_registry(uri), arguments, known)
