@@ -206,13 +206,13 @@ def test_a_model_of_a_workspace_is_found_there_only(server, tmp_path):
 
 
 def test_without_an_experiment_in_the_workspace_the_error_names_the_variable(server, tmp_path):
-    with server.account("editor", tmp_path):
+    with server.account("admin", tmp_path):
         del os.environ["MLFLOW_EXPERIMENT_NAME"]
         done = run(f"evaluate models:/{MODEL}/1 --episodes 2")
         assert "MLFLOW_EXPERIMENT_NAME names another one" in done.output
 
 
-@pytest.mark.parametrize("command", ["train", f"versions --name {MODEL}", f"evaluate models:/{MODEL}/1"])
+@pytest.mark.parametrize("command", ["tune", f"versions --name {MODEL}", f"evaluate models:/{MODEL}/1"])
 def test_a_workspace_that_does_not_exist_is_named(server, tmp_path, command):
     with server.account("editor", tmp_path, workspace="nowhere"):
         done = run(command)
