@@ -167,6 +167,7 @@ def test_commands_without_a_run_need_no_permission_on_the_experiment(server, tmp
 def test_training_keeps_all_checkpoints_of_a_store_that_refuses_deletions_and_says_so_once(server, tmp_path):
     notes = []
     (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "weights").write_text("0")
     with server.account("editor", tmp_path), tracking_run.run("train", {"seed": 0}) as run_id:
         for env_steps in (1000, 2000, 3000, 4000):
             checkpoint_store.pack(tmp_path / "checkpoint", tmp_path / "checkpoint.tar", env_steps)
