@@ -4,6 +4,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import uuid
 from pathlib import Path
 from typing import Any
@@ -133,12 +134,18 @@ def _num_replicas() -> int:
 
 
 def _absolute(arguments: Arguments) -> Arguments:
-    """Return the arguments as a replica needs them: with absolute paths, as it has another working directory.
+    """Return the arguments as they mean the same in a replica, which has another directory and other variables.
 
-    The URI has no password, because Serve stores the arguments. A replica takes that from its own environment.
+    Serve stores the arguments, so the URIs have no passwords: a replica takes those from its own environment.
     """
     paths = {"auth_token_file": arguments.auth_token_file, "cache_dir": arguments.cache_dir}
     absolute = {name: str(Path(path).absolute()) for name, path in paths.items() if path is not None}
     uri = tracking.absolute_uri(arguments.tracking_uri or tracking.tracking_uri())
+    registry_uri = arguments.registry_uri or os.environ.get(tracking.REGISTRY_URI)
+    mlflow = {
+        "tracking_uri": without_secrets(uri),
+        "registry_uri": without_secrets(tracking.absolute_uri(registry_uri)) if registry_uri else None,
+        "workspace": arguments.workspace or os.environ.get(tracking.WORKSPACE) or None,
+    }
     keys = tuple(str(Path(path).absolute()) for path in arguments.trusted_key)
-    return arguments.model_copy(update={"tracking_uri": without_secrets(uri), "trusted_key": keys, **absolute})
+    return arguments.model_copy(update={**mlflow, "trusted_key": keys, **absolute})

@@ -56,6 +56,16 @@ class Arguments(BaseModel):
     tracking_uri: str | None = Field(
         default=None, description="MLflow tracking URI. Default: MLFLOW_TRACKING_URI where the server is started."
     )
+    registry_uri: str | None = Field(
+        default=None,
+        description="URI of MLflow's model registry. Default: MLFLOW_REGISTRY_URI where the server is started, or "
+        "the tracking URI.",
+    )
+    workspace: str | None = Field(
+        default=None,
+        description="MLflow workspace of the model. Default: MLFLOW_WORKSPACE where the server is started, or MLflow's "
+        "own default.",
+    )
     cache_dir: str | None = Field(
         default=None, description="Cache of bundles on each node. Default: a directory in the user's cache."
     )
@@ -165,15 +175,15 @@ class Arguments(BaseModel):
                 raise ValueError(f"{origin!r} is no origin, expected one like https://robots.example.com, without path")
         return origins
 
-    @field_validator("tracking_uri")
+    @field_validator("tracking_uri", "registry_uri")
     @classmethod
     def _check_secrets(cls, uri: str | None) -> str | None:
         """Check that a URI has no password: Serve stores and shows arguments, and a system its command lines."""
         if uri is not None and without_secrets(uri) != uri:
             raise ValueError(
                 "a password or token in a URI would be visible in the list of processes and on Ray's dashboard. Set "
-                "MLFLOW_TRACKING_URI in the server's environment instead, or give the URI without it and set "
-                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+                "MLFLOW_TRACKING_URI or MLFLOW_REGISTRY_URI in the server's environment instead, or give the URI "
+                "without it and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
             )
         return uri
 

@@ -14,6 +14,7 @@ import mlflow.onnx
 import numpy as np
 import onnx
 from gymnasium import spaces
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.types import Schema, TensorSpec
@@ -58,12 +59,23 @@ def register(directory: Path, model_id: str, name: str, tags: dict[str, str], de
     that an earlier call created, whose answer was lost, is returned instead of another one.
     """
     client, source = mlflow.MlflowClient(), f"models:/{model_id}"
-    version = next((each for each in versions_of(name) if each.source == source), None)
+    version = _version_of(source, name)
     if version is None:
-        digest_tags = {f"{DIGEST_TAG}{file}": digest for file, digest in digests(directory).items()}
-        version = mlflow.register_model(source, name, tags=digest_tags | tags)
+        tags = {f"{DIGEST_TAG}{file}": digest for file, digest in digests(directory).items()} | tags
+        try:
+            version = mlflow.register_model(source, name, tags=tags)
+        except MlflowException as error:
+            if error.error_code != "PERMISSION_DENIED":
+                raise
+            # MLflow first tries to create the model, which an account may not do that may create its versions.
+            version = _version_of(source, name)
+            version = version or client.create_model_version(name, source, tags=tags, model_id=model_id)
     client.update_model_version(name, version.version, description)
     return int(version.version)
+
+
+def _version_of(source: str, name: str) -> Any | None:
+    return next((version for version in versions_of(name) if version.source == source), None)
 
 
 def save_model(path: str, mlflow_model: Model, directory: Path, environment: Environment) -> None:

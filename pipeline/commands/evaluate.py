@@ -2,13 +2,20 @@
 
 import click
 
-from pipeline.commands.options import bounded_requests, one_line_errors, seed_option, trust_checkpoint_option
+from pipeline.commands.options import (
+    bounded_requests,
+    one_line_errors,
+    registry_option,
+    seed_option,
+    trust_checkpoint_option,
+)
 
 
 @click.command()
 @click.argument("model_uri")
 @click.option("--episodes", type=click.IntRange(1), default=100, show_default=True, help="Greedy episodes to play.")
 @seed_option
+@registry_option
 @one_line_errors
 @bounded_requests
 def evaluate(model_uri: str, episodes: int, seed: int) -> None:
@@ -38,6 +45,7 @@ def evaluate(model_uri: str, episodes: int, seed: int) -> None:
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the observations.")
 @trust_checkpoint_option
+@registry_option
 @one_line_errors
 @bounded_requests
 def verify(

@@ -89,6 +89,26 @@ def signer_of(file: str | None) -> "Signer | None":
     return Signer.read(file)
 
 
+def registry_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Add `--registry-uri`, which sets MLflow's variable for this process and those that it starts."""
+
+    @click.option(
+        "--registry-uri",
+        metavar="URI",
+        envvar="MLFLOW_REGISTRY_URI",
+        show_envvar=True,
+        help="MLflow's model registry.  [default: the tracking URI]",
+    )
+    @functools.wraps(command)
+    def wrapped(*args: Any, registry_uri: str | None, **kwargs: Any) -> None:
+        from serving.registry import tracking
+
+        tracking.use(None, registry_uri or None)
+        command(*args, **kwargs)
+
+    return wrapped
+
+
 def bounded_requests(command: Callable[..., None]) -> Callable[..., None]:
     """Bound the time for which a command waits for a request to MLflow, unless the user has set it."""
 

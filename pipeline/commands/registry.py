@@ -9,6 +9,7 @@ from pipeline.commands.options import (
     bounded_requests,
     name_option,
     one_line_errors,
+    registry_option,
     seed_option,
     signer_of,
     signing_key_option,
@@ -39,6 +40,7 @@ from pipeline.commands.output import print_promotion, promote_and_print
 )
 @click.option("--force", is_flag=True, help="Promote in spite of objections, which are recorded.")
 @signing_key_option
+@registry_option
 @one_line_errors
 @bounded_requests
 def promote(version: int, stage: str, alias: str | None, name: str, signing_key: str | None, **gate: Any) -> None:
@@ -81,6 +83,7 @@ def sign(version: int, name: str, signing_key: str, trusted_key: tuple[str, ...]
 @click.command()
 @target_options("Production", "Staging")
 @name_option
+@registry_option
 @one_line_errors
 @bounded_requests
 def rollback(stage: str, alias: str | None, name: str) -> None:
@@ -94,6 +97,7 @@ def rollback(stage: str, alias: str | None, name: str) -> None:
 @click.command()
 @target_options("Production", "Staging")
 @name_option
+@registry_option
 @one_line_errors
 @bounded_requests
 def history(stage: str, alias: str | None, name: str) -> None:
@@ -107,6 +111,7 @@ def history(stage: str, alias: str | None, name: str) -> None:
 
 @click.command()
 @name_option
+@registry_option
 @one_line_errors
 @bounded_requests
 def versions(name: str) -> None:

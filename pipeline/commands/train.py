@@ -12,6 +12,7 @@ from pipeline.commands.options import (
     config_file_option,
     given,
     one_line_errors,
+    registry_option,
     signer_of,
     signing_key_option,
     training_options,
@@ -37,6 +38,7 @@ _SEARCH_SPACE = Path(__file__).parents[1] / "tuning" / "search_space.yaml"
 @config_file_option
 @tuned_option
 @click.option("--address", envvar="RAY_ADDRESS", show_envvar=True, help="A running Ray to join.  [default: start one]")
+@registry_option
 @training_options
 @click.pass_context
 @one_line_errors
@@ -110,6 +112,7 @@ def train(
 @click.option(
     "--time-budget-s", type=OptionalFloat(), default="auto", help="Seconds for all trials.  [default: no limit]"
 )
+@registry_option
 @training_options
 @click.pass_context
 @one_line_errors

@@ -16,6 +16,7 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from pipeline.registry.target import Target
+from serving.registry.mlflow_api import account
 
 BY_HAND = "by hand"
 ROLLBACK = "rollback"
@@ -133,7 +134,8 @@ def _settle(target: Target) -> None:
         if event in found:
             _write(target, event)
         else:
-            mlflow.MlflowClient().delete_registered_model_tag(target.model, key)
+            with contextlib.suppress(MlflowException):  # a gateway may refuse to delete; the event is ignored anyway
+                mlflow.MlflowClient().delete_registered_model_tag(target.model, key)
     if by_hand is not None:
         _write(target, by_hand)
 
@@ -151,9 +153,8 @@ def _now() -> str:
 
 def _user() -> str:
     """Return the account in MLflow, or the user of this process; a container's user may have no name."""
-    account = os.environ.get("MLFLOW_TRACKING_USERNAME")
-    if account:
-        return account
+    if name := account():
+        return name
     try:
         return getpass.getuser()
     except (KeyError, OSError):

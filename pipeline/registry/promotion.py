@@ -26,7 +26,7 @@ from serving.policy.policy import Policy
 from serving.policy.spaces import space_differences
 from serving.registry.model_version import ModelVersion, number_of
 from serving.registry.registry import fetch, resolve, versions_of
-from serving.registry.tracking import check_tracking_server
+from serving.registry.tracking import check_registry, check_tracking_server
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def rollback(target: Target) -> Promotion:
 
 def timeline(target: Target) -> list[Event]:
     """Return the history of a stage or alias, the oldest event first. Raises as `versions`."""
-    check_tracking_server()
+    check_registry()
     resolve(f"models:/{target.model}/latest")
     return history.events(target)
 
@@ -150,7 +150,7 @@ def versions(name: str) -> list[VersionRow]:
         TrackingServerUnreachable: If the tracking server does not respond within seconds.
         ModelUnknown: If there is no registered model of this name.
     """
-    check_tracking_server()
+    check_registry()
     resolve(f"models:/{name}/latest")
     aliases = mlflow.MlflowClient().get_registered_model(name).aliases
     return [_row(version, aliases) for version in versions_of(name)]

@@ -96,3 +96,17 @@ class LoggedModelsUnsupported(PipelineError):
         "The MLflow server at {uri} has no logged models (404 for /api/2.0/mlflow/logged-models), with which policies "
         "are registered. Update the server to MLflow 3, or let the gateway before it pass them"
     )
+
+
+@dataclass(eq=False)
+class RegistryApart(PipelineError):
+    """The registry is an MLflow server that does not know the logged models of the tracking server."""
+
+    registry: str
+    tracking: str
+
+    template: ClassVar[str] = (
+        "The registry at {registry} cannot register what is trained at {tracking}: it is an MLflow server with another "
+        "backend store, and MLflow registers only models that this store knows. Set MLFLOW_REGISTRY_URI to a server "
+        "with the same backend store, or to a database, or unset it"
+    )

@@ -11,9 +11,9 @@ from mlflow.utils.validation import MAX_EXPERIMENT_NAME_LENGTH
 
 from pipeline.errors import InvalidConfig
 from pipeline.tracking import run as tracking
-from pipeline.tracking.errors import ExperimentUnusable, LoggedModelsUnsupported
+from pipeline.tracking.errors import ExperimentUnusable, LoggedModelsUnsupported, RegistryApart
 from serving.registry.mlflow_api import mlflow_errors
-from serving.registry.tracking import check_artifact_uri, check_tracking_server
+from serving.registry.tracking import check_artifact_uri, check_tracking_server, is_remote
 
 #: How MLflow reports that a server does not have a part of its API.
 _NO_SUCH_PART = ("ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED")
@@ -27,6 +27,7 @@ def check(model: str, params: Mapping[str, Any]) -> None:
         InvalidConfig: If MLflow does not accept the model's name.
         ExperimentUnusable: If the experiment does not exist or is deleted.
         LoggedModelsUnsupported: If the server is older than MLflow 3.
+        RegistryApart: If the registry is a server that cannot register what the tracking server holds.
         RunNotJoinable, RelativeStore: If the run of MLFLOW_RUN_ID is not that of this training.
     """
     tracking.require_store()  # before a relative URI creates another file
@@ -37,6 +38,7 @@ def check(model: str, params: Mapping[str, Any]) -> None:
         if experiment is not None:
             check_artifact_uri(experiment.artifact_location)
         _check_logged_models(experiment)
+        _check_registry(experiment)
         _check_model_name(model)
 
 
@@ -75,6 +77,24 @@ def _check_logged_models(experiment: Experiment | None) -> None:
             raise LoggedModelsUnsupported(mlflow.get_tracking_uri()) from error
         if experiment is not None:  # the default one may be deleted, or closed to this account
             raise
+
+
+def _check_registry(experiment: Experiment | None) -> None:
+    """Compare an experiment as the tracking server and a registry server apart from it know it."""
+    registry, tracking_uri = mlflow.get_registry_uri(), mlflow.get_tracking_uri()
+    if registry == tracking_uri or not is_remote(registry):
+        return
+    here = experiment or next(iter(mlflow.MlflowClient().search_experiments(max_results=1)), None)
+    if here is None:
+        return
+    try:
+        there = mlflow.MlflowClient(registry).get_experiment(here.experiment_id)
+    except MlflowException as error:
+        if error.error_code not in tracking.NOT_FOUND:
+            return  # an account may be refused to read it, or the gateway passes the registry's paths only
+        there = None
+    if there is None or there.creation_time != here.creation_time:
+        raise RegistryApart(registry, tracking_uri)
 
 
 def _check_model_name(name: str) -> None:

@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from pipeline import signals
-from pipeline.tracking.errors import NotResumable, RelativeStore, RunNotJoinable
+from pipeline.tracking.errors import ExperimentUnusable, NotResumable, RelativeStore, RunNotJoinable
 from pipeline.tracking.outages import Notify, retry_through_outages
 from serving.registry.tracking import bounded_retries, check_artifact_uri
 
@@ -64,11 +64,12 @@ def run(
     Raises:
         RelativeStore: If `mlflow run` uses another SQLite file than this process would open.
         RunNotJoinable: As `require_joinable`.
+        ExperimentUnusable: If the experiment of a new run does not exist.
     """
     parent_run_id = os.environ.get("MLFLOW_RUN_ID")
     require_joinable({"resume": resumed} if resumed else params or {})
     new_name = None if parent_run_id or resumed else name
-    run_id: str = mlflow.start_run(run_id=resumed, run_name=new_name).info.run_id
+    run_id = _start(resumed, new_name)
     if parent_run_id and resumed:
         mlflow.MlflowClient().set_tag(parent_run_id, "resumed", resumed)
     try:
@@ -81,6 +82,17 @@ def run(
             mlflow.end_run("KILLED" if signals.received() else "FAILED")
         raise
     _finish(run_id, notify)
+
+
+def _start(resumed: str | None, name: str | None) -> str:
+    try:
+        run_id: str = mlflow.start_run(run_id=resumed, run_name=name).info.run_id
+    except MlflowException as error:
+        if name is None or error.error_code not in NOT_FOUND:
+            raise
+        # A workspace of MLflow has no default experiment.
+        raise ExperimentUnusable(os.environ.get("MLFLOW_EXPERIMENT_ID", "0"), "there is none with this id") from error
+    return run_id
 
 
 def _finish(run_id: str, notify: Notify) -> None:

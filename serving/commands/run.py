@@ -3,7 +3,6 @@
 import contextlib
 import importlib
 import json
-import os
 import shlex
 import sys
 import threading
@@ -77,8 +76,7 @@ def run(arguments: Arguments, options: ServerOptions) -> None:
 
 def _serve(arguments: Arguments, options: ServerOptions) -> None:
     check_options(arguments, options)
-    if arguments.tracking_uri is not None:
-        os.environ["MLFLOW_TRACKING_URI"] = arguments.tracking_uri
+    tracking.use(arguments.tracking_uri, arguments.registry_uri, arguments.workspace)
     # Ray reads its settings when it is imported.
     settings.configure(arguments.max_body_bytes, own_ray=options.address is None)
     with _importing("ray", "ray.serve", "serving.app"):  # the check waits for another process in the meantime

@@ -33,7 +33,7 @@ class Registry(ABC):
 
     def resolve(self, model_uri: str) -> ModelVersion:
         """Resolve the URI with all warnings and a full error message, within seconds if MLflow does not answer."""
-        self._call(tracking.check_tracking_server)
+        self._call(tracking.check_registry)
         return self._call(registry.resolve, model_uri)
 
     def poll(self, model_uri: str) -> ModelVersion:
@@ -50,9 +50,12 @@ class Registry(ABC):
 
 
 def open_registry(uri: str) -> Registry:
-    """Return the registry at a tracking URI: in this process for an MLflow server, else in a subprocess."""
+    """Return the registry of a tracking URI: in this process for an MLflow server, else in a subprocess.
+
+    It is at MLFLOW_REGISTRY_URI if that is set.
+    """
     tracking.bound_requests()
-    remote = tracking.is_remote(os.environ.get("MLFLOW_REGISTRY_URI", uri))
+    remote = tracking.is_remote(os.environ.get(tracking.REGISTRY_URI) or uri)
     return DirectRegistry(uri) if remote else SubprocessRegistry(uri)
 
 

@@ -75,15 +75,16 @@ class ModelUriInvalid(RegistryError):
 
 @dataclass(eq=False)
 class TrackingServerUnreachable(RegistryError):
-    """No healthy MLflow server answers at the tracking URI."""
+    """No healthy MLflow server answers at the tracking URI, or at that of the registry; `variable` holds it."""
 
     uri: str
     reason: str
+    variable: str = "MLFLOW_TRACKING_URI"
 
     def __str__(self) -> str:
         return (
             f"no MLflow server answers at {self.uri} ({through_proxy(self.uri, self.reason)}). Start it, or set "
-            "MLFLOW_TRACKING_URI to the URI of another one"
+            f"{self.variable} to the URI of another one"
         )
 
 
@@ -114,13 +115,28 @@ class AccessDenied(RegistryError):
 
 
 @dataclass(eq=False)
-class DatabaseUnreachable(RegistryError):
-    """The tracking URI names a database, and no connection to it is possible."""
+class WorkspaceUnusable(RegistryError):
+    """The MLflow server has no workspace of this name, or no workspaces at all."""
 
-    template = "no database answers at {uri} ({reason}). Start it, or set MLFLOW_TRACKING_URI to the URI of another one"
+    template = (
+        "the MLflow server at {uri} cannot use the workspace '{workspace}' ({reason}). Set MLFLOW_WORKSPACE to another "
+        "one, or unset it"
+    )
+
+    uri: str
+    workspace: str
+    reason: str
+
+
+@dataclass(eq=False)
+class DatabaseUnreachable(RegistryError):
+    """The tracking URI, or that of the registry, names a database, and no connection to it is possible."""
+
+    template = "no database answers at {uri} ({reason}). Start it, or set {variable} to the URI of another one"
 
     uri: str
     reason: str
+    variable: str = "MLFLOW_TRACKING_URI"
 
 
 @dataclass(eq=False)

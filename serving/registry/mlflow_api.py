@@ -19,6 +19,7 @@ from serving.registry.errors import (
     RegistryError,
     RegistryFailed,
     TrackingServerUnreachable,
+    WorkspaceUnusable,
 )
 
 PROBE_TIMEOUT_S = 3.0
@@ -44,6 +45,10 @@ _UNEXPECTED_STATUS = re.compile(r"API request to endpoint (\S+) failed with erro
 """What MLflow raises for an answer that is not its own; the body, such as the page of a gateway, follows."""
 
 
+_WITHOUT_CLIENT_CERTIFICATE = ("certificate required", "handshake failure", "unknown ca", "bad certificate")
+"""The alerts of TLS with which a server refuses a client's certificate, or its lack."""
+
+
 def check_server(uri: str) -> None:
     """Send one request to an MLflow server, as MLflow's client would: with its TLS settings and credentials.
 
@@ -53,14 +58,18 @@ def check_server(uri: str) -> None:
         TrackingServerUnreachable: there is no answer within 3 seconds, or a status from 500 on.
         CredentialsRejected: the server or a gateway before it requires credentials, or other ones.
         PackageMissing: MLflow needs a package for this way of authentication.
+        RegistryFailed: MLflow's settings contradict each other.
+        WorkspaceUnusable: the server has no such workspace.
     """
     from mlflow.exceptions import MlflowException
     from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
 
+    with mlflow_errors(uri):
+        credentials = get_default_host_creds(uri)  # type: ignore[no-untyped-call]
     try:
         answer = http_request(  # type: ignore[no-untyped-call]
-            get_default_host_creds(uri),  # type: ignore[no-untyped-call]
+            credentials,
             _PROBE,
             "GET",
             params={"experiment_id": "0"},
@@ -69,13 +78,10 @@ def check_server(uri: str) -> None:
             raise_on_status=False,
         )
     except MlflowException as error:
-        raise TrackingServerUnreachable(uri, why_unreachable(error)) from error
+        raise TrackingServerUnreachable(uri, why_unreachable(error), variable_of(uri)) from error
     except ImportError as error:
         raise _package_missing(error) from error
-    if answer.status_code == HTTPStatus.UNAUTHORIZED:
-        raise CredentialsRejected(uri)
-    if answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        raise TrackingServerUnreachable(uri, f"status {answer.status_code}{_message(answer)}")
+    _raise_if_unusable(uri, answer.status_code, _message(answer))
 
 
 def check_database(uri: str) -> None:
@@ -95,7 +101,7 @@ def check_database(uri: str) -> None:
     file = Path(url.database or "") if is_file else None
     shown = url.render_as_string(hide_password=True)
     if file is not None and not file.exists():
-        _check_creatable(file, shown)
+        _check_creatable(file, shown, variable_of(uri))
     else:
         try:
             timeout = {} if is_file else {"connect_timeout": int(PROBE_TIMEOUT_S)}
@@ -104,11 +110,24 @@ def check_database(uri: str) -> None:
                 connection.execute(text("PRAGMA schema_version" if is_file else "SELECT 1"))
             engine.dispose()
         except SQLAlchemyError as error:
-            raise DatabaseUnreachable(shown, first_line(getattr(error, "orig", None) or error)) from error
+            reason = first_line(getattr(error, "orig", None) or error)
+            raise DatabaseUnreachable(shown, reason, variable_of(uri)) from error
         except ImportError as error:
             raise _package_missing(error) from error
     with _locked(file), mlflow_errors(shown):
         MlflowClient(uri, uri).search_experiments(max_results=1)
+
+
+def _raise_if_unusable(uri: str, status: int, message: str) -> None:
+    """Raise the error of an answer to the probe, if it shows that no later request can succeed."""
+    if status == HTTPStatus.UNAUTHORIZED:
+        raise CredentialsRejected(uri)
+    workspace = os.environ.get("MLFLOW_WORKSPACE")
+    if workspace and status >= HTTPStatus.BAD_REQUEST and "workspace" in message.lower():
+        raise WorkspaceUnusable(uri, workspace, message)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        reason = f"status {status}: {message}" if message else f"status {status}"
+        raise TrackingServerUnreachable(uri, reason, variable_of(uri))
 
 
 @contextmanager
@@ -138,19 +157,33 @@ def as_expected(error: Exception, uri: str | None = None) -> RegistryError | Non
         return CredentialsRejected(uri)
     reason = first_line(error)
     if code == "PERMISSION_DENIED":
-        return AccessDenied(uri, os.environ.get("MLFLOW_TRACKING_USERNAME") or "this account", reason)
+        return AccessDenied(uri, account() or "this account", reason)
     if "operator does not exist: integer <> character varying" in str(error):
         # Seen with psycopg 3, which `postgresql://` selects from SQLAlchemy 2.1 on.
         reason = "its database driver, psycopg 3, cannot archive versions. Use postgresql+psycopg2:// as MLflow's store"
     elif is_http_failure(error):
-        return TrackingServerUnreachable(uri, why_unreachable(error))
+        return TrackingServerUnreachable(uri, why_unreachable(error), variable_of(uri))
     return RegistryFailed(uri, reason)
 
 
-def _check_creatable(file: Path, uri: str) -> None:
+def variable_of(uri: str) -> str:
+    """Return the variable of MLflow that holds a URI."""
+    registry, tracking = (os.environ.get(name) for name in ("MLFLOW_REGISTRY_URI", "MLFLOW_TRACKING_URI"))
+    return "MLFLOW_REGISTRY_URI" if uri == registry != tracking else "MLFLOW_TRACKING_URI"
+
+
+def account() -> str | None:
+    """Return the name of the account with which MLflow's client reaches a server; None with a token, or without one."""
+    from mlflow.utils.credentials import read_mlflow_creds
+
+    return read_mlflow_creds().username
+
+
+def _check_creatable(file: Path, uri: str, variable: str) -> None:
     existing = next(parent for parent in file.absolute().parents if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise DatabaseUnreachable(uri, f"the file does not exist, and {existing} is not a writable directory")
+        reason = f"the file does not exist, and {existing} is not a writable directory"
+        raise DatabaseUnreachable(uri, reason, variable)
 
 
 @contextmanager
@@ -187,6 +220,8 @@ def why_unreachable(error: BaseException) -> str:
     reason = getattr(cause, "strerror", None) or first_line(cause)
     if "certificate verify failed" in reason:
         reason = f"{reason.partition(' (_ssl')[0]}; MLFLOW_TRACKING_SERVER_CERT_PATH names a certificate to trust"
+    elif any(alert in reason for alert in _WITHOUT_CLIENT_CERTIFICATE):
+        reason = f"{reason.partition(' (_ssl')[0]}; MLFLOW_TRACKING_CLIENT_CERT_PATH names a certificate of the client"
     return reason[:1].lower() + reason[1:]
 
 
@@ -201,9 +236,9 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _message(answer: "requests.Response") -> str:  # type: ignore[name-defined]  # noqa: F821
-    """Return the message in an answer of MLflow, which names the cause of its failure."""
+    """Return the message in an answer of MLflow, which names the cause of its failure; "" if it has none."""
     try:
-        return f": {next(iter(str(answer.json()['message']).splitlines()))[:200]}"
+        return next(iter(str(answer.json()["message"]).splitlines()))[:200]
     except (ValueError, KeyError, TypeError, StopIteration):
         return ""
 

@@ -1,4 +1,4 @@
-"""MLflow's tracking server or store: its URI, the bounds of requests to it, and whether it answers."""
+"""MLflow's servers or stores, for tracking and for the registry: their URIs, the bounds of requests, and the probes."""
 
 import functools
 import gc
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from serving.registry.errors import ArtifactsBehindServer, PackageMissing
 from serving.registry.mlflow_api import check_database, check_server
+from serving.uri_secrets import with_own_secrets
 
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 """The schemes of the databases that MLflow opens in this process."""
@@ -25,6 +26,9 @@ OBJECT_STORES = {
     "abfss": ("azure.storage.filedatalake", "azure-storage-file-datalake"),
 }
 """The module through which MLflow reaches an artifact store, by the scheme of its URI, and the package to install."""
+
+TRACKING_URI, REGISTRY_URI, WORKSPACE = "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_WORKSPACE"
+"""MLflow's variables, which processes inherit."""
 
 MAX_RETRIES, TIMEOUT_S = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
 REQUEST_BOUNDS = {MAX_RETRIES: "1", TIMEOUT_S: "5"}
@@ -51,10 +55,17 @@ def import_mlflow() -> None:
             gc.enable()
 
 
-def use(uri: str) -> None:
-    """Make `uri` the tracking URI of this process, without importing MLflow."""
-    os.environ["MLFLOW_TRACKING_URI"] = uri
-    if "mlflow" in sys.modules:
+def use(uri: str | None, registry_uri: str | None = None, workspace: str | None = None) -> None:
+    """Make these the tracking URI, the registry URI and the workspace of this process and of those that it starts.
+
+    What is None stays as it is. The secrets of a registry URI that is set already are kept. MLflow is not imported;
+    once it is, only its tracking URI may differ from the variable.
+    """
+    if registry_uri is not None:
+        registry_uri = with_own_secrets(registry_uri, REGISTRY_URI)
+    settings = {TRACKING_URI: uri, REGISTRY_URI: registry_uri, WORKSPACE: workspace}
+    os.environ.update({name: value for name, value in settings.items() if value is not None})
+    if uri is not None and "mlflow" in sys.modules:
         import mlflow
 
         mlflow.set_tracking_uri(uri)
@@ -62,12 +73,21 @@ def use(uri: str) -> None:
 
 def tracking_uri() -> str:
     """Return MLflow's tracking URI, absolute: it refers to the same store from every working directory."""
-    named = os.environ.get("MLFLOW_TRACKING_URI")
+    named = os.environ.get(TRACKING_URI)
     if named and "mlflow" not in sys.modules:  # MLflow would return the same, after an import of two seconds
         return absolute_uri(named)
     import mlflow
 
     return absolute_uri(mlflow.get_tracking_uri())
+
+
+def registry_uri() -> str:
+    """Return the absolute URI of MLflow's model registry, which is the tracking URI unless another one is set."""
+    if "mlflow" not in sys.modules:
+        return absolute_uri(os.environ.get(REGISTRY_URI) or tracking_uri())
+    import mlflow
+
+    return absolute_uri(mlflow.get_registry_uri())
 
 
 def bound_requests(bounds: Mapping[str, str] = REQUEST_BOUNDS) -> None:
@@ -157,9 +177,9 @@ def require_database(uri: str) -> None:
 
 
 def check_tracking_server() -> None:
-    """Check that MLflow answers at the tracking URI, in one attempt, because MLflow would retry for minutes.
+    """Check that MLflow's tracking server and its model registry answer, in one attempt each.
 
-    Folders and servers of Databricks are not checked.
+    MLflow would retry for minutes. Folders and servers of Databricks are not checked.
 
     Raises:
         TrackingServerUnreachable, CredentialsRejected: as `check_server`.
@@ -167,7 +187,20 @@ def check_tracking_server() -> None:
         PackageMissing: MLflow needs a package that is not installed.
     """
     import_mlflow()
-    uri = tracking_uri()
+    for uri in dict.fromkeys((tracking_uri(), registry_uri())):
+        _check(uri)
+
+
+def check_registry() -> None:
+    """Check that MLflow's model registry answers; raises as `check_tracking_server`.
+
+    This is all that reading the registry needs. Files that the tracking server keeps need that server, too.
+    """
+    import_mlflow()
+    _check(registry_uri())
+
+
+def _check(uri: str) -> None:
     if uri.startswith(("http://", "https://")):
         check_server(uri)
     elif uri.startswith(DATABASES):

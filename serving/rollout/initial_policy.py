@@ -51,6 +51,7 @@ def load_initial_policy(
         ServingError: neither can be served; the error is that of the version in the registry.
     """
     log_layers()
+    tracking.use(None, arguments.registry_uri, arguments.workspace)
     uri = with_own_secrets(arguments.tracking_uri) if arguments.tracking_uri else tracking.tracking_uri()
     directory, model_uri = arguments.cache_directory, arguments.model_uri
     known = LastKnownGood(directory, uri, model_uri, deployment, application=application)

@@ -60,6 +60,25 @@ def test_the_replica_gets_an_absolute_uri_and_absolute_paths(tmp_path: Path, mon
     assert arguments.cache_dir == f"{tmp_path}/cache"
 
 
+@pytest.mark.parametrize("given", [{}, {"registry_uri": "sqlite:///registry.db", "workspace": "team"}])
+def test_the_replica_gets_the_registry_and_the_workspace_of_the_command(
+    given: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "sqlite:///other.db" if given else "sqlite:///registry.db")
+    monkeypatch.setenv("MLFLOW_WORKSPACE", "other" if given else "team")
+    arguments, _ = deployment_of(build(Arguments.model_validate(given))).init_args
+    assert (arguments.registry_uri, arguments.workspace) == (f"sqlite:///{tmp_path}/registry.db", "team")
+
+
+def test_the_password_of_the_registry_is_no_argument(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "postgresql+psycopg2://robot:secret@127.0.0.1/registry")
+    arguments, _ = deployment_of(build(Arguments())).init_args
+    assert arguments.registry_uri == "postgresql+psycopg2://***@127.0.0.1/registry"
+
+
 @pytest.mark.usefixtures("store")
 @pytest.mark.parametrize(
     ("given", "num_gpus"),

@@ -38,6 +38,7 @@ class RegistryResolver(Resolver):
     """Polls the registry for one application."""
 
     def __init__(self, arguments: Arguments) -> None:
+        tracking.use(None, arguments.registry_uri, arguments.workspace)
         uri = with_own_secrets(arguments.tracking_uri) if arguments.tracking_uri else tracking.tracking_uri()
         registry = open_registry(uri)
         super().__init__(functools.partial(registry.poll, arguments.model_uri), arguments.refresh_interval_s)

@@ -1,13 +1,16 @@
 """Errors and interruptions of a command are one line, and the exit status is 1."""
 
 import dataclasses
+import os
 import signal
+from unittest import mock
 
 import click
 import pytest
 from click.testing import CliRunner
 
-from pipeline.commands.options import one_line_errors
+from pipeline.cli import cli
+from pipeline.commands.options import one_line_errors, registry_option
 from pipeline.commands.registry import promote
 from pipeline.errors import InvalidConfig
 from pipeline.registry.gate import Gate
@@ -55,3 +58,15 @@ def test_the_options_of_promote_reach_the_gate(monkeypatch):
     options = ["--episodes", "7", "--seed", "8", "--threshold", "-9.5", "--tolerance", "0.1", "--force"]
     CliRunner().invoke(promote, ["3", *options])
     assert gates == [Gate(episodes=7, seed=8, threshold=-9.5, tolerance=0.1, force=True)]
+
+
+@pytest.mark.parametrize(
+    "command", ["evaluate", "history", "promote", "rollback", "train", "tune", "verify", "versions"]
+)
+def test_every_command_that_needs_the_registry_takes_its_uri(command):
+    with mock.patch.dict(os.environ):
+        click.command()(registry_option(lambda: None)).main(
+            ["--registry-uri", "http://registry"], standalone_mode=False
+        )
+        assert os.environ["MLFLOW_REGISTRY_URI"] == "http://registry"
+    assert "registry_uri" in {option.name for option in cli.commands[command].params}

@@ -35,7 +35,7 @@ COMMANDS = {
 }
 
 
-def register(client, experiment):
+def register(client, experiment, name=MODEL):
     """Register a version whose files the server keeps."""
     run = client.create_run(experiment)
     with tempfile.TemporaryDirectory() as directory:
@@ -44,7 +44,7 @@ def register(client, experiment):
         client.log_artifacts(run.info.run_id, directory, "bundle")
     client.set_terminated(run.info.run_id)
     tags = digest_tags(CARTPOLE_BUNDLE)
-    client.create_model_version(MODEL, f"{run.info.artifact_uri}/bundle", run.info.run_id, tags=tags)
+    client.create_model_version(name, f"{run.info.artifact_uri}/bundle", run.info.run_id, tags=tags)
 
 
 @pytest.fixture(scope="module")

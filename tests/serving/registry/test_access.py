@@ -31,6 +31,23 @@ def test_the_subprocess_returns_what_the_functions_return_and_is_restarted(store
     ("uri", "kind"),
     [("http://127.0.0.1:1", DirectRegistry), ("sqlite:////tmp/mlflow.db", SubprocessRegistry)],
 )
-def test_only_a_server_is_called_in_the_process(store: Store, uri: str, kind: type) -> None:
-    assert store
+@pytest.mark.parametrize("registry_uri", [None, ""])
+@pytest.mark.usefixtures("store")
+def test_only_a_server_is_called_in_the_process(
+    uri: str, kind: type, registry_uri: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if registry_uri is not None:
+        monkeypatch.setenv("MLFLOW_REGISTRY_URI", registry_uri)
     assert isinstance(open_registry(uri), kind)
+
+
+@pytest.mark.parametrize(
+    ("registry_uri", "kind"),
+    [("http://127.0.0.1:1", DirectRegistry), ("sqlite:////tmp/registry.db", SubprocessRegistry)],
+)
+@pytest.mark.usefixtures("store")
+def test_the_registry_of_its_own_variable_decides(
+    registry_uri: str, kind: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", registry_uri)
+    assert isinstance(open_registry("http://127.0.0.1:2"), kind)
