@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from serving.replica.limits import ANSWER_WITHIN_S, MAX_BODY_BYTES, MAX_OBSERVATIONS
+from serving.telemetry.logs import LogFormat
 
 GIB = 1 << 30
 DAY_S = 86_400.0
@@ -112,6 +113,10 @@ class Arguments(BaseModel):
         default=2, ge=0, description="Concurrent viewers of /play per replica; 0 turns the page off."
     )
     access_log: bool = Field(default=False, description="Log each request, which multiplies the tail latency.")
+    log_format: LogFormat = Field(
+        default="text",
+        description="Format of the log: text for people, or json with time, level, request and version in each line.",
+    )
 
     @field_validator("autoscaling", mode="before")
     @classmethod

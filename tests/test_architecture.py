@@ -17,6 +17,7 @@ ORDER = {
     "serving": [
         "errors",
         "processes",
+        "telemetry",
         "client",
         "async_client",
         "policy",

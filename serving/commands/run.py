@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import json
+import logging
 import os
 import shlex
 import sys
@@ -35,6 +36,9 @@ from serving.registry.last_known_good import LastKnownGood
 from serving.registry.model_uri import is_route_prefix, route_prefix
 from serving.registry.model_version import ModelVersion, Resolved
 from serving.rollout.candidate_trial import run_trial
+from serving.telemetry.logs import LogFormat, configure_command
+
+logger = logging.getLogger(__name__)
 
 MAX_EXAMPLE_CHARACTERS = 500
 """The longest example of a request that the command prints."""
@@ -61,9 +65,15 @@ def run(arguments: Arguments, options: ServerOptions) -> None:
     Raises:
         ServingError: The policy cannot be served. Most causes are found before Ray starts.
     """
+    configure_command(arguments.log_format)
     with stop_on_signals():
         try:
             _serve(arguments, options)
+        except ServingError as error:
+            if arguments.log_format == "text":
+                raise
+            logger.error("%s", error)  # noqa: TRY400 - the message is made for the user
+            sys.exit(1)
         except Stop as stop:
             with contextlib.suppress(OSError):  # the terminal has closed
                 click.echo("Interrupted.", err=True)
@@ -172,19 +182,22 @@ def check_model(arguments: Arguments, *, trial: bool = True) -> Checked:
         except (ModelUriInvalid, ModelUnknown, VersionMissing):
             raise  # The registry works, and the user is here to correct the URI or to promote a version.
         except ServingError as error:
-            version = _recall(good, error)
+            version = _recall(good, error, arguments.log_format)
             return Checked(version, registry.fetch(version, arguments.cache_directory), None)
     return Checked(version, bundle, resolved)
 
 
-def _recall(good: LastKnownGood, error: ServingError) -> ModelVersion:
+def _recall(good: LastKnownGood, error: ServingError, log_format: LogFormat) -> ModelVersion:
     """Return the last known good version, with a warning about `error`. Raise `error` if there is none."""
     version = good.load()
     if version is None:
         raise error
-    click.secho(f"Warning: {error}", fg="yellow", err=True)
     fallback = f"Starting with the last known good version, {version.version}. Replicas keep polling the registry."
-    click.secho(fallback, fg="yellow", err=True)
+    if log_format == "json":
+        logger.warning("%s. %s", error, fallback)
+    else:
+        click.secho(f"Warning: {error}", fg="yellow", err=True)
+        click.secho(fallback, fg="yellow", err=True)
     return version
 
 
