@@ -80,7 +80,7 @@ def test_what_would_break_a_line_is_escaped() -> None:
 
 def test_text_names_the_request_in_its_first_line() -> None:
     try:
-        raise ZeroDivisionError
+        raise ZeroDivisionError  # noqa: TRY301 - for its traceback
     except ZeroDivisionError:
         failed = record("failed at %s", URI, request_id="7", exc_info=sys.exc_info())
     first, second, *_ = TextFormatter().format(failed).splitlines()
@@ -100,8 +100,7 @@ def test_as_json_the_lines_of_replicas_pass_and_what_else_they_print_becomes_a_r
     assert (printed["message"], printed["pid"]) == ("cannot reach http://***@127.0.0.1:1", 7)
 
 
-@pytest.mark.usefixtures("json_command")
-def test_a_command_logs_json_to_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_command_logs_json_to_stderr(capfd: pytest.CaptureFixture[str], json_command: None) -> None:  # noqa: ARG001
     logging.getLogger("serving.commands.run").error("no model at %s", URI)
     line = json.loads(capfd.readouterr().err.splitlines()[-1])
     assert (line["level"], line["message"]) == ("ERROR", "no model at http://***@127.0.0.1:1")
