@@ -1,3 +1,4 @@
+import io
 import json
 import logging
 import logging.handlers
@@ -20,15 +21,12 @@ def record(message: str = "m", *arguments: object, **attributes: object) -> logg
 
 
 @pytest.fixture
-def json_command() -> Iterator[None]:
+def json_command(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A command with `--log-format json`."""
-    root = logging.getLogger()
-    before = list(root.handlers)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
     logs.configure_command("json")
     yield
     logging.captureWarnings(capture=False)
-    for handler in set(root.handlers) - set(before):
-        root.removeHandler(handler)
 
 
 def test_a_line_of_json_says_when_how_bad_where_and_of_which_request_and_version() -> None:
@@ -100,9 +98,13 @@ def test_as_json_the_lines_of_replicas_pass_and_what_else_they_print_becomes_a_r
     assert (printed["message"], printed["pid"]) == ("cannot reach http://***@127.0.0.1:1", 7)
 
 
-def test_a_command_logs_json_to_stderr(capfd: pytest.CaptureFixture[str], json_command: None) -> None:  # noqa: ARG001
+@pytest.mark.usefixtures("json_command")
+def test_a_command_logs_json_without_credentials() -> None:
+    (handler,) = (each for each in logging.getLogger().handlers if isinstance(each.formatter, JsonFormatter))
+    assert isinstance(handler, logging.StreamHandler)
+    handler.setStream(io.StringIO())
     logging.getLogger("serving.commands.run").error("no model at %s", URI)
-    line = json.loads(capfd.readouterr().err.splitlines()[-1])
+    line = json.loads(handler.stream.getvalue())
     assert (line["level"], line["message"]) == ("ERROR", "no model at http://***@127.0.0.1:1")
 
 
