@@ -30,7 +30,7 @@ setup: .venv/installed ## Install everything into .venv.
 lock: setup ## Resolve the versions of all dependencies again: constraints.txt.
 	@$(BIN)/python -m pip install --quiet --group lock
 	@$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --python-version 3.11 --no-annotate \
-		--extra pipeline --extra cuda --group dev --group benchmark --group docs --group protos \
+		--extra pipeline --extra cuda --extra tracing --group dev --group benchmark --group docs --group protos \
 		--custom-compile-command "make lock" --output-file constraints.txt
 
 run: setup ## MLflow, a trained and promoted policy, a server, and a first query. Ctrl-C ends it.

@@ -25,6 +25,7 @@ from serving.replica.identity import ReplicaIdentity
 from serving.replica.metrics import Exporter
 from serving.rollout.initial_policy import load_initial_policy
 from serving.rollout.watcher import Watcher
+from serving.telemetry import tracing
 from serving.telemetry.request_ids import with_request_ids
 
 DEPLOYMENT_NAME = "policy"
@@ -52,6 +53,8 @@ class PolicyReplica(InferenceServicer):
         replica = ReplicaIdentity(serve.get_replica_context().replica_id.unique_id, arguments.largest_num_replicas)
         self._app = app = PolicyApp(start.served, arguments, token=token, refresh=start.refresh, replica=replica)
         self._asgi_app = with_cors(app, arguments.cors_origin)
+        if tracing.is_on():
+            self._asgi_app = tracing.with_span_attributes(self._asgi_app)
         self._watcher = Watcher(app, start.admission)
         self._watcher.start()
         exporter = Exporter(app.metrics, lambda: app.served.version.version, lambda: app.refresh)

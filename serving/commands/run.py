@@ -36,7 +36,9 @@ from serving.registry.last_known_good import LastKnownGood
 from serving.registry.model_uri import is_route_prefix, route_prefix
 from serving.registry.model_version import ModelVersion, Resolved
 from serving.rollout.candidate_trial import run_trial
+from serving.telemetry import tracing
 from serving.telemetry.logs import LogFormat, configure_command
+from serving.telemetry.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +59,10 @@ class ServerOptions:
     address: str | None
     """The Ray cluster to join; None starts a local Ray."""
     startup_timeout_s: float
+    tracing: Tracing
+    """Where the traces of requests go."""
+    tracing_ratio: float
+    """The share of the requests that are traced."""
 
 
 def run(arguments: Arguments, options: ServerOptions) -> None:
@@ -93,7 +99,12 @@ def _serve(arguments: Arguments, options: ServerOptions) -> None:
     click.echo(f"Starting to serve {one_line(version.name)} version {version.version} ...")
     cpus = max(available_cpus(), arguments.largest_num_replicas)
     with Cluster(
-        options.host, options.port, grpc_port=options.grpc_port, address=options.address, cpus=cpus
+        options.host,
+        options.port,
+        grpc_port=options.grpc_port,
+        address=options.address,
+        cpus=cpus,
+        tracing=tracing.serve_config(options.tracing, options.tracing_ratio),
     ) as cluster:
         try:
             cluster.require_gpus(arguments.largest_num_replicas * arguments.reserved_gpus)
@@ -133,6 +144,7 @@ def _importing(*modules: str) -> Iterator[None]:
 
 def check_options(arguments: Arguments, options: ServerOptions) -> None:
     """Check all that needs neither the registry nor Ray: the route, the token file, the ports, and the GPU."""
+    tracing.serve_config(options.tracing, options.tracing_ratio)
     prefix = options.route_prefix
     if prefix is not None and not is_route_prefix(prefix):
         raise RoutePrefixInvalid(prefix, route_prefix(prefix.strip("/") or "policy"))
