@@ -24,7 +24,7 @@ setup: .venv/installed ## Install everything into .venv.
 	@echo "Installing into .venv (about 3 GB, some minutes the first time) ..."
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[pipeline]' --group dev
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[pipeline,tracing]' --group dev
 	@touch .venv/installed
 
 lock: setup ## Resolve the versions of all dependencies again: constraints.txt.

@@ -80,7 +80,7 @@ class PolicyReplica(InferenceServicer):
     def _log_context(self) -> dict[str, Any]:
         """Return what each line of the log in JSON says of this replica."""
         replica = serve.get_replica_context()
-        context = {"application": replica.app_name, "deployment": replica.deployment}
+        context: dict[str, Any] = {"application": replica.app_name, "deployment": replica.deployment}
         context["replica"] = replica.replica_id.unique_id
         with contextlib.suppress(AttributeError):  # the constructor has not loaded a policy yet
             version = self._app.served.version

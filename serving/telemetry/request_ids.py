@@ -37,7 +37,7 @@ def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
 def new_request_id() -> bytes:
     """Return a new identifier: 128 random bits in hexadecimal digits.
 
-    It is no secret, and `random` takes 0.2 microseconds where a UUID takes 2.
+    It is no secret, so `random` will do, which takes an eighth of the time of `uuid.uuid4`.
     """
     return b"%032x" % random.getrandbits(128)
 
