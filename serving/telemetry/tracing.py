@@ -77,7 +77,7 @@ def with_span_attributes(application: Application) -> Application:
 
         async def send_traced(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                span.set_attribute("http.response.status_code", message["status"])
+                span.set_attribute("http.response.status_code", int(message["status"]))
                 for name, value in message["headers"]:
                     if name in LABELS:
                         span.set_attribute(LABELS[name], value.decode())
