@@ -12,8 +12,9 @@ import pytest
 from mlflow import MlflowClient
 
 from serving.policy.bundle import Bundle
+from serving.policy.errors import BundleFileMissing
 from serving.registry import registry
-from serving.registry.errors import DigestMismatch, RegistryError
+from serving.registry.errors import DigestMismatch
 from serving.registry.model_version import ModelVersion
 from tests.docs.pages import DOCS, blocks
 from tests.serving.policies import CARTPOLE_BUNDLE, digest_tags
@@ -88,7 +89,7 @@ def test_a_backup_restored_to_another_path_serves_the_same_version_once_the_path
 ) -> None:
     before, bundle = served_from(live, tmp_path / "cache")
     elsewhere = restored(live, tmp_path / "elsewhere")
-    with pytest.raises(RegistryError, match="live"):
+    with pytest.raises(BundleFileMissing, match="No such artifact"):
         served_from(elsewhere, tmp_path / "empty")
     changed = CHANGE_PATHS.replace("/srv/mlflow/", f"{live}/").replace("/srv/restored/", f"{elsewhere}/")
     run(changed, elsewhere)
