@@ -76,16 +76,22 @@ ACCEPTED = "^[A-Za-z0-9._:+/=-]{1,128}$"
 """The request identifiers that are taken from clients, as in `serving/telemetry/request_ids.py`."""
 
 # `fhdr` is the last header of the name, whole; `hdr` would be any part of it between commas.
-REQUEST_ID = f"""\
+_GIVEN = "    http-request set-var(txn.request_id) req.fhdr(x-request-id)\n"
+_TAKEN = f"""\
     unique-id-format %[uuid]
-    http-request set-var(txn.request_id) req.fhdr(x-request-id)
     http-request set-var(txn.request_id) unique-id unless {{ var(txn.request_id) -m reg {ACCEPTED} }}
     http-request set-header X-Request-ID %[var(txn.request_id)]
     http-after-response set-header X-Request-ID %[var(txn.request_id)] if {{ var(txn.request_id) -m found }}
     http-after-response set-header X-Request-ID %[unique-id] unless {{ var(txn.request_id) -m found }}
 """
-GRPC_REQUEST_ID = f"{REQUEST_ID}    http-request set-header request_id %[var(txn.request_id)]\n"
-"""Serve looks for the identifier in metadata of this name."""
+REQUEST_ID = _GIVEN + _TAKEN
+# Serve reads and returns the identifier as metadata of another name.
+GRPC_REQUEST_ID = f"""\
+    http-request set-var(txn.request_id) req.fhdr(request_id)
+    http-request set-var(txn.request_id) req.fhdr(x-request-id) if {{ req.fhdr(x-request-id) -m found }}
+{_TAKEN}\
+    http-request set-header request_id %[var(txn.request_id)]
+"""
 
 IN_FRONTEND = f"{FALLBACK_FAILED}\n    option http-buffer-request\n{REQUEST_ID}"
 ERROR_FILES = "".join(f"    errorfile {status} {{directory}}/error-{status}.http\n" for status in ERRORS)

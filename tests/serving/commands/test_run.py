@@ -86,10 +86,11 @@ def test_a_request_has_one_identifier_in_its_response_and_in_the_body_of_an_erro
         assert answer.json().get("error", {"request_id": found})["request_id"] == found
 
 
-def test_over_grpc_the_identifier_of_a_request_is_metadata(server: Server) -> None:
+@pytest.mark.parametrize("key", ["x-request-id", "request_id"])
+def test_over_grpc_the_identifier_of_a_request_is_metadata(server: Server, key: str) -> None:
     name = "/inference.GRPCInferenceService/ModelInfer"
     with grpc.insecure_channel(server.grpc_address) as channel, pytest.raises(grpc.RpcError) as failed:
-        channel.unary_unary(name)(b"", metadata=[("x-request-id", "my-request")], timeout=5)
+        channel.unary_unary(name)(b"", metadata=[(key, "my-request")], timeout=5)
     assert failed.value.code() == grpc.StatusCode.NOT_FOUND
     assert dict(failed.value.initial_metadata())["x-request-id"] == "my-request"
     assert dict(failed.value.trailing_metadata())["request_id"] == "my-request"
