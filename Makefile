@@ -9,7 +9,7 @@ SERVING_PORT ?= 8000
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock run test test-unit test-long test-conformance test-faults test-stores fuzz mutants lint types docs docs-serve docs-check protos bench-serving bench-start bench-batching bench-protocols bench-play bench-training bench-scale bench-memory bench-folder clean
+.PHONY: help setup lock run test test-unit test-long test-conformance test-faults test-stores test-alerts fuzz mutants lint types docs docs-serve docs-check protos bench-serving bench-start bench-batching bench-protocols bench-play bench-training bench-scale bench-memory bench-folder clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -24,13 +24,14 @@ setup: .venv/installed ## Install everything into .venv.
 	@echo "Installing into .venv (about 3 GB, some minutes the first time) ..."
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[pipeline]' --group dev
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[pipeline,tracing]' --group dev
 	@touch .venv/installed
 
 lock: setup ## Resolve the versions of all dependencies again: constraints.txt.
 	@$(BIN)/python -m pip install --quiet --group lock
 	@$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --python-version 3.11 --no-annotate \
-		--extra pipeline --extra cuda --extra postgres --extra s3 --group dev --group benchmark --group docs --group protos --group stores \
+		--extra pipeline --extra cuda --extra postgres --extra s3 --extra tracing --group dev --group benchmark \
+		--group docs --group protos --group stores \
 		--custom-compile-command "make lock" --output-file constraints.txt
 
 run: setup ## MLflow, a trained and promoted policy, a server, and a first query. Ctrl-C ends it.
@@ -56,6 +57,9 @@ test-faults: setup ## The fault suite: kills, corrupt versions and outages under
 test-stores: setup ## MLflow with PostgreSQL and S3: the journey, outages, and secrets. Needs Debian's postgresql.
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[pipeline,postgres,s3]' --group stores
 	@$(BIN)/python -m pytest -m stores tests/stores
+
+test-alerts: setup ## Each alert firing and not firing, and the queries of the dashboard. Needs promtool.
+	@$(BIN)/python -m pytest tests/deploy
 
 fuzz: setup ## 100,000 malformed requests over all routes of a real server.
 	@$(BIN)/python -m tests.serving.fuzz

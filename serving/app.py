@@ -28,6 +28,8 @@ from serving.replica.identity import ReplicaCount, ReplicaIdentity
 from serving.replica.metrics import Exporter
 from serving.rollout.initial_policy import load_initial_policy
 from serving.rollout.watcher import Watcher
+from serving.telemetry import tracing
+from serving.telemetry.request_ids import with_request_ids
 from serving.uri_secrets import without_secrets
 
 logger = logging.getLogger(__name__)
@@ -48,7 +50,7 @@ class PolicyReplica(InferenceServicer):
         self, arguments: Arguments, deployment: str, resolved: Resolved | None = None
     ) -> None:
         """Resolve, fetch, verify and load the policy in a thread, because Serve needs the event loop meanwhile."""
-        settings.tune_replica()
+        settings.tune_replica(arguments.log_format, self._log_context)
         token = BearerToken.from_file(arguments.auth_token_file) if arguments.auth_token_file else None
         name = serve.get_replica_context().app_name
         ask = ResolverActor(arguments, name, deployment)
@@ -67,13 +69,15 @@ class PolicyReplica(InferenceServicer):
         replica = ReplicaIdentity(identifier, count, await asyncio.to_thread(release))
         self._app = app = PolicyApp(start.served, arguments, token=token, refresh=start.refresh, replica=replica)
         self._asgi_app = with_cors(app, arguments.cors_origin)
+        if tracing.is_on():
+            self._asgi_app = tracing.with_span_attributes(self._asgi_app)
         self._watcher = Watcher(app, start.admission, start.polls)
         self._watcher.start()
         model = start.served.version.name
         exporter = Exporter(app.metrics, model, lambda: app.served.version.version, lambda: app.refresh)
         self._exporting = asyncio.create_task(exporter.run())
         if arguments.direct_port is not None:
-            self._direct_port = DirectPort(self._asgi_app, arguments.direct_port)
+            self._direct_port = DirectPort(with_request_ids(self._asgi_app), arguments.direct_port)
             self._direct_port.start()
 
     def __del__(self) -> None:
@@ -89,6 +93,16 @@ class PolicyReplica(InferenceServicer):
         """
         with contextlib.suppress(RuntimeError):  # the machine has no thread left
             self._watcher.start()
+
+    def _log_context(self) -> dict[str, Any]:
+        """Return what each line of the log in JSON says of this replica."""
+        replica = serve.get_replica_context()
+        context: dict[str, Any] = {"application": replica.app_name, "deployment": replica.deployment}
+        context["replica"] = replica.replica_id.unique_id
+        with contextlib.suppress(AttributeError):  # the constructor has not loaded a policy yet
+            version = self._app.served.version
+            context |= {"model": version.name, "version": version.version}
+        return context
 
     def __serve_build_asgi_app__(self) -> Any:
         """Return the application that Serve's ingress calls."""
@@ -121,7 +135,7 @@ def application(arguments: Arguments, resolved: Resolved | None = None) -> Appli
         max_constructor_retry_count=2,
         **settings.HEALTH,
         ray_actor_options={"num_cpus": 1, "num_gpus": arguments.reserved_gpus},
-        logging_config=settings.logging_config(access_log=arguments.access_log),
+        logging_config=settings.logging_config(access_log=arguments.access_log, log_format=arguments.log_format),
     )
     return deployment(PolicyReplica).bind(_absolute(arguments), uuid.uuid4().hex, resolved=resolved)
 

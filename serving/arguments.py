@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from serving.replica.limits import ANSWER_WITHIN_S, MAX_BODY_BYTES, MAX_OBSERVATIONS
+from serving.telemetry.logs import LogFormat
 from serving.uri_secrets import without_secrets
 
 if TYPE_CHECKING:
@@ -149,6 +150,10 @@ class Arguments(BaseModel):
         "repeated, or be a list with commas. Default: none.",
     )
     access_log: bool = Field(default=False, description="Log each request, which multiplies the tail latency.")
+    log_format: LogFormat = Field(
+        default="text",
+        description="Format of the log: text for people, or json with time, level, request and version in each line.",
+    )
 
     @field_validator("autoscaling", mode="before")
     @classmethod

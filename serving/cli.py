@@ -58,6 +58,20 @@ def main() -> None:
     help="Address of a running Ray cluster to join.  [default: start a local Ray]",
 )
 @click.option(
+    "--tracing",
+    default="off",
+    show_default=True,
+    type=click.Choice(["off", "file", "otlp"]),
+    help="Where OpenTelemetry traces go: Serve's log files, or the collector of OTEL_EXPORTER_OTLP_ENDPOINT.",
+)
+@click.option(
+    "--tracing-ratio",
+    default=0.01,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Share of the requests that are traced, if the client does not decide.",
+)
+@click.option(
     "--startup-timeout",
     "startup_timeout_s",
     default=120.0,

@@ -20,6 +20,7 @@ ORDER = {
         "uri_secrets",
         "processes",
         "sandbox",
+        "telemetry",
         "client",
         "async_client",
         "policy",

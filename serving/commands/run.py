@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import json
+import logging
 import shlex
 import sys
 import threading
@@ -19,7 +20,6 @@ from serving.client.token_file import read_token
 from serving.commands.descriptions import refused_modules
 from serving.errors import ServingError, one_line
 from serving.http import direct_port
-from serving.integrity.requirements import Requirements
 from serving.integrity.signatures import read_public_keys
 from serving.policy.bundle import Bundle, parse_policy_file
 from serving.policy.execution import check_provider
@@ -36,7 +36,12 @@ from serving.registry.last_known_good import LastKnownGood
 from serving.registry.model_uri import ModelUri, is_route_prefix, route_prefix
 from serving.registry.model_version import ModelVersion, Resolved
 from serving.rollout.candidate_trial import run_trial
+from serving.telemetry import tracing
+from serving.telemetry.logs import configure_command
+from serving.telemetry.tracing import Tracing
 from serving.uri_secrets import without_secrets
+
+logger = logging.getLogger(__name__)
 
 MAX_EXAMPLE_CHARACTERS = 500
 """The longest example of a request that the command prints."""
@@ -57,6 +62,10 @@ class ServerOptions:
     address: str | None
     """The Ray cluster to join; None starts a local Ray."""
     startup_timeout_s: float
+    tracing: Tracing
+    """Where the traces of requests go."""
+    tracing_ratio: float
+    """The share of the requests that are traced."""
 
 
 def run(arguments: Arguments, options: ServerOptions) -> None:
@@ -65,9 +74,15 @@ def run(arguments: Arguments, options: ServerOptions) -> None:
     Raises:
         ServingError: The policy cannot be served. Most causes are found before Ray starts.
     """
+    configure_command(arguments.log_format)
     with stop_on_signals():
         try:
             _serve(arguments, options)
+        except ServingError as error:
+            if arguments.log_format == "text":
+                raise
+            logger.error("%s", error)  # noqa: TRY400 - the message is made for the user
+            sys.exit(1)
         except Stop as stop:
             with contextlib.suppress(OSError):  # the terminal has closed
                 click.echo("Interrupted.", err=True)
@@ -93,7 +108,12 @@ def _serve(arguments: Arguments, options: ServerOptions) -> None:
     click.echo(f"Starting to serve {one_line(version.name)} version {version.version} ...")
     cpus = max(available_cpus(), arguments.largest_num_replicas)
     with Cluster(
-        options.host, options.port, grpc_port=options.grpc_port, address=options.address, cpus=cpus
+        options.host,
+        options.port,
+        grpc_port=options.grpc_port,
+        address=options.address,
+        cpus=cpus,
+        tracing=tracing.serve_config(options.tracing, options.tracing_ratio),
     ) as cluster:
         try:
             cluster.require_gpus(arguments.largest_num_replicas * arguments.reserved_gpus)
@@ -134,6 +154,7 @@ def _importing(*modules: str) -> Iterator[None]:
 def check_options(arguments: Arguments, options: ServerOptions) -> None:
     """Check all that needs neither the registry nor Ray: the route, the files, the ports, and the GPU."""
     _check_names(options)
+    tracing.serve_config(options.tracing, options.tracing_ratio)
     if arguments.auth_token_file is not None:
         read_token(arguments.auth_token_file)
     if arguments.trusted_key:
@@ -198,23 +219,26 @@ def check_model(arguments: Arguments, *, trial: bool = True, application: str | 
         except (ModelUriInvalid, ModelUnknown, VersionMissing):
             raise  # The registry works, and the user is here to correct the URI or to promote a version.
         except ServingError as error:
-            version = _recall(good, error, arguments.requirements)
+            version = _recall(good, error, arguments)
             return Checked(version, registry.fetch(version, arguments.cache_directory), None)
     return Checked(version, bundle, resolved)
 
 
-def _recall(good: LastKnownGood, error: ServingError, requirements: Requirements) -> ModelVersion:
+def _recall(good: LastKnownGood, error: ServingError, arguments: Arguments) -> ModelVersion:
     """Return the last known good version, with a warning about `error`. Raise `error` if there is none to be served."""
     version = good.load()
     if version is None:
         raise error
     try:
-        requirements.check(version)
+        arguments.requirements.check(version)
     except ServingError as unmet:
         raise error from unmet
-    click.secho(f"Warning: {error}", fg="yellow", err=True)
     fallback = f"Starting with the last known good version, {version.version}. Replicas keep polling the registry."
-    click.secho(fallback, fg="yellow", err=True)
+    if arguments.log_format == "json":
+        logger.warning("%s. %s", error, fallback)
+    else:
+        click.secho(f"Warning: {error}", fg="yellow", err=True)
+        click.secho(fallback, fg="yellow", err=True)
     return version
 
 

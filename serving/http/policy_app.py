@@ -29,6 +29,7 @@ from serving.replica.identity import Counts, ReplicaIdentity
 from serving.replica.metrics import Metrics
 from serving.replica.refresh_state import Refresh
 from serving.replica.served_policy import ServedPolicy
+from serving.telemetry.request_ids import request_id_of
 
 logger = logging.getLogger(__name__)
 
@@ -112,22 +113,22 @@ class PolicyApp:
         except asgi.ClientGoneError:
             return
         except Exception as exception:  # noqa: BLE001 - the client receives JSON, the log the traceback
-            error = self.error_response(exception)
+            error = self.error_response(exception, request_id_of(scope["headers"]))
             await asgi.respond(send, error.status, [*served.headers, *error.headers], protocol.error_body(error))
             return
         self.metrics.request_ms.add((perf_counter() - start) * 1e3)
 
-    def error_response(self, exception: Exception) -> ErrorResponse:
+    def error_response(self, exception: Exception, request_id: str | None = None) -> ErrorResponse:
         """Count an error, log it if it is the server's fault, and return what the client receives."""
         if isinstance(exception, BodyTooLarge):
             size = ObservationSize.of(self.served.policy.observation_space)
             exception = BodyTooLarge(exception.limit, size.remedy(exception.limit))
-        error = ErrorResponse.of(exception)
+        error = ErrorResponse.of(exception, request_id)
         self.counts.errors += 1
         self.metrics.requests_rejected[error.code] += 1
         if error.status == HTTPStatus.INTERNAL_SERVER_ERROR:
             reason = exception.reason if isinstance(exception, PolicyFailed) else repr(exception)
-            logger.error("%s: %s", error.code, reason, exc_info=exception)
+            logger.error("%s: %s", error.code, reason, exc_info=exception, extra={"request_id": request_id})
         return error
 
     def _find_protocol(self, path: str) -> tuple[Protocol, tuple[str, ...]]:

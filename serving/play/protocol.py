@@ -51,7 +51,7 @@ class Play(Protocol):
 
     def paths(self, served: ServedPolicy) -> Paths:  # noqa: ARG002
         """Return OpenAPI's path item of the page. The events are private to the page."""
-        error = record({"error": record({"code": TEXT, "message": TEXT})})
+        error = record({"error": record({"code": TEXT, "message": TEXT}, {"request_id": TEXT})})
         responses = {"200": html("The page"), **error_responses(error)}
         page = {"operationId": "play", "summary": "A page that shows the policy acting", "responses": responses}
         return {PAGE: {"get": page}} if self._sessions else {}

@@ -58,18 +58,25 @@ class ErrorResponse:
     code: str
     message: str
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    request_id: str | None = None
+    """The request's identifier, if it has one."""
 
     @classmethod
-    def of(cls, error: Exception) -> "ErrorResponse":
+    def of(cls, error: Exception, request_id: str | None = None) -> "ErrorResponse":
         """Return the response to an error. The client receives no details of errors other than HttpError."""
         if isinstance(error, RecursionError):
             # No observation is nested that deeply, so the reader reached the recursion limit inside the request's JSON.
             error = BodyNotJson("it is nested too deeply")
         if not isinstance(error, HttpError):
-            return cls(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR, INTERNAL_MESSAGE)
+            return cls(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR, INTERNAL_MESSAGE, request_id=request_id)
         # A request may hold half a surrogate pair, which cannot be encoded in UTF-8.
         message = str(error)[:MAX_MESSAGE].encode(errors="replace").decode()
-        return cls(error.status, error.code, message, error.headers)
+        return cls(error.status, error.code, message, error.headers, request_id)
+
+    @property
+    def identity(self) -> dict[str, Json]:
+        """The member `request_id` of the body; without an identifier there is none."""
+        return {"request_id": self.request_id} if self.request_id else {}
 
 
 class Protocol(ABC):
@@ -92,7 +99,7 @@ class Protocol(ABC):
 
     def error_body(self, error: ErrorResponse) -> bytes:
         """Return the JSON body of an error in this protocol's form."""
-        return orjson.dumps({"error": {"code": error.code, "message": error.message}})
+        return orjson.dumps({"error": {"code": error.code, "message": error.message, **error.identity}})
 
     def paths(self, served: ServedPolicy) -> dict[str, Json]:  # noqa: ARG002
         """Return OpenAPI's path items of this protocol for one policy. Every operation has the response 401."""

@@ -53,13 +53,21 @@ class Cluster:
         grpc_port: The port for gRPC; None turns it off.
         address: The Ray cluster to join; None starts a local Ray.
         cpus: The number of CPUs that a local Ray offers; None for those of the machine.
+        tracing: Serve's TracingConfig; None for its defaults. A Serve that runs already keeps its own.
     """
 
     def __init__(
-        self, host: str, port: int, *, grpc_port: int | None = None, address: str | None = None, cpus: int | None = None
+        self,
+        host: str,
+        port: int,
+        *,
+        grpc_port: int | None = None,
+        address: str | None = None,
+        cpus: int | None = None,
+        tracing: dict[str, Any] | None = None,
     ) -> None:
         self.host, self.port, self.grpc_port = host, port, grpc_port
-        self._address, self._cpus = address, cpus
+        self._address, self._cpus, self._tracing = address, cpus, tracing
         self._cleanup = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -146,7 +154,10 @@ class Cluster:
             grpc = {"port": self.grpc_port, "grpc_servicer_functions": [SERVICER_FUNCTION]}
         try:
             serve.start(
-                proxy_location="HeadOnly", http_options={"host": self.host, "port": self.port}, grpc_options=grpc
+                proxy_location="HeadOnly",
+                http_options={"host": self.host, "port": self.port},
+                grpc_options=grpc,
+                tracing_config=self._tracing,
             )
         except RuntimeError as error:
             if "Failed to bind" in str(error):

@@ -13,6 +13,8 @@ standard library. It changes what Serve has no setting for:
 - A client has 10 s to send a request, body included. Otherwise slow clients could occupy all connections.
 - HAProxy's own errors, and those of Serve's proxy while no replica runs, are JSON like those of a replica. If another
   attempt may succeed, their status is 503 with Retry-After.
+- Every request has one X-Request-ID: the client's if it is valid, else a new one. Its response carries it, also if it
+  is an error of HAProxy's own. Over gRPC it is metadata of the same name.
 - HAProxy keeps its buffers between requests, instead of returning them to the system and clearing new ones.
 - HAProxy ends with its parent. Otherwise it would outlive a Serve that is killed, and answer with errors.
 """
@@ -70,7 +72,28 @@ FALLBACK_FAILED = (
     "{ status ge 400 } !{ res.hdr(x-model-version) -m found }"
 )
 
-IN_FRONTEND = f"{FALLBACK_FAILED}\n    option http-buffer-request\n"
+ACCEPTED = "^[A-Za-z0-9._:+/=-]{1,128}$"
+"""The request identifiers that are taken from clients, as in `serving/telemetry/request_ids.py`."""
+
+# `fhdr` is the last header of the name, whole; `hdr` would be any part of it between commas.
+_GIVEN = "    http-request set-var(txn.request_id) req.fhdr(x-request-id)\n"
+_TAKEN = f"""\
+    unique-id-format %[uuid]
+    http-request set-var(txn.request_id) unique-id unless {{ var(txn.request_id) -m reg {ACCEPTED} }}
+    http-request set-header X-Request-ID %[var(txn.request_id)]
+    http-after-response set-header X-Request-ID %[var(txn.request_id)] if {{ var(txn.request_id) -m found }}
+    http-after-response set-header X-Request-ID %[unique-id] unless {{ var(txn.request_id) -m found }}
+"""
+REQUEST_ID = _GIVEN + _TAKEN
+# Serve reads and returns the identifier as metadata of another name.
+GRPC_REQUEST_ID = f"""\
+    http-request set-var(txn.request_id) req.fhdr(request_id)
+    http-request set-var(txn.request_id) req.fhdr(x-request-id) if {{ req.fhdr(x-request-id) -m found }}
+{_TAKEN}\
+    http-request set-header request_id %[var(txn.request_id)]
+"""
+
+IN_FRONTEND = f"{FALLBACK_FAILED}\n    option http-buffer-request\n{REQUEST_ID}"
 ERROR_FILES = "".join(f"    errorfile {status} {{directory}}/error-{status}.http\n" for status in ERRORS)
 
 EDITS = (
@@ -123,6 +146,9 @@ def edited(configuration: str, directory: Path) -> str:
             sys.exit(f"cannot make HAProxy private: its configuration has no line like {pattern}")
     if "\n    use_backend " not in configuration:  # no application is deployed yet
         configuration = configuration.replace(UNKNOWN, STARTING)
+    # Serve writes this frontend only if gRPC is on.
+    grpc = rf"^(frontend grpc_frontend\n)(?:{re.escape(GRPC_REQUEST_ID)})?"
+    configuration = re.sub(grpc, rf"\1{GRPC_REQUEST_ID}", configuration, flags=re.MULTILINE)
     section = ""
     for line in configuration.splitlines():
         section = line if line[:1].isalpha() else section

@@ -14,8 +14,8 @@ from ipaddress import ip_address
 from types import ModuleType
 from typing import Any
 
-from serving.errors import redacted
 from serving.ray.errors import RayIncompatible
+from serving.telemetry.logs import forwarded
 
 logger = logging.getLogger(__name__)
 
@@ -73,14 +73,14 @@ def grpc_setup_hook(host: str) -> Callable[[], None]:
 
 
 def print_replicas_only() -> None:
-    """Print what replicas log, one prefixed line each, and nothing of Ray's other processes."""
+    """Print what replicas log, one line each, and nothing of Ray's other processes."""
     with _optional("the output of Ray's processes is printed unfiltered"):
         from ray._private.ray_logging import global_worker_stdstream_dispatcher as dispatcher
 
         def show(printed: dict[str, Any]) -> None:
             if str(printed.get("actor_name") or "").startswith("ServeReplica"):
                 for line in printed["lines"]:
-                    sys.stderr.write(f"[replica {printed['pid']}] {redacted(line)}\n")
+                    sys.stderr.write(f"{forwarded(printed['pid'], line)}\n")
 
         dispatcher.remove_handler("ray_print_logs")
         dispatcher.add_handler("ray_print_logs", show)

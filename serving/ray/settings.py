@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from serving.client.proxies import bypass_loopback
-from serving.errors import RedactingFormatter
 from serving.processes import available_cpus
 from serving.ray import private_directory
 from serving.ray.errors import HaproxyNotExecutable
 from serving.ray.internals import LOOPBACK_ONLY, drop_request_metrics
 from serving.replica.limits import MAX_BODY_BYTES, PROXY_TIMEOUT_S
+from serving.telemetry.logs import Context, LogFormat, configure_replica
 
 logger = logging.getLogger(__name__)
 
@@ -47,13 +47,14 @@ HEALTH = {
 """Deployment options for health checks and shutdown."""
 
 
-def logging_config(*, access_log: bool) -> dict[str, Any]:
+def logging_config(*, access_log: bool, log_format: LogFormat = "text") -> dict[str, Any]:
     """Return Serve's logging configuration for a deployment.
 
     Without the access log the level is WARNING: Serve formats each line of its access log before it drops it, unless
     the level is off.
     """
-    return {"enable_access_log": access_log, "log_level": "INFO" if access_log else "WARNING"}
+    level = "INFO" if access_log else "WARNING"
+    return {"enable_access_log": access_log, "log_level": level, "encoding": log_format.upper()}
 
 
 def serve_settings(cpus: int, max_body_bytes: int = MAX_BODY_BYTES) -> dict[str, str]:
@@ -159,7 +160,7 @@ def configure(max_body_bytes: int = MAX_BODY_BYTES, *, own_ray: bool = True) -> 
         os.environ[name] = value
 
 
-def tune_replica() -> None:
+def tune_replica(log_format: LogFormat = "text", log_context: Context = dict) -> None:
     """Tune this replica's process for throughput, and log a warning if its Ray was started without the settings.
 
     It reaches an MLflow on its machine without a proxy, whatever the environment of the Ray that started it.
@@ -168,12 +169,7 @@ def tune_replica() -> None:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     if EXPORT_INTERVAL not in os.environ:
         drop_request_metrics()
-    package = logging.getLogger("serving")
-    if not package.handlers:
-        # The stream that Ray forwards to the terminal. Serve's own handlers buffer it.
-        handler = logging.StreamHandler(sys.__stderr__)
-        handler.setFormatter(RedactingFormatter())
-        package.addHandler(handler)
+    configure_replica(log_format, log_context)
     needed = ("RAY_SERVE_THROUGHPUT_OPTIMIZED", "RAY_SERVE_ENABLE_HA_PROXY")
     missing = [f"{name}=1" for name in needed if name not in os.environ]
     if missing:

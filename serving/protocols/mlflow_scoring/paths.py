@@ -10,7 +10,7 @@ from serving.protocols.openapi.json_schemas import element_schema
 from serving.protocols.openapi.parts import TEXT, Paths, error_responses, labelled, record
 from serving.replica.served_policy import ServedPolicy
 
-ERROR = record({"error_code": TEXT, "message": TEXT})
+ERROR = record({"error_code": TEXT, "message": TEXT}, {"request_id": TEXT})
 
 TABLE = {"type": "array", "minItems": 1}
 

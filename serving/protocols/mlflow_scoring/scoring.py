@@ -84,7 +84,7 @@ class ScoringProtocol(Protocol):
         """Return the JSON body of an error in MLflow's form."""
         invalid = error.code == InvocationInvalid.code
         error_code = "INVALID_PARAMETER_VALUE" if invalid else ERROR_CODES.get(error.status, "BAD_REQUEST")
-        return orjson.dumps({"error_code": error_code, "message": error.message})
+        return orjson.dumps({"error_code": error_code, "message": error.message, **error.identity})
 
     def paths(self, served: ServedPolicy) -> Paths:
         """Return OpenAPI's path items."""

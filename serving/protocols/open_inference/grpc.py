@@ -25,6 +25,7 @@ from serving.replica.auth import BearerToken
 from serving.replica.errors import BodyTooLarge
 from serving.replica.metrics import Metrics
 from serving.replica.served_policy import Act, ServedPolicy
+from serving.telemetry.request_ids import accepted
 
 CODES = {
     HTTPStatus.UNAUTHORIZED: grpc.StatusCode.UNAUTHENTICATED,
@@ -65,7 +66,7 @@ class Application(Protocol):
     def served(self) -> ServedPolicy:
         """The policy that answers the next request."""
 
-    def error_response(self, exception: Exception) -> ErrorResponse:
+    def error_response(self, exception: Exception, request_id: str | None = None) -> ErrorResponse:
         """Count an error and return what the client receives."""
 
 
@@ -142,7 +143,7 @@ class InferenceServicer:
         try:
             yield
         except Exception as exception:  # noqa: BLE001 - the client receives a status, the log the traceback
-            error = self._app.error_response(exception)
+            error = self._app.error_response(exception, accepted(context.request_id()))
             context.set_code(CODES.get(error.status, grpc.StatusCode.INVALID_ARGUMENT))
             context.set_details(error.message)
 

@@ -70,6 +70,6 @@ def get_operation(name: str, summary: str, schema: dict[str, Json]) -> dict[str,
 
 
 def _error_component(status: HTTPStatus, codes: list[str]) -> dict[str, Json]:
-    error = record({"code": {"enum": codes}, "message": TEXT})
+    error = record({"code": {"enum": codes}, "message": TEXT}, {"request_id": TEXT})
     content = {"application/json": {"schema": record({"error": error})}}
     return {"description": f"{status.phrase}: {', '.join(codes)}", "content": content}

@@ -74,6 +74,28 @@ def test_invalid_requests_are_answered_with_json_through_the_proxy(
     assert answer.headers["X-Model-Version"] == "1"
 
 
+@pytest.mark.parametrize(("given", "found_as"), [("my-request", "my-request"), ("not valid", r"[0-9a-f-]{36}")])
+def test_a_request_has_one_identifier_in_its_response_and_in_the_body_of_an_error(
+    server: Server, given: str, found_as: str
+) -> None:
+    headers = {"X-Request-ID": given}
+    for body in (b'{"observation": [0, 0, 1, 0]}', b"hello"):
+        answer = requests.post(server.url, data=body, headers=headers, timeout=5)
+        found = answer.headers["X-Request-ID"]
+        assert re.fullmatch(found_as, found)
+        assert answer.json().get("error", {"request_id": found})["request_id"] == found
+
+
+@pytest.mark.parametrize("key", ["x-request-id", "request_id"])
+def test_over_grpc_the_identifier_of_a_request_is_metadata(server: Server, key: str) -> None:
+    name = "/inference.GRPCInferenceService/ModelInfer"
+    with grpc.insecure_channel(server.grpc_address) as channel, pytest.raises(grpc.RpcError) as failed:
+        channel.unary_unary(name)(b"", metadata=[(key, "my-request")], timeout=5)
+    assert failed.value.code() == grpc.StatusCode.NOT_FOUND
+    assert dict(failed.value.initial_metadata())["x-request-id"] == "my-request"
+    assert dict(failed.value.trailing_metadata())["request_id"] == "my-request"
+
+
 def test_invalid_requests_under_load_do_not_affect_valid_ones(server: Server) -> None:
     def ask(index: int) -> tuple[Any, Any]:
         if index % 2:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import http.client
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -190,6 +191,7 @@ def test_clients_that_send_no_whole_request_are_disconnected_and_lock_nobody_out
     texts = [connection.recv(4096) for connection in slow]
     assert {text[:12] for text in texts} == {b"", b"HTTP/1.1 408"}
     assert json.loads(texts[3].partition(b"\r\n\r\n")[2])["error"]["code"] == "request_incomplete"
+    assert re.search(rb"(?i)\r\nx-request-id: [0-9a-f-]{36}\r\n", texts[3])
 
 
 def test_streams_and_connections_between_requests_outlast_the_timeouts_of_a_request(
@@ -205,3 +207,53 @@ def test_streams_and_connections_between_requests_outlast_the_timeouts_of_a_requ
             assert connection.getresponse().read() == b"done"
             connection.auto_open = False
             time.sleep(0.5)
+
+
+class Echo:
+    """Answers with the request's X-Request-ID in its body, and as Serve does in a header."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        given = [value for name, value in scope["headers"] if name == b"x-request-id"]
+        headers = [(b"content-type", b"text/plain"), *((b"x-request-id", value) for value in given)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b" ".join(given)})
+
+
+@pytest.mark.parametrize("given", ["7", "0191d9a4-8f1e-7c5b-9c3e-2f6f4f1b8c11", "a" * 128, "dGVzdA+/=:."])
+def test_a_valid_request_id_of_the_client_reaches_the_replica_and_the_response(
+    start: Callable[..., Proxy], serve_http: Callable[[Any], str], given: str
+) -> None:
+    proxy = start(SERVE_REPLICA_1=serve_http(Echo()))
+    response = requests.get(proxy.url + "/app/x", headers={"X-Request-ID": given}, timeout=10)
+    assert (response.text, response.headers["X-Request-ID"]) == (given, given)
+
+
+@pytest.mark.parametrize("given", ["", "a" * 129, "a b", "a,b", '"', "{}", "ü", "a\tb"])
+def test_a_request_without_a_valid_id_gets_one(
+    start: Callable[..., Proxy], serve_http: Callable[[Any], str], given: str
+) -> None:
+    proxy = start(SERVE_REPLICA_1=serve_http(Echo()))
+    headers = {"X-Request-ID": given.encode()}
+    first, second = (requests.get(proxy.url + "/app/x", headers=headers, timeout=10) for _ in range(2))
+    assert re.fullmatch(r"[0-9a-f-]{36}", first.text)
+    assert first.text == first.headers["X-Request-ID"] != second.text
+
+
+def test_of_several_request_ids_one_is_taken(
+    start: Callable[..., Proxy], serve_http: Callable[[Any], str], send: Callable[[Proxy, bytes], socket.socket]
+) -> None:
+    proxy = start(SERVE_REPLICA_1=serve_http(Echo()))
+    given = (
+        b"GET /app/x HTTP/1.1\r\nHost: h\r\nConnection: close\r\nX-Request-ID: bad one\r\nX-Request-ID: good\r\n\r\n"
+    )
+    response = send(proxy, given).makefile("rb").read()
+    assert b"\r\ngood\r\n" in response
+    assert response.lower().count(b"x-request-id: good\r\n") == response.lower().count(b"x-request-id:") == 1
+
+
+def test_an_error_of_haproxy_carries_the_request_id(start: Callable[..., Proxy]) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    response = requests.get(start(SERVE_REPLICA_1=nobody).url + "/app/x", headers={"X-Request-ID": "7"}, timeout=10)
+    assert_unavailable(response)
+    assert response.headers["X-Request-ID"] == "7"

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from serving.ray.haproxy_wrapper import FALLBACK_FAILED, STARTING, edited
+from serving.ray.haproxy_wrapper import ACCEPTED, FALLBACK_FAILED, GRPC_REQUEST_ID, REQUEST_ID, STARTING, edited
+from serving.telemetry import request_ids
 
 GENERATED = """global
     log 127.0.0.1:514 local0 info
@@ -46,6 +47,7 @@ def test_listeners_become_private_and_other_lines_stay() -> None:
         "frontend http_frontend",
         FALLBACK_FAILED,
         "    option http-buffer-request",
+        *REQUEST_ID.splitlines(),
         "    bind 127.0.0.1:8000",
         "    http-request set-header x-request-disconnect-disabled ?1",
         "    acl healthcheck path -i /-/healthz",
@@ -76,3 +78,15 @@ def test_editing_twice_changes_nothing_more() -> None:
 def test_a_configuration_that_stays_exposed_is_not_run(configuration: str) -> None:
     with pytest.raises(SystemExit, match="cannot make HAProxy private"):
         edited(configuration, Path("/run"))
+
+
+def test_the_frontend_for_grpc_gets_the_request_id_where_there_is_one() -> None:
+    grpc = f"{GENERATED}frontend grpc_frontend\n    bind 127.0.0.1:9000 proto h2\n"
+    once = edited(grpc, Path("/run"))
+    assert once.endswith(f"frontend grpc_frontend\n{GRPC_REQUEST_ID}    bind 127.0.0.1:9000 proto h2\n")
+    assert edited(once, Path("/run")) == once
+
+
+def test_haproxy_and_the_direct_port_take_the_same_request_ids() -> None:
+    """The wrapper can import nothing of the package."""
+    assert ACCEPTED == request_ids.ACCEPTED

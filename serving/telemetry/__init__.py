@@ -1,0 +1,1 @@
+"""What an operator reads of one request: log records as text or JSON, request identifiers, and OpenTelemetry traces."""
