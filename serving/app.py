@@ -12,6 +12,7 @@ from ray.serve import Application
 
 from serving.arguments import Arguments
 from serving.client.token_file import read_token
+from serving.credentials import CredentialsFile
 from serving.errors import ServingError
 from serving.http.cors import with_cors
 from serving.http.direct_port import DirectPort
@@ -43,6 +44,9 @@ class PolicyReplica(InferenceServicer):
     ) -> None:
         """Resolve, fetch, verify and load the policy in a thread, because Serve needs the event loop meanwhile."""
         settings.tune_replica()
+        self._credentials = CredentialsFile(arguments.credentials_file) if arguments.credentials_file else None
+        if self._credentials is not None:
+            self._credentials.load()  # before MLflow reads them
         token = BearerToken(read_token(arguments.auth_token_file)) if arguments.auth_token_file else None
         try:
             start = await asyncio.to_thread(load_initial_policy, arguments, deployment, resolved)
@@ -66,10 +70,12 @@ class PolicyReplica(InferenceServicer):
             self._direct_port.stop()
 
     async def check_health(self) -> None:
-        """Start the watcher again if its thread has died. Serve calls this every two seconds.
+        """Start the watcher again if its thread has died, and load changed credentials. Serve calls it every 2 s.
 
         It raises nothing: a replica without a watcher still answers requests, and Serve must not replace it.
         """
+        if self._credentials is not None:
+            self._credentials.load_if_changed()
         with contextlib.suppress(RuntimeError):  # the machine has no thread left
             self._watcher.start()
 
@@ -108,8 +114,15 @@ def application(arguments: Arguments, resolved: Resolved | None = None) -> Appli
 
 
 def _absolute(arguments: Arguments) -> Arguments:
-    """Return the arguments with an absolute URI and absolute paths: a replica has another working directory."""
-    paths = {"auth_token_file": arguments.auth_token_file, "cache_dir": arguments.cache_dir}
+    """Return the arguments with an absolute URI and absolute paths: a replica has another working directory.
+
+    Raises:
+        CredentialsFileInvalid: The file cannot be read here, where the application is built.
+    """
+    paths = {name: getattr(arguments, name) for name in ("auth_token_file", "credentials_file", "cache_dir")}
     absolute = {name: str(Path(path).absolute()) for name, path in paths.items() if path is not None}
+    file = arguments.credentials_file
+    if arguments.tracking_uri is None and file is not None and "MLFLOW_TRACKING_URI" in CredentialsFile(file).read():
+        return arguments.model_copy(update=absolute)  # a URI with a password stays in the file
     uri = tracking.absolute_uri(arguments.tracking_uri or tracking.tracking_uri())
     return arguments.model_copy(update={"tracking_uri": uri, **absolute})

@@ -49,6 +49,11 @@ class Arguments(BaseModel):
     tracking_uri: str | None = Field(
         default=None, description="MLflow tracking URI. Default: MLFLOW_TRACKING_URI where the server is started."
     )
+    credentials_file: str | None = Field(
+        default=None,
+        description="File on each node with settings of MLflow and its stores, one NAME=value a line, such as "
+        "MLFLOW_TRACKING_PASSWORD. Default: the environment of Ray.",
+    )
     cache_dir: str | None = Field(
         default=None, description="Cache of bundles on each node. Default: a directory in the user's cache."
     )

@@ -17,6 +17,7 @@ ORDER = {
     "serving": [
         "errors",
         "processes",
+        "credentials",
         "client",
         "async_client",
         "policy",

@@ -18,6 +18,7 @@ from gymnasium import Space
 from serving.arguments import Arguments
 from serving.client.token_file import read_token
 from serving.commands.descriptions import needs_import
+from serving.credentials import CredentialsFile
 from serving.errors import ServingError, one_line
 from serving.http import direct_port
 from serving.policy.bundle import Bundle, parse_policy_file
@@ -25,7 +26,7 @@ from serving.policy.execution import check_provider
 from serving.processes import available_cpus
 from serving.protocols.openapi.json_schemas import example
 from serving.ray import settings
-from serving.ray.cluster import Cluster, check_port
+from serving.ray.cluster import Cluster, check_port, default_host
 from serving.ray.errors import HostInvalid, PortTaken, RoutePrefixInvalid
 from serving.ray.stopping import Stop, ignore_signals, stop_on_signals
 from serving.registry import tracking
@@ -44,7 +45,8 @@ MAX_EXAMPLE_CHARACTERS = 500
 class ServerOptions:
     """Where to serve: the options in `serving/cli.py` that are no arguments of the application."""
 
-    host: str
+    host: str | None
+    """None means 127.0.0.1, and on a cluster all addresses of each node."""
     port: int
     grpc_port: int | None
     """None turns gRPC off."""
@@ -72,10 +74,13 @@ def run(arguments: Arguments, options: ServerOptions) -> None:
 
 def _serve(arguments: Arguments, options: ServerOptions) -> None:
     check_options(arguments, options)
+    if arguments.credentials_file is not None:
+        CredentialsFile(arguments.credentials_file).load()
     if arguments.tracking_uri is not None:
         os.environ["MLFLOW_TRACKING_URI"] = arguments.tracking_uri
     # Ray reads its settings when it is imported.
-    settings.configure(arguments.max_body_bytes, own_ray=options.address is None)
+    configure = settings.configure if options.address is None else settings.configure_driver
+    configure(arguments.max_body_bytes)
     with _importing("ray", "ray.serve", "serving.app"):  # the check waits for another process in the meantime
         joined = options.address is not None
         version, bundle, resolved = check_model(arguments, trial=not (joined and arguments.reserved_gpus))
@@ -128,8 +133,9 @@ def check_options(arguments: Arguments, options: ServerOptions) -> None:
         raise RoutePrefixInvalid(prefix, route_prefix(prefix.strip("/") or "policy"))
     if arguments.auth_token_file is not None:
         read_token(arguments.auth_token_file)
-    if not options.host:
-        raise HostInvalid(options.host, options.port, "the host is empty")
+    host = default_host(options.address) if options.host is None else options.host
+    if not host:
+        raise HostInvalid(host, options.port, "the host is empty")
     if options.grpc_port == options.port:
         raise PortTaken(options.host, options.port, "taken by HTTP", "--grpc-port")
     if (direct := arguments.direct_port) is not None:
@@ -137,9 +143,9 @@ def check_options(arguments: Arguments, options: ServerOptions) -> None:
             raise PortTaken(direct_port.HOST, direct, "taken by the proxy", "--direct-port")
         check_port(direct_port.HOST, direct, "--direct-port")
     if options.address is None:
-        check_port(options.host, options.port)
+        check_port(host, options.port)
         if options.grpc_port is not None:
-            check_port(options.host, options.grpc_port, "--grpc-port")
+            check_port(host, options.grpc_port, "--grpc-port")
         check_provider(arguments.execution_provider)  # of a cluster, only the nodes of the replicas need it
 
 
@@ -198,7 +204,7 @@ def _deploy(
     # Serve writes the application's name into HAProxy's configuration, and gRPC clients send it as a header.
     name = route_prefix(version.name).removeprefix("/")
     cluster.deploy(application(arguments, resolved), name, prefix)
-    url = f"http://{_client_host(cluster.host)}:{cluster.port}{prefix.rstrip('/')}"
+    url = f"http://{_in_url(cluster.client_host)}:{cluster.port}{prefix.rstrip('/')}"
     cluster.wait(name, f"{url}/health", options.startup_timeout_s)
     return url
 
@@ -221,7 +227,7 @@ def _announce(url: str, cluster: Cluster, version: ModelVersion, bundle: Bundle,
     if needs_import(described["environment"], described.get("wrappers", ())):
         option += " --allow-import"
     if cluster.grpc_port is not None:
-        click.echo(f"gRPC:     {_client_host(cluster.host)}:{cluster.grpc_port}, the Open Inference Protocol")
+        click.echo(f"gRPC:     {_in_url(cluster.client_host)}:{cluster.grpc_port}, the Open Inference Protocol")
     named = one_line(f"{version.name} version {version.version} ({version.uri})")
     click.echo(f"Serving {named} at {url}")
     if arguments.direct_port is not None:
@@ -240,7 +246,5 @@ def _example(url: str, space: Space[Any]) -> str:
     return f"curl -s {shlex.quote(url)} -d {shlex.quote(body)}"
 
 
-def _client_host(host: str) -> str:
-    """Return the host that clients on this machine connect to when the server listens on `host`."""
-    host = {"0.0.0.0": "127.0.0.1", "*": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+def _in_url(host: str) -> str:
     return f"[{host}]" if ":" in host else host

@@ -36,6 +36,7 @@ POLL_S = 0.05
 STATUS_EVERY_S = 0.5
 CONNECT_TIMEOUT_S = 5.0
 NAMESPACE = "serve"
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 _DIRECTLY = build_opener(ProxyHandler({}))
 """Connects without a proxy: the server is on this machine, or beside it on a cluster."""
@@ -48,7 +49,8 @@ class Cluster:
     deleted.
 
     Args:
-        host: The address that the server listens on.
+        host: The address that the server listens on, of a cluster on every node; None for 127.0.0.1, or for all
+            addresses of each node.
         port: The port for HTTP.
         grpc_port: The port for gRPC; None turns it off.
         address: The Ray cluster to join; None starts a local Ray.
@@ -56,9 +58,16 @@ class Cluster:
     """
 
     def __init__(
-        self, host: str, port: int, *, grpc_port: int | None = None, address: str | None = None, cpus: int | None = None
+        self,
+        host: str | None,
+        port: int,
+        *,
+        grpc_port: int | None = None,
+        address: str | None = None,
+        cpus: int | None = None,
     ) -> None:
-        self.host, self.port, self.grpc_port = host, port, grpc_port
+        self.host = default_host(address) if host is None else host
+        self.port, self.grpc_port = port, grpc_port
         self._address, self._cpus = address, cpus
         self._cleanup = contextlib.ExitStack()
 
@@ -146,7 +155,10 @@ class Cluster:
             grpc = {"port": self.grpc_port, "grpc_servicer_functions": [SERVICER_FUNCTION]}
         try:
             serve.start(
-                proxy_location="HeadOnly", http_options={"host": self.host, "port": self.port}, grpc_options=grpc
+                # The head, and every node with a replica.
+                proxy_location="HeadOnly" if self._address is None else "EveryNode",
+                http_options={"host": self.host, "port": self.port},
+                grpc_options=grpc,
             )
         except RuntimeError as error:
             if "Failed to bind" in str(error):
@@ -161,10 +173,20 @@ class Cluster:
             GrpcNotStarted: It runs without the gRPC service.
         """
         self.host, self.port = internals.http_address() or (self.host, self.port)
+        if self._address is not None and self.host in LOOPBACK and internals.count_nodes() > 1:
+            logger.warning("Serve listens on %s: proxies cannot reach replicas on other nodes. Omit --host", self.host)
         if self.grpc_port is not None and (service := internals.grpc_service()) is not None:
             self.grpc_port, functions = service
             if SERVICER_FUNCTION not in functions:
                 raise GrpcNotStarted(SERVICER_FUNCTION)
+
+    @property
+    def client_host(self) -> str:
+        """The host to which clients connect: on this machine, or for all addresses of a cluster, its head node."""
+        if self.host not in ("0.0.0.0", "*", "::"):  # noqa: S104
+            return self.host
+        local = "::1" if self.host == "::" else "127.0.0.1"
+        return local if self._address is None else internals.head_address() or local
 
     def deploy(self, application: Any, name: str, route_prefix: str) -> None:
         """Deploy the application without waiting for it. It is deleted on exit.
@@ -206,6 +228,11 @@ class Cluster:
             if time.monotonic() > deadline:
                 raise DeploymentFailed(f"no answer within {timeout_s:g} s", _messages(name))
             time.sleep(POLL_S)
+
+
+def default_host(address: str | None) -> str:
+    """Return the host to listen on: a local Ray is private, the proxies of a cluster reach all of its nodes."""
+    return "127.0.0.1" if address is None else "0.0.0.0"  # noqa: S104
 
 
 def check_port(host: str, port: int, option: str = "--port") -> None:
