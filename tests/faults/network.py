@@ -98,8 +98,11 @@ class Machine:
         """The command line that runs a command in the namespace, with `/tmp` as it is elsewhere."""
         return ["ip", "netns", "exec", self.namespace, *command]
 
-    def start(self, *command: str, log: str) -> "subprocess.Popen[str]":
-        """Start a command on the machine."""
+    def start(self, *command: str, log: str, enter: bool = False) -> "subprocess.Popen[str]":
+        """Start a command on the machine; `enter` for one beside its Ray, which was started before."""
+        if enter:
+            raylet = self.processes("raylet")[0].pid
+            return self.shop.start("nsenter", "-t", str(raylet), "-m", "-n", "--wd=/tmp/home", *command, log=log)
         script = 'mount --make-rprivate / && mount --bind "$0" /tmp && cd /tmp/home && exec "$@"'
         alone = ["unshare", "--mount", "sh", "-c", script, str(self.directory)]
         return self.shop.start(*self.inside(*alone, *command), log=log)

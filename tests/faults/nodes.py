@@ -102,7 +102,7 @@ class Cluster:
         del application["args"]["autoscaling"]
         application["args"] |= {
             "model_uri": f"models:/{NAME}/Production",
-            "tracking_uri": f"http://{HUB}:{GATEWAY_PORT}",
+            "tracking_uri": self.tracking_uri,
             "credentials_file": "/tmp/credentials",
             "num_replicas": NODES,
         }
@@ -112,6 +112,17 @@ class Cluster:
             return self.hub.run(str(SCRIPTS / "serve"), "deploy", "config.yaml").returncode == 0
 
         await_true(deployed, "serve deploy succeeds", 120)
+
+    def delete(self) -> None:
+        """Delete the application that was deployed."""
+        done = self.hub.run(str(SCRIPTS / "serve"), "shutdown", "-y")
+        assert done.returncode == 0, done.stderr
+        await_true(lambda: not self.models(), "nothing answers", 60)
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow as the nodes reach it."""
+        return f"http://{HUB}:{GATEWAY_PORT}"
 
     def url(self, machine: Machine) -> str:
         return f"http://{machine.address}:{PORT}/{NAME}"

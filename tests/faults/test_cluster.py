@@ -3,8 +3,10 @@
 import contextlib
 import json
 import shutil
+import signal
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -222,3 +224,16 @@ def test_the_head_lost_for_a_minute_and_a_promotion_meanwhile(
     at = registry.promote(1)
     nodes.await_models(lambda model: model["version"] == 1, "promotions reach all nodes again", 30)
     assert time.time() - at < 30
+
+
+def test_a_server_that_joins_the_cluster_serves_on_every_node(nodes: Cluster) -> None:
+    nodes.delete()
+    command = (sys.executable, "-m", "serving", "run", "--address", f"{nodes.head.address}:6379", "--num-replicas", "3")
+    mlflow = ("--tracking-uri", nodes.tracking_uri, "--credentials-file", "/tmp/credentials")
+    server = nodes.head.start(*command, "--model-uri", "models:/faulty/Production", *mlflow, log="run.log", enter=True)
+    nodes.wait_whole()
+    await_true(lambda: "Stop it:" in nodes.head.shop.output("run.log"), "the command prints its URL")
+    assert f"at http://{nodes.head.address}:{PORT}/faulty\n" in nodes.head.shop.output("run.log")
+    server.send_signal(signal.SIGINT)
+    assert server.wait(60) == 0
+    await_true(lambda: not nodes.models(), "the application is gone", 60)
