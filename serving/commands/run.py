@@ -137,7 +137,7 @@ def check_options(arguments: Arguments, options: ServerOptions) -> None:
     if not host:
         raise HostInvalid(host, options.port, "the host is empty")
     if options.grpc_port == options.port:
-        raise PortTaken(options.host, options.port, "taken by HTTP", "--grpc-port")
+        raise PortTaken(host, options.port, "taken by HTTP", "--grpc-port")
     if (direct := arguments.direct_port) is not None:
         if direct in (options.port, options.grpc_port):
             raise PortTaken(direct_port.HOST, direct, "taken by the proxy", "--direct-port")
