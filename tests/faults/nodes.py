@@ -8,6 +8,7 @@ import contextlib
 import json
 import shutil
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -54,6 +55,7 @@ class Cluster:
 
     def __init__(self, network: Network, registry: Registry, directory: Path) -> None:
         self.registry = registry
+        self._redis: subprocess.Popen[str] | None = None
         self.hub = Workshop(directory, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN})
         self.hub.environment["RAY_DASHBOARD_ADDRESS"] = f"http://10.53.0.1:{DASHBOARD_PORT}"
         ray = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}
@@ -79,7 +81,9 @@ class Cluster:
         (directory / "gateway.cfg").write_text(GATEWAY.format(**values))
         self.hub.start(str(haproxy_binary()), "-db", "-f", str(directory / "gateway.cfg"), log="gateway.log")
         redis = shutil.which("redis-server") or "redis-server"
-        self.hub.start(redis, "--bind", HUB, "--port", str(REDIS_PORT), "--protected-mode", "no", log="redis.log")
+        self._redis = self.hub.start(
+            redis, "--bind", HUB, "--port", str(REDIS_PORT), "--protected-mode", "no", log="redis.log"
+        )
         await_true(lambda: connects(HUB, REDIS_PORT) and connects(HUB, GATEWAY_PORT), "Redis and the gateway listen")
 
     def start_ray(self, machine: Machine) -> None:
@@ -183,6 +187,8 @@ class Cluster:
     def end(self) -> None:
         for machine in self.machines:
             machine.power_off()
+        if self._redis is not None:
+            self._redis.kill()  # its title overwrites the environment by which the workshop would find it
         self.hub.end()
 
 
