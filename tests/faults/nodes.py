@@ -71,7 +71,7 @@ class Cluster:
         self._start_hub()
         for machine in self.machines:
             self.start_ray(machine)
-        await_true(lambda: self._nodes() == NODES, "Ray has all nodes", 120)
+        await_true(lambda: len(self.node_ids()) == NODES, "Ray has all nodes", 300)
         self._deploy()
         self.wait_whole()
 
@@ -97,7 +97,7 @@ class Cluster:
         command = ("-m", "serving", "ray", "start", "--block", "--node-ip-address", machine.address, *place, *size)
         machine.start(sys.executable, *command, log=f"ray-{time.time():.0f}.log")
         if machine is self.head:
-            await_true(lambda: connects(machine.address, DASHBOARD_PORT), "the head's dashboard listens", 120)
+            await_true(lambda: connects(machine.address, DASHBOARD_PORT), "the head's dashboard listens", 300)
 
     def _deploy(self) -> None:
         config = yaml.safe_load((PROJECT / "serving" / "config.yaml").read_text())
@@ -115,7 +115,7 @@ class Cluster:
         def deployed() -> bool:
             return self.hub.run(str(SCRIPTS / "serve"), "deploy", "config.yaml").returncode == 0
 
-        await_true(deployed, "serve deploy succeeds", 120)
+        await_true(deployed, "serve deploy succeeds", 300)
 
     def delete(self) -> None:
         """Delete the application that was deployed."""
@@ -152,7 +152,7 @@ class Cluster:
         await_true(all_do, what, timeout_s)
         return time.monotonic() - start
 
-    def wait_whole(self, timeout_s: float = 180) -> float:
+    def wait_whole(self, timeout_s: float = 300) -> float:
         """Wait until each node's own port answers, and each node has a replica; return how long that took."""
         start = time.monotonic()
         for machine in self.machines:
@@ -172,13 +172,16 @@ class Cluster:
     def get(self, path: str) -> str:
         """What the dashboard's API answers."""
         headers = {"Authorization": f"Bearer {TOKEN}"}
-        return requests.get(f"http://{self.head.address}:{DASHBOARD_PORT}{path}", headers=headers, timeout=30).text
+        answer = requests.get(f"http://{self.head.address}:{DASHBOARD_PORT}{path}", headers=headers, timeout=30)
+        answer.raise_for_status()
+        return answer.text
 
-    def _nodes(self) -> int:
+    def node_ids(self) -> list[str]:
+        """Ray's ids of the nodes that are alive."""
         with contextlib.suppress(requests.RequestException, ValueError, KeyError):
             found = json.loads(self.get("/nodes?view=summary"))["data"]["summary"]
-            return sum(node["raylet"]["state"] == "ALIVE" for node in found)
-        return 0
+            return [node["raylet"]["nodeId"] for node in found if node["raylet"]["state"] == "ALIVE"]
+        return []
 
     def load(self, machine: Machine, *options: str) -> Load:
         """Load from a node through its own port."""
