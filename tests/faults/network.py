@@ -112,12 +112,15 @@ class Machine:
         return [each for each in self.shop.processes() if _name(each) == name]
 
     def power_off(self) -> None:
-        """Kill all processes of the machine at once."""
-        for pid in pids(self.namespace):
+        """Kill all processes of the machine at once, but for load that stands for other machines' beside it."""
+        for pid in self._own():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.shop.end()
-        await_true(lambda: not pids(self.namespace), f"all processes of {self.namespace} are gone")
+        await_true(lambda: not self._own(), f"all processes of {self.namespace} are gone")
+
+    def _own(self) -> list[int]:
+        return [pid for pid in pids(self.namespace) if "tests.faults.load" not in _command(pid)]
 
     def listeners(self) -> dict[int, tuple[str, str]]:
         """The address and the process of each TCP port on which the machine listens."""
@@ -151,6 +154,12 @@ def _enter(descriptor: int) -> None:
     """Move this thread, and the threads and processes that it starts, into a network namespace."""
     if ctypes.CDLL(None, use_errno=True).setns(descriptor, CLONE_NEWNET):
         raise OSError(ctypes.get_errno(), "setns failed")
+
+
+def _command(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    return ""
 
 
 def _name(process: psutil.Process) -> str:
