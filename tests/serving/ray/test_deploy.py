@@ -102,8 +102,9 @@ def test_a_server_that_joins_a_cluster_leaves_the_application_of_another_server_
         *("--address", f"127.0.0.1:{gcs_port}", "--port", str(port), "--cache-dir", str(shop.directory / "cache")),
     )
     url = f"http://127.0.0.1:{port}/joined"
-    first = shop.start(*run)
-    await_true(lambda: answers(f"{url}/health"), "the first server answers", 90)
+    first = shop.start(*run, log="first")
+    await_true(lambda: answers(f"{url}/health") or first.poll() is not None, "the first server answers", 180)
+    assert answers(f"{url}/health"), shop.output("first")
     replica = requests.get(f"{url}/model", timeout=5).json()["replica"]["id"]
     second = shop.run(*run)
     assert second.returncode == 1
