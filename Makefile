@@ -9,7 +9,7 @@ SERVING_PORT ?= 8000
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock run test test-unit test-long test-conformance test-faults test-stores test-alerts fuzz mutants lint types docs docs-serve docs-check protos bench-serving bench-start bench-batching bench-protocols bench-play bench-training bench-scale bench-memory bench-folder clean
+.PHONY: help setup lock run test test-unit test-long test-conformance test-faults test-stores test-alerts test-cluster fuzz mutants lint types docs docs-serve docs-check protos bench-serving bench-start bench-batching bench-protocols bench-play bench-training bench-scale bench-memory bench-folder clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -60,6 +60,9 @@ test-stores: setup ## MLflow with PostgreSQL and S3: the journey, outages, and s
 
 test-alerts: setup ## Each alert firing and not firing, and the queries of the dashboard. Needs promtool.
 	@$(BIN)/python -m pytest tests/deploy
+
+test-cluster: setup ## Faults of a Ray cluster of three nodes under load. Needs root, ip and redis-server.
+	@$(BIN)/python -m pytest -m cluster tests/faults
 
 fuzz: setup ## 100,000 malformed requests over all routes of a real server.
 	@$(BIN)/python -m tests.serving.fuzz

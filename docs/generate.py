@@ -183,10 +183,10 @@ def serving_metrics() -> str:
 
 
 def cluster_settings() -> str:
-    """Return the environment that `ray start` needs on a node with two cores, as shell commands."""
-    from serving.ray.settings import serve_settings
+    """Return the environment of Ray's processes on a node with two cores, as shell commands."""
+    from serving.ray.settings import cluster_settings as node_settings
 
-    lines = (f"export {name}={shlex.quote(value)}\n" for name, value in serve_settings(cpus=2).items())
+    lines = (f"export {name}={shlex.quote(value)}\n" for name, value in node_settings(cpus=2).items())
     return f"```sh\n{''.join(lines)}```\n"
 
 

@@ -13,6 +13,7 @@ from ray import is_initialized, serve
 from ray.serve import Application
 
 from serving.arguments import Arguments
+from serving.credentials import CredentialsFile
 from serving.errors import ServingError, redacted
 from serving.http.cors import with_cors
 from serving.http.direct_port import DirectPort
@@ -51,6 +52,9 @@ class PolicyReplica(InferenceServicer):
     ) -> None:
         """Resolve, fetch, verify and load the policy in a thread, because Serve needs the event loop meanwhile."""
         settings.tune_replica(arguments.log_format, self._log_context)
+        self._credentials = CredentialsFile(arguments.credentials_file) if arguments.credentials_file else None
+        if self._credentials is not None:
+            self._credentials.load()  # before MLflow reads them
         token = BearerToken.from_file(arguments.auth_token_file) if arguments.auth_token_file else None
         name = serve.get_replica_context().app_name
         ask = ResolverActor(arguments, name, deployment)
@@ -87,10 +91,12 @@ class PolicyReplica(InferenceServicer):
             self._direct_port.stop()
 
     async def check_health(self) -> None:
-        """Start the watcher again if its thread has died. Serve calls this every two seconds.
+        """Start the watcher again if its thread has died, and load changed credentials. Serve calls it every 2 s.
 
         It raises nothing: a replica without a watcher still answers requests, and Serve must not replace it.
         """
+        if self._credentials is not None:
+            self._credentials.load_if_changed()
         with contextlib.suppress(RuntimeError):  # the machine has no thread left
             self._watcher.start()
 
@@ -151,15 +157,22 @@ def _absolute(arguments: Arguments) -> Arguments:
     """Return the arguments as they mean the same in a replica, which has another directory and other variables.
 
     Serve stores the arguments, so the URIs have no passwords: a replica takes those from its own environment.
+
+    Raises:
+        CredentialsFileInvalid: The file cannot be read here, where the application is built.
     """
-    paths = {"auth_token_file": arguments.auth_token_file, "cache_dir": arguments.cache_dir}
+    paths = {name: getattr(arguments, name) for name in ("auth_token_file", "credentials_file", "cache_dir")}
     absolute = {name: str(Path(path).absolute()) for name, path in paths.items() if path is not None}
-    uri = tracking.absolute_uri(arguments.tracking_uri or tracking.tracking_uri())
-    registry_uri = arguments.registry_uri or os.environ.get(tracking.REGISTRY_URI)
+    # What the file names, a replica takes from it.
+    file = arguments.credentials_file
+    in_file = CredentialsFile(file).read() if file is not None else {}
+    here = {name: value for name, value in os.environ.items() if name not in in_file}
+    uri = arguments.tracking_uri or (None if tracking.TRACKING_URI in in_file else tracking.tracking_uri())
+    registry_uri = arguments.registry_uri or here.get(tracking.REGISTRY_URI)
     mlflow = {
-        "tracking_uri": without_secrets(uri),
+        "tracking_uri": without_secrets(tracking.absolute_uri(uri)) if uri else None,
         "registry_uri": without_secrets(tracking.absolute_uri(registry_uri)) if registry_uri else None,
-        "workspace": arguments.workspace or os.environ.get(tracking.WORKSPACE) or None,
+        "workspace": arguments.workspace or here.get(tracking.WORKSPACE) or None,
     }
     keys = tuple(str(Path(path).absolute()) for path in arguments.trusted_key)
     return arguments.model_copy(update={**mlflow, "trusted_key": keys, **absolute})

@@ -67,6 +67,11 @@ class Arguments(BaseModel):
         description="MLflow workspace of the model. Default: MLFLOW_WORKSPACE where the server is started, or MLflow's "
         "own default.",
     )
+    credentials_file: str | None = Field(
+        default=None,
+        description="File on each node with settings of MLflow and its stores, one NAME=value a line, such as "
+        "MLFLOW_TRACKING_PASSWORD. Default: the environment of Ray.",
+    )
     cache_dir: str | None = Field(
         default=None, description="Cache of bundles on each node. Default: a directory in the user's cache."
     )

@@ -10,6 +10,7 @@ from serving.arguments import Arguments
 from serving.client.proxies import bypass_loopback
 from serving.commands.console import one_line_errors
 from serving.commands.options import Duration, argument_options, split_commas
+from serving.replica.limits import MAX_BODY_BYTES
 
 URL_OPTION = click.option(
     "--url",
@@ -44,7 +45,7 @@ def main() -> None:
 
 @main.command()
 @argument_options
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
+@click.option("--host", help="Address to listen on; 0.0.0.0 for all.  [default: 127.0.0.1; on a cluster 0.0.0.0]")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
 @click.option("--grpc-port", type=click.IntRange(1, 65535), help="Port for gRPC.  [default: no gRPC]")
 @click.option(
@@ -86,6 +87,25 @@ def run(arguments: Arguments, **options: Any) -> None:
     from serving.commands import run as server
 
     server.run(arguments, server.ServerOptions(**options))
+
+
+@main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option(
+    "--max-body-bytes",
+    default=MAX_BODY_BYTES,
+    show_default=True,
+    type=click.IntRange(1),
+    metavar="BYTES",
+    help="The largest max_body_bytes of the applications that the cluster will serve.",
+)
+@click.argument("command", metavar="start", type=click.Choice(["start"]))
+@click.argument("ray_options", metavar="[OPTIONS OF RAY START]", nargs=-1, type=click.UNPROCESSED)
+@one_line_errors
+def ray(max_body_bytes: int, command: str, ray_options: tuple[str, ...]) -> None:  # noqa: ARG001
+    """Run `ray start` on a node of a cluster, with the settings that Serve and HAProxy need there."""
+    from serving.ray import node
+
+    node.start(ray_options, max_body_bytes)
 
 
 @main.command()

@@ -19,6 +19,7 @@ ORDER = {
         "release",
         "uri_secrets",
         "processes",
+        "credentials",
         "sandbox",
         "telemetry",
         "client",

@@ -1,8 +1,11 @@
-"""Prints the expected errors of a command as one line."""
+"""What commands do with their process: print expected errors as one line, and import in the background."""
 
+import contextlib
 import functools
+import importlib
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import click
@@ -27,3 +30,29 @@ def one_line_errors(command: Callable[..., R]) -> Callable[..., R]:
             sys.exit(1)
 
     return wrapped
+
+
+@contextlib.contextmanager
+def importing(*modules: str) -> Iterator[None]:
+    """Import modules in a thread beside the block, and wait for it: an import that the end of Python breaks fails.
+
+    If the block raises, those that are still to come are left out.
+    """
+    failed = threading.Event()
+
+    def load() -> None:
+        for module in modules:
+            if failed.is_set():
+                return
+            with contextlib.suppress(Exception):  # the main thread raises it when it needs the module
+                importlib.import_module(module)
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    try:
+        yield
+    except BaseException:
+        failed.set()
+        raise
+    finally:
+        thread.join()

@@ -16,8 +16,14 @@ from pydantic import ValidationError
 from serving.arguments import Arguments
 from serving.commands.errors import ConfigInvalid, DeploymentReplaced
 from serving.errors import one_line
-from serving.ray.cluster import failure_reason
-from serving.ray.errors import ApplicationMissing, ApplicationOfServer, ClusterUnreachable, DeploymentFailed, RouteTaken
+from serving.ray.errors import (
+    ApplicationMissing,
+    ApplicationOfServer,
+    ClusterUnreachable,
+    DeploymentFailed,
+    RouteTaken,
+    failure_reason,
+)
 from serving.release import release
 
 IMPORT_PATH = "serving.app:build"

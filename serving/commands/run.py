@@ -1,14 +1,11 @@
 """`python -m serving run`: checks everything that can be checked early, starts Ray and Serve, and stops them."""
 
 import contextlib
-import importlib
 import json
 import logging
 import shlex
 import sys
-import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -17,7 +14,9 @@ from gymnasium import Space
 
 from serving.arguments import Arguments
 from serving.client.token_file import read_token
+from serving.commands.console import importing
 from serving.commands.descriptions import refused_modules
+from serving.credentials import CredentialsFile
 from serving.errors import ServingError, one_line
 from serving.http import direct_port
 from serving.integrity.signatures import read_public_keys
@@ -26,7 +25,7 @@ from serving.policy.execution import check_provider
 from serving.processes import available_cpus
 from serving.protocols.openapi.json_schemas import example
 from serving.ray import settings
-from serving.ray.cluster import Cluster, check_port
+from serving.ray.cluster import Cluster, check_port, default_host
 from serving.ray.errors import ApplicationNameInvalid, HostInvalid, PortTaken, RoutePrefixInvalid
 from serving.ray.stopping import Stop, ignore_signals, stop_on_signals
 from serving.registry import tracking
@@ -51,7 +50,8 @@ MAX_EXAMPLE_CHARACTERS = 500
 class ServerOptions:
     """Where to serve: the options in `serving/cli.py` that are no arguments of the application."""
 
-    host: str
+    host: str | None
+    """None means 127.0.0.1, and on a cluster all addresses of each node."""
     port: int
     grpc_port: int | None
     """None turns gRPC off."""
@@ -91,10 +91,13 @@ def run(arguments: Arguments, options: ServerOptions) -> None:
 
 def _serve(arguments: Arguments, options: ServerOptions) -> None:
     check_options(arguments, options)
+    if arguments.credentials_file is not None:
+        CredentialsFile(arguments.credentials_file).load()
     tracking.use(arguments.tracking_uri, arguments.registry_uri, arguments.workspace)
     # Ray reads its settings when it is imported.
-    settings.configure(arguments.max_body_bytes, own_ray=options.address is None)
-    with _importing("ray", "ray.serve", "serving.app"):  # the check waits for another process in the meantime
+    configure = settings.configure if options.address is None else settings.configure_driver
+    configure(arguments.max_body_bytes)
+    with importing("ray", "ray.serve", "serving.app"):  # the check waits for another process in the meantime
         joined = options.address is not None
         version, bundle, resolved = check_model(
             arguments, trial=not (joined and arguments.reserved_gpus), application=options.name
@@ -125,32 +128,6 @@ def _serve(arguments: Arguments, options: ServerOptions) -> None:
             ignore_signals()
 
 
-@contextlib.contextmanager
-def _importing(*modules: str) -> Iterator[None]:
-    """Import modules in a thread beside the block, and wait for it: an import that the end of Python breaks fails.
-
-    If the block raises, those that are still to come are left out.
-    """
-    failed = threading.Event()
-
-    def load() -> None:
-        for module in modules:
-            if failed.is_set():
-                return
-            with contextlib.suppress(Exception):  # the main thread raises it when it needs the module
-                importlib.import_module(module)
-
-    thread = threading.Thread(target=load)
-    thread.start()
-    try:
-        yield
-    except BaseException:
-        failed.set()
-        raise
-    finally:
-        thread.join()
-
-
 def check_options(arguments: Arguments, options: ServerOptions) -> None:
     """Check all that needs neither the registry nor Ray: the route, the files, the ports, and the GPU."""
     _check_names(options)
@@ -173,18 +150,19 @@ def _check_names(options: ServerOptions) -> None:
 
 
 def _check_ports(arguments: Arguments, options: ServerOptions) -> None:
-    if not options.host:
-        raise HostInvalid(options.host, options.port, "the host is empty")
+    host = default_host(options.address) if options.host is None else options.host
+    if not host:
+        raise HostInvalid(host, options.port, "the host is empty")
     if options.grpc_port == options.port:
-        raise PortTaken(options.host, options.port, "taken by HTTP", "--grpc-port")
+        raise PortTaken(host, options.port, "taken by HTTP", "--grpc-port")
     if (direct := arguments.direct_port) is not None:
         if direct in (options.port, options.grpc_port):
             raise PortTaken(direct_port.HOST, direct, "taken by the proxy", "--direct-port")
         check_port(direct_port.HOST, direct, "--direct-port")
     if options.address is None:
-        check_port(options.host, options.port)
+        check_port(host, options.port)
         if options.grpc_port is not None:
-            check_port(options.host, options.grpc_port, "--grpc-port")
+            check_port(host, options.grpc_port, "--grpc-port")
 
 
 class Checked(NamedTuple):
@@ -251,7 +229,7 @@ def _deploy(
     name = options.name or _application_name(version.name)
     prefix = options.route_prefix or f"/{name}"
     cluster.deploy(application(arguments, resolved), name, prefix)
-    url = f"http://{_client_host(cluster.host)}:{cluster.port}{prefix.rstrip('/')}"
+    url = f"http://{_in_url(cluster.client_host)}:{cluster.port}{prefix.rstrip('/')}"
     cluster.wait(name, f"{url}/health", options.startup_timeout_s)
     return url
 
@@ -280,7 +258,7 @@ def _announce(url: str, cluster: Cluster, version: ModelVersion, bundle: Bundle,
     if modules := refused_modules(environment, ()):
         option += f" --environment-modules {shlex.quote(','.join(modules))}"
     if cluster.grpc_port is not None:
-        click.echo(f"gRPC:     {_client_host(cluster.host)}:{cluster.grpc_port}, the Open Inference Protocol")
+        click.echo(f"gRPC:     {_in_url(cluster.client_host)}:{cluster.grpc_port}, the Open Inference Protocol")
     named = one_line(f"{version.name} version {version.version} ({version.uri})")
     click.echo(f"Serving {named} at {url}")
     if arguments.direct_port is not None:
@@ -306,7 +284,5 @@ def _example(url: str, space: Space[Any]) -> str:
     return f"curl -s {shlex.quote(url)} -d {shlex.quote(body)}"
 
 
-def _client_host(host: str) -> str:
-    """Return the host that clients on this machine connect to when the server listens on `host`."""
-    host = {"0.0.0.0": "127.0.0.1", "*": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+def _in_url(host: str) -> str:
     return f"[{host}]" if ":" in host else host

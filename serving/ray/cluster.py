@@ -24,6 +24,7 @@ from serving.ray.errors import (
     HostInvalid,
     PortTaken,
     RouteTaken,
+    failure_reason,
 )
 from serving.ray.stopping import hangup_blocked, restore_handlers
 
@@ -36,6 +37,7 @@ POLL_S = 0.05
 STATUS_EVERY_S = 0.5
 CONNECT_TIMEOUT_S = 5.0
 NAMESPACE = "serve"
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 _DIRECTLY = build_opener(ProxyHandler({}))
 """Connects without a proxy: the server is on this machine, or beside it on a cluster."""
@@ -48,7 +50,8 @@ class Cluster:
     deleted.
 
     Args:
-        host: The address that the server listens on.
+        host: The address that the server listens on, of a cluster on every node; None for 127.0.0.1, or for all
+            addresses of each node.
         port: The port for HTTP.
         grpc_port: The port for gRPC; None turns it off.
         address: The Ray cluster to join; None starts a local Ray.
@@ -58,7 +61,7 @@ class Cluster:
 
     def __init__(
         self,
-        host: str,
+        host: str | None,
         port: int,
         *,
         grpc_port: int | None = None,
@@ -66,7 +69,8 @@ class Cluster:
         cpus: int | None = None,
         tracing: dict[str, Any] | None = None,
     ) -> None:
-        self.host, self.port, self.grpc_port = host, port, grpc_port
+        self.host = default_host(address) if host is None else host
+        self.port, self.grpc_port = port, grpc_port
         self._address, self._cpus, self._tracing = address, cpus, tracing
         self._cleanup = contextlib.ExitStack()
 
@@ -154,7 +158,8 @@ class Cluster:
             grpc = {"port": self.grpc_port, "grpc_servicer_functions": [SERVICER_FUNCTION]}
         try:
             serve.start(
-                proxy_location="HeadOnly",
+                # The head, and every node with a replica.
+                proxy_location="HeadOnly" if self._address is None else "EveryNode",
                 http_options={"host": self.host, "port": self.port},
                 grpc_options=grpc,
                 tracing_config=self._tracing,
@@ -172,10 +177,20 @@ class Cluster:
             GrpcNotStarted: It runs without the gRPC service.
         """
         self.host, self.port = internals.http_address() or (self.host, self.port)
+        if self._address is not None and self.host in LOOPBACK and internals.count_nodes() > 1:
+            logger.warning("Serve listens on %s: proxies cannot reach replicas on other nodes. Omit --host", self.host)
         if self.grpc_port is not None and (service := internals.grpc_service()) is not None:
             self.grpc_port, functions = service
             if SERVICER_FUNCTION not in functions:
                 raise GrpcNotStarted(SERVICER_FUNCTION)
+
+    @property
+    def client_host(self) -> str:
+        """The host to which clients connect: on this machine, or for all addresses of a cluster, its head node."""
+        if self.host not in ("0.0.0.0", "*", "::"):  # noqa: S104
+            return self.host
+        local = "::1" if self.host == "::" else "127.0.0.1"
+        return local if self._address is None else internals.head_address() or local
 
     def deploy(self, application: Any, name: str, route_prefix: str) -> None:
         """Deploy the application without waiting for it. It is deleted on exit.
@@ -224,6 +239,11 @@ class Cluster:
             if time.monotonic() > deadline:
                 raise DeploymentFailed(f"no answer within {timeout_s:g} s", _messages(name))
             time.sleep(POLL_S)
+
+
+def default_host(address: str | None) -> str:
+    """Return the host to listen on: a local Ray is private, the proxies of a cluster reach all of its nodes."""
+    return "127.0.0.1" if address is None else "0.0.0.0"  # noqa: S104
 
 
 def check_port(host: str, port: int, option: str = "--port") -> None:
@@ -278,11 +298,3 @@ def _messages(name: str) -> str:
 
     application = serve.status().applications[name]
     return "\n".join([application.message, *(each.message for each in application.deployments.values())])
-
-
-def failure_reason(details: str) -> str:
-    """Return the line with the cause from Serve's messages, which mix prose and tracebacks."""
-    own = re.findall(r"^serving\.(?:\w+\.)*errors\.\w+: (.+)$", details, flags=re.MULTILINE)
-    raised = re.findall(r"^((?:\w+\.)*\w*(?:Error|Exception): .+)$", details, flags=re.MULTILINE)
-    lines = [line for line in details.splitlines() if line.strip()]
-    return str((own or raised or lines or ["Ray Serve gave no reason"])[-1])

@@ -1,5 +1,6 @@
 """Errors of starting, joining and deploying to Ray Serve."""
 
+import re
 from dataclasses import dataclass
 
 from serving.errors import ServingError
@@ -167,3 +168,11 @@ class RoutePrefixInvalid(ServingError):
         "the route prefix '{prefix}' is not / or a path of letters, digits and . _ ~ - such as {suggestion}. Correct "
         "--route-prefix, or omit it"
     )
+
+
+def failure_reason(details: str) -> str:
+    """Return the line with the cause from Serve's messages, which mix prose and tracebacks."""
+    own = re.findall(r"^serving\.(?:\w+\.)*errors\.\w+: (.+)$", details, flags=re.MULTILINE)
+    raised = re.findall(r"^((?:\w+\.)*\w*(?:Error|Exception): .+)$", details, flags=re.MULTILINE)
+    lines = [line for line in details.splitlines() if line.strip()]
+    return str((own or raised or lines or ["Ray Serve gave no reason"])[-1])

@@ -101,6 +101,24 @@ def http_address() -> tuple[str, int] | None:
     return None
 
 
+def head_address() -> str | None:
+    """Return the IP address of the cluster's head node, None if it cannot be found."""
+    with _optional("this machine is assumed to be its head node"):
+        import ray
+        from ray._common.constants import HEAD_NODE_RESOURCE_NAME
+
+        heads = [node for node in ray.nodes() if node["Alive"] and HEAD_NODE_RESOURCE_NAME in node["Resources"]]
+        return str(heads[0]["NodeManagerAddress"]) if heads else None
+    return None
+
+
+def count_nodes() -> int:
+    """Return how many nodes of the cluster are alive."""
+    import ray
+
+    return sum(node["Alive"] for node in ray.nodes())
+
+
 def grpc_service() -> tuple[int, list[str]] | None:
     """Return the gRPC port and servicer functions of the running Serve, None if they cannot be read."""
     with _optional("the gRPC port of the cluster's Serve is assumed to be the one in the options"):

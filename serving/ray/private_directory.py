@@ -1,7 +1,8 @@
-"""The directory of HAProxy's files and sockets: of this user alone, removed when its server has ended.
+"""The directory of HAProxy's files and sockets: of this user alone, removed when its server or node has ended.
 
 A server that was killed leaves its directory behind, and a later start removes it. The owner holds a lock on a file in
-the directory, which the system releases however the process ends.
+the directory, which the system releases however the process ends. The directory of a node of a cluster belongs to the
+processes of `ray start`, which live on without this one: it is in use while one of them has it in its environment.
 """
 
 import atexit
@@ -16,6 +17,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
 from serving.ray.errors import NoExecutableDirectory
 from serving.registry.registry import default_cache_dir
 
@@ -24,16 +27,36 @@ ROOT = Path("/tmp")  # noqa: S108 - the directories in it are of this user alone
 
 PREFIX, LOCK = "serving-", "owner.lock"
 
+NODE = "node"
+"""The file in a node's directory that names the PID namespace in which the node's processes can be seen."""
+
+VARIABLE = "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC"
+"""The environment variable of a node's processes with a path in its directory."""
+
+PID_NAMESPACE = Path("/proc/self/ns/pid")
+
 
 def create() -> Path:
     """Create a directory that is removed when this process ends, and remove those of servers that were killed."""
+    directory = _create_locked()
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return directory
+
+
+def create_for_node() -> Path:
+    """Create a directory for the processes that this process becomes and starts; a start after their end removes it."""
+    directory = _create_locked()
+    (directory / NODE).write_text(_pid_namespace())
+    return directory
+
+
+def _create_locked() -> Path:
+    """Create a directory that is locked until this process ends or executes another program."""
     _remove_abandoned()
     hidden = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=ROOT))
     # The descriptor stays open as long as this process, and its children do not inherit it.
     fcntl.flock(os.open(hidden / LOCK, os.O_RDWR | os.O_CREAT, 0o600), fcntl.LOCK_EX)
-    directory = hidden.rename(ROOT / hidden.name.removeprefix("."))  # only a locked directory has the prefix
-    atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    return directory
+    return hidden.rename(ROOT / hidden.name.removeprefix("."))  # only a locked directory has the prefix
 
 
 def write_script(directory: Path, haproxy: str) -> Path:
@@ -77,6 +100,28 @@ def _remove_if_unlocked(directory: Path) -> None:
     lock = os.open(directory / LOCK, os.O_RDWR | os.O_NOFOLLOW)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(directory, ignore_errors=True)
+        if not _is_used_by_node(directory):
+            shutil.rmtree(directory, ignore_errors=True)
     finally:
         os.close(lock)
+
+
+def _is_used_by_node(directory: Path) -> bool:
+    """Return whether it is the directory of a node that runs, or that may run where this process cannot see it."""
+    node = directory / NODE
+    if not node.exists():
+        return False
+    if node.read_text() != _pid_namespace():  # of another container that shares /tmp
+        return True
+    return any(_variable_of(process).startswith(f"{directory}{os.sep}") for process in psutil.process_iter())
+
+
+def _variable_of(process: psutil.Process) -> str:
+    try:
+        return str(process.environ().get(VARIABLE, ""))
+    except psutil.Error:  # it has just ended, or belongs to another user
+        return ""
+
+
+def _pid_namespace() -> str:
+    return str(PID_NAMESPACE.stat().st_ino)

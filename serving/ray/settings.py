@@ -1,7 +1,8 @@
 """The settings of Ray and Ray Serve for small policies: throughput, failover and private sockets.
 
 Ray reads them from the environment when it is imported, in each process of a cluster. `configure` sets them for a
-local Ray. For a cluster, the operator sets them for `ray start`, and replicas log a warning if they are missing.
+local Ray, and `configure_driver` for a process that joins a cluster. `python -m serving ray start` sets them for the
+processes of a node, and replicas log a warning if they are missing there.
 """
 
 import contextlib
@@ -11,6 +12,7 @@ import secrets
 import shutil
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +80,23 @@ def serve_settings(cpus: int, max_body_bytes: int = MAX_BODY_BYTES) -> dict[str,
         "RAY_SERVE_HAPROXY_RETRIES": "9",
         # A client that neither sends nor receives is disconnected after this time, by default after an hour.
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "30",
+        # A HAProxy that is killed is replaced after three failed checks, by default after half a minute.
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
         # Larger gRPC messages are rejected before they are read. The limit applies to responses, too.
         "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(max_body_bytes * 16),
         # By default Ray's workers have a low scheduling priority, so any other process delays them.
         "RAY_worker_niceness": "0",
         # Bodies are read on one thread and computed on another. With an arena for each, glibc keeps the freed memory.
         "MALLOC_ARENA_MAX": "1",
+    }
+
+
+def cluster_settings(cpus: int, max_body_bytes: int = MAX_BODY_BYTES) -> dict[str, str]:
+    """Return the settings that the processes of every node of a cluster need, and those that join it."""
+    return {
+        **serve_settings(cpus, max_body_bytes),
+        # Nodes serve on while the head is away. By default they end after a minute without it.
+        "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
     }
 
 
@@ -118,7 +131,7 @@ def local_settings() -> dict[str, str]:
 def private_settings(directory: Path, script: Path) -> dict[str, str]:
     """Return the settings that place HAProxy's files and sockets in a private directory, and start our script."""
     return {
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(directory / "haproxy.cfg"),
+        private_directory.VARIABLE: str(directory / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(directory / "admin.sock"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(directory / "metrics.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(directory),
@@ -142,22 +155,49 @@ def configure(max_body_bytes: int = MAX_BODY_BYTES, *, own_ray: bool = True) -> 
         HaproxyNotExecutable: RAY_SERVE_HAPROXY_BINARY_PATH is set to a file that cannot be executed.
         NoExecutableDirectory: No script can be executed from /tmp or from the user's cache.
     """
-    for name, value in (serve_settings(available_cpus(), max_body_bytes) | local_settings()).items():
+    _set_defaults(serve_settings(available_cpus(), max_body_bytes) | local_settings())
+    _enforce((dict(LOOPBACK_ONLY) if own_ray else {}) | _haproxy_settings(private_directory.create))
+
+
+def configure_node(max_body_bytes: int = MAX_BODY_BYTES) -> None:
+    """Set the settings in this process's environment, for the `ray start` of a node that it executes next.
+
+    Variables that are already set keep their value, as in `configure`. HAProxy's private directory stays as long as
+    the node's Ray runs. Raises the errors of `configure`.
+    """
+    _set_defaults(cluster_settings(available_cpus(), max_body_bytes))
+    _enforce(_haproxy_settings(private_directory.create_for_node))
+
+
+def configure_driver(max_body_bytes: int = MAX_BODY_BYTES) -> None:
+    """Set the settings of this process, which joins a cluster whose nodes have set them for themselves."""
+    _set_defaults(cluster_settings(available_cpus(), max_body_bytes))
+
+
+def _set_defaults(settings: dict[str, str]) -> None:
+    for name, value in settings.items():
         os.environ.setdefault(name, value)
-    enforced = dict(LOOPBACK_ONLY) if own_ray else {}
+
+
+def _enforce(settings: dict[str, str]) -> None:
+    """Set settings that keep the server private, with a warning for each that had another value."""
+    for name, value in settings.items():
+        if os.environ.get(name, value) != value and name != BINARY_PATH:
+            logger.warning("%s=%s is overridden, because the server must stay private", name, os.environ[name])
+        os.environ[name] = value
+
+
+def _haproxy_settings(create_directory: Callable[[], Path]) -> dict[str, str]:
+    """Return the settings of HAProxy in a new private directory, or turn it off with a warning if there is none."""
     switch = os.environ["RAY_SERVE_ENABLE_HA_PROXY"]
     haproxy = haproxy_binary() if switch == "1" else None
     if haproxy is None:
         why = "not available here" if switch == "1" else f"turned off by RAY_SERVE_ENABLE_HA_PROXY={switch}"
         logger.warning("HAProxy is %s: Ray Serve's own proxy is used, which is several times slower", why)
         os.environ |= {"RAY_SERVE_ENABLE_HA_PROXY": "0", "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0"}
-    else:
-        directory = private_directory.create()
-        enforced |= private_settings(directory, private_directory.write_script(directory, haproxy))
-    for name, value in enforced.items():
-        if os.environ.get(name, value) != value and name != BINARY_PATH:
-            logger.warning("%s=%s is overridden, because the server must stay private", name, os.environ[name])
-        os.environ[name] = value
+        return {}
+    directory = create_directory()
+    return private_settings(directory, private_directory.write_script(directory, haproxy))
 
 
 def tune_replica(log_format: LogFormat = "text", log_context: Context = dict) -> None:
@@ -170,13 +210,19 @@ def tune_replica(log_format: LogFormat = "text", log_context: Context = dict) ->
     if EXPORT_INTERVAL not in os.environ:
         drop_request_metrics()
     configure_replica(log_format, log_context)
-    needed = ("RAY_SERVE_THROUGHPUT_OPTIMIZED", "RAY_SERVE_ENABLE_HA_PROXY")
-    missing = [f"{name}=1" for name in needed if name not in os.environ]
+    _warn_of_missing_settings()
+
+
+def _warn_of_missing_settings() -> None:
+    needed = ["RAY_SERVE_THROUGHPUT_OPTIMIZED", "RAY_SERVE_ENABLE_HA_PROXY"]
+    if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") != "0":
+        needed.append(BINARY_PATH)
+    missing = [name for name in needed if name not in os.environ]
     if missing:
         logger.warning(
-            "Ray was started without its throughput settings, so answers take several times longer. Start it "
-            "with: %s ray start ...",
-            " ".join(missing),
+            "Ray was started on this node without %s, so answers take longer or HAProxy listens with statistics and "
+            "without retries. Start it with: python -m serving ray start ...",
+            ", ".join(missing),
         )
 
 

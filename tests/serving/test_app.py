@@ -37,6 +37,7 @@ def test_the_config_file_names_arguments_that_exist() -> None:
     (application,) = config["applications"]
     assert application["import_path"] == "serving.app:build"
     assert Arguments.model_validate(application["args"]).autoscaling is not None
+    assert (config["proxy_location"], config["http_options"]["host"]) == ("EveryNode", "0.0.0.0")
 
 
 @pytest.mark.usefixtures("store")
@@ -77,6 +78,19 @@ def test_the_password_of_the_registry_is_no_argument(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", "postgresql+psycopg2://robot:secret@127.0.0.1/registry")
     arguments, _ = deployment_of(build(Arguments())).init_args
     assert arguments.registry_uri == "postgresql+psycopg2://***@127.0.0.1/registry"
+
+
+@pytest.mark.parametrize(("named", "expected"), [("MLFLOW_TRACKING_URI", None), ("MLFLOW_TRACKING_TOKEN", "shell")])
+def test_a_tracking_uri_in_the_credentials_file_stays_out_of_the_arguments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str, expected: str | None
+) -> None:
+    (tmp_path / "credentials").touch(0o600)
+    (tmp_path / "credentials").write_text(f"{named}=http://user:secret@mlflow:5000")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://shell:5000")
+    monkeypatch.chdir(tmp_path)
+    arguments, _ = deployment_of(build(Arguments(credentials_file="credentials"))).init_args
+    assert arguments.tracking_uri == (expected and f"http://{expected}:5000")
+    assert arguments.credentials_file == f"{tmp_path}/credentials"
 
 
 @pytest.mark.usefixtures("store")

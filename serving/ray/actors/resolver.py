@@ -5,7 +5,6 @@ that replica, and then another node starts the next one. Serve has actors of its
 them does not run, Serve starts no replica.
 """
 
-import functools
 import logging
 import threading
 from contextlib import suppress
@@ -17,8 +16,10 @@ from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from serving.arguments import Arguments
+from serving.credentials import CredentialsFile
 from serving.registry import tracking
 from serving.registry.access import open_registry
+from serving.registry.model_version import ModelVersion
 from serving.rollout.sharing.resolver import Answer, Resolver
 from serving.uri_secrets import with_own_secrets
 
@@ -38,10 +39,19 @@ class RegistryResolver(Resolver):
     """Polls the registry for one application."""
 
     def __init__(self, arguments: Arguments) -> None:
+        file = arguments.credentials_file
+        self._credentials = CredentialsFile(file) if file is not None else None
+        if self._credentials is not None:
+            self._credentials.load()  # before MLflow reads them
         tracking.use(None, arguments.registry_uri, arguments.workspace)
         uri = with_own_secrets(arguments.tracking_uri) if arguments.tracking_uri else tracking.tracking_uri()
-        registry = open_registry(uri)
-        super().__init__(functools.partial(registry.poll, arguments.model_uri), arguments.refresh_interval_s)
+        self._registry, self._model_uri = open_registry(uri), arguments.model_uri
+        super().__init__(self._ask, arguments.refresh_interval_s)
+
+    def _ask(self) -> ModelVersion:
+        if self._credentials is not None:
+            self._credentials.load_if_changed()
+        return self._registry.poll(self._model_uri)
 
 
 class ResolverActor:

@@ -3,8 +3,8 @@ import socket
 import pytest
 import ray
 
-from serving.ray import cluster
-from serving.ray.errors import GpusMissing, PortTaken
+from serving.ray import cluster, internals
+from serving.ray.errors import GpusMissing, PortTaken, failure_reason
 
 SERVES_MESSAGE = """The deployment failed to start 2 times in a row. See controller logs for details.
 \x1b[36mray::ServeReplica:m:policy.initialize_and_get_metadata()\x1b[39m (pid=1, ip=127.0.0.1)
@@ -26,7 +26,7 @@ RuntimeError: Traceback (most recent call last):
     ],
 )
 def test_the_cause_is_found_in_serves_message(message: str, reason: str) -> None:
-    assert cluster.failure_reason(message) == reason
+    assert failure_reason(message) == reason
 
 
 def test_a_free_port_passes_and_a_taken_one_is_named() -> None:
@@ -40,6 +40,24 @@ def test_a_free_port_passes_and_a_taken_one_is_named() -> None:
 def test_a_host_of_another_machine_is_named() -> None:
     with pytest.raises(PortTaken, match=r"cannot listen on 192\.0\.2\.99:8000"):
         cluster.check_port("192.0.2.99", 8000)
+
+
+@pytest.mark.parametrize(
+    ("host", "address", "listened_on", "asked"),
+    [
+        (None, None, "127.0.0.1", "127.0.0.1"),
+        ("0.0.0.0", None, "0.0.0.0", "127.0.0.1"),
+        ("::", None, "::", "::1"),
+        (None, "10.0.0.1:6379", "0.0.0.0", "10.0.0.9"),
+        ("10.0.0.2", "10.0.0.1:6379", "10.0.0.2", "10.0.0.2"),
+    ],
+)
+def test_a_local_server_is_private_and_that_of_a_cluster_is_reached_at_its_head(
+    monkeypatch: pytest.MonkeyPatch, host: str | None, address: str | None, listened_on: str, asked: str
+) -> None:
+    monkeypatch.setattr(internals, "head_address", lambda: "10.0.0.9")
+    found = cluster.Cluster(host, 8000, address=address)
+    assert (found.host, found.client_host) == (listened_on, asked)
 
 
 def test_replicas_that_need_more_gpus_than_ray_has_found_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

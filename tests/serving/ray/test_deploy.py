@@ -14,7 +14,6 @@ import yaml
 
 from serving.protocols.open_inference.protos import inference_pb2 as pb
 from serving.ray.cluster import SERVICER_FUNCTION
-from serving.ray.settings import serve_settings
 from serving.registry.node.scope import scope
 from tests.serving.grpc_stub import Stub
 from tests.serving.store import Store
@@ -28,14 +27,10 @@ SCRIPTS = Path(sys.executable).parent
 @pytest.fixture
 def shop(store: Store) -> Iterator[Workshop]:
     directory = Path(tempfile.mkdtemp(prefix="r-", dir="/tmp"))  # Ray's socket paths are limited in length
-    private = {f"RAY_SERVE_HAPROXY_{name}": str(directory / name) for name in ("SOCKET_PATH", "METRICS_SOCKET_PATH")}
-    private |= {"RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(directory / "haproxy.cfg")}
-    private |= {"RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port())}
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 3}
-    workshop = Workshop(
-        directory,
-        {**serve_settings(2), **private, **token, "MLFLOW_TRACKING_URI": store.uri, "RAY_TMPDIR": str(directory)},
-    )
+    # Other Rays of this machine have the default port.
+    ports = {"RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port())}
+    workshop = Workshop(directory, {**ports, **token, "MLFLOW_TRACKING_URI": store.uri, "RAY_TMPDIR": str(directory)})
     yield workshop
     workshop.end()
     shutil.rmtree(directory, ignore_errors=True)
@@ -45,7 +40,19 @@ def test_serve_deploy_starts_the_application_of_the_config_file(shop: Workshop, 
     store.register("cartpole-ppo", stage="Production")
     dashboard, port, grpc_port = free_port(), free_port(), free_port()
     shop.start(
-        *(str(SCRIPTS / "ray"), "start", "--head", "--block", "--port", str(free_port()), "--num-cpus", "2"),
+        *(
+            sys.executable,
+            "-m",
+            "serving",
+            "ray",
+            "start",
+            "--head",
+            "--block",
+            "--port",
+            str(free_port()),
+            "--num-cpus",
+            "2",
+        ),
         *("--dashboard-port", str(dashboard), "--temp-dir", str(shop.directory), "--disable-usage-stats"),
     )
     shop.environment["RAY_DASHBOARD_ADDRESS"] = f"http://127.0.0.1:{dashboard}"
@@ -79,7 +86,19 @@ def test_a_server_that_joins_a_cluster_leaves_the_application_of_another_server_
     store.register("joined", stage="Production")
     gcs_port, port = free_port(), free_port()
     shop.start(
-        *(str(SCRIPTS / "ray"), "start", "--head", "--block", "--port", str(gcs_port), "--num-cpus", "2"),
+        *(
+            sys.executable,
+            "-m",
+            "serving",
+            "ray",
+            "start",
+            "--head",
+            "--block",
+            "--port",
+            str(gcs_port),
+            "--num-cpus",
+            "2",
+        ),
         *("--include-dashboard", "false", "--temp-dir", str(shop.directory), "--disable-usage-stats"),
     )
     await_true(lambda: "Ray runtime started" in shop.output(), "Ray runs", 60)
@@ -88,8 +107,9 @@ def test_a_server_that_joins_a_cluster_leaves_the_application_of_another_server_
         *("--address", f"127.0.0.1:{gcs_port}", "--port", str(port), "--cache-dir", str(shop.directory / "cache")),
     )
     url = f"http://127.0.0.1:{port}/joined"
-    first = shop.start(*run)
-    await_true(lambda: answers(f"{url}/health"), "the first server answers", 90)
+    first = shop.start(*run, log="first")
+    await_true(lambda: answers(f"{url}/health") or first.poll() is not None, "the first server answers", 180)
+    assert answers(f"{url}/health"), shop.output("first")
     replica = requests.get(f"{url}/model", timeout=5).json()["replica"]["id"]
     second = shop.run(*run)
     assert second.returncode == 1

@@ -5,6 +5,7 @@ import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,56 @@ def test_directories_of_other_programs_stay(root: Path) -> None:
     private_directory.create()
     assert (foreign / "content").exists()
     assert (target / private_directory.LOCK).exists()
+
+
+NODE_CODE = """if True:
+    import os, sys
+    from pathlib import Path
+    from serving.ray import private_directory
+    private_directory.ROOT = Path(sys.argv[1])
+    directory = private_directory.create_for_node()
+    os.environ[private_directory.VARIABLE] = str(directory / "haproxy.cfg")
+    os.execv("/bin/sh", ["sh", "-c", f"echo {directory}; read line"])
+"""
+
+
+@pytest.fixture
+def node(root: Path) -> Iterator["subprocess.Popen[str]"]:
+    """A process like those of a node, which prints its directory and ends with its input."""
+    command = [sys.executable, "-c", NODE_CODE, str(root)]
+    with subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.kill()
+
+
+def directory_of(node: "subprocess.Popen[str]") -> Path:
+    assert node.stdout
+    return Path(node.stdout.readline().strip())
+
+
+def test_the_directory_of_a_node_stays_until_the_nodes_processes_have_ended(node: "subprocess.Popen[str]") -> None:
+    directory = directory_of(node)
+    assert stat.S_IMODE(directory.stat().st_mode) == stat.S_IRWXU
+    private_directory.create()
+    assert directory.exists(), "a process of the node has it in its environment"
+    node.kill()
+    node.wait()
+    assert directory.exists()
+    private_directory.create_for_node()
+    assert not directory.exists()
+
+
+def test_the_directory_of_a_node_in_another_container_stays(
+    node: "subprocess.Popen[str]", monkeypatch: pytest.MonkeyPatch, root: Path
+) -> None:
+    """Its processes cannot be seen from here."""
+    directory = directory_of(node)
+    node.kill()
+    node.wait()
+    (other := root / "namespace").touch()
+    monkeypatch.setattr(private_directory, "PID_NAMESPACE", other)
+    private_directory.create()
+    assert directory.exists()
 
 
 def mounted_noexec(*directories: Path) -> Any:

@@ -1,6 +1,7 @@
 import logging
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import ray
 
+from serving.processes import available_cpus
 from serving.ray import settings
 from serving.ray.errors import HaproxyNotExecutable
 from serving.ray.internals import LOOPBACK_ONLY
@@ -17,7 +19,7 @@ from serving.replica import limits
 from tests.serving.ray.test_haproxy_wrapper import GENERATED
 
 ALL_SETTINGS = (
-    settings.serve_settings(2)
+    settings.cluster_settings(2)
     | settings.local_settings()
     | settings.private_settings(Path("/x"), Path("/x/haproxy"))
     | LOOPBACK_ONLY
@@ -120,6 +122,26 @@ def test_only_a_ray_of_our_own_is_kept_on_loopback(environment: dict[str, str]) 
     assert not environment.keys() & LOOPBACK_ONLY.keys()
 
 
+def test_a_node_is_set_up_as_a_local_ray_is_but_not_kept_on_loopback(environment: dict[str, str]) -> None:
+    environment["RAY_SERVE_HAPROXY_NBTHREAD"] = "7"
+    environment["RAY_SERVE_HAPROXY_SOCKET_PATH"] = "/tmp/public"
+    settings.configure_node(max_body_bytes=1000)
+    directory = Path(environment[settings.BINARY_PATH]).parent
+    assert directory.stat().st_mode & 0o077 == 0
+    private = settings.private_settings(directory, directory / "haproxy")
+    expected = settings.cluster_settings(available_cpus(), 1000) | {"RAY_SERVE_HAPROXY_NBTHREAD": "7"} | private
+    assert {name: environment.get(name) for name in expected} == expected
+    assert not environment.keys() & (LOOPBACK_ONLY.keys() | settings.local_settings().keys() - expected.keys())
+    shutil.rmtree(directory)
+
+
+def test_a_process_that_joins_a_cluster_needs_no_private_directory(environment: dict[str, str]) -> None:
+    settings.configure_driver()
+    assert environment["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
+    assert environment["RAY_gcs_rpc_server_reconnect_timeout_s"] == "600", "it outlives a head that comes back"
+    assert settings.BINARY_PATH not in environment
+
+
 def test_the_longest_socket_path_fits(environment: dict[str, str]) -> None:
     settings.configure()
     node, process = "f" * 56, "4194304"
@@ -130,18 +152,29 @@ def test_the_longest_socket_path_fits(environment: dict[str, str]) -> None:
             listener.bind(str(path.parent / node / f"{path.name}.{process}.tmp"))
 
 
-def test_missing_settings_are_named(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ({}, ["RAY_SERVE_THROUGHPUT_OPTIMIZED", "RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_HAPROXY_BINARY_PATH"]),
+        (settings.cluster_settings(2), ["RAY_SERVE_HAPROXY_BINARY_PATH"]),
+        (settings.cluster_settings(2) | {"RAY_SERVE_ENABLE_HA_PROXY": "0"}, []),
+        (settings.cluster_settings(2) | {"RAY_SERVE_HAPROXY_BINARY_PATH": "/x/haproxy"}, []),
+    ],
+)
+def test_settings_that_a_node_was_started_without_are_named(
+    environment: dict[str, str], caplog: pytest.LogCaptureFixture, given: dict[str, str], missing: list[str]
+) -> None:
+    environment |= given
     before = sys.getswitchinterval()
-    monkeypatch.delenv("RAY_SERVE_ENABLE_HA_PROXY", raising=False)
-    monkeypatch.setenv("RAY_SERVE_THROUGHPUT_OPTIMIZED", "1")
     try:
-        monkeypatch.setenv(settings.EXPORT_INTERVAL, "100")  # Serve's own class stays as it is
+        environment[settings.EXPORT_INTERVAL] = "100"  # Serve's own class stays as it is
         with caplog.at_level(logging.WARNING):
             settings.tune_replica()
         assert sys.getswitchinterval() == pytest.approx(settings.SWITCH_INTERVAL_S)
     finally:
         sys.setswitchinterval(before)
-    assert "RAY_SERVE_ENABLE_HA_PROXY=1 ray start" in caplog.text
+    named = [f"Ray was started on this node without {', '.join(missing)}, so " for _ in missing[:1]]
+    assert [message[: len(start)] for message, start in zip(caplog.messages, named, strict=True)] == named
 
 
 @pytest.mark.parametrize("wanted", [False, True])
