@@ -31,6 +31,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.stores, pytest.mark.timeout(600)]
 
 TRACKING = f"{MARKER}-tracking-0123"
 CLIENT = f"{MARKER}-client-0123"
+RAY = f"{MARKER}-ray-0123456789abcdef0123456789abcdef"
 BASIC = base64.b64encode(f"{USER}:{TRACKING}".encode()).decode()
 MARKERS = (MARKER, BASIC)
 """The texts that may occur nowhere: the part that all secrets share, and the header in which one is encoded."""
@@ -206,6 +207,7 @@ def cluster(registry: StoreRegistry, s3: S3) -> Iterator[Workshop]:
     private = {f"RAY_SERVE_HAPROXY_{name}": str(directory / name) for name in ("SOCKET_PATH", "METRICS_SOCKET_PATH")}
     private |= {"RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(directory / "haproxy.cfg")}
     private |= {"RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()), "RAY_TMPDIR": str(directory)}
+    private |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": RAY}
     shop = Workshop(
         directory, {**serve_settings(2), **private, "MLFLOW_TRACKING_URI": registry.database_uri, **s3.environment}
     )
@@ -236,7 +238,6 @@ def test_the_dashboard_of_a_cluster(cluster: Workshop, registry: StoreRegistry) 
         logger.info("serve deploy: %s", (done.stdout + done.stderr)[-1500:])
         return done.returncode == 0
 
-    await_true(lambda: answers(f"{api}/api/version"), "the dashboard answers", 120)
     await_true(deployed, "serve deploy succeeds", 120)
     url = f"http://127.0.0.1:{port}/secret"
     await_true(lambda: answers(f"{url}/model"), "the application answers", 90)
@@ -259,7 +260,7 @@ def test_the_dashboard_of_a_cluster(cluster: Workshop, registry: StoreRegistry) 
         "/nodes?view=summary",
         "/nodes?view=details",
     ):
-        answer = requests.get(api + path, timeout=10)
+        answer = requests.get(api + path, headers={"Authorization": f"Bearer {RAY}"}, timeout=10)
         logger.info("%s: status %s, %s characters", path, answer.status_code, len(answer.text))
         assert_hidden(path, answer.text)
     for name in ("status", "config"):

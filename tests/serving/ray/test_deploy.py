@@ -28,8 +28,8 @@ SCRIPTS = Path(sys.executable).parent
 def shop(store: Store) -> Iterator[Workshop]:
     directory = Path(tempfile.mkdtemp(prefix="r-", dir="/tmp"))  # Ray's socket paths are limited in length
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 3}
-    # Other Rays of this machine have the default port.
-    ports = {"RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port())}
+    # Other Rays of this machine have the default ports.
+    ports = {f"RAY_SERVE_FALLBACK_PROXY_{protocol}_PORT": str(free_port()) for protocol in ("HTTP", "GRPC")}
     workshop = Workshop(directory, {**ports, **token, "MLFLOW_TRACKING_URI": store.uri, "RAY_TMPDIR": str(directory)})
     yield workshop
     workshop.end()
