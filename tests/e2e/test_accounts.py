@@ -18,11 +18,9 @@ from serving.registry import tracking
 from serving.registry.access import open_registry
 from serving.registry.errors import AccessDenied, WorkspaceUnusable
 from serving.rollout.initial_policy import load_initial_policy
-from tests import mlflow_journey
 from tests.mlflow_servers import ADMIN, client_of, mlflow_server
 from tests.pipeline.commands.test_unreliable_mlflow import register
 from tests.serving.policies import CARTPOLE_BUNDLE
-from tests.workshop import Workshop
 
 pytestmark = pytest.mark.e2e
 
@@ -33,8 +31,8 @@ class Accounts:
     """An MLflow server with accounts and workspaces.
 
     Its workspace `team` has a model of three versions, the second with the alias `steady`, and an experiment; both are
-    MODEL. `reader` may read both, `editor` may edit both, `registrar` may edit the model, `trainee` may edit the
-    experiment and read the model, and `stranger` may do nothing.
+    MODEL. `reader` may read both, `editor` may edit both, `registrar` may edit the model, and `stranger`
+    may do nothing.
     """
 
     def __init__(self, shop):
@@ -73,9 +71,6 @@ class Accounts:
                     users.grant_user_permission(name, kind, key, permission)
             users.create_user("registrar", "a-password-of-registrar")
             users.grant_user_permission("registrar", "registered_model", MODEL, "EDIT")
-            users.create_user("trainee", "a-password-of-trainee")
-            users.grant_user_permission("trainee", "experiment", experiment, "EDIT")
-            users.grant_user_permission("trainee", "registered_model", MODEL, "READ")
 
     def requests(self):
         """Return the method and path of each request that the server has answered so far."""
@@ -227,24 +222,3 @@ def test_a_workspace_on_a_server_without_workspaces_is_an_error(tracked_workshop
         pytest.raises(WorkspaceUnusable, match="not enabled"),
     ):
         tracking.check_tracking_server()
-
-
-@pytest.mark.long
-def test_the_whole_journey_needs_edit_to_train_and_read_to_serve(server, tmp_path):
-    shown = mlflow_journey.take(tmp_path, MODEL, server.variables("editor"), server.variables("reader"))
-    assert "does not delete old checkpoints (status 403" in shown
-
-
-@pytest.mark.long
-def test_a_training_that_may_not_register_is_registered_later_by_resuming_it(server, tmp_path):
-    """The account may edit the experiment only; its policy waits in the run until the permission is granted."""
-    short = "--max-env-steps 3000 --target-return 1 --evaluation-interval 1024 --checkpoint-interval-s 0"
-    refused = Workshop(tmp_path, server.variables("trainee")).python(
-        "pipeline", "train", *short.split(), "--registered-model-name", MODEL
-    )
-    assert refused.returncode == 1, refused.stdout + refused.stderr
-    assert f"MLflow does not accept a version of '{MODEL}' (status 403" in refused.stderr
-    run_id = re.search(r"train --resume (\w+)", refused.stdout + refused.stderr)[1]
-    resumed = Workshop(tmp_path, server.variables("editor")).python("pipeline", "train", "--resume", run_id)
-    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
-    assert f"Registered models:/{MODEL}/" in resumed.stdout

@@ -12,7 +12,6 @@ from pipeline.registry.target import Target
 from serving.registry import registry, tracking
 from serving.registry.access import open_registry
 from serving.registry.errors import CredentialsRejected, RegistryFailed, TrackingServerUnreachable
-from tests import mlflow_journey
 from tests.mlflow_servers import PASSWORD, PREFIX, TOKEN, client_of, gateways
 from tests.pipeline.commands.test_unreliable_mlflow import register
 from tests.serving.policies import CARTPOLE_BUNDLE
@@ -110,12 +109,3 @@ def test_settings_that_contradict_each_other_are_named(behind, tmp_path):
     both = authority | {"MLFLOW_TRACKING_INSECURE_TLS": "true"}
     with client_of(tmp_path, url, both), pytest.raises(RegistryFailed, match="only one of these environment variables"):
         tracking.check_tracking_server()
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("name", ["basic", "strict"])
-def test_the_whole_journey_passes_the_gateway(behind, tmp_path, name):
-    url, needed = behind.needs[name]
-    variables = {"MLFLOW_TRACKING_URI": url, "MLFLOW_EXPERIMENT_NAME": MODEL, **needed}
-    shown = mlflow_journey.take(tmp_path, f"through-{name}", variables, variables)
-    assert ("does not delete old checkpoints (status 405)" in shown) == (name == "strict")

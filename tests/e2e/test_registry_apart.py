@@ -16,7 +16,6 @@ from serving.arguments import Arguments
 from serving.registry import tracking
 from serving.registry.errors import DatabaseUnreachable, TrackingServerUnreachable
 from serving.rollout.initial_policy import load_initial_policy
-from tests import mlflow_journey
 from tests.mlflow_servers import client_of, mlflow_server
 from tests.serving.policies import CARTPOLE_BUNDLE
 
@@ -102,10 +101,3 @@ def test_reading_a_registry_apart_needs_no_tracking_server(database, tmp_path):
     with client_of(tmp_path, "http://127.0.0.1:1", {"MLFLOW_REGISTRY_URI": database}):
         done = CliRunner().invoke(cli, ["versions", "--name", MODEL])
     assert done.exit_code == 0, done.output
-
-
-@pytest.mark.long
-def test_the_whole_journey_with_a_registry_in_a_database(tracked_workshop, database, tmp_path):
-    variables = {"MLFLOW_TRACKING_URI": tracked_workshop.environment["MLFLOW_TRACKING_URI"]}
-    variables |= {"MLFLOW_EXPERIMENT_NAME": "apart", "MLFLOW_REGISTRY_URI": database}
-    mlflow_journey.take(tmp_path, "far-apart", variables, variables)

@@ -143,9 +143,15 @@ class InferenceServicer:
         try:
             yield
         except Exception as exception:  # noqa: BLE001 - the client receives a status, the log the traceback
-            error = self._app.error_response(exception, accepted(context.request_id()))
+            error = self._app.error_response(exception, _request_id(context))
             context.set_code(CODES.get(error.status, grpc.StatusCode.INVALID_ARGUMENT))
             context.set_details(error.message)
+
+
+def _request_id(context: Context) -> str | None:
+    """Return the identifier of a call, which the proxy puts into its metadata."""
+    metadata = context.invocation_metadata() or ()
+    return accepted(next((value for key, value in metadata if key == "request_id"), None))
 
 
 async def _infer(request: pb.ModelInferRequest, model: InferenceModel, act: Act) -> pb.ModelInferResponse:

@@ -23,7 +23,8 @@ def record(message: str = "m", *arguments: object, **attributes: object) -> logg
 @pytest.fixture
 def json_command(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A command with `--log-format json`."""
-    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    for name in ("", *logs.OTHERS):  # the handlers of other tests keep their formatters
+        monkeypatch.setattr(logging.getLogger(name), "handlers", [])
     logs.configure_command("json")
     yield
     logging.captureWarnings(capture=False)
@@ -100,8 +101,9 @@ def test_as_json_the_lines_of_replicas_pass_and_what_else_they_print_becomes_a_r
 
 @pytest.mark.usefixtures("json_command")
 def test_a_command_logs_json_without_credentials() -> None:
-    (handler,) = (each for each in logging.getLogger().handlers if isinstance(each.formatter, JsonFormatter))
+    handler = logging.getLogger().handlers[0]  # pytest adds its own behind it
     assert isinstance(handler, logging.StreamHandler)
+    assert isinstance(handler.formatter, JsonFormatter)
     handler.setStream(io.StringIO())
     logging.getLogger("serving.commands.run").error("no model at %s", URI)
     line = json.loads(handler.stream.getvalue())
@@ -112,6 +114,8 @@ def test_as_json_the_files_of_serve_have_the_same_lines(monkeypatch: pytest.Monk
     """Serve buffers its records in a handler before the one that writes them."""
     file = logging.StreamHandler()
     logger = logging.getLogger("ray.serve")
+    for name in logs.OTHERS:
+        monkeypatch.setattr(logging.getLogger(name), "handlers", [])
     monkeypatch.setattr(logger, "handlers", [logging.handlers.MemoryHandler(9, target=file)])
     monkeypatch.setattr(logging.getLogger("serving"), "handlers", [])
     logs.configure_replica("text", dict)
