@@ -52,7 +52,7 @@ def reached(monkeypatch, store):
     mlflow.set_tracking_uri(None)
 
     def record(module, name):
-        def call(*args):
+        def call(*args, **_):
             calls.append((f"{module.__name__.split('.')[1]}.{name}", args))
             raise Reached
 
@@ -82,7 +82,7 @@ def reached(monkeypatch, store):
         exec_, python, *words = shlex.split(declared.compute_command(parameters, None))
         assert (exec_, python, *words[:2]) == ("exec", "python", "-m", "pipeline")
         done = CliRunner().invoke(cli, words[2:])
-        assert calls, done.output
+        assert calls, (done.output, done.exception)
         return calls[0]
 
     return reached
@@ -193,5 +193,5 @@ def test_a_search_is_started_and_resumed(reached, interrupted):
 
 def test_a_version_is_evaluated_and_promoted(reached):
     assert reached("evaluate", model_uri="models:/m/1", episodes="5") == ("registry.evaluate", ("models:/m/1", 5, 0))
-    _, (target, version, _) = reached("promote", version="2", stage="Staging", name="m")
+    _, (target, version, *_) = reached("promote", version="2", stage="Staging", name="m")
     assert (target, version) == (Target("m", "Staging"), 2)
