@@ -9,7 +9,7 @@ SERVING_PORT ?= 8000
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock run test test-unit test-long test-conformance test-faults test-cluster fuzz mutants lint types docs docs-serve docs-check protos bench-serving bench-start bench-batching bench-protocols bench-play bench-training bench-scale bench-memory bench-folder clean
+.PHONY: help setup lock run test test-unit test-long test-conformance test-faults fuzz mutants lint types docs docs-serve docs-check protos bench-serving bench-start bench-batching bench-protocols bench-play bench-training bench-scale bench-memory bench-folder clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -51,9 +51,6 @@ test-conformance: setup ## The conformance suite whole: a policy of each kind of
 
 test-faults: setup ## The fault suite: kills, corrupt versions and outages under load.
 	@$(BIN)/python -m pytest -m faults tests/faults
-
-test-cluster: setup ## Faults of a Ray cluster of three nodes under load. Needs root, ip and redis-server.
-	@$(BIN)/python -m pytest -m cluster tests/faults
 
 fuzz: setup ## 100,000 malformed requests over all routes of a real server.
 	@$(BIN)/python -m tests.serving.fuzz

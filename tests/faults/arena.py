@@ -10,7 +10,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -166,18 +166,11 @@ class Server(commands.Server):
 
 
 class Load:
-    """The load's process; its records are there when it has ended.
+    """The load's process; its records are there when it has ended."""
 
-    Args:
-        server: the server, or its URL.
-        url: a URL of it other than its own.
-        prefix: what its command is an argument of, such as `ip netns exec`.
-    """
-
-    def __init__(self, server: commands.Server | str, *options: str, url: str = "", prefix: Sequence[str] = ()) -> None:
+    def __init__(self, server: commands.Server, *options: str, url: str = "") -> None:
         self._output = Path(tempfile.mkstemp(prefix="load-")[1])
-        own = server if isinstance(server, str) else server.url
-        command = [*prefix, sys.executable, "-m", "tests.faults.load", url or own, str(self._output), *options]
+        command = [sys.executable, "-m", "tests.faults.load", url or server.url, str(self._output), *options]
         self._process = subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.PIPE, start_new_session=True)
         self.records: list[Record] = []
 
