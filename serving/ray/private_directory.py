@@ -27,8 +27,11 @@ ROOT = Path("/tmp")  # noqa: S108 - the directories in it are of this user alone
 
 PREFIX, LOCK = "serving-", "owner.lock"
 
-NODE = "node"
-"""The file in a node's directory that names the PID namespace in which the node's processes can be seen."""
+NODE = "node.lock"
+"""The lock of a node's directory, with the PID namespace in which the node's processes can be seen.
+
+It differs from LOCK because earlier releases remove a directory in which LOCK is free.
+"""
 
 VARIABLE = "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC"
 """The environment variable of a node's processes with a path in its directory."""
@@ -38,24 +41,24 @@ PID_NAMESPACE = Path("/proc/self/ns/pid")
 
 def create() -> Path:
     """Create a directory that is removed when this process ends, and remove those of servers that were killed."""
-    directory = _create_locked()
+    directory = _create_locked(LOCK)
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     return directory
 
 
 def create_for_node() -> Path:
     """Create a directory for the processes that this process becomes and starts; a start after their end removes it."""
-    directory = _create_locked()
+    directory = _create_locked(NODE)
     (directory / NODE).write_text(_pid_namespace())
     return directory
 
 
-def _create_locked() -> Path:
+def _create_locked(file: str) -> Path:
     """Create a directory that is locked until this process ends or executes another program."""
     _remove_abandoned()
     hidden = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=ROOT))
     # The descriptor stays open as long as this process, and its children do not inherit it.
-    fcntl.flock(os.open(hidden / LOCK, os.O_RDWR | os.O_CREAT, 0o600), fcntl.LOCK_EX)
+    fcntl.flock(os.open(hidden / file, os.O_RDWR | os.O_CREAT, 0o600), fcntl.LOCK_EX)
     return hidden.rename(ROOT / hidden.name.removeprefix("."))  # only a locked directory has the prefix
 
 
@@ -97,7 +100,8 @@ def _remove_abandoned() -> None:
 
 
 def _remove_if_unlocked(directory: Path) -> None:
-    lock = os.open(directory / LOCK, os.O_RDWR | os.O_NOFOLLOW)
+    file = NODE if (directory / NODE).exists() else LOCK
+    lock = os.open(directory / file, os.O_RDWR | os.O_NOFOLLOW)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not _is_used_by_node(directory):

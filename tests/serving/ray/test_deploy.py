@@ -13,6 +13,7 @@ import requests
 import yaml
 
 from serving.protocols.open_inference.protos import inference_pb2 as pb
+from serving.ray import private_directory
 from serving.ray.cluster import SERVICER_FUNCTION
 from serving.registry.node.scope import scope
 from tests.serving.grpc_stub import Stub
@@ -33,6 +34,7 @@ def shop(store: Store) -> Iterator[Workshop]:
     workshop = Workshop(directory, {**ports, **token, "MLFLOW_TRACKING_URI": store.uri, "RAY_TMPDIR": str(directory)})
     yield workshop
     workshop.end()
+    private_directory._remove_abandoned()  # as the next start on this machine would
     shutil.rmtree(directory, ignore_errors=True)
 
 
