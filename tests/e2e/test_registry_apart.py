@@ -63,7 +63,8 @@ def test_a_registry_in_a_database_serves_files_of_the_tracking_server(tracked_wo
         assert not mlflow.MlflowClient(registry_uri=tracking.tracking_uri()).search_model_versions(f"name='{MODEL}'")
         arguments = Arguments(model_uri=f"models:/{MODEL}/Production", registry_uri=database)
         served = load_initial_policy(arguments).served
-    assert (served.version.version, served.version.digests) == (1, CARTPOLE_BUNDLE.digests)
+    assert served.version.version == 1
+    assert served.version.digests.items() >= CARTPOLE_BUNDLE.digests.items()
 
 
 def test_a_registry_server_that_cannot_register_what_is_trained_is_found_before_training(

@@ -77,7 +77,7 @@ def test_the_password_of_the_registry_is_no_argument(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", "postgresql+psycopg2://robot:secret@127.0.0.1/registry")
     arguments, _ = deployment_of(build(Arguments())).init_args
-    assert arguments.registry_uri == "postgresql+psycopg2://***@127.0.0.1/registry"
+    assert arguments.registry_uri == "postgresql+psycopg2://robot@127.0.0.1/registry"
 
 
 @pytest.mark.parametrize(("named", "expected"), [("MLFLOW_TRACKING_URI", None), ("MLFLOW_TRACKING_TOKEN", "shell")])

@@ -84,7 +84,7 @@ def test_a_password_in_the_tracking_uri_is_refused_with_another_way() -> None:
     assert line.startswith(
         "Error: --tracking-uri: a password or token in a URI would be visible in the list of processes"
     )
-    assert "Set MLFLOW_TRACKING_URI in the server's environment instead" in line
+    assert "Set MLFLOW_TRACKING_URI or MLFLOW_REGISTRY_URI in the server's environment instead" in line
     assert "s3cret" not in line
 
 

@@ -53,7 +53,7 @@ def test_the_defaults_of_promote_are_those_of_the_gate():
 def test_the_options_of_promote_reach_the_gate(monkeypatch):
     gates = []
     monkeypatch.setattr(
-        "pipeline.registry.promotion.promote", lambda _target, _version, gate: gates.append(gate) or fail()
+        "pipeline.registry.promotion.promote", lambda _target, _version, gate, _signer: gates.append(gate) or fail()
     )
     options = ["--episodes", "7", "--seed", "8", "--threshold", "-9.5", "--tolerance", "0.1", "--force"]
     CliRunner().invoke(promote, ["3", *options])

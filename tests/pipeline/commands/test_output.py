@@ -128,7 +128,7 @@ def test_the_printed_commands_restore_the_settings(capsys, monkeypatch, config):
     monkeypatch.setattr(contract, "described", lambda *_, **__: SimpleNamespace(is_exclusive=False))
     monkeypatch.setattr(by_machine, "chosen", lambda config, *_: (config, []))
     monkeypatch.setattr("pipeline.commands.train._check_mlflow", lambda *_: None)
-    monkeypatch.setattr(run, "train", lambda config, *_: started.append(config))
+    monkeypatch.setattr(run, "train", lambda config, *_, **__: started.append(config))
     monkeypatch.setattr("pipeline.commands.train.print_trained", lambda _: sys.exit(0))
     monkeypatch.setattr("pipeline.training.worker_process.WorkerProcess.start", lambda *_: None)
     done = CliRunner().invoke(cli, longer)

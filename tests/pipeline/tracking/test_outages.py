@@ -100,6 +100,8 @@ def test_failures_are_told_from_refusals_and_from_other_errors(error, status, fa
 
 
 def test_a_call_is_repeated_until_it_succeeds_and_its_result_is_returned(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    mlflow.set_tracking_uri(None)
     monkeypatch.setattr(outages, "RETRY_INTERVAL_S", 0.0)
     monkeypatch.setattr(outages, "is_reachable", lambda: True)
     tries, notices = iter([answer(500)] * 4), []

@@ -52,10 +52,10 @@ def test_the_registry_is_at_the_tracking_uri_unless_another_one_is_set(monkeypat
 
 def test_a_registry_uri_without_credentials_keeps_those_of_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", "https://robot:secret@registry/x")
-    tracking.use(None, "https://***@registry/x")
+    tracking.use(None, "https://registry/x")
     assert os.environ["MLFLOW_REGISTRY_URI"] == "https://robot:secret@registry/x"
-    tracking.use(None, "https://***@another/x")
-    assert os.environ["MLFLOW_REGISTRY_URI"] == "https://***@another/x"
+    tracking.use(None, "https://another/x")
+    assert os.environ["MLFLOW_REGISTRY_URI"] == "https://another/x"
 
 
 def test_the_uris_are_known_without_mlflow() -> None:

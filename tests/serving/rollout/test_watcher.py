@@ -380,7 +380,7 @@ def test_the_health_check_of_serve_replaces_a_thread_that_has_died_and_only_that
     from serving.app import PolicyReplica
 
     def check_health() -> None:
-        replica: Any = SimpleNamespace(_watcher=bench.watcher)  # only Serve can start a whole one
+        replica: Any = SimpleNamespace(_watcher=bench.watcher, _credentials=None)  # only Serve can start a whole one
         asyncio.run(PolicyReplica.check_health(replica))
 
     with monkeypatch.context() as broken, bench.polling():

@@ -81,10 +81,20 @@ def play(env_id: str, *requests: dict[str, Any], **kwargs: Any) -> list[dict[str
     return asyncio.run(exchange())
 
 
+def play_directories() -> set[Path]:
+    return set(Path(os.environ["TMPDIR"]).glob("play-*"))
+
+
 @pytest.fixture(scope="module")
-def of_environment(where: dict[str, Any]) -> dict[str, int]:
+def of_environment(where: dict[str, Any], before: set[Path]) -> dict[str, int]:  # noqa: ARG001 - seen before it
     _, first = play("Hostile-v0", {"seed": 0}, **where)
     return dict(zip([*ATTEMPTS, "wrote"], map(int, first["observation"]), strict=True))
+
+
+@pytest.fixture(scope="module")
+def before() -> set[Path]:
+    """The directories of other environments: a server that was killed leaves its own."""
+    return play_directories()
 
 
 @pytest.fixture(scope="module")
@@ -111,9 +121,11 @@ def test_an_environment_of_play_is_refused(of_environment: dict[str, int], attem
     assert of_environment[attempt] == REFUSED_WITH[attempt], os.strerror(of_environment[attempt])
 
 
-def test_an_environment_of_play_writes_in_a_directory_that_is_deleted(of_environment: dict[str, int]) -> None:
+def test_an_environment_of_play_writes_in_a_directory_that_is_deleted(
+    of_environment: dict[str, int], before: set[Path]
+) -> None:
     assert of_environment["wrote"]
-    await_true(lambda: not list(Path(os.environ["TMPDIR"]).glob("play-*")), "the directory is gone")
+    await_true(lambda: play_directories() <= before, "the directory is gone")
 
 
 @pytest.mark.parametrize("attempt", ATTEMPTS)
