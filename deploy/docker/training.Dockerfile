@@ -1,8 +1,8 @@
 # The image that trains, registers and promotes policies. From the repository's root:
 #   docker build --file deploy/docker/training.Dockerfile --tag policy-training .
 #
-# It runs as user 1000 with a read-only root file system. Two directories must be writable: /tmp for Ray, and
-# /var/cache/policy-training for versions of the policy. Runs and models go to the server of MLFLOW_TRACKING_URI.
+# It runs as user 1000 with a read-only root file system. Two directories must be writable: /tmp for Ray and the
+# home directory, /var/cache/policy-training for versions of the policy. Runs and models go to the server of MLFLOW_TRACKING_URI.
 
 # Any image with Python 3.11 and its venv module, the same in both stages.
 ARG BASE=python:3.11-slim-bookworm
@@ -20,16 +20,17 @@ RUN /opt/policy-training/bin/python -m pip wheel --no-cache-dir --no-deps --whee
         "$(ls /dist/*.whl)[${EXTRAS}]"
 
 FROM ${BASE}
-RUN useradd --uid 1000 --user-group --create-home policy \
+RUN useradd --uid 1000 --user-group --no-create-home --home-dir /tmp policy \
     && install --directory --owner policy --group policy --mode 0700 /var/cache/policy-training
 COPY --from=build /opt/policy-training /opt/policy-training
-ENV PATH=/opt/policy-training/bin:$PATH \
-    MPLCONFIGDIR=/tmp/matplotlib \
+# Ray writes its token below the home directory.
+ENV HOME=/tmp \
+    PATH=/opt/policy-training/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     RAY_USAGE_STATS_ENABLED=0 \
     XDG_CACHE_HOME=/var/cache/policy-training
 USER 1000:1000
-WORKDIR /home/policy
+WORKDIR /var/cache/policy-training
 ENTRYPOINT ["python", "-m", "pipeline"]
 CMD ["--help"]
