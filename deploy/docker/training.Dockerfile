@@ -2,7 +2,8 @@
 #   docker build --file deploy/docker/training.Dockerfile --tag policy-training .
 #
 # It runs as user 1000 with a read-only root file system. Two directories must be writable: /tmp for Ray and the
-# home directory, /var/cache/policy-training for versions of the policy. Runs and models go to the server of MLFLOW_TRACKING_URI.
+# home directory, /var/cache/policy-training for versions of the policy. Runs and models go to the server of
+# MLFLOW_TRACKING_URI.
 
 # Any image with Python 3.11 and its venv module, the same in both stages.
 ARG BASE=python:3.11-slim-bookworm

@@ -132,8 +132,9 @@ def test_pods_are_confined(template):
 def test_what_the_server_writes_is_on_volumes(template):
     mounts = {mount["mountPath"]: mount["name"] for mount in _container(template)["volumeMounts"]}
     volumes = {volume["name"]: volume for volume in template["spec"]["volumes"]}
-    cache = re.search(r"XDG_CACHE_HOME=(\S+)", (DOCKER / "serving.Dockerfile").read_text())[1]
-    for path in ("/tmp", cache):
+    home_and_cache = re.findall(r"\b(?:XDG_CACHE_)?HOME=(\S+)", (DOCKER / "serving.Dockerfile").read_text())
+    assert len(home_and_cache) == 2
+    for path in ("/tmp", *home_and_cache):
         assert "emptyDir" in volumes[mounts[path]]
 
 
