@@ -4,12 +4,13 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 MLFLOW_PORT ?= 5000
 SERVING_PORT ?= 8000
+EXTRAS ?= async serving cuda pipeline postgres s3 tracing
 
 # With it, each of the tests' processes would compile this project's modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock run test test-unit test-long test-conformance test-faults test-stores test-alerts test-cluster fuzz mutants lint types docs docs-serve docs-check protos bench-serving bench-start bench-batching bench-protocols bench-play bench-training bench-scale bench-memory bench-folder clean
+.PHONY: help setup lock run test test-unit test-long test-conformance test-faults test-stores test-alerts test-cluster check-manifests audit fuzz mutants lint types docs docs-serve docs-check protos bench-serving bench-start bench-batching bench-protocols bench-play bench-training bench-scale bench-memory bench-folder clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -31,7 +32,7 @@ lock: setup ## Resolve the versions of all dependencies again: constraints.txt.
 	@$(BIN)/python -m pip install --quiet --group lock
 	@$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --python-version 3.11 --no-annotate \
 		--extra pipeline --extra cuda --extra postgres --extra s3 --extra tracing --group dev --group benchmark \
-		--group docs --group protos --group stores \
+		--group docs --group protos --group stores --group audit \
 		--custom-compile-command "make lock" --output-file constraints.txt
 
 run: setup ## MLflow, a trained and promoted policy, a server, and a first query. Ctrl-C ends it.
@@ -59,10 +60,29 @@ test-stores: setup ## MLflow with PostgreSQL and S3: the journey, outages, and s
 	@$(BIN)/python -m pytest -m stores tests/stores
 
 test-alerts: setup ## Each alert firing and not firing, and the queries of the dashboard. Needs promtool.
-	@$(BIN)/python -m pytest tests/deploy
+	@$(BIN)/python -m pytest tests/deploy/test_alerts.py
 
 test-cluster: setup ## Faults of a Ray cluster of three nodes under load. Needs root, ip and redis-server.
 	@$(BIN)/python -m pytest -m cluster tests/faults
+
+check-manifests: setup ## The manifests of deploy/kubernetes against KubeRay's schema: CRD=ray.io_rayservices.yaml.
+	@$(BIN)/python deploy/kubernetes/check.py $(or $(CRD),$(error Name the file with the definition of RayService: \
+		make check-manifests CRD=ray.io_rayservices.yaml. KubeRay has it in ray-operator/config/crd/bases))
+
+# --strict: a package that the service does not know is a failure, too.
+audit: setup ## A bill of materials (CycloneDX) of each extra in audit-report/, and known vulnerabilities. Needs the network.
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group lock --group audit
+	@mkdir -p audit-report
+	@set -e; for extra in $(EXTRAS); do \
+		$(BIN)/uv pip compile pyproject.toml --quiet --python-version 3.11 --no-header --no-annotate \
+			--constraint constraints.txt --extra $$extra --output-file audit-report/$$extra.txt; \
+		$(BIN)/python -W ignore -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible \
+			--output-file audit-report/$$extra.cdx.json audit-report/$$extra.txt; \
+		echo "audit-report/$$extra.cdx.json: $$(wc -l < audit-report/$$extra.txt) packages"; \
+	done
+	@$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt || { \
+		echo "The audit failed: the lines above name a vulnerable package, or say that the vulnerability service of PyPI" \
+			"did not answer or does not know a package."; exit 1; }
 
 fuzz: setup ## 100,000 malformed requests over all routes of a real server.
 	@$(BIN)/python -m tests.serving.fuzz
@@ -122,4 +142,4 @@ bench-batching: setup ## From which policy on dynamic batching pays.
 
 clean: ## Remove what setup, tests and `make run` made here, registered models included.
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache mlflow.db* mlartifacts mlruns mlflow-server.log benchmarks/results \
-		faults-report
+		faults-report audit-report

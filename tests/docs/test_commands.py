@@ -19,7 +19,7 @@ TARGETS = set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), fla
 
 #: Programs that are not this project's, which this test does not look into.
 OTHERS = {"pre-commit", "curl", "export", "git", "pip", "ray", "source", "openssl", "cat", "serve", "perf", "(umask"}
-OTHERS |= {"promtool", "prometheus", "cp", "pg_dump", "pg_restore", "createdb", "aws"}
+OTHERS |= {"promtool", "prometheus", "cp", "pg_dump", "pg_restore", "createdb", "aws", "docker", "kubectl"}
 
 COMMANDS = [
     pytest.param(command, id=f"{name(page)}: {command[:60]}")
