@@ -24,6 +24,7 @@ import json
 import os
 import re
 import signal
+import stat
 import sys
 from pathlib import Path
 
@@ -127,7 +128,11 @@ def main(arguments: list[str]) -> None:
 
 
 def edit(configuration: Path) -> None:
-    """Edit a configuration file, and write the responses to errors beside it. Raises SystemExit as `edited`."""
+    """Edit a configuration file, and write the responses to errors beside it. Raises SystemExit as `edited`.
+
+    Their directory becomes private. On a cluster Serve gives it the head's name on every node, and makes it there.
+    """
+    configuration.parent.chmod(stat.S_IRWXU)
     configuration.write_text(edited(configuration.read_text(), configuration.parent))
     for status, error in ERRORS.items():
         (configuration.parent / f"error-{status}.http").write_text(error_response(*error), newline="")

@@ -117,6 +117,8 @@ class Machine:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.shop.end()
+        # All machines are in one PID namespace, so Ray would take the others' processes for its own that still run.
+        (self.directory / "ray" / "ray_current_cluster").unlink(missing_ok=True)
         await_true(lambda: not self._own(), f"all processes of {self.namespace} are gone")
 
     def _own(self) -> list[int]:

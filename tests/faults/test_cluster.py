@@ -84,7 +84,7 @@ def test_statistics_and_admin_sockets_are_private_on_every_node(nodes: Cluster) 
         proxy = nodes.haproxies(machine)[-1]
         private = Path(proxy.cmdline()[proxy.cmdline().index("-f") + 1])
         configuration = machine.directory / private.relative_to("/tmp")
-        assert stat.S_IMODE(configuration.parents[1].stat().st_mode) == stat.S_IRWXU
+        assert stat.S_IMODE(configuration.parent.stat().st_mode) == stat.S_IRWXU
         assert stat.S_IMODE((configuration.parent / "admin.sock").stat().st_mode) == stat.S_IRUSR | stat.S_IWUSR
         assert "option http-buffer-request" in configuration.read_text()
         listeners = machine.listeners()

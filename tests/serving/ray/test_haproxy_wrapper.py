@@ -1,8 +1,9 @@
+import stat
 from pathlib import Path
 
 import pytest
 
-from serving.ray.haproxy_wrapper import ACCEPTED, FALLBACK_FAILED, GRPC_REQUEST_ID, REQUEST_ID, STARTING, edited
+from serving.ray.haproxy_wrapper import ACCEPTED, FALLBACK_FAILED, GRPC_REQUEST_ID, REQUEST_ID, STARTING, edit, edited
 from serving.telemetry import request_ids
 
 GENERATED = """global
@@ -58,6 +59,13 @@ def test_listeners_become_private_and_other_lines_stay() -> None:
         "  bind unix@/run/stats.sock mode 600",
         "  stats enable",
     ]
+
+
+def test_the_directory_of_the_configuration_becomes_private(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "haproxy.cfg").write_text(GENERATED)
+    edit(tmp_path / "haproxy.cfg")
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == stat.S_IRWXU
 
 
 def test_editing_twice_changes_nothing_more() -> None:
