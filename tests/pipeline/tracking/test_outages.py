@@ -202,6 +202,7 @@ def files(run_id):
     ]
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     "fault",
     [
@@ -224,6 +225,7 @@ def test_a_server_that_fails_delays_metrics_and_loses_none(proxy, fault):
     assert mlflow.get_run(run_id).info.status == "FINISHED"
 
 
+@pytest.mark.e2e
 def test_a_file_that_fails_holds_up_neither_metrics_nor_other_files(proxy, tmp_path):
     for name in ("good.txt", "bad.txt"):
         (tmp_path / name).write_text(name)
@@ -242,6 +244,7 @@ def test_a_file_that_fails_holds_up_neither_metrics_nor_other_files(proxy, tmp_p
     assert [each.path for each in mlflow.MlflowClient().list_artifacts(run_id)] == ["bad.txt", "good.txt"]
 
 
+@pytest.mark.e2e
 def test_a_reachable_server_that_fails_for_too_long_after_the_training_ends_it_with_one_line(proxy, monkeypatch):
     monkeypatch.setattr(metric_queue, "LONGEST_FAILURE_S", -1.0)
     message = r"1 metrics and files .* \(status 500\)"
@@ -284,6 +287,7 @@ def test_a_store_that_refuses_deletions_is_reported_once_and_keeps_all_checkpoin
     assert sum(request.startswith("DELETE") for request in proxy.requests) == 1
 
 
+@pytest.mark.e2e
 def test_old_checkpoints_are_deleted_once_a_store_that_failed_works_again(proxy, save):
     with tracking.run("train") as run_id, bounded_retries():
         for env_steps in (1000, 2000, 3000):
@@ -327,6 +331,7 @@ def test_a_kept_checkpoint_that_is_older_than_the_newest_in_mlflow_is_ignored(pr
     assert checkpoint_store.restore_newest(run_id, tmp_path / "back") == 2000
 
 
+@pytest.mark.e2e
 def test_the_end_of_a_run_waits_for_a_server_that_fails(proxy, monkeypatch):
     monkeypatch.setattr(outages, "RETRY_INTERVAL_S", 0.1)
     notices = []

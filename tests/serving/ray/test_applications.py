@@ -17,7 +17,7 @@ from tests.serving.ray.head import Head
 from tests.serving.store import Store
 from tests.workshop import PROJECT, answers, await_true, free_port
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 TILTED = {"observation": [0, 0, 1, 0]}
 PAGE = PROJECT / "docs" / "how-to" / "run-several-policies.md"
