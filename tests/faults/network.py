@@ -102,7 +102,8 @@ class Machine:
         """Start a command on the machine; `enter` for one beside its Ray, which was started before."""
         if enter:
             raylet = self.processes("raylet")[0].pid
-            return self.shop.start("nsenter", "-t", str(raylet), "-m", "-n", "--wd=/tmp/home", *command, log=log)
+            inside = ["nsenter", "-t", str(raylet), "-m", "-n", "sh", "-c", 'cd /tmp/home && exec "$@"', "sh"]
+            return self.shop.start(*inside, *command, log=log)
         script = 'mount --make-rprivate / && mount --bind "$0" /tmp && cd /tmp/home && exec "$@"'
         alone = ["unshare", "--mount", "sh", "-c", script, str(self.directory)]
         return self.shop.start(*self.inside(*alone, *command), log=log)

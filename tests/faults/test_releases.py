@@ -15,7 +15,7 @@ RATE = ("--rate", "200")
 #: Room for the replicas of two releases.
 CPUS = 4
 LONGEST_S = 0.5
-CONSTRUCTOR = "        settings.tune_replica()\n"
+CONSTRUCTOR = "        settings.tune_replica(arguments.log_format, self._log_context)\n"
 
 
 @pytest.fixture(scope="module")
