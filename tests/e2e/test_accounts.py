@@ -22,7 +22,7 @@ from tests.mlflow_servers import ADMIN, client_of, mlflow_server
 from tests.pipeline.commands.test_unreliable_mlflow import register
 from tests.serving.policies import CARTPOLE_BUNDLE
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 MODEL, WORKSPACE = "guarded", "team"
 

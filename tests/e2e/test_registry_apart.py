@@ -19,7 +19,7 @@ from serving.rollout.initial_policy import load_initial_policy
 from tests.mlflow_servers import client_of, mlflow_server
 from tests.serving.policies import CARTPOLE_BUNDLE
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 MODEL = "apart"
 
