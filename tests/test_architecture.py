@@ -28,6 +28,7 @@ ORDER = {
         "registry",
         "integrity",
         "replica",
+        "experience",
         "protocols",
         "protocols.openapi",
         "protocols.native",
