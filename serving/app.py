@@ -21,6 +21,7 @@ from serving.http.policy_app import PolicyApp
 from serving.protocols.open_inference.grpc import InferenceServicer
 from serving.ray import settings
 from serving.ray.actors.resolver import ResolverActor
+from serving.recording import start_journal
 from serving.registry import tracking
 from serving.registry.model_version import Resolved
 from serving.release import release, warn_if_other
@@ -71,7 +72,12 @@ class PolicyReplica(InferenceServicer):
         await asyncio.to_thread(warn_if_other, arguments.release)
         count = ReplicaCount(arguments.largest_num_replicas, _num_replicas)
         replica = ReplicaIdentity(identifier, count, await asyncio.to_thread(release))
-        self._app = app = PolicyApp(start.served, arguments, token=token, refresh=start.refresh, replica=replica)
+        self._journal = await asyncio.to_thread(
+            start_journal, arguments, start.tracking_uri, application=name, replica=identifier
+        )
+        self._app = app = PolicyApp(
+            start.served, arguments, token=token, refresh=start.refresh, replica=replica, journal=self._journal
+        )
         self._asgi_app = with_cors(app, arguments.cors_origin)
         if tracing.is_on():
             self._asgi_app = tracing.with_span_attributes(self._asgi_app)
@@ -88,6 +94,8 @@ class PolicyReplica(InferenceServicer):
         """Stop polling. Serve calls it before it ends the replica, whose subprocesses end first."""
         with contextlib.suppress(AttributeError):  # the constructor failed, or there is no direct port
             self._watcher.stop()
+            if self._journal is not None:
+                self._journal.stop()
             self._direct_port.stop()
 
     async def check_health(self) -> None:
@@ -161,7 +169,10 @@ def _absolute(arguments: Arguments) -> Arguments:
     Raises:
         CredentialsFileInvalid: The file cannot be read here, where the application is built.
     """
-    paths = {name: getattr(arguments, name) for name in ("auth_token_file", "credentials_file", "cache_dir")}
+    names = ("auth_token_file", "credentials_file", "cache_dir", "experience_key_file")
+    paths = {name: getattr(arguments, name) for name in names}
+    if arguments.experience_uri and "://" not in arguments.experience_uri:
+        paths["experience_uri"] = arguments.experience_uri
     absolute = {name: str(Path(path).absolute()) for name, path in paths.items() if path is not None}
     # What the file names, a replica takes from it.
     file = arguments.credentials_file

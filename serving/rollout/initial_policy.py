@@ -30,6 +30,7 @@ class InitialPolicy:
     refresh: Refresh
     admission: Admission
     polls: SharedPolls
+    tracking_uri: str
 
 
 def load_initial_policy(
@@ -66,10 +67,10 @@ def load_initial_policy(
         else:
             version = polls.resolve(lambda: registry.resolve(model_uri))
         predecessor = None if is_first else admission.last_known_good()
-        return InitialPolicy(admission.admit(version, predecessor), Refresh(last=now()), admission, polls)
+        return InitialPolicy(admission.admit(version, predecessor), Refresh(last=now()), admission, polls, uri)
     except ServingError as error:
         served = None if isinstance(error, ModelUriInvalid) else admission.last_known_good()
         if served is None:
             raise
         logger.warning("serving the last known good version, %d: %s", served.version.version, error)
-        return InitialPolicy(served, Refresh(error=str(error), degraded=True), admission, polls)
+        return InitialPolicy(served, Refresh(error=str(error), degraded=True), admission, polls, uri)
