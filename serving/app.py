@@ -15,13 +15,14 @@ from ray.serve import Application
 from serving.arguments import Arguments
 from serving.credentials import CredentialsFile
 from serving.errors import ServingError, redacted
+from serving.experience.journal.journal import Journal
+from serving.experience.start import start_journal
 from serving.http.cors import with_cors
 from serving.http.direct_port import DirectPort
 from serving.http.policy_app import PolicyApp
 from serving.protocols.open_inference.grpc import InferenceServicer
 from serving.ray import settings
 from serving.ray.actors.resolver import ResolverActor
-from serving.recording import start_journal
 from serving.registry import tracking
 from serving.registry.model_version import Resolved
 from serving.release import release, warn_if_other
@@ -72,9 +73,7 @@ class PolicyReplica(InferenceServicer):
         await asyncio.to_thread(warn_if_other, arguments.release)
         count = ReplicaCount(arguments.largest_num_replicas, _num_replicas)
         replica = ReplicaIdentity(identifier, count, await asyncio.to_thread(release))
-        self._journal = await asyncio.to_thread(
-            start_journal, arguments, start.tracking_uri, application=name, replica=identifier
-        )
+        self._journal = await asyncio.to_thread(_journal, arguments, start.scope, name, identifier)
         self._app = app = PolicyApp(
             start.served, arguments, token=token, refresh=start.refresh, replica=replica, journal=self._journal
         )
@@ -152,6 +151,15 @@ def application(arguments: Arguments, resolved: Resolved | None = None) -> Appli
         logging_config=settings.logging_config(access_log=arguments.access_log, log_format=arguments.log_format),
     )
     return deployment(PolicyReplica).bind(_absolute(arguments), uuid.uuid4().hex, resolved=resolved)
+
+
+def _journal(arguments: Arguments, scope: str, application: str, replica: str) -> Journal | None:
+    """Return the journal of a replica, None if nothing is recorded. `scope` names the files of the application."""
+    if arguments.experience is None:
+        return None
+    directory = arguments.cache_directory / "experience" / scope
+    header = {"application": application, "model_uri": arguments.model_uri}
+    return start_journal(arguments.experience, directory, replica, header)
 
 
 def _num_replicas() -> int:

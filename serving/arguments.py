@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from serving.experience.errors import ExperienceUriInvalid
-from serving.experience.journal.encoding import Observations
+from serving.experience.options import Full, Observations
 from serving.experience.store import check_uri
 from serving.replica.limits import ANSWER_WITHIN_S, MAX_BODY_BYTES, MAX_OBSERVATIONS
 from serving.telemetry.logs import LogFormat
 from serving.uri_secrets import without_secrets
 
 if TYPE_CHECKING:
+    from serving.experience.start import ExperienceSettings
     from serving.integrity.requirements import Requirements
 
 GIB = 1 << 30
@@ -161,7 +162,7 @@ class Arguments(BaseModel):
     experience_max_bytes: int = Field(
         default=GIB, ge=64 << 20, description="Size limit in bytes of what waits on a node to be written to the URI."
     )
-    experience_full: Literal["drop", "refuse"] = Field(
+    experience_full: Full = Field(
         default="drop",
         description="While decisions cannot be recorded: drop them and answer, or refuse requests (503).",
     )
@@ -267,6 +268,15 @@ class Arguments(BaseModel):
         from serving.integrity.requirements import Requirements
 
         return Requirements(self.trusted_key, self.require_gate)
+
+    @property
+    def experience(self) -> "ExperienceSettings | None":
+        """What is recorded of decisions; None if nothing is."""
+        from serving.experience.start import ExperienceSettings
+
+        names = ("uri", "sample", "observations", "max_bytes", "full", "key_file")
+        settings = {name: getattr(self, f"experience_{name}") for name in names}
+        return None if self.experience_uri is None else ExperienceSettings(**settings)
 
     @property
     def largest_num_replicas(self) -> int:

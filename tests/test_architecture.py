@@ -37,7 +37,6 @@ ORDER = {
         "protocols.open_inference",
         "play",
         "arguments",
-        "recording",
         "rollout",
         "http",
         "ray",

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from hashlib import blake2b
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +20,11 @@ from serving.experience.journal.records import (
     VersionSpec,
     decisions_payload,
 )
+from serving.experience.options import Observations
 from serving.policy.policy import Policy
 from serving.policy.spaces import leaves
 from serving.policy.tensors import ACTION, NOISE, OBSERVATIONS, Batch, Rows, Tensors
 from serving.registry.model_version import ModelVersion
-
-Observations = Literal["full", "digest", "none"]
-"""How observations are recorded: whole, as the BLAKE2b hash of their bytes, or not at all."""
 
 
 def version_spec(policy: Policy, version: ModelVersion) -> VersionSpec:

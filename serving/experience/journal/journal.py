@@ -7,10 +7,11 @@ from typing import Any
 
 from serving.experience.episodes import EpisodeHasher, Origin
 from serving.experience.errors import JournalFull
-from serving.experience.journal.encoding import Observations, encode
+from serving.experience.journal.encoding import encode
 from serving.experience.journal.records import FEEDBACK, VersionSpec, json_payload
 from serving.experience.journal.sampling import Sample
 from serving.experience.journal.segments import Place, Segments, run
+from serving.experience.options import Observations
 from serving.policy.tensors import Batch
 
 
