@@ -4,8 +4,7 @@ All records of one version with the same flags, protocol and number of rows have
 after the other, are an array of that layout, which NumPy reads at once.
 """
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +25,7 @@ from serving.experience.journal.records import (
     VERSION,
     VersionSpec,
 )
-from serving.experience.journal.segment import Segment
+from serving.experience.journal.segment import Record
 from serving.experience.tables import INPUT, OUTPUT
 
 CHUNK_ROWS = 65_536
@@ -126,37 +125,42 @@ class DecisionReader:
     """Yields the decisions of a segment in chunks, each of one table.
 
     Args:
-        segment: the segment.
+        records: the records of the segment. They are read once, and not kept.
         chunk_rows: the number of decisions of a table after which a chunk is complete.
     """
 
-    def __init__(self, segment: Segment, chunk_rows: int = CHUNK_ROWS) -> None:
-        self._segment, self._chunk_rows = segment, chunk_rows
+    def __init__(self, records: Iterable[Record], chunk_rows: int = CHUNK_ROWS) -> None:
+        self._records, self._chunk_rows = records, chunk_rows
+        self.others: list[Record] = []
+        """The records so far of other kinds."""
         self.unreadable = 0
         """The number of records so far whose version is unknown, or which do not fit its tensors."""
-        self._versions: dict[int, VersionSpec] = {}
+        self.versions: dict[int, VersionSpec] = {}
+        """The versions so far by their numbers."""
         self._tables: dict[Table, _Pending] = {}
         self._layouts: dict[bytes, tuple[_Pending, _Layout]] = {}
 
     def __iter__(self) -> Iterator[Chunk]:
-        for offset, kind, payload in self._segment.records:
-            if kind == VERSION:
-                self._define(payload)
-            elif kind == DECISIONS:
-                pending = self._add(offset, payload)
+        for record in self._records:
+            if record.kind == DECISIONS:
+                pending = self._add(record.offset, record.payload)
                 if pending and (pending.rows >= self._chunk_rows or pending.size >= CHUNK_BYTES):
                     yield pending.take()
+                continue
+            self.others.append(record)
+            if record.kind == VERSION:
+                self._define(record)
         yield from (pending.take() for pending in self._tables.values() if pending.rows)
 
-    def _define(self, payload: bytes) -> None:
+    def _define(self, record: Record) -> None:
         """Read a VERSION record, which replaces an earlier one of the same version."""
         try:
-            version = VersionSpec.from_json(json.loads(payload[1:]))
+            version = VersionSpec.from_json(record.content)
         except (ValueError, TypeError, KeyError):
             self.unreadable += 1
             return
-        if self._versions.get(version.version) != version:
-            self._versions[version.version] = version
+        if self.versions.get(version.version) != version:
+            self.versions[version.version] = version
             self._layouts = {
                 key: each for key, each in self._layouts.items() if each[0].table.version.version != version.version
             }
@@ -181,7 +185,7 @@ class DecisionReader:
         if len(payload) < DECISIONS_HEAD.size:
             return None
         _, flags, protocol, number, rows, _, _ = DECISIONS_HEAD.unpack_from(payload)
-        version = self._versions.get(number)
+        version = self.versions.get(number)
         if version is None or not 0 < rows <= len(payload):
             return None
         pending = self._table(version, flags & (DIGESTS | OMITTED))

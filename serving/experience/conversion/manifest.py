@@ -7,16 +7,16 @@ journal, and is replaced when that is converted again.
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
 
 from serving.experience.conversion.audit import Audit
-from serving.experience.conversion.decisions import Chunk, Table
-from serving.experience.journal.records import VERSION
-from serving.experience.journal.segment import Segment
+from serving.experience.conversion.decisions import Chunk, DecisionReader, Table
+from serving.experience.journal.records import DROPPED
 from serving.release import release
 
 FORMAT = 1
@@ -35,13 +35,12 @@ class Origin:
     day: str
 
     @classmethod
-    def of(cls, path: Path, segment: Segment) -> Self:
-        """Return the origin of a segment. Raises OSError if the file is gone."""
-        header = segment.header
+    def of(cls, path: Path, header: dict[str, Any]) -> Self:
+        """Return the origin of a segment, of which the header may be lost. Raises OSError if the file is gone."""
         replica, _, number = path.stem.rpartition("-")
         created = header.get("created_ns") or path.stat().st_mtime_ns
         return cls(
-            model=str(header.get("model") or _model_of_versions(segment) or UNKNOWN_MODEL),
+            model=str(header.get("model") or UNKNOWN_MODEL),
             replica=str(header.get("replica") or replica or path.stem),
             segment=int(header.get("segment", number if number.isdecimal() else 0)),
             day=datetime.fromtimestamp(created / 1e9, UTC).strftime("%Y-%m-%d"),
@@ -79,13 +78,14 @@ class Manifest:
 
     origin: Origin
     header: dict[str, Any]
-    lost_bytes: int
     versions: dict[str, dict[str, Any]] = field(default_factory=dict)
     """The counts of each version by its number."""
     audit: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    feedback: int = 0
+    lost_bytes: int = 0
     unreadable: int = 0
     times: list[int] = field(default_factory=list)
     """The first and the last time of each chunk, in ns since 1970."""
@@ -102,16 +102,30 @@ class Manifest:
         self.audit.update(audit.counts)
         self.times += [int(chunk.columns["time"].min()), int(chunk.columns["time"].max())]
 
-    def add_dropped(self, content: dict[str, Any]) -> None:
-        """Count what the replica could not record."""
-        self.dropped.update({name: int(content.get(name, 0)) for name in ("decisions", "feedback")})
-        self.reasons[str(content.get("reason"))] += int(content.get("decisions", 0)) + int(content.get("feedback", 0))
+    def add_feedback(self, times: Sequence[int]) -> None:
+        """Count the reports of clients by their times."""
+        self.feedback += len(times)
+        self.times += [min(times), max(times)]
+
+    def end(self, reader: DecisionReader, lost_bytes: int) -> None:
+        """Take what is known once all records were read: what was lost, and the model if the header is."""
+        self.lost_bytes, self.unreadable = lost_bytes, reader.unreadable
+        for record in reader.others:
+            if record.kind == DROPPED:
+                self._add_dropped(record.content)
+        if self.origin.model == UNKNOWN_MODEL and reader.versions:
+            self.origin = replace(self.origin, model=next(iter(reader.versions.values())).name)
+
+    def _add_dropped(self, content: dict[str, Any]) -> None:
+        counts = {name: int(content.get(name, 0)) for name in ("decisions", "feedback")}
+        self.dropped.update(counts)
+        self.reasons[str(content.get("reason"))] += sum(counts.values())
 
     def add_file(self, path: str, content: bytes, rows: int) -> None:
         """Name a file that was written."""
         self.files[path] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content), "rows": rows}
 
-    def content(self, feedback: int) -> bytes:
+    def content(self) -> bytes:
         """Return the file."""
         described = {
             "format": FORMAT,
@@ -121,7 +135,7 @@ class Manifest:
             "replica": self.origin.replica,
             "segment": self.origin.segment,
             "decisions": sum(self.audit.values()),
-            "feedback": feedback,
+            "feedback": self.feedback,
             "time": [min(self.times), max(self.times)] if self.times else None,
             "versions": self.versions,
             "audit": self.audit,
@@ -131,7 +145,3 @@ class Manifest:
             "files": self.files,
         }
         return json.dumps(described, indent=1).encode() + b"\n"
-
-
-def _model_of_versions(segment: Segment) -> str | None:
-    return next((record.content.get("name") for record in segment.records if record.kind == VERSION), None)
