@@ -1,15 +1,13 @@
 """Journals for tests: segments with the decisions that a replica would answer, and what became of them."""
 
 import json
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from serving.experience.conversion.audit import Auditor
 from serving.experience.conversion.converter import Converter
@@ -28,7 +26,7 @@ from serving.experience.journal.segment import SegmentWriter
 from serving.experience.store import open_store
 from serving.policy.bundle import Bundle
 from serving.policy.policy import Policy
-from serving.policy.tensors import NOISE, STATE_IN, STATE_OUT, Tensors
+from serving.policy.tensors import NOISE, STATE_OUT, Tensors
 from serving.registry.cache import BundleCache
 from serving.registry.model_version import DIGEST_TAG, ModelVersion
 

@@ -36,9 +36,7 @@ def mixed_records(actor: Actor) -> list[bytes]:
         rewards = [0.5 * number] * rows if number % 2 else None
         names = Episodes([HASHER(f"e{number}")] * rows, list(range(rows)), rewards)
         outputs = actor.act(inputs, seed, seeds)
-        payloads.append(
-            actor.record(inputs, outputs, names, CREATED_NS + number, seed, seeds, protocol=number % 4)
-        )
+        payloads.append(actor.record(inputs, outputs, names, CREATED_NS + number, seed, seeds, protocol=number % 4))
     return payloads
 
 
