@@ -5,7 +5,9 @@ from typing import Any
 
 import orjson
 
+from serving.experience.journal.records import NATIVE
 from serving.policy.spaces import Json
+from serving.protocols.episodes import EpisodeReader
 from serving.protocols.native.json_codec import JsonCodec
 from serving.protocols.native.paths import native_paths
 from serving.protocols.openapi.parts import Paths
@@ -23,12 +25,18 @@ class NativeProtocol(Protocol):
         max_observations: The maximum number of observations in one request.
         replica: Returns the member `replica` of `/model`.
         refresh: Returns the state of the registry's poll.
+        episodes: Reads which episodes a request names.
     """
 
     def __init__(
-        self, max_observations: int, replica: Callable[[], dict[str, Json]], refresh: Callable[[], Refresh]
+        self,
+        max_observations: int,
+        replica: Callable[[], dict[str, Json]],
+        refresh: Callable[[], Refresh],
+        episodes: EpisodeReader = EpisodeReader(),  # noqa: B008 - immutable
     ) -> None:
         self._max_observations, self._replica, self._refresh = max_observations, replica, refresh
+        self._episodes = episodes
 
     def methods(self, path: str) -> tuple[str, ...]:
         """Return the HTTP methods that a path accepts."""
@@ -42,8 +50,9 @@ class NativeProtocol(Protocol):
         """Answer a request. Raises RequestError, Overloaded and PolicyFailed."""
         if request.path == "/":
             codec = served.prepared(JsonCodec)
-            observations, batched = codec.decode(request.body, self._max_observations)
-            return codec.encode(await served.act(observations), batched=batched)
+            source = self._episodes.of_headers(NATIVE, request.scope["headers"])
+            observations, batched, origin = codec.decode(request.body, self._max_observations, source)
+            return codec.encode(await served.act(observations, origin), batched=batched)
         return orjson.dumps(self._model(served) if request.path == "/model" else self._health(served))
 
     def paths(self, served: ServedPolicy) -> Paths:

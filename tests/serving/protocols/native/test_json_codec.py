@@ -50,11 +50,11 @@ BAD: list[tuple[Any, str]] = [
     ),
     (
         b'{"observation": [1,2,3,4], "action": 1}',
-        'the request has an unknown key "action", expected only observation, state, explore, seed, details',
+        'the request has an unknown key "action", expected only observation, state, explore, seed, details, episode, step, reward',
     ),
     (
         b'{"observations": [], "state": null}',
-        'the request has an unknown key "state", expected only observations, states, explore, seed, details',
+        'the request has an unknown key "state", expected only observations, states, explore, seed, details, episodes, steps, rewards',
     ),
     (b'{"observation": [1,2,3,4], "explore": 1}', '"explore" is 1, expected true or false'),
     (b'{"observation": [1,2,3,4], "details": "yes"}', '"details" is the string "yes", expected true or false'),
