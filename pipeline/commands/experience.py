@@ -4,7 +4,6 @@ import functools
 import json
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
@@ -130,9 +129,7 @@ def audit(uri: str, model: str | None, limit: int) -> None:
 @click.option(
     "--key-file",
     metavar="FILE",
-    envvar="SERVING_EXPERIENCE_KEY_FILE",
-    show_envvar=True,
-    help="File with the key of the episodes' hashes, as the server has it.",
+    help="File with the secret that the server hashes the names of episodes with (its --experience-key-file).",
 )
 @click.option("--model", metavar="NAME", help="Registered model.  [default: all]")
 def forget(uri: str, episodes: tuple[str, ...], key_file: str | None, model: str | None) -> None:
@@ -147,22 +144,12 @@ def forget(uri: str, episodes: tuple[str, ...], key_file: str | None, model: str
     from pipeline.experience.progress import StageProgress
     from pipeline.experience.raw import choose_model, models_of, open_experience
     from serving.experience.episodes import EpisodeHasher
+    from serving.experience.start import read_key
 
-    hasher = EpisodeHasher(_key(key_file))
+    hasher = EpisodeHasher(read_key(key_file) if key_file else b"")
     store = open_experience(uri)
     models = models_of(store) if model is None else [choose_model(store, model)]
     with StageProgress() as progress:
         done = forget(store, models, [hasher(name) for name in episodes], progress)
     print_forgotten(episodes, done, has_key=key_file is not None)
 
-
-def _key(file: str | None) -> bytes:
-    """Return the key in a file, an empty one without a file. Raises KeyUnreadable."""
-    from pipeline.experience.errors import KeyUnreadable
-
-    if not file:
-        return b""
-    try:
-        return Path(file).read_bytes().strip()
-    except OSError as error:
-        raise KeyUnreadable(file, error.strerror or str(error)) from error

@@ -119,16 +119,6 @@ class ForgettingUnfinished(PipelineError):
 
 
 @dataclass(eq=False)
-class KeyUnreadable(PipelineError):
-    """The file with the key of the episodes' hashes cannot be read."""
-
-    file: str
-    reason: str
-
-    template: ClassVar[str] = "The key file {file} cannot be read: {reason}. Pass the one of the server."
-
-
-@dataclass(eq=False)
 class S3Unusable(PipelineError):
     """The S3 server of an experience URI cannot be reached, or rejects the request."""
 
