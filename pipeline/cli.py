@@ -5,6 +5,7 @@ import os
 import click
 
 from pipeline.commands.evaluate import evaluate, verify
+from pipeline.commands.experience import experience
 from pipeline.commands.journey import journey
 from pipeline.commands.registry import history, promote, rollback, sign, versions
 from pipeline.commands.train import train, tune
@@ -22,5 +23,5 @@ def cli() -> None:
         os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 
 
-for command in (train, tune, evaluate, verify, promote, sign, rollback, history, versions, journey):
+for command in (train, tune, evaluate, verify, promote, sign, rollback, history, versions, experience, journey):
     cli.add_command(command)
