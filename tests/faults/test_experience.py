@@ -1,6 +1,9 @@
 """Recorded experience while replicas and the converter die: what was answered is in the data, exactly once."""
 
+import contextlib
+import json
 import signal
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -14,8 +17,10 @@ import pytest
 from serving.experience.episodes import EpisodeHasher
 from serving.experience.journal.records import DECISIONS
 from serving.experience.journal.segment import Segment
+from serving.experience.journal.segments import SEAL_AFTER_S
 from serving.experience.tables import DIFFERS, OK
 from tests.faults.arena import Registry, Server, kill
+from tests.faults.disk import mend, small_disk, spoil
 from tests.faults.players import Answered, Players
 from tests.serving.policies import EXPLORING_BUNDLE
 from tests.workshop import await_true
@@ -47,6 +52,11 @@ class Recorder:
         columns = ["episode", "step", "output.action", "audit"]
         tables = [pq.read_table(file, columns=columns) for file in sorted(self.uri.glob("decisions/**/*.parquet"))]
         return [tuple(row.values()) for table in tables for row in table.to_pylist()]
+
+    def dropped(self) -> int:
+        """Return how many decisions were not recorded, as the manifests say."""
+        manifests = [json.loads(file.read_text()) for file in self.uri.glob("manifests/**/*.json")]
+        return sum(manifest["dropped"]["decisions"] for manifest in manifests)
 
     def _waiting(self) -> list[str]:
         return [path.name for path in self.cache.glob("experience/*/*.segment") if _has_decisions(path)]
@@ -147,3 +157,40 @@ def test_converters_killed(recorder: Recorder) -> None:
     assert not players.failed
     assert_recorded_once(recorder, players.answered)
     tell_decisions("10 x SIGKILL of the converter", players.answered, "0 lost, none twice")
+
+
+@contextlib.contextmanager
+def spoiled(directory: Path, fault: str) -> Iterator[None]:
+    """No file can be created in a directory meanwhile: its disk is full, or it is mounted read-only."""
+    if fault == "full":
+        spoil(directory, fault)
+        yield
+        mend(directory, fault)
+        return
+    for command in (("--bind", directory, directory), ("-o", "remount,bind,ro", directory)):
+        subprocess.run(["mount", *map(str, command)], check=True)
+    yield
+    subprocess.run(["umount", str(directory)], check=True)
+
+
+@pytest.mark.parametrize("fault", ["full", "read-only"])
+def test_the_journals_disk(registry: Registry, tmp_path: Path, fault: str) -> None:
+    registry.promote(registry.register(EXPLORING_BUNDLE, name=NAME), NAME)
+    journals = tmp_path / "cache" / "experience"
+    with small_disk(journals, "48m"):
+        recorder = Recorder(registry, tmp_path)
+        try:
+            recorder.server.wait_up()
+            with Players(recorder.server.url) as players:
+                time.sleep(2)
+                with spoiled(journals, fault):
+                    time.sleep(SEAL_AFTER_S + 10)
+                time.sleep(5)
+            assert not players.failed
+            recorder.await_converted()
+            recorded, dropped = len(recorder.rows()), recorder.dropped()
+            assert dropped > 0
+            assert recorded + dropped >= len(players.answered)
+            tell_decisions(f"the disk of the journal is {fault}", players.answered, f"{dropped} dropped and counted")
+        finally:
+            recorder.server.end()
