@@ -183,6 +183,7 @@ def test_the_backlog_counts_complete_segments(tmp_path, journal):
     assert backlog(tmp_path / "none") == (0, 0)
 
 
+@pytest.mark.e2e
 def test_the_process_converts_what_comes_steps_back_and_ends_on_sigterm(tmp_path, journal, actor):
     with running(tmp_path) as started:
         await_true(lambda: not complete_segments(journal), "the segments are converted")
@@ -198,6 +199,7 @@ def test_the_process_converts_what_comes_steps_back_and_ends_on_sigterm(tmp_path
     assert len(identities(tmp_path / "store")) == 40
 
 
+@pytest.mark.e2e
 @pytest.mark.usefixtures("journal")
 def test_once_converts_and_ends_with_a_status_that_says_whether_segments_are_left(tmp_path):
     (tmp_path / "store").write_text("a file where the store should be")
