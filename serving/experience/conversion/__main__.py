@@ -18,7 +18,9 @@ def main() -> int:
     parser.add_argument("--uri", required=True, help="The store: /PATH, file:///PATH or s3://BUCKET/PATH.")
     parser.add_argument("--cache", type=Path, required=True, help="The directory of the bundle cache.")
     parser.add_argument("--log-format", choices=("text", "json"), default="text", help="The format of the log.")
-    parser.add_argument("--once", action="store_true", help="Convert what is complete, and end; with status 1 if not all could be.")
+    parser.add_argument(
+        "--once", action="store_true", help="Convert what is complete, and end; with status 1 if not all could be."
+    )
     parser.add_argument("--parent", type=int, help="The number of the process with which this one ends.")
     arguments = parser.parse_args()
     configure_replica(arguments.log_format, dict)
