@@ -2,7 +2,6 @@
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -35,8 +34,7 @@ class EpisodeHasher:
         return blake2b(name.encode(), digest_size=EPISODE_BYTES, key=self._key).digest()
 
 
-@dataclass(frozen=True, slots=True)
-class Episodes:
+class Episodes(NamedTuple):
     """The episode and the step of each observation of a request."""
 
     ids: Sequence[bytes]

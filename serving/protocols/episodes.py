@@ -8,7 +8,6 @@ import math
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from serving.experience.episodes import (
@@ -60,7 +59,6 @@ class Claim(NamedTuple):
         return None
 
 
-@dataclass(frozen=True)
 class EpisodeReader:
     """Reads the origin of the observations of requests.
 
@@ -69,20 +67,30 @@ class EpisodeReader:
         records: whether decisions are recorded.
     """
 
-    hashed: EpisodeHasher = EpisodeHasher()  # noqa: RUF009 - it never changes
-    records: bool = False
+    def __init__(self, hashed: EpisodeHasher = EpisodeHasher(), *, records: bool = False) -> None:  # noqa: B008
+        self.hashed = hashed
+        self._unnamed = {
+            protocol: Source(hashed, number, None, Origin(number, None) if records else None)
+            for number, protocol in enumerate(PROTOCOLS)
+        }
 
     def of_headers(self, protocol: str, headers: Headers) -> "Source":
         """Return what the headers of a request say, with names in lower case. Raises HeaderInvalid."""
-        return Source(self, PROTOCOLS.index(protocol), _claim_of(headers))
+        unnamed = self._unnamed[protocol]
+        for name, _ in headers:
+            if name[: len(PREFIX)] == PREFIX:
+                return unnamed._replace(claim=_claim_of(headers))
+        return unnamed
 
 
 class Source(NamedTuple):
     """What the headers of one request say of its episode."""
 
-    reader: EpisodeReader
+    hashed: EpisodeHasher
     protocol: int
     claim: Claim | None
+    unnamed: Origin | None
+    """The origin of observations that belong to no episode; None if nothing is recorded."""
 
     def origin(self, batch: int, body: Mapping[str, Json] = {}, *, batched: bool = False) -> Origin | None:
         """Return the origin of the observations of the request; None if nothing depends on it.
@@ -103,10 +111,12 @@ class Source(NamedTuple):
             _check(claims, batched=batched)
             return Origin(self.protocol, self._episodes(claims))
         if self.claim is None:
-            return Origin(self.protocol, None) if self.reader.records else None
+            return self.unnamed
         if batch != 1:
             raise EpisodeAmbiguous(batch)
-        return Origin(self.protocol, self._episodes([self.claim]))
+        name, step, reward = self.claim
+        rewards = None if reward is None else (reward,)
+        return Origin(self.protocol, Episodes((self.hashed(name),), (NO_STEP if step is None else step,), rewards))
 
     def _merged(self, claims: Sequence[Claim]) -> Claim:
         """Return the claims of headers and body as one. Raises EpisodeAmbiguous, OptionInvalid."""
@@ -119,10 +129,9 @@ class Source(NamedTuple):
         return Claim(*(outside if inside is None else inside for inside, outside in pairs))
 
     def _episodes(self, claims: Sequence[Claim]) -> Episodes:
-        hashed = self.reader.hashed
         rewards = [math.nan if claim.reward is None else float(claim.reward) for claim in claims]
         return Episodes(
-            [NO_EPISODE if claim.episode is None else hashed(claim.episode) for claim in claims],
+            [NO_EPISODE if claim.episode is None else self.hashed(claim.episode) for claim in claims],
             [NO_STEP if claim.step is None else claim.step for claim in claims],
             None if all(map(math.isnan, rewards)) else rewards,
         )
@@ -150,32 +159,33 @@ def _check(claims: Sequence[Claim], *, batched: bool) -> None:
             raise OptionInvalid(f"{key}s[{index}]" if batched else key, describe(value), expected)
 
 
-def _claim_of(headers: Headers) -> Claim | None:
-    """Return what headers claim, None if none of them is about an episode. Raises HeaderInvalid."""
-    found = {name: value for name, value in headers if name.startswith(PREFIX)}
-    if not found:
-        return None
-    claim = Claim(_text(found.get(ID)), _integer(found.get(STEP)), _float(found.get(REWARD)))
+def _claim_of(headers: Headers) -> Claim:
+    """Return what headers claim. Raises HeaderInvalid."""
+    found = {name: value for name, value in headers if name[: len(PREFIX)] == PREFIX}
+    name, step, reward = found.get(ID), found.get(STEP), found.get(REWARD)
+    claim = Claim(
+        None if name is None else name.decode("latin-1"),
+        None if step is None else _integer(step),
+        None if reward is None else _float(reward),
+    )
     if fault := claim.fault():
         key, _, expected = fault
-        name = {"episode": ID, "step": STEP, "reward": REWARD}[key]
-        raise HeaderInvalid(name.decode().title(), found[name].decode("latin-1")[:MAX_EPISODE_LENGTH], expected)
+        header = b"x-episode-" + {"episode": b"id"}.get(key, key.encode())
+        raise HeaderInvalid(header.decode().title(), found[header].decode("latin-1")[:MAX_EPISODE_LENGTH], expected)
     return claim
 
 
-def _text(value: bytes | None) -> str | None:
-    return None if value is None else value.decode("latin-1")
+def _integer(value: bytes) -> Json:
+    """Return the integer, or a text that is none."""
+    return int(value) if value.isdigit() and len(value) <= len(str(MAX_STEP)) else value.decode("latin-1")
 
 
-def _integer(value: bytes | None) -> Json:
-    return int(value) if value is not None and value.isdigit() and len(value) <= len(str(MAX_STEP)) else _text(value)
-
-
-def _float(value: bytes | None) -> Json:
+def _float(value: bytes) -> Json:
+    """Return the number, or a text that is none."""
     try:
-        return None if value is None else float(value)
+        return float(value)
     except ValueError:
-        return _text(value)
+        return value.decode("latin-1")
 
 
 def _plural_claims(body: Mapping[str, Json], batch: int) -> list[Claim]:

@@ -127,6 +127,12 @@ class ObservationLength(RequestPartError):
     verb = "has"
 
 
+class FeedbackInvalid(RequestPartError):
+    """A report about an episode has an invalid value."""
+
+    code = "feedback_invalid"
+
+
 @dataclass(eq=False)
 class ObservationEncoding(RequestError):
     """An array in base64 cannot be decoded, for the given reason."""

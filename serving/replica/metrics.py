@@ -32,6 +32,9 @@ DESCRIPTIONS = {
     "policy_swaps": "Versions that replaced another in the replica; a counter",
     "policy_versions_rejected": "Versions rejected, by the `code` of the reason, such as `digest_mismatch`; a counter",
     "policy_degraded": "1 while the replica serves the last known good version, else 0",
+    "policy_experience_recorded": "Decisions and reports of clients that were recorded, by `kind`; a counter",
+    "policy_experience_dropped": "Decisions and reports that were not recorded, as the journal was full; a counter",
+    "policy_experience_backlog_bytes": "Size of what waits on the node to be written to the experience URI, in bytes",
     "policy_stale": "1 while the registry has not answered the replica for a minute or longer, else 0",
 }
 """Every metric. In Prometheus their names begin with `ray_`."""

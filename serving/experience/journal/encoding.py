@@ -26,6 +26,9 @@ from serving.policy.spaces import leaves
 from serving.policy.tensors import ACTION, NOISE, OBSERVATIONS, Batch, Rows, Tensors
 from serving.registry.model_version import ModelVersion
 
+FORM_FLAGS = {"full": 0, "digest": DIGESTS, "none": OMITTED}
+"""The flag of a record by how its observations are recorded."""
+
 
 def version_spec(policy: Policy, version: ModelVersion) -> VersionSpec:
     """Return the tensors that a decision of a version records. It runs the policy once, to learn their dtypes."""
@@ -66,16 +69,18 @@ def encode(
     episodes = origin.episodes or _no_episodes(len(observations))
     inputs = observations.tensors if isinstance(observations, Rows) else {OBSERVATIONS: observations}
     outputs = actions.tensors if isinstance(actions, Rows) else {ACTION: actions}
-    seed, row_seeds = origin.seeds or (None, ())
+    flags, seed = FORM_FLAGS[form], 0
+    row_seeds: Sequence[int] = ()
+    if origin.seeds is not None:
+        flags |= EXPLORED if origin.seeds.seed is None else EXPLORED | SEEDED
+        seed, row_seeds = origin.seeds.seed or 0, origin.seeds.rows
     if rows is not None:
         episodes, row_seeds = _picked(episodes, rows), [row_seeds[row] for row in rows] if row_seeds else ()
         inputs, outputs = ({name: each[list(rows)] for name, each in side.items()} for side in (inputs, outputs))
-    flags = 0 if origin.seeds is None else EXPLORED
-    flags |= 0 if seed is None else SEEDED
-    flags |= {"full": 0, "digest": DIGESTS, "none": OMITTED}[form]
-    parts = [*_input_parts(version, inputs, form), *(outputs[spec.name].tobytes() for spec in version.outputs)]
+    parts = _input_parts(version, inputs, form)
+    parts.extend(outputs[spec.name].tobytes() for spec in version.outputs)
     return decisions_payload(
-        version, origin.protocol, time.time_ns(), episodes, parts, flags=flags, seed=seed or 0, row_seeds=row_seeds
+        version, origin.protocol, time.time_ns(), episodes, parts, flags=flags, seed=seed, row_seeds=row_seeds
     )
 
 

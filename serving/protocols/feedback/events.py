@@ -10,8 +10,7 @@ from serving.policy.policy import Policy
 from serving.policy.spaces import Json, describe
 from serving.policy.tensors import Tensors
 from serving.protocols.episodes import EXPECTED_NAME, is_episode_name, is_number
-from serving.protocols.errors import RequestPartError
-from serving.protocols.feedback.errors import FeedbackInvalid
+from serving.protocols.errors import FeedbackInvalid, RequestPartError
 from serving.protocols.native.observations import ObservationReader
 from serving.registry.model_version import ModelVersion
 

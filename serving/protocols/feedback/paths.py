@@ -2,11 +2,10 @@
 
 from typing import Any
 
-from serving.experience.episodes import MAX_EPISODE_LENGTH, MAX_STEP
 from serving.policy.spaces import Json
 from serving.protocols.feedback.events import ENDS, MAX_VERSION
 from serving.protocols.openapi.json_schemas import element_schema
-from serving.protocols.openapi.parts import Paths, error_references, labelled, record
+from serving.protocols.openapi.parts import EPISODE_NAME, STEP, Paths, error_references, labelled, record
 from serving.replica.served_policy import ServedPolicy
 
 STATUSES = (400, 413, 415, 422, 503)
@@ -33,15 +32,13 @@ def feedback_paths(served: ServedPolicy, max_events: int) -> Paths:
 
 
 def _event(served: ServedPolicy) -> dict[str, Json]:
-    step = {"type": "integer", "minimum": 0, "maximum": MAX_STEP}
-    reward = record({"step": step, "reward": {"type": "number"}})
+    reward = record({"step": STEP, "reward": {"type": "number"}})
     optional = {
         "rewards": {"type": ["array", "null"], "items": reward},
         "return": {"type": ["number", "null"]},
-        "length": {**step, "type": ["integer", "null"]},
+        "length": {**STEP, "type": ["integer", "null"]},
         "done": {"enum": [*ENDS, None]},
         "version": {"type": ["integer", "null"], "minimum": 0, "maximum": MAX_VERSION},
         "final_observation": {"anyOf": [element_schema(served.policy.observation_space, sent=True), {"type": "null"}]},
     }
-    name = {"type": "string", "minLength": 1, "maxLength": MAX_EPISODE_LENGTH, "pattern": "^[!-~]+$"}
-    return record({"episode": name}, optional)
+    return record({"episode": EPISODE_NAME}, optional)

@@ -11,7 +11,7 @@ import orjson
 
 from serving.experience.episodes import EpisodeHasher
 from serving.policy.spaces import Json, describe
-from serving.protocols.feedback.errors import FeedbackInvalid
+from serving.protocols.errors import FeedbackInvalid
 from serving.protocols.feedback.events import Event, EventReader
 from serving.protocols.feedback.paths import feedback_paths
 from serving.protocols.json_body import counted, parse

@@ -30,6 +30,7 @@ from tests.serving.policies import (
 
 Start = Callable[..., PolicyApp]
 HASHED = EpisodeHasher()
+WHOLE = Recording()
 PLACE = Place(Path(), "replica", {"model_uri": "models:/cartpole-ppo/Production"}, 1 << 24, 1 << 16)
 
 
@@ -38,7 +39,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Start an application whose journal is in `tmp_path`."""
     journals = []
 
-    def started(bundle: Bundle = CARTPOLE_BUNDLE, recording: Recording = Recording(), **place: Any) -> PolicyApp:
+    def started(bundle: Bundle = CARTPOLE_BUNDLE, recording: Recording = WHOLE, **place: Any) -> PolicyApp:
         journal = Journal(replace(PLACE, **{"directory": tmp_path, **place}), recording)
         journal.start()
         journals.append(journal)
@@ -137,7 +138,7 @@ def test_states_and_nested_observations_are_recorded(start: Start, tmp_path: Pat
     post(robot, {"observation": ROBOT_OBSERVATION})
     (decision,) = decisions(tmp_path / "robot")
     assert len(decision.inputs) == 5
-    assert len(decision.outputs) == 3
+    assert len(decision.outputs) == 4
 
 
 def test_observations_can_be_recorded_as_digests_or_not_at_all(start: Start, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_an_empty_segment_leaves_no_file(tmp_path: Path) -> None:
 
 
 def test_a_disk_without_room_fails_at_the_start_and_leaves_no_file(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="") as failed:
+    with pytest.raises(OSError, match=r"File too large|No space left") as failed:
         SegmentWriter(tmp_path / "a-1.segment", 1 << 60, {})
     assert failed.value.errno in (errno.ENOSPC, errno.EFBIG)
     assert not list(tmp_path.iterdir())
