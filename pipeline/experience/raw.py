@@ -51,15 +51,17 @@ class RawFile:
         """Whether it holds decisions; feedback otherwise."""
         return self.path.startswith(DECISIONS + "/")
 
-    def read(self, store: Store) -> pa.Table | None:
-        """Return its table, None if it is gone or damaged. Raises StoreUnavailable."""
+    def content(self, store: Store) -> bytes | None:
+        """Return its bytes, None if it is gone or does not have its digest. Raises StoreUnavailable."""
         try:
             content = store.read(self.path)
-            if hashlib.sha256(content).hexdigest() != self.sha256:
-                return None
-            return pq.ParquetFile(pa.BufferReader(content)).read()
-        except (FileNotFoundError, pa.ArrowInvalid):
+        except FileNotFoundError:
             return None
+        return content if hashlib.sha256(content).hexdigest() == self.sha256 else None
+
+    def read(self, store: Store) -> pa.Table | None:
+        """Return its table, None if it is gone or damaged. Raises StoreUnavailable."""
+        return table_of(self.content(store))
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,14 @@ class Raw:
     def files(self) -> list[RawFile]:
         """The files that the manifests list, in the order of their paths."""
         return sorted((file for each in self.manifests for file in each.files), key=lambda file: file.path)
+
+
+def table_of(content: bytes | None) -> pa.Table | None:
+    """Return the table in the bytes of a Parquet file, None if there are none or they are damaged."""
+    try:
+        return None if content is None else pq.ParquetFile(pa.BufferReader(content)).read()
+    except pa.ArrowInvalid:
+        return None
 
 
 def open_experience(uri: str) -> Store:
