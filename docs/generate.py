@@ -210,9 +210,21 @@ def command_line(package: str) -> str:
     import click
 
     cli = importlib.import_module(f"{package}.cli")
-    group = next(each for each in vars(cli).values() if isinstance(each, click.Group))
-    parent = click.Context(group, info_name=f"python -m {package}")
-    return "\n".join(_command(command, parent) for command in group.commands.values())
+    groups = [each for each in vars(cli).values() if isinstance(each, click.Group)]
+    # The module also imports the groups that are commands of its own one.
+    group = next(each for each in groups if each.callback.__module__ == cli.__name__)
+    return "\n".join(_commands(group, click.Context(group, info_name=f"python -m {package}")))
+
+
+def _commands(group: Any, parent: Any) -> Iterable[str]:
+    """Yield a section for each command of a group, and of the groups in it."""
+    import click
+
+    for command in group.commands.values():
+        if isinstance(command, click.Group):
+            yield from _commands(command, click.Context(command, info_name=command.name, parent=parent))
+        else:
+            yield _command(command, parent)
 
 
 def _command(command: Any, parent: Any) -> str:
