@@ -10,6 +10,7 @@ from time import perf_counter
 
 from serving.arguments import Arguments
 from serving.errors import RequestError
+from serving.experience.online import OnlineReturns
 from serving.http import asgi
 from serving.http.content_encoding import decoded
 from serving.play.protocol import Play
@@ -48,6 +49,7 @@ class PolicyApp:
         token: BearerToken | None = None,
         refresh: Refresh = Refresh(),  # noqa: B008 - immutable
         replica: ReplicaIdentity = ReplicaIdentity(),  # noqa: B008 - immutable
+        online: OnlineReturns | None = None,
     ) -> None:
         self.metrics = Metrics()
         self.counts = Counts()
@@ -60,7 +62,10 @@ class PolicyApp:
         self._batching = Batching(arguments.max_batch_size, arguments.batch_wait_timeout_s)
         self._autoscaled = arguments.autoscaling is not None
         self._native = NativeProtocol(
-            arguments.max_observations, lambda: replica.describe(self.counts), lambda: self.refresh
+            arguments.max_observations,
+            lambda: replica.describe(self.counts),
+            lambda: self.refresh,
+            online.describe if online is not None else None,
         )
         play = Play(arguments.play_sessions, lambda: self.served, arguments.environment_modules)
         protocols = (self._native, ScoringProtocol(arguments.max_observations), InferenceProtocol(), play)

@@ -23,12 +23,18 @@ class NativeProtocol(Protocol):
         max_observations: The maximum number of observations in one request.
         replica: Returns the member `replica` of `/model`.
         refresh: Returns the state of the registry's poll.
+        online: Returns the member `online` of `/model`; None if no experience is recorded.
     """
 
     def __init__(
-        self, max_observations: int, replica: Callable[[], dict[str, Json]], refresh: Callable[[], Refresh]
+        self,
+        max_observations: int,
+        replica: Callable[[], dict[str, Json]],
+        refresh: Callable[[], Refresh],
+        online: Callable[[], dict[str, Json]] | None = None,
     ) -> None:
         self._max_observations, self._replica, self._refresh = max_observations, replica, refresh
+        self._online = online
 
     def methods(self, path: str) -> tuple[str, ...]:
         """Return the HTTP methods that a path accepts."""
@@ -52,7 +58,8 @@ class NativeProtocol(Protocol):
 
     def _model(self, served: ServedPolicy) -> dict[str, Any]:
         replica = {"execution_provider": served.policy.provider, "replica": self._replica()}
-        return {**served.description, **replica, **self._refresh().describe()}
+        online = {"online": self._online()} if self._online is not None else {}
+        return {**served.description, **replica, **self._refresh().describe(), **online}
 
     def _health(self, served: ServedPolicy) -> dict[str, Any]:
         return {"status": self._refresh().status, "name": served.version.name, "version": served.version.version}
