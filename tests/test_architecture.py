@@ -63,6 +63,7 @@ ORDER = {
         "verification",
         "tables",
         "journey",
+        "experience",
         "commands",
         "cli",
         "__main__",
@@ -77,6 +78,7 @@ ALLOWED_FROM_SERVING = (
     "serving.client",
     "serving.errors",
     "serving.processes",
+    "serving.experience",
 )
 
 #: Where private parts of Ray, RLlib and MLflow may be used.

@@ -1,0 +1,82 @@
+"""Errors of recorded experience."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pipeline.errors import PipelineError
+
+
+@dataclass(eq=False)
+class NoExperience(PipelineError):
+    """There is no recorded experience at a URI."""
+
+    uri: str
+    reason: str
+
+    template: ClassVar[str] = (
+        "There is no experience at {uri}: {reason}. Pass the URI that the server records to (--experience-uri), "
+        "after it has recorded for some seconds."
+    )
+
+
+@dataclass(eq=False)
+class ModelNotRecorded(PipelineError):
+    """No experience of a model is recorded at a URI."""
+
+    uri: str
+    model: str
+    models: str
+
+    template: ClassVar[str] = "There is no experience of the model '{model}' at {uri}; there is of: {models}."
+
+
+@dataclass(eq=False)
+class SeveralModels(PipelineError):
+    """Experience of several models is recorded at a URI, and none was chosen."""
+
+    uri: str
+    models: str
+
+    template: ClassVar[str] = "{uri} has experience of several models. Choose one with --model: {models}."
+
+
+@dataclass(eq=False)
+class NotCompacted(PipelineError):
+    """There are no whole episodes of a model yet."""
+
+    uri: str
+    model: str
+
+    template: ClassVar[str] = (
+        "There are no whole episodes of '{model}' at {uri} yet. Run: python -m pipeline experience compact {uri}"
+    )
+
+
+@dataclass(eq=False)
+class VersionNotRecorded(PipelineError):
+    """There are no whole episodes of a version."""
+
+    model: str
+    version: int
+    versions: str
+
+    template: ClassVar[str] = "There are no whole episodes of version {version} of '{model}'; there are of: {versions}."
+
+
+@dataclass(eq=False)
+class EpisodesReplaced(PipelineError):
+    """A file of whole episodes is gone: a newer compaction has replaced them."""
+
+    path: str
+
+    template: ClassVar[str] = "{path} is gone: the experience was compacted again meanwhile. Run the command again."
+
+
+@dataclass(eq=False)
+class ExperienceDamaged(PipelineError):
+    """A file of recorded experience is not what it was when it was written."""
+
+    path: str
+    reason: str
+
+    template: ClassVar[str] = "{path} is damaged: {reason}. Run: python -m pipeline experience compact"
