@@ -80,3 +80,27 @@ class ExperienceDamaged(PipelineError):
     reason: str
 
     template: ClassVar[str] = "{path} is damaged: {reason}. Run: python -m pipeline experience compact"
+
+
+@dataclass(eq=False)
+class ExperienceChanged(PipelineError):
+    """Raw files were changed while they were compacted."""
+
+    uri: str
+
+    template: ClassVar[str] = (
+        "Episodes at {uri} were forgotten while it was compacted, so nothing was written. Run the command again."
+    )
+
+
+@dataclass(eq=False)
+class ScratchUnusable(PipelineError):
+    """The directory for temporary files cannot be written."""
+
+    directory: str
+    reason: str
+
+    template: ClassVar[str] = (
+        "Temporary files cannot be written to {directory}: {reason}. Choose a directory with --scratch; it needs about "
+        "twice the space of the raw files, without compression."
+    )

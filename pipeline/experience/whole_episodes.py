@@ -10,8 +10,8 @@ A part has one row per step, sorted by (`eps_id`, `t`), and holds only whole epi
 too. The columns are `eps_id, t, obs, actions, rewards, new_obs, terminateds, truncateds, action_logp,
 action_dist_inputs, version, mode, propensity, experiment, arm, time, reward_reported`. For nested spaces there is one
 column per array (`obs.<path>`), and for recurrent policies `state_in.<name>`. Tensor columns are those of
-`serving.experience.tables.column_of`; `tensor_of(table[name], schema.field(name))` turns them into arrays. A null in
-`new_obs` says that nobody reported the observation.
+`serving.experience.tables.column_of`; `tensor_of(table[name], schema.field(name))` turns those without nulls into
+arrays. A null in `new_obs` says that nobody reported the observation.
 
 Versions whose observations or actions differ in their arrays have different layouts, which lie in different parts.
 """
@@ -22,6 +22,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -55,9 +56,15 @@ SUMMARY_SCHEMA = pa.schema(
 """The schema of the table with one row per episode."""
 
 
+def model_directory(model: str) -> str:
+    """Return the name of a model's directories: its own, with the characters escaped that a path could not have."""
+    escaped = quote(model, safe="@ ()[]+=,!~")
+    return escaped if escaped.strip(".") else escaped.replace(".", "%2E")
+
+
 def directory_of(model: str) -> str:
     """Return the directory with the whole episodes of a model."""
-    return f"episodes/{model}"
+    return f"episodes/{model_directory(model)}"
 
 
 def current_file(model: str) -> str:
@@ -137,7 +144,8 @@ class WholeEpisodes:
             ExperienceDamaged: a file does not have its digest.
         """
         for name in self.parts:
-            yield pq.read_table(pa.BufferReader(self._read(name)), columns=columns)
+            table = pq.ParquetFile(pa.BufferReader(self._read(name))).read(columns=columns)
+            yield table.cast(pa.schema([self.schema.field(column) for column in table.column_names]))
 
     def summary(self) -> pa.Table:
         """Return one row per episode: a table of SUMMARY_SCHEMA, sorted by `eps_id`. Raises as `tables`."""
@@ -146,6 +154,17 @@ class WholeEpisodes:
 
     def _read(self, name: str) -> bytes:
         return read_file(self.store, self.model, self.content, name)
+
+
+def stored_schema(schema: pa.Schema) -> pa.Schema:
+    """Return the schema of the files for a schema of parts: `new_obs` as lists of any size.
+
+    Up to release 25, pyarrow cannot read lists of a fixed size with nulls from Parquet (Arrow's issue 35692).
+    """
+    for index, field in enumerate(schema):
+        if field.name.split(".")[0] == "new_obs" and pa.types.is_fixed_size_list(field.type):
+            schema = schema.set(index, field.with_type(pa.list_(field.type.value_type)))
+    return schema
 
 
 def part_prefix(layout: int) -> str:
