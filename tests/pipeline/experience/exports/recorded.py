@@ -113,5 +113,3 @@ def bundle_of(observation_space: Any, action_space: Any, environment: str = "Car
     spaces = {"observation_space": space_to_json(observation_space), "action_space": space_to_json(action_space)}
     policy = {"format": 1, "environment": {"id": environment, "kwargs": {}}, **spaces}
     return Bundle(b"no graph", json.dumps(policy).encode())
-
-
