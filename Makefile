@@ -10,7 +10,7 @@ EXTRAS ?= async serving cuda pipeline postgres s3 tracing
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock run test test-unit test-long test-conformance test-faults test-stores test-alerts test-cluster check-manifests audit fuzz mutants lint types docs docs-serve docs-check protos bench-serving bench-start bench-batching bench-protocols bench-play bench-training bench-scale bench-memory bench-folder clean
+.PHONY: help setup lock run test test-unit test-long test-conformance test-faults test-stores test-alerts test-cluster check-manifests audit fuzz mutants lint types docs docs-serve docs-check protos bench-serving bench-start bench-batching bench-protocols bench-play bench-training bench-scale bench-memory bench-folder bench-experience clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -126,6 +126,9 @@ bench-scale: setup ## Environment steps per second with 0 to 8 environment runne
 
 bench-memory: setup ## Memory of a server and of training by part, and what each replica adds.
 	@$(BIN)/python -m benchmarks.memory
+
+bench-experience: setup ## Seconds and memory of compacting 1 and 10 million decisions, and of stats.
+	@$(BIN)/python -m benchmarks.experience $(OPTIONS)
 
 bench-folder: setup ## A folder that measures another machine, without network: benchmarks/results/bench-folder.
 	@$(BIN)/python -m benchmarks.folder $(if $(CUDA),--cuda)

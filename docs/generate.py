@@ -28,14 +28,22 @@ ERROR_EXAMPLES: dict[str, dict[str, Any]] = {
     "body_too_large": {"limit": 1000},
     "compression_invalid": {"coding": "gzip", "reason": "it is cut off"},
     "content_encoding_unsupported": {"found": "br"},
+    "episode_ambiguous": {"found": 2},
     "explore_unsupported": {},
+    "feedback_invalid": {"path": "rewards[0].reward", "found": "NaN", "expected": "a finite number"},
+    "header_invalid": {
+        "name": "X-Episode-Step",
+        "found": "-1",
+        "expected": "an integer from 0 to 2**53, and an episode",
+    },
     "inference_invalid": {"path": "inputs[0].shape", "found": "[2, -2]", "expected": "a list of lengths"},
     "invocation_invalid": {"reason": "observations[0] has shape (3,), expected (4,) float32"},
     "invocation_malformed": {
         "reason": "the body is a list, expected an object with one of inputs, instances, dataframe_split, "
         "dataframe_records"
     },
-    "key_unknown": {"key": "x", "known": "observation, state, explore, seed, details"},
+    "journal_full": {},
+    "key_unknown": {"key": "x", "known": "observation, state, explore, seed, details, episode, step, reward"},
     "media_type_unsupported": {"found": '"text/plain"'},
     "method_not_allowed": {"method": "PUT", "path": "/", "allowed": ("GET", "POST")},
     "model_not_served": {"name": "other", "served": "cartpole-ppo"},

@@ -5,6 +5,8 @@ import os
 import click
 
 from pipeline.commands.evaluate import evaluate, verify
+from pipeline.commands.experience import experience
+from pipeline.commands.experience_results import export, report
 from pipeline.commands.journey import journey
 from pipeline.commands.registry import history, promote, rollback, sign, versions
 from pipeline.commands.train import train, tune
@@ -22,5 +24,8 @@ def cli() -> None:
         os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 
 
-for command in (train, tune, evaluate, verify, promote, sign, rollback, history, versions, journey):
+for command in (train, tune, evaluate, verify, promote, sign, rollback, history, versions, experience, journey):
     cli.add_command(command)
+
+for command in (export, report):
+    experience.add_command(command)

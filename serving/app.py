@@ -15,6 +15,8 @@ from ray.serve import Application
 from serving.arguments import Arguments
 from serving.credentials import CredentialsFile
 from serving.errors import ServingError, redacted
+from serving.experience.journal.journal import Journal
+from serving.experience.start import start_journal
 from serving.http.cors import with_cors
 from serving.http.direct_port import DirectPort
 from serving.http.policy_app import PolicyApp
@@ -71,14 +73,18 @@ class PolicyReplica(InferenceServicer):
         await asyncio.to_thread(warn_if_other, arguments.release)
         count = ReplicaCount(arguments.largest_num_replicas, _num_replicas)
         replica = ReplicaIdentity(identifier, count, await asyncio.to_thread(release))
-        self._app = app = PolicyApp(start.served, arguments, token=token, refresh=start.refresh, replica=replica)
+        self._journal = await asyncio.to_thread(_journal, arguments, start.scope, name, identifier)
+        self._app = app = PolicyApp(
+            start.served, arguments, token=token, refresh=start.refresh, replica=replica, journal=self._journal
+        )
         self._asgi_app = with_cors(app, arguments.cors_origin)
         if tracing.is_on():
             self._asgi_app = tracing.with_span_attributes(self._asgi_app)
         self._watcher = Watcher(app, start.admission, start.polls)
         self._watcher.start()
         model = start.served.version.name
-        exporter = Exporter(app.metrics, model, lambda: app.served.version.version, lambda: app.refresh)
+        online = None if app.online is None else app.online.totals
+        exporter = Exporter(app.metrics, model, lambda: app.served.version.version, lambda: app.refresh, online)
         self._exporting = asyncio.create_task(exporter.run())
         if arguments.direct_port is not None:
             self._direct_port = DirectPort(with_request_ids(self._asgi_app), arguments.direct_port)
@@ -88,6 +94,8 @@ class PolicyReplica(InferenceServicer):
         """Stop polling. Serve calls it before it ends the replica, whose subprocesses end first."""
         with contextlib.suppress(AttributeError):  # the constructor failed, or there is no direct port
             self._watcher.stop()
+            if self._journal is not None:
+                self._journal.stop()
             self._direct_port.stop()
 
     async def check_health(self) -> None:
@@ -146,6 +154,15 @@ def application(arguments: Arguments, resolved: Resolved | None = None) -> Appli
     return deployment(PolicyReplica).bind(_absolute(arguments), uuid.uuid4().hex, resolved=resolved)
 
 
+def _journal(arguments: Arguments, scope: str, application: str, replica: str) -> Journal | None:
+    """Return the journal of a replica, None if nothing is recorded. `scope` names the files of the application."""
+    if arguments.experience is None:
+        return None
+    directory = arguments.cache_directory / "experience" / scope
+    header = {"application": application, "model_uri": arguments.model_uri}
+    return start_journal(arguments.experience, directory, replica, header)
+
+
 def _num_replicas() -> int:
     """Return how many replicas this replica's deployment has, with those that start."""
     context = serve.get_replica_context()
@@ -161,7 +178,10 @@ def _absolute(arguments: Arguments) -> Arguments:
     Raises:
         CredentialsFileInvalid: The file cannot be read here, where the application is built.
     """
-    paths = {name: getattr(arguments, name) for name in ("auth_token_file", "credentials_file", "cache_dir")}
+    names = ("auth_token_file", "credentials_file", "cache_dir", "experience_key_file")
+    paths = {name: getattr(arguments, name) for name in names}
+    if arguments.experience_uri and "://" not in arguments.experience_uri:
+        paths["experience_uri"] = arguments.experience_uri
     absolute = {name: str(Path(path).absolute()) for name, path in paths.items() if path is not None}
     # What the file names, a replica takes from it.
     file = arguments.credentials_file

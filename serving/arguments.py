@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from serving.experience.errors import ExperienceUriInvalid
+from serving.experience.options import Full, Observations
+from serving.experience.store import check_uri
 from serving.replica.limits import ANSWER_WITHIN_S, MAX_BODY_BYTES, MAX_OBSERVATIONS
 from serving.telemetry.logs import LogFormat
 from serving.uri_secrets import without_secrets
 
 if TYPE_CHECKING:
+    from serving.experience.start import ExperienceSettings
     from serving.integrity.requirements import Requirements
 
 GIB = 1 << 30
@@ -144,6 +148,28 @@ class Arguments(BaseModel):
     play_sessions: int = Field(
         default=2, ge=0, description="Concurrent viewers of /play per replica; 0 turns the page off."
     )
+    experience_uri: str | None = Field(
+        default=None,
+        description="Where decisions and feedback are recorded: a directory on each node, or s3://BUCKET/PATH. "
+        "Default: nothing is recorded.",
+    )
+    experience_sample: float = Field(
+        default=1.0, ge=0, le=1, description="Share of the episodes that is recorded; replicas choose alike, by a hash."
+    )
+    experience_observations: Observations = Field(
+        default="full", description="How observations are recorded: full, as a digest, or none."
+    )
+    experience_max_bytes: int = Field(
+        default=GIB, ge=64 << 20, description="Size limit in bytes of what waits on a node to be written to the URI."
+    )
+    experience_full: Full = Field(
+        default="drop",
+        description="While decisions cannot be recorded: drop them and answer, or refuse requests (503).",
+    )
+    experience_key_file: str | None = Field(
+        default=None,
+        description="File with a secret that the names of episodes are hashed with. Default: hashed without one.",
+    )
     release: str | None = Field(
         default=None,
         description="Name of the release of the code. In a Serve config file, another name makes Serve replace all "
@@ -184,6 +210,17 @@ class Arguments(BaseModel):
             if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s/?#@A-Z]+", origin):
                 raise ValueError(f"{origin!r} is no origin, expected one like https://robots.example.com, without path")
         return origins
+
+    @field_validator("experience_uri")
+    @classmethod
+    def _check_experience_uri(cls, uri: str | None) -> str | None:
+        """Check that the URI is of a kind that can be opened."""
+        try:
+            if uri is not None:
+                check_uri(uri)
+        except ExperienceUriInvalid as error:
+            raise ValueError(str(error)) from None
+        return uri
 
     @field_validator("tracking_uri", "registry_uri")
     @classmethod
@@ -231,6 +268,15 @@ class Arguments(BaseModel):
         from serving.integrity.requirements import Requirements
 
         return Requirements(self.trusted_key, self.require_gate)
+
+    @property
+    def experience(self) -> "ExperienceSettings | None":
+        """What is recorded of decisions; None if nothing is."""
+        from serving.experience.start import ExperienceSettings
+
+        names = ("uri", "sample", "observations", "max_bytes", "full", "key_file")
+        settings = {name: getattr(self, f"experience_{name}") for name in names}
+        return None if self.experience_uri is None else ExperienceSettings(**settings)
 
     @property
     def largest_num_replicas(self) -> int:

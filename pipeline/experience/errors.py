@@ -104,3 +104,28 @@ class ScratchUnusable(PipelineError):
         "Temporary files cannot be written to {directory}: {reason}. Choose a directory with --scratch; it needs about "
         "twice the space of the raw files, without compression."
     )
+
+
+@dataclass(eq=False)
+class ForgettingUnfinished(PipelineError):
+    """`forget` is at work on the raw files, or was interrupted."""
+
+    uri: str
+
+    template: ClassVar[str] = (
+        "Episodes at {uri} are being forgotten, or that was interrupted. Run the same command again: "
+        "python -m pipeline experience forget"
+    )
+
+
+@dataclass(eq=False)
+class S3Unusable(PipelineError):
+    """The S3 server of an experience URI cannot be reached, or rejects the request."""
+
+    uri: str
+    reason: str
+
+    template: ClassVar[str] = (
+        "{uri} cannot be used: {reason}. Check the bucket, the network, and the variables AWS_ACCESS_KEY_ID, "
+        "AWS_SECRET_ACCESS_KEY and MLFLOW_S3_ENDPOINT_URL."
+    )

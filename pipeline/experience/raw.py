@@ -85,7 +85,7 @@ class Manifest:
     @property
     def versions(self) -> dict[int, dict[str, Any]]:
         """The counts of each version: `decisions`, and `audit` by outcome."""
-        return {int(version): counts for version, counts in (self.content.get("versions") or {}).items()}
+        return {int(version): counts for version, counts in self.content["versions"].items()}
 
     @property
     def time(self) -> tuple[int, int] | None:

@@ -19,7 +19,7 @@ Versions whose observations or actions differ in their arrays have different lay
 import base64
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import quote
@@ -170,6 +170,11 @@ def stored_schema(schema: pa.Schema) -> pa.Schema:
 def part_prefix(layout: int) -> str:
     """Return how the names of a layout's parts begin."""
     return f"part-{layout}-"
+
+
+def has_parts(files: Iterable[str], layout: int) -> bool:
+    """Return whether there is a part of a layout among files."""
+    return any(name.startswith(part_prefix(layout)) for name in files)
 
 
 def read_current(store: Store, model: str) -> dict[str, Any] | None:

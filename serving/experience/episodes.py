@@ -2,8 +2,8 @@
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
+from typing import NamedTuple
 
 EPISODE_BYTES = 16
 NO_EPISODE = bytes(EPISODE_BYTES)
@@ -34,8 +34,7 @@ class EpisodeHasher:
         return blake2b(name.encode(), digest_size=EPISODE_BYTES, key=self._key).digest()
 
 
-@dataclass(frozen=True, slots=True)
-class Episodes:
+class Episodes(NamedTuple):
     """The episode and the step of each observation of a request."""
 
     ids: Sequence[bytes]
@@ -54,6 +53,26 @@ class Episodes:
         if NO_EPISODE in self.ids or NO_STEP in self.steps:
             return None
         return [noise_seed(policy, each, step) for each, step in zip(self.ids, self.steps, strict=True)]
+
+
+class Seeds(NamedTuple):
+    """The seeds that the noise of a request was drawn with."""
+
+    seed: int | None
+    """One seed for all rows: row i has the noise of row i of `Noise.draw(rows, seed)`."""
+    rows: Sequence[int] = ()
+    """Or a seed for each row, whose noise is that of `Noise.draw(1, seed)`."""
+
+
+class Origin(NamedTuple):
+    """Where the observations of a request come from, for the journal."""
+
+    protocol: int
+    """The protocol's index in `records.PROTOCOLS`."""
+    episodes: Episodes | None
+    """None if the request names no episode."""
+    seeds: Seeds | None = None
+    """None if the actions are greedy."""
 
 
 def noise_seed(policy: bytes, episode: bytes, step: int) -> int:

@@ -1,8 +1,9 @@
 """Errors of recording experience."""
 
 from dataclasses import dataclass
+from http import HTTPStatus
 
-from serving.errors import ServingError
+from serving.errors import HttpError, ServingError
 
 
 @dataclass(eq=False)
@@ -22,3 +23,30 @@ class StoreUnavailable(ServingError):
 
     uri: str
     reason: str
+
+
+@dataclass(eq=False)
+class KeyFileInvalid(ServingError):
+    """The file with the key of episode hashes cannot be used."""
+
+    template = "the key of episodes cannot be read from {file}: {reason}"
+
+    file: str
+    reason: str
+
+
+@dataclass(eq=False)
+class JournalFull(HttpError):
+    """The decision cannot be recorded, and the server refuses to answer without a record."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "journal_full"
+    template = (
+        "the decision cannot be recorded, and the server answers none without a record (--experience-full refuse): "
+        "the journal or its disk is full; try again in a second"
+    )
+
+    @property
+    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """Ask the client to wait before its next attempt."""
+        return ((b"retry-after", b"1"),)

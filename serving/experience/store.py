@@ -3,6 +3,7 @@
 import contextlib
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,11 @@ S3_ENDPOINT = "MLFLOW_S3_ENDPOINT_URL"
 """The variable with the endpoint of an S3 server other than Amazon's, as MLflow reads it."""
 TIMEOUT_S = 10.0
 SCHEMES = ("", "file", "s3")
+
+ABANDONED_AFTER_S = 3600.0
+"""Unfinished files that are older than this belong to processes that were killed."""
+
+_TEMPORARY = ".writing-"
 
 
 @dataclass(frozen=True)
@@ -41,17 +47,28 @@ class Store:
                 return
             file = self.local / path
             file.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(prefix=".writing-", dir=file.parent)
+            descriptor, temporary = tempfile.mkstemp(prefix=_TEMPORARY, dir=file.parent)
             try:
                 with os.fdopen(descriptor, "wb") as stream:
                     stream.write(content)
                     stream.flush()
                     os.fsync(stream.fileno())
                 os.replace(temporary, file)  # noqa: PTH105 - of a name that mkstemp returned
+                self._sync_directories(file.parent)
             except BaseException:
                 with contextlib.suppress(OSError):
                     os.unlink(temporary)  # noqa: PTH108 - as above
                 raise
+
+    def delete_abandoned(self, directory: str) -> None:
+        """Delete the files in a local directory that a process began to write and was killed before it had."""
+        if self.local is None:  # an object of S3 that is not complete is none
+            return
+        with self._errors():
+            for temporary in (self.local / directory).glob(f"{_TEMPORARY}*"):
+                with contextlib.suppress(FileNotFoundError):
+                    if time.time() - temporary.stat().st_mtime > ABANDONED_AFTER_S:
+                        temporary.unlink()
 
     def read(self, path: str) -> bytes:
         """Return the content of a file. Raises FileNotFoundError."""
@@ -75,6 +92,17 @@ class Store:
             name = str(info.path)
             if info.is_file and name.endswith(suffix) and not info.base_name.startswith("."):
                 yield name
+
+    def _sync_directories(self, directory: Path) -> None:
+        """Write the names in a directory, and in those above it up to the root, to the disk: a file needs them, too."""
+        for each in (directory, *directory.parents):
+            descriptor = os.open(each, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            if each == self.local:
+                break
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:

@@ -5,18 +5,25 @@ It is bare ASGI because a framework's router and request objects would take long
 
 import functools
 import logging
+from collections.abc import Iterator
 from http import HTTPStatus
 from time import perf_counter
 
 from serving.arguments import Arguments
 from serving.errors import RequestError
+from serving.experience.episodes import EpisodeHasher, Origin
+from serving.experience.journal.encoding import version_spec
+from serving.experience.journal.journal import Journal
 from serving.experience.online import OnlineReturns
 from serving.http import asgi
 from serving.http.content_encoding import decoded
 from serving.play.protocol import Play
 from serving.policy.errors import PolicyFailed
 from serving.policy.tensors import Batch
+from serving.protocols.episodes import EpisodeReader
 from serving.protocols.errors import MethodNotAllowed, PathUnknown
+from serving.protocols.feedback.events import Event
+from serving.protocols.feedback.protocol import FeedbackProtocol
 from serving.protocols.mlflow_scoring.scoring import ScoringProtocol
 from serving.protocols.native.observation_size import ObservationSize
 from serving.protocols.native.protocol import METHODS, NativeProtocol
@@ -49,7 +56,7 @@ class PolicyApp:
         token: BearerToken | None = None,
         refresh: Refresh = Refresh(),  # noqa: B008 - immutable
         replica: ReplicaIdentity = ReplicaIdentity(),  # noqa: B008 - immutable
-        online: OnlineReturns | None = None,
+        journal: Journal | None = None,
     ) -> None:
         self.metrics = Metrics()
         self.counts = Counts()
@@ -61,14 +68,19 @@ class PolicyApp:
         self._ongoing_requests = 0
         self._batching = Batching(arguments.max_batch_size, arguments.batch_wait_timeout_s)
         self._autoscaled = arguments.autoscaling is not None
+        self._journal = journal
+        self.online = None if journal is None else OnlineReturns(lambda: self.served.version.version)
+        self.episodes = EpisodeReader(journal.hashed if journal else EpisodeHasher(), records=journal is not None)
         self._native = NativeProtocol(
             arguments.max_observations,
             lambda: replica.describe(self.counts),
             lambda: self.refresh,
-            online.describe if online is not None else None,
+            self.episodes,
+            lambda: None if self.online is None else self.online.describe(),
         )
         play = Play(arguments.play_sessions, lambda: self.served, arguments.environment_modules)
-        protocols = (self._native, ScoringProtocol(arguments.max_observations), InferenceProtocol(), play)
+        scoring = ScoringProtocol(arguments.max_observations, self.episodes)
+        protocols = (self._native, scoring, InferenceProtocol(self.episodes), *self._feedback(arguments), play)
         self._protocols: tuple[Protocol, ...] = (*protocols, Documentation(protocols, closed=token is not None))
         self._route = functools.lru_cache(maxsize=64)(self._find_protocol)
         self._served = self._prepared(served, quick=False)
@@ -114,7 +126,7 @@ class PolicyApp:
                 if not isinstance(response.body, bytes):
                     await asgi.respond_in_parts(receive, send, headers, response.body)
                     return  # the duration of a stream is no latency
-                await asgi.respond(send, HTTPStatus.OK, headers, response.body)
+                await asgi.respond(send, response.status, headers, response.body)
         except asgi.ClientGoneError:
             return
         except Exception as exception:  # noqa: BLE001 - the client receives JSON, the log the traceback
@@ -143,7 +155,21 @@ class PolicyApp:
                 return protocol, methods
         return self._native, ()
 
-    async def _act(self, batcher: Batcher, observations: Batch) -> Batch:
+    def _feedback(self, arguments: Arguments) -> Iterator[Protocol]:
+        """Yield the protocol of feedback, if experience is recorded."""
+        if self._journal is not None:
+            yield FeedbackProtocol(self._report, self.episodes.hashed, arguments.max_observations)
+
+    def _report(self, event: Event) -> None:
+        """Record what a client reports, and count the end of an episode. Raises JournalFull."""
+        assert self._journal is not None and self.online is not None  # noqa: S101, PT018 - else it is no protocol
+        content = event.content()
+        self._journal.report(content)
+        self.online.add(content)
+
+    async def _act(
+        self, served: ServedPolicy, batcher: Batcher, observations: Batch, origin: Origin | None = None
+    ) -> Batch:
         count = len(observations)
         if count > self._max_observations:
             raise ObservationsTooMany(count, self._max_observations)
@@ -152,6 +178,8 @@ class PolicyApp:
         self._ongoing_requests += 1
         try:
             actions = await batcher.act(observations) if count else observations
+            if origin is not None and count and self._journal is not None:
+                self._journal.decide(served.prepared(version_spec), origin, observations, actions)
             self.counts.answered += 1
             return actions
         finally:
@@ -165,9 +193,11 @@ class PolicyApp:
     def _prepared(self, served: ServedPolicy, *, quick: bool) -> ServedPolicy:
         """Give a version its own batcher, so that two policies never share a batch, and prepare the protocols."""
         batcher = Batcher(served.policy.act, self._batching, self.metrics, gathers=self._autoscaled, quick=quick)
-        served.batcher, served.act = batcher, functools.partial(self._act, batcher)
+        served.batcher, served.act = batcher, functools.partial(self._act, served, batcher)
         for protocol in self._protocols:
             protocol.prepare(served)
+        if self._journal is not None:
+            served.prepared(version_spec)
         size = ObservationSize.of(served.policy.observation_space)
         if size.lists > self.max_body_bytes:
             remedy = size.remedy(self.max_body_bytes)

@@ -4,6 +4,7 @@ The index of the largest of logits plus Gumbel noise is a sample of their softma
 sample of a Gaussian if z is standard normal.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,6 +55,10 @@ class Noise:
             generators = [np.random.default_rng([seed, index]) for index in range(len(self.parts))]
             drawn = [self._draw(part, batch, each) for part, each in zip(self.parts, generators, strict=True)]
         return np.concatenate(drawn, axis=1, dtype=np.float32, casting="same_kind")
+
+    def draw_rows(self, seeds: Sequence[int]) -> NDArray[np.float32]:
+        """Return noise, `[len(seeds), size]` float32, whose row i is `draw(1, seeds[i])`."""
+        return np.concatenate([self.draw(1, seed) for seed in seeds])
 
     @staticmethod
     def _draw(part: NoisePart, batch: int, generator: np.random.Generator) -> NDArray[Any]:

@@ -127,6 +127,12 @@ class ObservationLength(RequestPartError):
     verb = "has"
 
 
+class FeedbackInvalid(RequestPartError):
+    """A report about an episode has an invalid value."""
+
+    code = "feedback_invalid"
+
+
 @dataclass(eq=False)
 class ObservationEncoding(RequestError):
     """An array in base64 cannot be decoded, for the given reason."""
@@ -137,6 +143,33 @@ class ObservationEncoding(RequestError):
 
     path: str
     reason: str
+
+
+@dataclass(eq=False)
+class HeaderInvalid(RequestError):
+    """A header of the request has an invalid value."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    code = "header_invalid"
+    template = 'the header {name} is "{found}", expected {expected}'
+
+    name: str
+    found: str
+    expected: str
+
+
+@dataclass(eq=False)
+class EpisodeAmbiguous(RequestError):
+    """The header X-Episode-Id names one episode, and the request has `found` observations."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    code = "episode_ambiguous"
+    template = (
+        "the header X-Episode-Id names one episode, but the request has {found} observations; send one observation per "
+        'request, or name the episodes in the body of the native protocol: "episodes", "steps", "rewards"'
+    )
+
+    found: int
 
 
 @dataclass(eq=False)

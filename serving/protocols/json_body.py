@@ -1,11 +1,13 @@
 """Parses the JSON body of a request, and the options `explore`, `seed` and `details` that several protocols accept."""
 
 import json
+import random
 
 import orjson
 
+from serving.experience.episodes import Origin, Seeds
 from serving.policy.errors import ExploreUnsupported, OptionInvalid
-from serving.policy.noise import Noise
+from serving.policy.policy import Policy
 from serving.policy.spaces import Json, describe
 from serving.policy.tensors import NOISE, Tensors
 from serving.protocols.errors import BodyNotJson
@@ -46,13 +48,29 @@ def flag(request: dict[str, Json], name: str) -> bool:
     return value
 
 
-def noise_for(request: dict[str, Json], noise: Noise | None, batch: int) -> Tensors:
-    """Return the graph's noise input by the options `explore` and `seed`. Raises OptionInvalid, ExploreUnsupported."""
+def noise_for(
+    request: dict[str, Json], policy: Policy, batch: int, origin: Origin | None = None
+) -> tuple[Tensors, Origin | None]:
+    """Return the graph's noise input by the options `explore` and `seed`, and the origin with the seeds of the noise.
+
+    Without `seed`, the noise follows from the episodes and steps of the observations, if all are known: a request that
+    is sent again draws the same actions.
+
+    Raises:
+        OptionInvalid, ExploreUnsupported.
+    """
     seed = request.get("seed")
     if seed is not None and not (type(seed) is int and 0 <= seed <= MAX_SEED):
         raise OptionInvalid("seed", describe(seed), "an integer from 0 to 2**64 - 1")
     if not flag(request, "explore"):
-        return {}
+        return {}, origin
+    noise = policy.interface.noise
     if noise is None:
         raise ExploreUnsupported
-    return {NOISE: noise.draw(batch, seed)}
+    if origin is None:
+        return {NOISE: noise.draw(batch, seed)}, None
+    rows = origin.episodes.seeds(policy.digest) if seed is None and origin.episodes else None
+    if rows is not None:
+        return {NOISE: noise.draw_rows(rows)}, origin._replace(seeds=Seeds(None, rows))
+    seed = random.getrandbits(64) if seed is None else seed
+    return {NOISE: noise.draw(batch, seed)}, origin._replace(seeds=Seeds(seed))

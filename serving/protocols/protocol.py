@@ -48,6 +48,7 @@ class Response(NamedTuple):
     """A generator is sent part by part, and closed when the client disconnects."""
     content_type: bytes = b"application/json"
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    status: HTTPStatus = HTTPStatus.OK
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,10 @@
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
+from serving.experience.episodes import Origin
 from serving.policy.policy import Policy
 from serving.policy.spaces import Json, space_to_json
 from serving.policy.tensors import Batch
@@ -14,8 +15,16 @@ from serving.replica.batching import Batcher
 
 Headers = list[tuple[bytes, bytes]]
 
-Act = Callable[[Batch], Awaitable[Batch]]
-"""Observations -> actions, batched with those of other requests. Raises Overloaded and PolicyFailed."""
+
+class Act(Protocol):
+    """Computes actions for observations, batched with those of other requests."""
+
+    def __call__(self, observations: Batch, origin: Origin | None = None) -> Awaitable[Batch]:
+        """Return the actions, and record them as decisions about observations of that origin.
+
+        Raises Overloaded, PolicyFailed and JournalFull.
+        """
+
 
 Prepared = TypeVar("Prepared")
 Prepare = Callable[[Policy, ModelVersion], Prepared]

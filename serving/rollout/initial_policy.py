@@ -30,6 +30,8 @@ class InitialPolicy:
     refresh: Refresh
     admission: Admission
     polls: SharedPolls
+    scope: str
+    """Names the files that belong to the application on this node."""
 
 
 def load_initial_policy(
@@ -58,7 +60,8 @@ def load_initial_policy(
     registry = open_registry(uri)
     admission = Admission(registry, arguments, known)
     poll: Poll = registry.poll if ask is None else ApplicationPolls(registry.poll, ask)
-    polls = SharedPolls(directory, scope(uri, model_uri, application), poll)
+    name = scope(uri, model_uri, application)
+    polls = SharedPolls(directory, name, poll)
     try:
         is_first = not known.is_from_this_deployment()
         if is_first and resolved is not None and resolved.is_recent:
@@ -66,10 +69,10 @@ def load_initial_policy(
         else:
             version = polls.resolve(lambda: registry.resolve(model_uri))
         predecessor = None if is_first else admission.last_known_good()
-        return InitialPolicy(admission.admit(version, predecessor), Refresh(last=now()), admission, polls)
+        return InitialPolicy(admission.admit(version, predecessor), Refresh(last=now()), admission, polls, name)
     except ServingError as error:
         served = None if isinstance(error, ModelUriInvalid) else admission.last_known_good()
         if served is None:
             raise
         logger.warning("serving the last known good version, %d: %s", served.version.version, error)
-        return InitialPolicy(served, Refresh(error=str(error), degraded=True), admission, polls)
+        return InitialPolicy(served, Refresh(error=str(error), degraded=True), admission, polls, name)

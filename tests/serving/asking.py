@@ -29,7 +29,7 @@ def served(bundle: Bundle = CARTPOLE_BUNDLE, name: str = "cartpole-ppo", version
 def answer(served: ServedPolicy, body: bytes) -> bytes:
     """Return the body of the native response to a request body, without an application."""
     codec = served.prepared(JsonCodec)
-    observations, batched = codec.decode(body)
+    observations, batched, _ = codec.decode(body)
     return codec.encode(served.policy.act(observations) if len(observations) else observations, batched=batched)
 
 

@@ -28,6 +28,16 @@ TENSOR = {"name": "observations", "shape": [1, 4], "datatype": "FP32", "data": [
 BINARY_TENSOR = {"name": "observations", "shape": [1, 4], "datatype": "FP32", "parameters": {"binary_data_size": 16}}
 BINARY_OUTPUT = {"name": "action", "parameters": {"binary_data": True}}
 OPTIONS = {"explore": True, "seed": 3}
+EPISODE: Headers = (("x-episode-id", "a"), ("x-episode-step", "3"), ("x-episode-reward", "1.5"))
+EVENT = {
+    "episode": "a",
+    "rewards": [{"step": 3, "reward": 1.0}],
+    "return": 1,
+    "length": 4,
+    "done": "terminated",
+    "version": 1,
+    "final_observation": [0, 0, 0, 0],
+}
 OTHERS = {"content_type": "np", "headers": None}
 EXTRA = [
     Request("POST", "/invocations", b'{"inputs": [[0, 0, 0, 0]]}', JSON),
@@ -66,6 +76,9 @@ EXTRA = [
         "POST", "/invocations", zlib.compress(b'{"inputs": [[0, 0, 0, 0]]}'), (*JSON, ("content-encoding", "deflate"))
     ),
     Request("OPTIONS", "/", b"", (("origin", "https://a.example.com"), ("access-control-request-method", "POST"))),
+    Request("POST", "/", b'{"observation": [0, 0, 0, 0]}', (*JSON, *EPISODE)),
+    Request("POST", "/v2/models/fuzzed/infer", json.dumps({"inputs": [TENSOR]}).encode(), EPISODE),
+    Request("POST", "/feedback", json.dumps({"events": [EVENT, EVENT]}).encode(), JSON),
     Request("GET", "/play"),
 ]
 
@@ -125,6 +138,9 @@ HEADERS = (
     "content-encoding",
     "x-request-id",
     "origin",
+    "x-episode-id",
+    "x-episode-step",
+    "x-episode-reward",
 )
 TEXTS = (
     "",

@@ -3,10 +3,14 @@
 import asyncio
 import itertools
 import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from serving.experience.journal.journal import Journal
+from serving.experience.journal.segment import Segment
+from serving.experience.journal.segments import Place
 from serving.http.policy_app import PolicyApp
 from serving.policy.bundle import Bundle
 from tests.serving.asking import ask, served
@@ -25,10 +29,16 @@ async def _fuzz(app: PolicyApp, source: Any, count: int) -> list[str]:
 @pytest.mark.parametrize(
     "bundle", [EXPLORING_BUNDLE, COUNTING_BUNDLE, ROBOT_BUNDLE], ids=["exploring", "counting", "robot"]
 )
-def test_no_request_causes_a_server_error_or_a_traceback(bundle: Bundle) -> None:
-    app = PolicyApp(served(bundle, "fuzzed", 1))
+def test_no_request_causes_a_server_error_or_a_traceback(bundle: Bundle, tmp_path: Path) -> None:
+    journal = Journal(Place(tmp_path, "fuzzed", {}, 1 << 26))
+    journal.start()
+    app = PolicyApp(served(bundle, "fuzzed", 1), journal=journal)
     source = mutated_requests(corpus(ask(app, "GET", "/openapi.json").json()), seed=0)
     assert asyncio.run(_fuzz(app, source, REQUESTS)) == []
+    journal.stop()
+    assert journal.counts.decisions > 0
+    assert journal.counts.feedback > 0
+    assert not any(Segment.read(path).lost_bytes for path in tmp_path.iterdir())
 
 
 def test_memory_stays_flat() -> None:

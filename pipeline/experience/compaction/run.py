@@ -18,10 +18,18 @@ from pipeline.experience.compaction.publish import digest_of, generation, publis
 from pipeline.experience.compaction.reports import Reports
 from pipeline.experience.compaction.retention import delete_older
 from pipeline.experience.compaction.scatter import FEEDBACK, FEEDBACK_SCHEMA, FoundLayout, Scatter
-from pipeline.experience.errors import ScratchUnusable
+from pipeline.experience.errors import ForgettingUnfinished, ScratchUnusable
 from pipeline.experience.progress import StageProgress
-from pipeline.experience.raw import Raw, RawFile, read_raw
-from pipeline.experience.whole_episodes import FORMAT, SUMMARY_FILE, SUMMARY_SCHEMA, Layout, part_prefix, stored_schema
+from pipeline.experience.raw import RENEWING, Raw, RawFile, read_raw
+from pipeline.experience.whole_episodes import (
+    FORMAT,
+    SUMMARY_FILE,
+    SUMMARY_SCHEMA,
+    Layout,
+    has_parts,
+    part_prefix,
+    stored_schema,
+)
 from serving.experience.store import Store
 
 BUCKET_BYTES = 48 * 2**20
@@ -61,6 +69,7 @@ def compact(
     Raises:
         ExperienceChanged: `forget` changed the raw files meanwhile.
         ExperienceDamaged: a manifest cannot be read.
+        ForgettingUnfinished: `forget` was interrupted.
         ScratchUnusable: the temporary files cannot be written.
         StoreUnavailable: the store cannot be reached, read or written.
     """
@@ -69,6 +78,8 @@ def compact(
     deleted = delete_older(store, model, options.keep_days, now_ns) if options.keep_days is not None else 0
     before = generation(store)
     raw = read_raw(store, model)
+    if any(each.content.get(RENEWING) for each in raw.manifests):
+        raise ForgettingUnfinished(store.uri)
     with _scratch(options.scratch) as directory:
         work = _Work(store, model, raw, directory, options, progress)
         content = work.build(now_ns)
@@ -123,7 +134,7 @@ class _Work:
 
     def _content(self, found: list[FoundLayout], now_ns: int) -> dict[str, Any]:
         files = {file.name: sha256_of(file) for file in sorted(self.output.iterdir())}
-        written = [(number, each) for number, each in enumerate(found) if _has_parts(files, number)]
+        written = [(number, each) for number, each in enumerate(found) if has_parts(files, number)]
         layouts = [Layout(number, tuple(sorted(each.versions)), each.arrays.schema) for number, each in written]
         return {
             "format": FORMAT,
@@ -154,10 +165,6 @@ class _Work:
             "damaged_files": len(self.scatter.damaged),
             "unconverted_files": len(self.raw.unlisted),
         }
-
-
-def _has_parts(files: dict[str, str], layout: int) -> bool:
-    return any(name.startswith(part_prefix(layout)) for name in files)
 
 
 def _bucket_count(store: Store, raw: Raw, bucket_bytes: int) -> int:

@@ -83,3 +83,17 @@ class NothingToExport(PipelineError):
     reasons: str
 
     template: ClassVar[str] = "No episode of '{model}' can be exported: {reasons}."
+
+
+@dataclass(eq=False)
+class VersionNotExportable(PipelineError):
+    """A chosen version has no whole episodes, or its observations or actions have other arrays."""
+
+    model: str
+    version: int
+    versions: str
+
+    template: ClassVar[str] = (
+        "Version {version} of '{model}' has no whole episodes with the same arrays as the other versions. These can be "
+        "exported together: {versions}."
+    )

@@ -13,10 +13,16 @@ from typing import Any
 
 from pipeline.experience.exports import to_d3rlpy, to_minari, to_rllib
 from pipeline.experience.exports.episodes import Counts, Episode, Selection
-from pipeline.experience.exports.errors import DirectoryNotEmpty, DirectoryUnwritable, NothingToExport
+from pipeline.experience.exports.errors import (
+    DirectoryNotEmpty,
+    DirectoryUnwritable,
+    NothingToExport,
+    VersionNotExportable,
+)
 from pipeline.experience.exports.spaces import PolicySpaces
 from pipeline.experience.whole_episodes import WholeEpisodes
 from serving.errors import redacted
+from serving.registry.tracking import check_tracking_server
 
 FORMATS: dict[str, ModuleType] = {"rllib": to_rllib, "minari": to_minari, "d3rlpy": to_d3rlpy}
 """The modules that write the formats, each with `check`, `write`, `next_step` and `FOLLOWED`."""
@@ -61,16 +67,18 @@ def export(
         SpaceNotExportable: The library has no form for a space of the policy.
         ExportPackageMissing: The format needs a package that is not installed.
         ObservationsNotRecorded, RewardsUnreported: As `Selection`.
+        VersionNotExportable: A chosen version has no episodes in `whole`.
         NothingToExport: No episode is left.
         ServingError: If the version that has the spaces cannot be resolved or fetched.
     """
     _require_empty(directory)
-    newest = max(each for each in whole.layout.versions if versions is None or each in versions)
-    spaces = PolicySpaces.of_version(whole.model, newest)
+    chosen = _chosen(whole, versions)
+    check_tracking_server()
+    spaces = PolicySpaces.of_version(whole.model, max(chosen))
     form = FORMATS[library]
     form.check(spaces)
     selection = Selection(whole, spaces, versions, unreported)
-    about = _about(whole, library, versions)
+    about = _about(whole, library, chosen)
     begin(selection.size)
     counts = Counts()
     with _appearing(directory) as temporary:
@@ -125,12 +133,19 @@ def _counted(episodes: Iterator[Episode], advance: Callable[[], None]) -> Iterat
         advance()
 
 
-def _about(whole: WholeEpisodes, library: str, versions: frozenset[int] | None) -> dict[str, Any]:
-    chosen = sorted(versions if versions is not None else whole.layout.versions)
+def _chosen(whole: WholeEpisodes, versions: frozenset[int] | None) -> list[int]:
+    """Return the versions to export, ascending. Raises VersionNotExportable."""
+    known = whole.layout.versions
+    for version in sorted((versions or frozenset()) - {*known}):
+        raise VersionNotExportable(whole.model, version, ", ".join(map(str, known)))
+    return sorted(known if versions is None else versions)
+
+
+def _about(whole: WholeEpisodes, library: str, versions: list[int]) -> dict[str, Any]:
     return {
         "format": library,
         "model": whole.model,
-        "versions": ", ".join(map(str, chosen)),
+        "versions": ", ".join(map(str, versions)),
         "source": redacted(whole.store.uri),
         "digest": whole.digest,
     }

@@ -44,7 +44,12 @@ row has the noise of `Noise.draw(1, seed)` with a seed of its own. DIGESTS: in p
 
 DIGEST_BYTES = 16
 
-PROTOCOLS = ("native", "invocations", "inference_http", "inference_grpc")
+NATIVE, INVOCATIONS, INFERENCE_HTTP, INFERENCE_GRPC = PROTOCOLS = (
+    "native",
+    "invocations",
+    "inference_http",
+    "inference_grpc",
+)
 """The protocols by their number in a DECISIONS record."""
 
 

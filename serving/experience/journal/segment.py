@@ -102,10 +102,11 @@ class Segment:
         """Read a file, whatever its state: damaged records are left out and counted. Raises OSError."""
         content = path.read_bytes()
         segment = cls()
-        segment.records = list(segment._scan(content))
+        segment.records = list(segment.scan(content))
         return segment
 
-    def _scan(self, content: bytes) -> Iterator[Record]:
+    def scan(self, content: bytes) -> Iterator[Record]:
+        """Yield the records in the content of a file, and count the bytes that belong to none."""
         at = 0
         while at < len(content):
             record = _record_at(content, at)

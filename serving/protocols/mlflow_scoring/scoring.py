@@ -11,10 +11,12 @@ from typing import cast
 import numpy as np
 import orjson
 
+from serving.experience.journal import records
 from serving.policy.policy import Policy
 from serving.policy.spaces import Json, describe, leaves
 from serving.policy.state_tokens import StateCodec
 from serving.policy.tensors import ACTION, Rows, Tensors
+from serving.protocols.episodes import EpisodeReader
 from serving.protocols.errors import BodyNotJson
 from serving.protocols.json_body import parse
 from serving.protocols.mlflow_scoring.errors import InvocationInvalid, InvocationMalformed, MediaTypeUnsupported
@@ -58,10 +60,15 @@ class ScoringProtocol(Protocol):
 
     Args:
         max_observations: The maximum number of observations in one request.
+        episodes: Reads which episode a request names.
     """
 
-    def __init__(self, max_observations: int = MAX_OBSERVATIONS) -> None:
-        self._max_observations = max_observations
+    def __init__(
+        self,
+        max_observations: int = MAX_OBSERVATIONS,
+        episodes: EpisodeReader = EpisodeReader(),  # noqa: B008 - immutable
+    ) -> None:
+        self._max_observations, self._episodes = max_observations, episodes
 
     def methods(self, path: str) -> tuple[str, ...]:
         """Return the HTTP methods that a path accepts."""
@@ -78,7 +85,9 @@ class ScoringProtocol(Protocol):
         if request.path == VERSION:
             return Response(importlib.metadata.version("mlflow").encode())
         codec = served.prepared(ScoringCodec)
-        return Response(codec.encode(cast("Rows", await served.act(codec.decode(request, self._max_observations)))))
+        rows = codec.decode(request, self._max_observations)
+        origin = self._episodes.of_headers(records.INVOCATIONS, request.scope["headers"]).origin(len(rows))
+        return Response(codec.encode(cast("Rows", await served.act(rows, origin))))
 
     def error_body(self, error: ErrorResponse) -> bytes:
         """Return the JSON body of an error in MLflow's form."""

@@ -7,11 +7,13 @@ import numpy as np
 import orjson
 from gymnasium import spaces
 
+from serving.experience.episodes import Origin
 from serving.policy.errors import OptionInvalid
 from serving.policy.policy import Policy
 from serving.policy.spaces import Json, describe, leaves
 from serving.policy.state_tokens import StateCodec
 from serving.policy.tensors import ACTION_DIST_INPUTS, ACTION_LOGP, VALUES, Batch, Rows, Tensors
+from serving.protocols.episodes import KEYS, PLURAL_KEYS, Source
 from serving.protocols.errors import BodyNotObject, KeyUnknown, ObservationAmbiguous, ObservationMissing
 from serving.protocols.json_body import counted, flag, noise_for, parse
 from serving.protocols.native.actions import action_writer, leaf_writer
@@ -23,7 +25,7 @@ from serving.replica.limits import MAX_OBSERVATIONS
 ONE, MANY = "observation", "observations"
 STATE, STATES = "state", "states"
 OPTIONS = ("explore", "seed", "details")
-KNOWN_KEYS = {ONE: (ONE, STATE, *OPTIONS), MANY: (MANY, STATES, *OPTIONS)}
+KNOWN_KEYS = {ONE: (ONE, STATE, *OPTIONS, *KEYS), MANY: (MANY, STATES, *OPTIONS, *PLURAL_KEYS)}
 
 DETAILS = {ACTION_DIST_INPUTS: "action_dist_inputs", ACTION_LOGP: "action_logp", VALUES: "value"}
 """The optional outputs of the graph, and their names in the member `details` of a response."""
@@ -36,6 +38,8 @@ class Decoded(NamedTuple):
     """One array `[batch, *shape]` if the space is one array and there are no options or states, else rows."""
     batched: bool
     """Whether the request holds a list of observations, so that the response holds a list of actions."""
+    origin: Origin | None = None
+    """Where the observations come from, if the source of the request was given."""
 
 
 class JsonCodec:
@@ -44,7 +48,7 @@ class JsonCodec:
     def __init__(self, policy: Policy, version: ModelVersion) -> None:
         interface, observation_space, action_space = policy.interface, policy.observation_space, policy.action_space
         self._observations, self._write = ObservationReader(observation_space), action_writer(action_space)
-        self._noise = interface.noise
+        self._policy = policy
         # A policy without states needs this as well: clients may still send those of the version before a promotion.
         self._states = StateCodec(interface.state_shapes, f"{version.name}/{version.version}", policy.digest)
         self._reader, self._write_plain = LeafReader(leaves(observation_space)[0]), leaf_writer(leaves(action_space)[0])
@@ -52,18 +56,19 @@ class JsonCodec:
         nested = any(isinstance(space, spaces.Dict | spaces.Tuple) for space in (observation_space, action_space))
         self._plain_keys = 0 if nested or self._states.recurrent else 1
 
-    def decode(self, body: bytes, max_observations: int = MAX_OBSERVATIONS) -> Decoded:
+    def decode(self, body: bytes, max_observations: int = MAX_OBSERVATIONS, source: Source | None = None) -> Decoded:
         """Return the observations in a request body. Raises RequestError with the path of what does not fit.
 
-        A list of more than `max_observations` is not read.
+        A list of more than `max_observations` is not read. `source` is what the headers of the request say.
         """
         request = parse(body)
         if type(request) is dict and len(request) == self._plain_keys:
             if ONE in request:
-                return Decoded(self._reader.read(request[ONE]), batched=False)
+                return Decoded(self._reader.read(request[ONE]), batched=False, origin=source and source.origin(1))
             if MANY in request:
-                return Decoded(self._reader.read_batch(counted(request[MANY], max_observations)), batched=True)
-        return self._decode_rows(_checked(request), max_observations)
+                read = self._reader.read_batch(counted(request[MANY], max_observations))
+                return Decoded(read, batched=True, origin=source and source.origin(len(read)))
+        return self._decode_rows(_checked(request), max_observations, source)
 
     def encode(self, actions: Batch, *, batched: bool) -> bytes:
         """Return the response body for a policy's actions. Raises PolicyFailed if they are not finite."""
@@ -72,13 +77,15 @@ class JsonCodec:
         written = self._write_plain(actions)
         return orjson.dumps({"actions": written} if batched else {"action": written[0]})
 
-    def _decode_rows(self, request: dict[str, Json], max_observations: int) -> Decoded:
+    def _decode_rows(self, request: dict[str, Json], max_observations: int, source: Source | None) -> Decoded:
         batched, reader = MANY in request, self._observations
         tensors = reader.read_batch(counted(request[MANY], max_observations)) if batched else reader.read(request[ONE])
         batch = len(next(iter(tensors.values())))
         states, reset = self._states.read(*_states(request, batch, batched=batched))
         details = np.full(batch, flag(request, "details"))
-        return Decoded(Rows(tensors | noise_for(request, self._noise, batch) | states, details, reset), batched)
+        origin = source and source.origin(batch, request, batched=batched)
+        noise, origin = noise_for(request, self._policy, batch, origin)
+        return Decoded(Rows(tensors | noise | states, details, reset), batched, origin)
 
     def _encode_rows(self, rows: Rows, *, batched: bool) -> bytes:
         written: dict[str, Sequence[Json]] = {"action": self._write(rows.tensors) if len(rows) else []}

@@ -5,7 +5,9 @@ from typing import Any
 
 import orjson
 
+from serving.experience.journal.records import NATIVE
 from serving.policy.spaces import Json
+from serving.protocols.episodes import EpisodeReader
 from serving.protocols.native.json_codec import JsonCodec
 from serving.protocols.native.paths import native_paths
 from serving.protocols.openapi.parts import Paths
@@ -23,6 +25,7 @@ class NativeProtocol(Protocol):
         max_observations: The maximum number of observations in one request.
         replica: Returns the member `replica` of `/model`.
         refresh: Returns the state of the registry's poll.
+        episodes: Reads which episodes a request names.
         online: Returns the member `online` of `/model`; None if no experience is recorded.
     """
 
@@ -31,10 +34,11 @@ class NativeProtocol(Protocol):
         max_observations: int,
         replica: Callable[[], dict[str, Json]],
         refresh: Callable[[], Refresh],
-        online: Callable[[], dict[str, Json]] | None = None,
+        episodes: EpisodeReader = EpisodeReader(),  # noqa: B008 - immutable
+        online: Callable[[], dict[str, Json] | None] = lambda: None,
     ) -> None:
         self._max_observations, self._replica, self._refresh = max_observations, replica, refresh
-        self._online = online
+        self._episodes, self._online = episodes, online
 
     def methods(self, path: str) -> tuple[str, ...]:
         """Return the HTTP methods that a path accepts."""
@@ -48,8 +52,9 @@ class NativeProtocol(Protocol):
         """Answer a request. Raises RequestError, Overloaded and PolicyFailed."""
         if request.path == "/":
             codec = served.prepared(JsonCodec)
-            observations, batched = codec.decode(request.body, self._max_observations)
-            return codec.encode(await served.act(observations), batched=batched)
+            source = self._episodes.of_headers(NATIVE, request.scope["headers"])
+            observations, batched, origin = codec.decode(request.body, self._max_observations, source)
+            return codec.encode(await served.act(observations, origin), batched=batched)
         return orjson.dumps(self._model(served) if request.path == "/model" else self._health(served))
 
     def paths(self, served: ServedPolicy) -> Paths:
@@ -58,8 +63,9 @@ class NativeProtocol(Protocol):
 
     def _model(self, served: ServedPolicy) -> dict[str, Any]:
         replica = {"execution_provider": served.policy.provider, "replica": self._replica()}
-        online = {"online": self._online()} if self._online is not None else {}
-        return {**served.description, **replica, **self._refresh().describe(), **online}
+        model = {**served.description, **replica, **self._refresh().describe()}
+        online = self._online()
+        return model if online is None else {**model, "online": online}
 
     def _health(self, served: ServedPolicy) -> dict[str, Any]:
         return {"status": self._refresh().status, "name": served.version.name, "version": served.version.version}

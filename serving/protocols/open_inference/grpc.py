@@ -14,7 +14,9 @@ import grpc
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from ray.serve.grpc_util import RayServegRPCContext as Context
 
+from serving.experience.journal.records import INFERENCE_GRPC
 from serving.policy.spaces import Json
+from serving.protocols.episodes import EpisodeReader, Source
 from serving.protocols.open_inference.datatypes import DTYPES, InputTensor
 from serving.protocols.open_inference.errors import InferenceInvalid
 from serving.protocols.open_inference.http import server_metadata
@@ -61,6 +63,7 @@ class Application(Protocol):
     max_body_bytes: int
     metrics: Metrics
     token: BearerToken | None
+    episodes: EpisodeReader
 
     @property
     def served(self) -> ServedPolicy:
@@ -123,7 +126,8 @@ class InferenceServicer:
             model.check(request.model_name, request.model_version)
             if request.ByteSize() > self._app.max_body_bytes:
                 raise BodyTooLarge(self._app.max_body_bytes)
-            response = await _infer(request, model, act)
+            source = self._app.episodes.of_headers(INFERENCE_GRPC, _headers(grpc_context))
+            response = await _infer(request, model, act, source)
             self._app.metrics.request_ms.add((time.perf_counter() - start) * 1e3)
             return response
         return pb.ModelInferResponse()
@@ -131,9 +135,7 @@ class InferenceServicer:
     def _authenticate(self, context: Context) -> tuple[InferenceModel, Act]:
         """Return the model that answers the call, and its policy. Raises Unauthorized."""
         if self._app.token is not None:
-            metadata = context.invocation_metadata()
-            headers = [(key.encode(), value.encode()) for key, value in metadata if isinstance(value, str)]
-            self._app.token.check("", headers)
+            self._app.token.check("", _headers(context))
         served = self._app.served
         return served.prepared(InferenceModel), served.act
 
@@ -148,20 +150,28 @@ class InferenceServicer:
             context.set_details(error.message)
 
 
+def _headers(context: Context) -> list[tuple[bytes, bytes]]:
+    """Return the metadata of a call in the form of HTTP headers."""
+    metadata = context.invocation_metadata() or ()
+    return [(key.encode(), value.encode()) for key, value in metadata if isinstance(value, str)]
+
+
 def _request_id(context: Context) -> str | None:
     """Return the identifier of a call, which the proxy puts into its metadata."""
     metadata = context.invocation_metadata() or ()
     return accepted(next((value for key, value in metadata if key == "request_id"), None))
 
 
-async def _infer(request: pb.ModelInferRequest, model: InferenceModel, act: Act) -> pb.ModelInferResponse:
+async def _infer(
+    request: pb.ModelInferRequest, model: InferenceModel, act: Act, source: Source
+) -> pb.ModelInferResponse:
     parameters = {name: _parameter(each) for name, each in request.parameters.items()}
     for kind, tensors in (("inputs", request.inputs), ("outputs", request.outputs)):
         for index, tensor in enumerate(tensors):
             check_parameters(tensor.parameters, f"{kind}[{index}].parameters")
     names = [output.name for output in request.outputs]
-    prepared = model.decode(InferenceRequest(request.id, parameters, _inputs(request), names))
-    outputs = model.encode(prepared, await act(prepared.batch))
+    prepared = model.decode(InferenceRequest(request.id, parameters, _inputs(request), names), source)
+    outputs = model.encode(prepared, await act(prepared.batch, prepared.origin))
     response = pb.ModelInferResponse(model_name=model.name, model_version=model.version, id=request.id)
     if prepared.state_reset:
         response.parameters["state_reset"].bool_param = True

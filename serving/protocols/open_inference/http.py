@@ -8,7 +8,9 @@ import importlib.metadata
 
 import orjson
 
+from serving.experience.journal.records import INFERENCE_HTTP
 from serving.policy.spaces import Json
+from serving.protocols.episodes import EpisodeReader, Source
 from serving.protocols.errors import PathUnknown
 from serving.protocols.open_inference.json_form import JSON_LENGTH, read_request, write_response
 from serving.protocols.open_inference.model import InferenceModel
@@ -24,7 +26,10 @@ PATHS = ("/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/NAME[/version
 
 
 class InferenceProtocol(Protocol):
-    """Answers the paths below `/v2`."""
+    """Answers the paths below `/v2`. `episodes` reads which episode a request names."""
+
+    def __init__(self, episodes: EpisodeReader = EpisodeReader()) -> None:  # noqa: B008 - immutable
+        self._episodes = episodes
 
     def methods(self, path: str) -> tuple[str, ...]:
         """Return the HTTP methods of a path. Unknown paths below `/v2` have some, to get errors in this form."""
@@ -43,7 +48,8 @@ class InferenceProtocol(Protocol):
         model, (name, version, action) = served.prepared(InferenceModel), _parse(request.path)
         model.check(name, version)
         if action == "infer":
-            return await _infer(request, model, served.act)
+            source = self._episodes.of_headers(INFERENCE_HTTP, request.scope["headers"])
+            return await _infer(request, model, served.act, source)
         return Response(orjson.dumps({"name": name, "ready": True} if action == "ready" else model.metadata()))
 
     def error_body(self, error: ErrorResponse) -> bytes:
@@ -61,10 +67,10 @@ def server_metadata() -> dict[str, Json]:
     return {"name": "ray-serve-policies", "version": version, "extensions": ["binary_tensor_data"]}
 
 
-async def _infer(request: Request, model: InferenceModel, act: Act) -> Response:
+async def _infer(request: Request, model: InferenceModel, act: Act, source: Source) -> Response:
     read = read_request(request.body, request.headers)
-    decoded = model.decode(read.request)
-    outputs = model.encode(decoded, await act(decoded.batch))
+    decoded = model.decode(read.request, source)
+    outputs = model.encode(decoded, await act(decoded.batch, decoded.origin))
     response: dict[str, Json] = {"model_name": model.name, "model_version": model.version}
     if read.request.id:
         response["id"] = read.request.id

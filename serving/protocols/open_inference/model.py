@@ -11,10 +11,12 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from serving.experience.episodes import Origin
 from serving.policy.errors import OptionInvalid, PolicyFailed
 from serving.policy.policy import Policy
 from serving.policy.spaces import Json, Leaf, describe, leaves
 from serving.policy.tensors import ACTION, OBSERVATIONS, STATE_IN, Batch, Rows, Tensors
+from serving.protocols.episodes import Source
 from serving.protocols.errors import ObservationShape
 from serving.protocols.json_body import noise_for
 from serving.protocols.native.leaf_reader import LeafReader
@@ -47,6 +49,8 @@ class DecodedRequest(NamedTuple):
     outputs: Sequence[str]
     state_reset: bool
     """Whether the request's state came from another version, so that the initial state replaced it."""
+    origin: Origin | None = None
+    """Where the observations come from, if the source of the request was given."""
 
 
 class InferenceModel:
@@ -60,7 +64,7 @@ class InferenceModel:
     def __init__(self, policy: Policy, version: ModelVersion) -> None:
         interface = policy.interface
         self.name, self.version = version.name, str(version.version)
-        self._noise = interface.noise
+        self._policy = policy
         self._observations = {leaf.tensor(OBSERVATIONS): LeafReader(leaf) for leaf in leaves(policy.observation_space)}
         self._states = {STATE_IN + name: LeafReader(_state(shape)) for name, shape in interface.state_shapes.items()}
         self._readers = self._observations | self._states
@@ -89,8 +93,11 @@ class InferenceModel:
         tensors = {side: [info._asdict() for info in infos] for side, infos in sides.items()}
         return {"name": self.name, "versions": [self.version], "platform": PLATFORM, **tensors}
 
-    def decode(self, request: InferenceRequest) -> DecodedRequest:
-        """Return the batch of a request. Raises RequestError with the name of the invalid part."""
+    def decode(self, request: InferenceRequest, source: Source | None = None) -> DecodedRequest:
+        """Return the batch of a request. Raises RequestError with the name of the invalid part.
+
+        `source` is what the headers of the request say.
+        """
         if request.parameters:
             check_parameters(request.parameters, "parameters")
             _check_state_version(request.parameters)
@@ -104,13 +111,16 @@ class InferenceModel:
         inputs, state_reset = self._without_foreign_states(request)
         tensors = self._read(inputs)
         rows = len(tensors[next(iter(self._observations))])
-        noise = noise_for(request.parameters, self._noise, rows) if request.parameters else {}
+        origin = source and source.origin(rows)
+        noise, origin = (
+            noise_for(request.parameters, self._policy, rows, origin) if request.parameters else ({}, origin)
+        )
         details = not self._details.isdisjoint(outputs)
         if self._plain and not noise and not details:
-            return DecodedRequest(tensors[OBSERVATIONS], outputs, state_reset)
+            return DecodedRequest(tensors[OBSERVATIONS], outputs, state_reset, origin)
         initial = {name: np.zeros((rows, *reader.shape), reader.dtype) for name, reader in self._states.items()}
         batch = Rows(initial | tensors | noise, np.full(rows, details), np.zeros(rows, np.bool_))
-        return DecodedRequest(batch, outputs, state_reset)
+        return DecodedRequest(batch, outputs, state_reset, origin)
 
     def encode(self, request: DecodedRequest, computed: Batch) -> list[OutputTensor]:
         """Return the requested outputs. Raises PolicyFailed if an action is not finite."""

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from http import HTTPStatus
 
 from serving.errors import HttpError
+from serving.experience.episodes import MAX_EPISODE_LENGTH, MAX_STEP
 from serving.policy.spaces import Json
 from serving.protocols.protocol import INTERNAL_ERROR
 
@@ -12,6 +13,23 @@ Paths = dict[str, Json]
 
 TEXT = {"type": "string"}
 LABELS = {"X-Model-Name": {"schema": TEXT}, "X-Model-Version": {"schema": {"type": "integer"}}}
+
+STEP: dict[str, Json] = {"type": "integer", "minimum": 0, "maximum": MAX_STEP}
+EPISODE_NAME: dict[str, Json] = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": MAX_EPISODE_LENGTH,
+    "pattern": "^[!-~]+$",
+}
+EPISODE_HEADERS = [
+    {"name": name, "in": "header", "description": description, "schema": schema}
+    for name, description, schema in (
+        ("X-Episode-Id", "The episode of the observation, by a name that the client chooses.", EPISODE_NAME),
+        ("X-Episode-Step", "The step of the observation in its episode, from 0.", STEP),
+        ("X-Episode-Reward", "The reward that followed the action of the step before.", {"type": "number"}),
+    )
+]
+"""The parameters of every operation that computes actions."""
 
 ANY_OPERATION = (HTTPStatus.UNAUTHORIZED, HTTPStatus.INTERNAL_SERVER_ERROR)
 """Statuses that every operation can have."""

@@ -146,10 +146,9 @@ def finished(*ends: tuple[int, float, int | None]) -> OnlineReturns:
 
 def test_the_finished_episodes_of_each_version_are_shown_over_all_replicas(serve_http: Callable[[Any], str]) -> None:
     episodes = finished((3, 10.0, 10), (3, 20.0, None), (12, 7.0, None)), finished((3, 60.0, 40)), finished()
-    replicas = [
-        PolicyApp(served(), replica=ReplicaIdentity(str(number), lambda: 3), online=each)
-        for number, each in enumerate(episodes)
-    ]
+    replicas = [PolicyApp(served(), replica=ReplicaIdentity(str(number), lambda: 3)) for number in range(3)]
+    for app, online in zip(replicas, episodes, strict=True):
+        app.online = online
     *_, header, third, twelfth = shown(serve_http(Proxy(*replicas)))
     assert re.split("  +", header) == ["version", "online episodes", "mean return", "mean length"]
     assert re.split("  +", third) == ["3", "3", "30.0", "25.0"]
@@ -159,7 +158,9 @@ def test_the_finished_episodes_of_each_version_are_shown_over_all_replicas(serve
 def test_a_server_that_records_experience_has_no_table_before_the_first_episode_ends(
     serve_http: Callable[[Any], str],
 ) -> None:
-    assert len(shown(serve_http(PolicyApp(served(), online=finished())))) == 4
+    app = PolicyApp(served())
+    app.online = finished()
+    assert len(shown(serve_http(app))) == 4
 
 
 def test_a_provider_other_than_the_cpu_is_shown(serve_http: Callable[[Any], str]) -> None:

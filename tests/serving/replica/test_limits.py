@@ -34,7 +34,7 @@ class ListProtocol(Protocol):
         return ("POST",) if path == "/list" else ()
 
     async def answer(self, request: Request, served: ServedPolicy) -> Response:
-        observations, _ = served.prepared(JsonCodec).decode(b'{"observations": %b}' % request.body)
+        observations, *_ = served.prepared(JsonCodec).decode(b'{"observations": %b}' % request.body)
         return Response(b"%d" % len(await served.act(observations)))
 
     def error_body(self, error: ErrorResponse) -> bytes:

@@ -13,14 +13,14 @@ from tests.serving.store import Store
 
 
 @pytest.fixture
-def recorded(store: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., WholeEpisodes]:
+def recorded(mlflow_store: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., WholeEpisodes]:
     """Return a function that registers a policy with spaces, and records and compacts episodes of its versions."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(store / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(mlflow_store / "cache"))
 
     def make(truths: list[Truth], observation_space: Any, action_space: Any) -> WholeEpisodes:
-        registry = Store(f"sqlite:///{store}/mlflow.db", store)
+        registry = Store(f"sqlite:///{mlflow_store}/mlflow.db", mlflow_store)
         for _ in range(max(truth.version for truth in truths)):
             registry.register(MODEL, bundle_of(observation_space, action_space))
-        return whole_episodes(store / "experience", truths, observation_space, action_space)
+        return whole_episodes(mlflow_store / "experience", truths, observation_space, action_space)
 
     return make

@@ -14,6 +14,7 @@ from pipeline.experience.exports.errors import (
     ObservationsNotRecorded,
     RewardsUnreported,
     SpaceNotExportable,
+    VersionNotExportable,
 )
 from pipeline.experience.exports.export import export
 from serving.experience.journal.records import DIGESTS, OMITTED
@@ -73,6 +74,12 @@ def test_only_episodes_of_the_chosen_versions_are_exported(exported):
     assert counts.versions == {1, 3}
 
 
+def test_a_version_without_episodes_is_one_line(recorded, tmp_path):
+    whole = recorded([episode("one"), episode("two", version=2)], CARTPOLE, DISCRETE)
+    with pytest.raises(VersionNotExportable, match="Version 7 .* can be exported together: 1, 2"):
+        export(whole, "minari", tmp_path / "out", versions=frozenset({2, 7}))
+
+
 def test_an_episode_of_which_another_version_decided_a_part_is_not_one_of_the_chosen_version(recorded, tmp_path):
     """A version is replaced while an episode runs."""
     first, second = episode("mixed", 4, lost_steps={2, 3}), episode("mixed", 4, version=2, lost_steps={0, 1})
@@ -122,9 +129,9 @@ def test_the_last_observation_stands_for_an_unreported_terminal_one(recorded, tm
     [("none", OMITTED, CARTPOLE), ("digest", DIGESTS, spaces.Box(0, 255, (16,), np.uint8))],
     ids=["none", "digest"],
 )
-def test_without_observations_there_is_nothing_to_export(store, tmp_path, setting, flags, recorded_space):
-    Store(f"sqlite:///{store}/mlflow.db", store).register(MODEL, bundle_of(CARTPOLE, DISCRETE))
-    experience = open_store(str(store / "experience"))
+def test_without_observations_there_is_nothing_to_export(mlflow_store, tmp_path, setting, flags, recorded_space):
+    Store(f"sqlite:///{mlflow_store}/mlflow.db", mlflow_store).register(MODEL, bundle_of(CARTPOLE, DISCRETE))
+    experience = open_store(str(mlflow_store / "experience"))
     record(experience, [random_episode("one", recorded_space, DISCRETE, 3)], recorded_space, DISCRETE, flags=flags)
     with pytest.raises(ObservationsNotRecorded, match=f"experience_observations: {setting}"):
         export(compacted(experience), "minari", tmp_path / "out")
@@ -180,8 +187,8 @@ def test_a_directory_that_cannot_be_written_is_named(recorded, tmp_path):
         export(whole, "minari", tmp_path / "file" / "inner" / "out")
 
 
-def test_the_spaces_come_from_the_registry(store, tmp_path):
-    whole = whole_episodes(store / "experience", [episode("one")], CARTPOLE, DISCRETE)
+def test_the_spaces_come_from_the_registry(mlflow_store, tmp_path):
+    whole = whole_episodes(mlflow_store / "experience", [episode("one")], CARTPOLE, DISCRETE)
     with pytest.raises(ModelUnknown):
         export(whole, "minari", tmp_path / "out")
 

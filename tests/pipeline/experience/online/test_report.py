@@ -61,15 +61,15 @@ class Recorder:
 
 
 @pytest.fixture
-def recorder(store):
-    return Recorder(store / "experience")
+def recorder(mlflow_store):
+    return Recorder(mlflow_store / "experience")
 
 
 @pytest.fixture
-def registered(store):
+def registered(mlflow_store):
     """Three versions of a registered model, each with a logged model, trained in an experiment of their own."""
     client = mlflow.MlflowClient()
-    experiment = client.create_experiment("training", artifact_location=str(store / "artifacts"))
+    experiment = client.create_experiment("training", artifact_location=str(mlflow_store / "artifacts"))
     run = client.create_run(experiment)
     client.create_registered_model(MODEL, description="What a person wrote.")
     for _ in range(3):

@@ -9,6 +9,9 @@ from serving.policy.tensors import Rows
 from serving.protocols.native.json_codec import JsonCodec
 from tests.serving.asking import served
 
+ONE_KEYS = "observation, state, explore, seed, details, episode, step, reward"
+MANY_KEYS = "observations, states, explore, seed, details, episodes, steps, rewards"
+
 
 @pytest.fixture
 def codec() -> JsonCodec:
@@ -50,11 +53,11 @@ BAD: list[tuple[Any, str]] = [
     ),
     (
         b'{"observation": [1,2,3,4], "action": 1}',
-        'the request has an unknown key "action", expected only observation, state, explore, seed, details',
+        f'the request has an unknown key "action", expected only {ONE_KEYS}',
     ),
     (
         b'{"observations": [], "state": null}',
-        'the request has an unknown key "state", expected only observations, states, explore, seed, details',
+        f'the request has an unknown key "state", expected only {MANY_KEYS}',
     ),
     (b'{"observation": [1,2,3,4], "explore": 1}', '"explore" is 1, expected true or false'),
     (b'{"observation": [1,2,3,4], "details": "yes"}', '"details" is the string "yes", expected true or false'),

@@ -1,0 +1,1 @@
+"""Reports of clients about their episodes: rewards, returns and ends."""
