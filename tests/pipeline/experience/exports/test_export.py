@@ -76,7 +76,7 @@ def test_only_episodes_of_the_chosen_versions_are_exported(exported):
 
 def test_a_version_without_episodes_is_one_line(recorded, tmp_path):
     whole = recorded([episode("one"), episode("two", version=2)], CARTPOLE, DISCRETE)
-    with pytest.raises(VersionNotExportable, match="Version 7 .* can be exported together: 1, 2"):
+    with pytest.raises(VersionNotExportable, match=r"Version 7 .* can be exported together: 1, 2"):
         export(whole, "minari", tmp_path / "out", versions=frozenset({2, 7}))
 
 
