@@ -158,7 +158,7 @@ def _print_reported(model: str, reported: "Reported") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("version", "episodes", "mean return", "mean length", "new points", box=None, header_style="bold")
+    table = Table("version", "episodes", "mean return", "mean length", "new points", box=None, header_style="bold", pad_edge=False)
     for version, figures in sorted(reported.online.totals.items())[-_MAX_VERSIONS:]:
         new = reported.new_windows.get(version)
         cells = (version, f"{figures.episodes:,}", f"{figures.return_mean:.1f}", f"{figures.length_mean:.1f}")

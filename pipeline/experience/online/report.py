@@ -177,7 +177,7 @@ class _Writer:
         experiment_id = training.info.experiment_id if training else os.environ.get("MLFLOW_EXPERIMENT_ID", "0")
         name = f"online return of {self._model}"
         run = self._client.create_run(experiment_id, tags={MLFLOW_RUN_NOTE: _NOTE}, run_name=name)
-        self._client.set_terminated(run.info.run_id)
+        self._client.update_run(run.info.run_id, status="FINISHED")
         self._client.set_registered_model_tag(self._model, RUN_TAG, run.info.run_id)
         return run
 
@@ -189,7 +189,7 @@ class _Writer:
         name = f"{self._model} version {version}"
         tags = {MLFLOW_PARENT_RUN_ID: self.run.info.run_id, _VERSION: str(version)}
         run = self._client.create_run(self.run.info.experiment_id, tags=tags, run_name=name)
-        self._client.set_terminated(run.info.run_id)
+        self._client.update_run(run.info.run_id, status="FINISHED")
         return run
 
 
