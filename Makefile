@@ -10,7 +10,7 @@ EXTRAS ?= async serving cuda pipeline postgres s3 tracing exports
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock run test test-unit test-long test-conformance test-faults test-stores test-alerts test-cluster test-exports check-manifests audit fuzz mutants lint types docs docs-serve docs-check protos bench-serving bench-start bench-batching bench-protocols bench-play bench-training bench-scale bench-memory bench-folder bench-experience clean
+.PHONY: help setup lock run test test-unit test-long test-conformance test-faults test-stores test-alerts test-cluster test-exports check-manifests audit fuzz mutants lint types docs docs-serve docs-check protos bench-serving bench-start bench-batching bench-protocols bench-play bench-training bench-scale bench-memory bench-recording bench-folder bench-experience clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -117,6 +117,9 @@ docs-check: setup ## Check the documents: commands, links, generated parts, and 
 
 bench-serving: setup ## Our server beside its peers: a table, JSON and a plot in benchmarks/results/.
 	@$(BIN)/python -m benchmarks.serving $(if $(QUICK),--quick)
+
+bench-recording: setup ## What recording experience costs: our server with and without it, in interleaved rounds.
+	@$(BIN)/python -m benchmarks.recording
 
 bench-start: setup ## Cold start of our server and of the no-op Serve, and the seconds of each registry command.
 	@$(BIN)/python -m benchmarks.start

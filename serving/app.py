@@ -15,8 +15,7 @@ from ray.serve import Application
 from serving.arguments import Arguments
 from serving.credentials import CredentialsFile
 from serving.errors import ServingError, redacted
-from serving.experience.journal.journal import Journal
-from serving.experience.start import start_journal
+from serving.experience.start import Experience
 from serving.http.cors import with_cors
 from serving.http.direct_port import DirectPort
 from serving.http.policy_app import PolicyApp
@@ -73,9 +72,10 @@ class PolicyReplica(InferenceServicer):
         await asyncio.to_thread(warn_if_other, arguments.release)
         count = ReplicaCount(arguments.largest_num_replicas, _num_replicas)
         replica = ReplicaIdentity(identifier, count, await asyncio.to_thread(release))
-        self._journal = await asyncio.to_thread(_journal, arguments, start.scope, name, identifier)
+        self._experience = await asyncio.to_thread(_experience, arguments, start.scope, name, identifier)
+        journal = None if self._experience is None else self._experience.journal
         self._app = app = PolicyApp(
-            start.served, arguments, token=token, refresh=start.refresh, replica=replica, journal=self._journal
+            start.served, arguments, token=token, refresh=start.refresh, replica=replica, journal=journal
         )
         self._asgi_app = with_cors(app, arguments.cors_origin)
         if tracing.is_on():
@@ -92,11 +92,12 @@ class PolicyReplica(InferenceServicer):
 
     def __del__(self) -> None:
         """Stop polling. Serve calls it before it ends the replica, whose subprocesses end first."""
-        with contextlib.suppress(AttributeError):  # the constructor failed, or there is no direct port
+        with contextlib.suppress(AttributeError):  # the constructor failed
             self._watcher.stop()
-            if self._journal is not None:
-                self._journal.stop()
+        with contextlib.suppress(AttributeError):  # there is no direct port
             self._direct_port.stop()
+        with contextlib.suppress(AttributeError):  # nothing is recorded
+            self._experience.stop()  # type: ignore[union-attr]
 
     async def check_health(self) -> None:
         """Start the watcher again if its thread has died, and load changed credentials. Serve calls it every 2 s.
@@ -154,13 +155,15 @@ def application(arguments: Arguments, resolved: Resolved | None = None) -> Appli
     return deployment(PolicyReplica).bind(_absolute(arguments), uuid.uuid4().hex, resolved=resolved)
 
 
-def _journal(arguments: Arguments, scope: str, application: str, replica: str) -> Journal | None:
-    """Return the journal of a replica, None if nothing is recorded. `scope` names the files of the application."""
+def _experience(arguments: Arguments, scope: str, application: str, replica: str) -> Experience | None:
+    """Return what records the decisions of a replica, None if nothing does. `scope` names the application's files."""
     if arguments.experience is None:
         return None
-    directory = arguments.cache_directory / "experience" / scope
     header = {"application": application, "model_uri": arguments.model_uri}
-    return start_journal(arguments.experience, directory, replica, header)
+    directory, log_format = arguments.cache_directory, arguments.log_format
+    experience = Experience(arguments.experience, directory, scope, replica, header, log_format)
+    experience.start()
+    return experience
 
 
 def _num_replicas() -> int:

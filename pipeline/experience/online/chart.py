@@ -39,7 +39,7 @@ def draw(windows: Sequence[Window], model: str, interval_s: int) -> "Figure":
         upper.fill_between(times, mean - margin, mean + margin, color=color, alpha=0.2)
         lower.plot(times, [each.figures.episodes for each in mine], marker="o", markersize=3, color=color)
     upper.set(title=f"Online return of {model}", ylabel="mean return, 95% interval")
-    lower.set(xlabel="time (UTC)", ylabel=f"episodes in\n{_duration(interval_s)}")
+    lower.set(xlabel="time (UTC)", ylabel=f"episodes\nin {_duration(interval_s)}")
     lower.set_ylim(bottom=0)
     formatter: Any = matplotlib.dates.ConciseDateFormatter
     lower.xaxis.set_major_formatter(formatter(lower.xaxis.get_major_locator()))

@@ -21,6 +21,7 @@ from serving.experience.conversion.audit import Auditor
 from serving.experience.conversion.backlog import backlog, complete_segments
 from serving.experience.conversion.converter import Converter
 from serving.experience.errors import StoreUnavailable
+from serving.experience.journal.segment import SUFFIX
 from serving.experience.store import check_uri, open_store
 from serving.processes import die_with_parent
 
@@ -33,7 +34,9 @@ MAX_PAUSE_S = 30.0
 """The longest pause while the store cannot be used; the first lasts POLL_S, each further one twice as long."""
 POSTPONED_S = 300.0
 """The time after which a segment is tried again that could not be converted, although the store can be used."""
-STOPPING_S = 10.0
+STOPPING_S = 4.0
+OTHERS_S = 2.0
+"""The time in which replicas that stop together close their journals one after the other."""
 """The time in which a process that is stopped converts what is complete."""
 ATTEMPTS_FILE = "converting.json"
 MAX_ATTEMPTS = 3
@@ -98,7 +101,9 @@ class ConversionLoop:
         pause = 0.0
         while not self._stopping.wait(pause):
             pause = POLL_S if self.convert_all() else min(max(2 * pause, POLL_S), MAX_PAUSE_S)
-        self.convert_all()
+        until = time.monotonic() + OTHERS_S
+        while self.convert_all() and any(self._journal.glob(f"*{SUFFIX}")) and time.monotonic() < until:
+            time.sleep(OTHERS_S / 20)
 
     def stop(self) -> None:
         """Have `run` return. Another thread calls it."""

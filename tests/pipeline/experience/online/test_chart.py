@@ -12,7 +12,7 @@ def test_each_version_is_a_line_of_means_above_and_of_episodes_below():
     assert upper.lines[0].get_ydata().tolist() == [5.0, 7.0]
     assert list(lower.lines[0].get_ydata()) == [4, 4]
     assert upper.get_title() == "Online return of cartpole-ppo"
-    assert lower.get_ylabel() == "episodes in\n1 h"
+    assert lower.get_ylabel() == "episodes\nin 1 h"
 
 
 def test_only_the_newest_versions_are_drawn():
