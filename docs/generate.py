@@ -10,7 +10,7 @@ import importlib
 import inspect
 import re
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -210,9 +210,18 @@ def command_line(package: str) -> str:
     import click
 
     cli = importlib.import_module(f"{package}.cli")
-    group = next(each for each in vars(cli).values() if isinstance(each, click.Group))
-    parent = click.Context(group, info_name=f"python -m {package}")
-    return "\n".join(_command(command, parent) for command in group.commands.values())
+    group = cli.cli if package == "pipeline" else cli.main
+    return "\n".join(_commands(group, click.Context(group, info_name=f"python -m {package}")))
+
+
+def _commands(group: Any, parent: Any) -> Iterator[str]:
+    """Yield the section of each command of a group, and after a group those of its commands."""
+    import click
+
+    for command in group.commands.values():
+        yield _command(command, parent)
+        if isinstance(command, click.Group):
+            yield from _commands(command, click.Context(command, info_name=command.name, parent=parent))
 
 
 def _command(command: Any, parent: Any) -> str:

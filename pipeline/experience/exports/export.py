@@ -62,10 +62,8 @@ def export(
         advance: Is called after each exported episode.
 
     Raises:
-        DirectoryNotEmpty: There are files in the directory.
-        DirectoryUnwritable: The disk is full, or the directory cannot be created.
-        SpaceNotExportable: The library has no form for a space of the policy.
-        ExportPackageMissing: The format needs a package that is not installed.
+        DirectoryNotEmpty, DirectoryUnwritable: There are files in the directory, or it cannot be written.
+        SpaceNotExportable, ExportPackageMissing: As the format's `check`.
         ObservationsNotRecorded, RewardsUnreported: As `Selection`.
         VersionNotExportable: A chosen version has no episodes in `whole`.
         NothingToExport: No episode is left.
