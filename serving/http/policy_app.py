@@ -14,6 +14,7 @@ from serving.errors import RequestError
 from serving.experience.episodes import EpisodeHasher, Origin
 from serving.experience.journal.encoding import version_spec
 from serving.experience.journal.journal import Journal
+from serving.experience.online import OnlineReturns
 from serving.http import asgi
 from serving.http.content_encoding import decoded
 from serving.play.protocol import Play
@@ -21,6 +22,7 @@ from serving.policy.errors import PolicyFailed
 from serving.policy.tensors import Batch
 from serving.protocols.episodes import EpisodeReader
 from serving.protocols.errors import MethodNotAllowed, PathUnknown
+from serving.protocols.feedback.events import Event
 from serving.protocols.feedback.protocol import FeedbackProtocol
 from serving.protocols.mlflow_scoring.scoring import ScoringProtocol
 from serving.protocols.native.observation_size import ObservationSize
@@ -67,9 +69,14 @@ class PolicyApp:
         self._batching = Batching(arguments.max_batch_size, arguments.batch_wait_timeout_s)
         self._autoscaled = arguments.autoscaling is not None
         self._journal = journal
+        self.online = None if journal is None else OnlineReturns(lambda: self.served.version.version)
         self.episodes = EpisodeReader(journal.hashed if journal else EpisodeHasher(), records=journal is not None)
         self._native = NativeProtocol(
-            arguments.max_observations, lambda: replica.describe(self.counts), lambda: self.refresh, self.episodes
+            arguments.max_observations,
+            lambda: replica.describe(self.counts),
+            lambda: self.refresh,
+            self.episodes,
+            lambda: None if self.online is None else self.online.describe(),
         )
         play = Play(arguments.play_sessions, lambda: self.served, arguments.environment_modules)
         scoring = ScoringProtocol(arguments.max_observations, self.episodes)
@@ -150,10 +157,15 @@ class PolicyApp:
 
     def _feedback(self, arguments: Arguments) -> Iterator[Protocol]:
         """Yield the protocol of feedback, if experience is recorded."""
-        if journal := self._journal:
-            yield FeedbackProtocol(
-                lambda event: journal.report(event.content()), self.episodes.hashed, arguments.max_observations
-            )
+        if self._journal is not None:
+            yield FeedbackProtocol(self._report, self.episodes.hashed, arguments.max_observations)
+
+    def _report(self, event: Event) -> None:
+        """Record what a client reports, and count the end of an episode. Raises JournalFull."""
+        assert self._journal is not None and self.online is not None  # noqa: S101, PT018 - else it is no protocol
+        content = event.content()
+        self._journal.report(content)
+        self.online.add(content)
 
     async def _act(
         self, served: ServedPolicy, batcher: Batcher, observations: Batch, origin: Origin | None = None
