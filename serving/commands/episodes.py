@@ -54,11 +54,11 @@ class TimedClient(PolicyClient):
 
     def _send(self, request: Request) -> Any:
         start = time.perf_counter()
-        content = super()._send(request)
+        reply = super()._send(request)
         if request.method == "POST" and self.model_version is not None:
             self.latencies_s.append(time.perf_counter() - start)
             self.versions.add(self.model_version)
-        return content
+        return reply
 
 
 class _Running:
