@@ -163,7 +163,6 @@ def python_client() -> str:
     """Return the arguments and methods of the clients, from their docstrings."""
     from serving.client import PolicyClient, RecordedEpisodes
     from serving.client.core import BaseClient
-
     from serving.client.episodes.episode import Episode
 
     described = [

@@ -7,7 +7,7 @@ from gymnasium import Space
 from serving.policy.spaces import Json, leaves, nearest_to_zero
 from serving.policy.tensors import ACTION, OBSERVATIONS
 from serving.protocols.openapi.json_schemas import element_schema
-from serving.protocols.openapi.parts import TEXT, Paths, error_responses, labelled, record
+from serving.protocols.openapi.parts import PIN, TEXT, Paths, error_responses, labelled, record
 from serving.replica.served_policy import ServedPolicy
 
 ERROR = record({"error_code": TEXT, "message": TEXT}, {"request_id": TEXT})
@@ -20,10 +20,11 @@ def scoring_paths(served: ServedPolicy) -> Paths:
     invocations = {
         "operationId": "invocations",
         "summary": "Actions, in the form of mlflow models serve",
+        "parameters": [PIN],
         "requestBody": {"required": True, "content": _content(served.policy.observation_space)},
         "responses": {
             "200": labelled("All outputs of the policy by name.", _response(served.policy.action_space)),
-            **error_responses(ERROR, 400, 413, 415, 503),
+            **error_responses(ERROR, 400, 413, 415, 422, 503),
         },
     }
     return {

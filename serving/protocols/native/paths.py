@@ -6,7 +6,7 @@ from serving.policy.spaces import Json
 from serving.protocols.json_body import MAX_SEED
 from serving.protocols.native.json_codec import MANY, ONE, STATE, STATES
 from serving.protocols.openapi.json_schemas import element_schema, example
-from serving.protocols.openapi.parts import TEXT, Paths, error_references, get_operation, labelled, record
+from serving.protocols.openapi.parts import PIN, TEXT, Paths, error_references, get_operation, labelled, record
 from serving.replica.served_policy import ServedPolicy
 
 ACT_STATUSES = (400, 413, 415, 422, 500, 503)
@@ -16,6 +16,7 @@ def native_paths(served: ServedPolicy, max_observations: int) -> Paths:
     """Return the path items of the native protocol."""
     act = {
         "summary": "Actions for observations",
+        "parameters": [PIN],
         "requestBody": {"required": True, "content": {"application/json": _requests(served, max_observations)}},
         "responses": {
             "200": labelled("The actions, as env.step takes them.", _responses(served)),

@@ -5,7 +5,7 @@ from serving.policy.tensors import OBSERVATIONS
 from serving.protocols.json_body import MAX_SEED
 from serving.protocols.open_inference.datatypes import DTYPES, TensorInfo
 from serving.protocols.open_inference.model import InferenceModel
-from serving.protocols.openapi.parts import TEXT, Paths, error_responses, labelled, record
+from serving.protocols.openapi.parts import PIN, TEXT, Paths, error_responses, labelled, record
 from serving.replica.served_policy import ServedPolicy
 
 ERROR = record({"error": TEXT})
@@ -61,7 +61,8 @@ def _infer(name: str, served: ServedPolicy, parameters: Parameters) -> dict[str,
     body = {"required": True, "content": {"application/json": content}}
     operation = {"operationId": name, "summary": "Outputs for inputs", "requestBody": body}
     success = labelled("The requested outputs.", _response(served.prepared(InferenceModel)))
-    return operation | _responses(success, parameters, 400, 413, 415, 422, 503)
+    described = _responses(success, parameters, 400, 413, 415, 422, 503)
+    return operation | described | {"parameters": [*parameters, PIN]}
 
 
 def _responses(success: dict[str, Json], parameters: Parameters, *statuses: int) -> dict[str, Json]:

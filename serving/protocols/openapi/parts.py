@@ -11,7 +11,18 @@ Paths = dict[str, Json]
 """OpenAPI's path items by their paths."""
 
 TEXT = {"type": "string"}
-LABELS = {"X-Model-Name": {"schema": TEXT}, "X-Model-Version": {"schema": {"type": "integer"}}}
+LABELS = {
+    "X-Model-Name": {"schema": TEXT},
+    "X-Model-Version": {"schema": {"type": "integer"}},
+    "X-Repinned": {"schema": {"const": "true"}, "description": "Another version than the pinned one has answered."},
+}
+PIN: dict[str, Json] = {
+    "name": "X-Pin-Version",
+    "in": "header",
+    "schema": {"type": "integer", "minimum": 0, "maximum": 10**18 - 1},
+    "description": "The X-Model-Version of the episode's last answer; that version answers if it is still loaded.",
+}
+"""The parameter that every request for actions takes."""
 
 ANY_OPERATION = (HTTPStatus.UNAUTHORIZED, HTTPStatus.INTERNAL_SERVER_ERROR)
 """Statuses that every operation can have."""

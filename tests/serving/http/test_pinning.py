@@ -101,6 +101,7 @@ def test_the_versions_of_the_last_two_promotions_answer(promoted: PolicyApp) -> 
 
 def test_a_rollback_to_a_held_version_withdraws_the_other_at_once(promoted: PolicyApp) -> None:
     promoted.served = served(version=3)
+    assert promoted._pinned.numbers == ()
     assert [labels(pinned(promoted, version)) for version in (3, 4)] == [("3", None), ("3", "true")]
     promoted.served = served(CONTRARY_BUNDLE, version=4)
     assert [labels(pinned(promoted, version)) for version in (3, 4)] == [("3", None), ("4", None)]

@@ -41,7 +41,8 @@ JSON = {"content-type": "application/json"}
 
 def filled_in(path: str, operation: Any) -> str:
     for parameter in operation.get("parameters", []):
-        path = path.replace(f"{{{parameter['name']}}}", parameter["example"])
+        if parameter["in"] == "path":
+            path = path.replace(f"{{{parameter['name']}}}", parameter["example"])
     return path
 
 
