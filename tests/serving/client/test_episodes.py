@@ -249,7 +249,9 @@ def test_actions_are_elements_of_the_space_of_the_version_that_answered(serve_ht
         old, new = client.episode(), client.episode()
         old.version = 3
         for _ in range(2):
-            assert ROBOT_ACTIONS.contains(old.act(robot))
+            action = old.act(robot)
+            assert ROBOT_ACTIONS.contains(action)
+            assert action["drive"].dtype == np.float32
             assert new.act([0.5]).dtype == np.float32
         assert client.model_version == 4
     assert app.counts.errors == 0

@@ -39,7 +39,8 @@ def test_the_current_version_is_preferred_to_a_held_one_of_the_same_number() -> 
     assert pinned.numbers == ()
 
 
-def test_without_a_grace_no_version_is_held() -> None:
+def test_without_a_grace_no_version_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading.Timer, "start", lambda _self: None)
     pinned = PinnedVersions(0)
     pinned.keep(served(version=3))
     assert pinned.numbers == ()
