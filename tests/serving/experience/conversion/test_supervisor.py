@@ -140,7 +140,9 @@ def test_no_secret_is_in_the_arguments_of_the_process(paths, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-of-s3")
     watched = ConverterSupervisor(*paths)
     watched.tick()
-    command = psutil.Process(watched.pid).cmdline()
+    started = psutil.Process(watched.pid)
+    await_true(started.cmdline, "the kernel has its arguments")
+    command = started.cmdline()
     watched.stop()
     assert command[1:3] == ["-m", "serving.experience.conversion"]
     assert "secret-of-s3" not in " ".join(command)
