@@ -20,6 +20,7 @@ import psutil
 from serving.experience.conversion.audit import Auditor
 from serving.experience.conversion.backlog import backlog, complete_segments
 from serving.experience.conversion.converter import Converter
+from serving.experience.conversion.supervisor import STOPPING_S
 from serving.experience.errors import StoreUnavailable
 from serving.experience.store import check_uri, open_store
 from serving.processes import die_with_parent
@@ -33,8 +34,6 @@ MAX_PAUSE_S = 30.0
 """The longest pause while the store cannot be used; the first lasts POLL_S, each further one twice as long."""
 POSTPONED_S = 300.0
 """The time after which a segment is tried again that could not be converted, although the store can be used."""
-STOPPING_S = 10.0
-"""The time in which a process that is stopped converts what is complete."""
 ATTEMPTS_FILE = "converting.json"
 MAX_ATTEMPTS = 3
 """If the process ends so often while it converts one segment, it leaves the audit of that one out."""
@@ -203,5 +202,6 @@ def _step_back() -> None:
     """Leave the CPUs and the disks to all other processes."""
     os.nice(NICENESS)
     if sys.platform == "linux":
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-        psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)
+        with suppress(OSError, psutil.Error):  # a container may forbid it
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+            psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)
