@@ -121,8 +121,9 @@ class ConversionLoop:
         try:
             is_audited = self._attempts.begin(path.name)
             done = self._converter.convert(path, is_audited=is_audited)
-        except FileNotFoundError:  # another converter was faster
-            return
+        except FileNotFoundError as error:
+            if path.exists():  # then it is a directory or a bucket of the store that is missing
+                raise StoreUnavailable(self._uri, str(error)) from error
         except StoreUnavailable:
             raise
         except OSError as error:
