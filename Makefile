@@ -10,7 +10,7 @@ EXTRAS ?= async serving cuda pipeline postgres s3 tracing exports
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock run test test-unit test-long test-conformance test-faults test-stores test-alerts test-cluster test-exports check-manifests audit fuzz mutants lint types docs docs-serve docs-check protos bench-serving bench-start bench-batching bench-protocols bench-play bench-training bench-scale bench-memory bench-recording bench-folder bench-experience clean
+.PHONY: help setup lock run test test-unit test-long test-conformance test-faults test-stores test-alerts test-cluster test-exports check-manifests audit fuzz mutants lint types docs docs-serve docs-check protos bench-serving bench-start bench-batching bench-protocols bench-play bench-training bench-scale bench-memory bench-recording bench-folder bench-experience bench-conversion clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -126,6 +126,9 @@ bench-start: setup ## Cold start of our server and of the no-op Serve, and the s
 
 bench-play: setup ## What viewers of /play cost other clients.
 	@$(BIN)/python -m benchmarks.play
+
+bench-conversion: setup ## What it costs to turn recorded decisions into Parquet, with the audit and without it.
+	@$(BIN)/python -m benchmarks.conversion
 
 bench-training: setup ## Training beside stable-baselines3 in six environments, seeds 0 to 2; continues where it was interrupted.
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group benchmark

@@ -14,7 +14,7 @@ from serving.experience.conversion.decisions import NO_NOISE, Chunk, Table
 from serving.experience.episodes import EPISODE_BYTES, NO_STEP
 from serving.experience.journal.records import PROTOCOLS
 from serving.experience.journal.segment import Record
-from serving.experience.tables import INPUT, OUTPUT, column_of, decision_schema
+from serving.experience.tables import FEEDBACK_SCHEMA, INPUT, OUTPUT, column_of, decision_schema
 
 COMPRESSION = "zstd"
 
@@ -101,6 +101,22 @@ def feedback_row(record: Record, replica: str, segment: int) -> dict[str, Any]:
         "segment": segment,
         "offset": record.offset,
     }
+
+
+def feedback_table(rows: Sequence[dict[str, Any]]) -> pa.Table:
+    """Return reports as a table, without those that have a number which its column cannot hold."""
+    try:
+        return pa.Table.from_pylist(rows, schema=FEEDBACK_SCHEMA)
+    except (ValueError, TypeError, OverflowError):  # as Arrow's errors are
+        return pa.Table.from_pylist([row for row in rows if _fits(row)], schema=FEEDBACK_SCHEMA)
+
+
+def _fits(row: dict[str, Any]) -> bool:
+    try:
+        pa.Table.from_pylist([row], schema=FEEDBACK_SCHEMA)
+    except (ValueError, TypeError, OverflowError):
+        return False
+    return True
 
 
 def _decoded(observation: dict[str, str] | None) -> list[tuple[str, bytes]] | None:

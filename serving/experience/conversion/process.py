@@ -20,6 +20,7 @@ import psutil
 from serving.experience.conversion.audit import Auditor
 from serving.experience.conversion.backlog import backlog, complete_segments
 from serving.experience.conversion.converter import Converter
+from serving.experience.conversion.supervisor import STOPPING_S
 from serving.experience.errors import StoreUnavailable
 from serving.experience.journal.segment import SUFFIX
 from serving.experience.store import check_uri, open_store
@@ -34,10 +35,8 @@ MAX_PAUSE_S = 30.0
 """The longest pause while the store cannot be used; the first lasts POLL_S, each further one twice as long."""
 POSTPONED_S = 300.0
 """The time after which a segment is tried again that could not be converted, although the store can be used."""
-STOPPING_S = 4.0
 OTHERS_S = 2.0
 """The time in which replicas that stop together close their journals one after the other."""
-"""The time in which a process that is stopped converts what is complete."""
 ATTEMPTS_FILE = "converting.json"
 MAX_ATTEMPTS = 3
 """If the process ends so often while it converts one segment, it leaves the audit of that one out."""
@@ -127,8 +126,9 @@ class ConversionLoop:
         try:
             is_audited = self._attempts.begin(path.name)
             done = self._converter.convert(path, is_audited=is_audited)
-        except FileNotFoundError:  # another converter was faster
-            return
+        except FileNotFoundError as error:
+            if path.exists():  # then it is a directory or a bucket of the store that is missing
+                raise StoreUnavailable(self._uri, str(error)) from error
         except StoreUnavailable:
             raise
         except OSError as error:
@@ -208,5 +208,6 @@ def _step_back() -> None:
     """Leave the CPUs and the disks to all other processes."""
     os.nice(NICENESS)
     if sys.platform == "linux":
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-        psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)
+        with suppress(OSError, psutil.Error):  # a container may forbid it
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+            psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)

@@ -18,6 +18,7 @@ from serving.experience.conversion import process
 from serving.experience.conversion.backlog import backlog, complete_segments
 from serving.experience.conversion.process import ATTEMPTS_FILE, ConversionLoop
 from serving.experience.journal.segment import SegmentWriter
+from serving.experience.store import Store
 from serving.processes import child_environment
 from tests.faults.disk import mend, small_disk, spoil
 from tests.serving.experience.conversion.journals import (
@@ -107,6 +108,27 @@ def test_a_store_that_is_full_or_read_only_keeps_the_segments_and_warns_once(tmp
         assert len(identities(disk / "store")) == len(set(identities(disk / "store"))) == 30
         assert "can be used again" in caplog.records[-1].getMessage()
         assert not list(disk.rglob(".writing-*"))
+
+
+class NoBucket(Store):
+    """A store whose bucket does not exist."""
+
+    def write(self, path: str, content: bytes) -> None:  # noqa: ARG002
+        raise FileNotFoundError("no such bucket")
+
+
+def test_a_bucket_that_does_not_exist_is_an_outage(journal, loop, caplog, monkeypatch):
+    monkeypatch.setattr(process, "open_store", lambda uri: NoBucket(uri, None, None))
+    assert not loop.convert_all()
+    assert backlog(journal).segments == 3
+    assert "no such bucket. The journal keeps 3 segments" in caplog.text
+
+
+def test_a_segment_that_another_converter_has_deleted_is_none_of_ours(journal, loop, monkeypatch, caplog):
+    gone = [*complete_segments(journal), journal / "r1-9.segment"]
+    monkeypatch.setattr(process, "complete_segments", lambda _: gone)
+    assert loop.convert_all()
+    assert not caplog.records
 
 
 def test_an_outage_that_begins_again_is_logged_again(tmp_path, loop, journal, actor, caplog):

@@ -140,7 +140,18 @@ def test_no_secret_is_in_the_arguments_of_the_process(paths, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-of-s3")
     watched = ConverterSupervisor(*paths)
     watched.tick()
-    command = psutil.Process(watched.pid).cmdline()
+    started = psutil.Process(watched.pid)
+    await_true(started.cmdline, "the kernel has its arguments")
+    command = started.cmdline()
     watched.stop()
     assert command[1:3] == ["-m", "serving.experience.conversion"]
     assert "secret-of-s3" not in " ".join(command)
+
+
+def test_a_replica_that_supervises_does_not_load_what_only_the_converter_needs():
+    imports = "serving.experience.conversion.supervisor, serving.experience.conversion.backlog"
+    script = f"import sys, {imports}; print({{'pyarrow', 'onnxruntime', 'psutil', 'mlflow'}} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=child_environment(), capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "set()", done.stderr
