@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipeline.commands.experience import experience_command, model_option
+from pipeline.commands.experience import model_option, store_errors, uri_argument
 from pipeline.commands.options import bounded_requests, registry_option
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class VersionList(click.ParamType["frozenset[int]"]):
 
 
 @click.command()
-@experience_command
+@uri_argument
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--to", "library", type=click.Choice(list(LIBRARIES)), required=True, help="Library to export for.")
 @model_option
@@ -55,6 +55,7 @@ class VersionList(click.ParamType["frozenset[int]"]):
 )
 @registry_option
 @bounded_requests
+@store_errors
 def export(
     uri: str,
     directory: Path,
@@ -108,7 +109,7 @@ def _count(number: int, noun: str) -> str:
 
 
 @click.command()
-@experience_command
+@uri_argument
 @model_option
 @click.option(
     "--interval-s",
@@ -120,6 +121,7 @@ def _count(number: int, noun: str) -> str:
 @click.option("--watch", is_flag=True, help="Report every minute until Ctrl-C.")
 @registry_option
 @bounded_requests
+@store_errors
 def report(uri: str, model: str | None, interval_s: int, *, watch: bool) -> None:
     """Log the return of each version in the episodes that clients reported to MLflow: metrics by time, and a chart.
 

@@ -31,6 +31,9 @@ COMMANDS = [
 def parse_python(module: str, command: str, *arguments: str) -> None:
     group = {"pipeline": pipeline_cli, "serving": serving_cli}[module]
     found = copy.deepcopy(group.commands[command])
+    while isinstance(found, click.Group):
+        command, *arguments = arguments
+        found = found.commands[command]
     # Paths that an example names need not exist.
     for option in found.params:
         if isinstance(option.type, click.Path):

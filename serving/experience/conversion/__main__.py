@@ -12,23 +12,25 @@ from serving.telemetry.logs import configure_replica
 
 
 def main() -> int:
-    """Run it until SIGTERM. Return its exit status."""
+    """Run it until SIGTERM. Return its exit status: with `--once` 1 if segments are left."""
     parser = argparse.ArgumentParser(prog="python -m serving.experience.conversion", description=__doc__)
     parser.add_argument("--journal", type=Path, required=True, help="The directory of the journal.")
     parser.add_argument("--uri", required=True, help="The store: /PATH, file:///PATH or s3://BUCKET/PATH.")
     parser.add_argument("--cache", type=Path, required=True, help="The directory of the bundle cache.")
     parser.add_argument("--log-format", choices=("text", "json"), default="text", help="The format of the log.")
-    parser.add_argument("--once", action="store_true", help="Convert what is complete, and end.")
+    parser.add_argument(
+        "--once", action="store_true", help="Convert what is complete, and end; with status 1 if not all could be."
+    )
     parser.add_argument("--parent", type=int, help="The number of the process with which this one ends.")
     arguments = parser.parse_args()
     configure_replica(arguments.log_format, dict)
     logging.getLogger("serving").setLevel(logging.INFO)
     try:
-        run(arguments.journal, arguments.uri, arguments.cache, parent=arguments.parent, once=arguments.once)
+        is_done = run(arguments.journal, arguments.uri, arguments.cache, parent=arguments.parent, once=arguments.once)
     except ServingError as error:
         print(error, file=sys.stderr)  # noqa: T201 - for the person who started it
         return 1
-    return 0
+    return 1 if arguments.once and not is_done else 0
 
 
 if __name__ == "__main__":

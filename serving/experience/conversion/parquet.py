@@ -28,7 +28,7 @@ class ParquetFile:
     def __init__(self, schema: pa.Schema) -> None:
         self.rows = 0
         self._buffer = pa.BufferOutputStream()
-        repeating = [name for name in _REPEATING if name in schema.names]
+        repeating = [path for field in schema if (path := _repeating_path(field)) is not None]
         self._writer = pq.ParquetWriter(self._buffer, schema, compression=COMPRESSION, use_dictionary=repeating)
 
     def add(self, table: pa.Table) -> None:
@@ -40,6 +40,15 @@ class ParquetFile:
         """Close the file and return its bytes."""
         self._writer.close()
         return bytes(self._buffer.getvalue())
+
+
+def _repeating_path(field: pa.Field) -> str | None:
+    """Return the path in the file of a column whose values repeat: one that is known to, or integers of a tensor."""
+    if not field.name.startswith((INPUT, OUTPUT)):
+        return field.name if field.name in _REPEATING else None
+    is_list = pa.types.is_fixed_size_list(field.type)
+    is_integer = pa.types.is_integer(field.type.value_type if is_list else field.type)
+    return field.name + ".list.element" * is_list if is_integer else None
 
 
 def schema_of(table: Table) -> pa.Schema:

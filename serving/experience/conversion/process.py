@@ -138,9 +138,10 @@ class ConversionLoop:
             self._postpone(path, "the conversion failed")
         else:
             self._end_outage()
-            self._postponed.pop(path, None)
             if done is None:
                 self._postpone(path, "a later release has written it")
+            else:
+                self._postponed.pop(path, None)
         finally:
             self._attempts.end()
 
@@ -164,8 +165,8 @@ class ConversionLoop:
         self._is_outage = False
 
 
-def run(journal: Path, uri: str, cache: Path, *, parent: int | None = None, once: bool = False) -> None:
-    """Run a converter in this process until SIGTERM or SIGINT.
+def run(journal: Path, uri: str, cache: Path, *, parent: int | None = None, once: bool = False) -> bool:
+    """Run a converter in this process until SIGTERM or SIGINT. Return whether no complete segment is left.
 
     After the signal, it converts for STOPPING_S at most.
 
@@ -185,7 +186,7 @@ def run(journal: Path, uri: str, cache: Path, *, parent: int | None = None, once
     if parent is not None:
         die_with_parent()
         if os.getppid() != parent:
-            return
+            return False
     _step_back()
     loop = ConversionLoop(journal, uri, cache)
     threading.Thread(target=_stop_on_signal, args=(loop,), daemon=True).start()
@@ -193,6 +194,7 @@ def run(journal: Path, uri: str, cache: Path, *, parent: int | None = None, once
         loop.convert_all()
     else:
         loop.run()
+    return not backlog(journal).segments
 
 
 def _stop_on_signal(loop: ConversionLoop) -> None:
