@@ -95,13 +95,17 @@ def export(
 def _print_exported(directory: Path, library: str, counts: "Counts") -> None:
     versions = ", ".join(map(str, sorted(counts.versions)))
     click.echo(
-        f"Exported {counts.episodes:,} episodes with {counts.steps:,} steps of version {versions} for {library}: "
-        f"{directory}"
+        f"Exported {_count(counts.episodes, 'episode')} with {_count(counts.steps, 'step')} of version {versions} for "
+        f"{library}: {directory}"
     )
     if counts.shortened:
         click.echo(
-            f"{counts.shortened:,} truncated episodes end one step earlier: nobody reported their final observation."
+            f"{_count(counts.shortened, 'truncated episode')} one step shorter: nobody reported the final observation."
         )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 @click.command()
@@ -160,18 +164,17 @@ def _print_reported(model: str, reported: "Reported") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(
-        "version", "episodes", "mean return", "mean length", "new points", box=None, header_style="bold", pad_edge=False
-    )
+    columns = ("version", "episodes", "mean return", "mean length", "new points")
+    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
     for version, figures in sorted(reported.online.totals.items())[-_MAX_VERSIONS:]:
         new = reported.new_windows.get(version)
         cells = (version, f"{figures.episodes:,}", f"{figures.return_mean:.1f}", f"{figures.length_mean:.1f}")
         table.add_row(*map(str, cells), "not registered" if new is None else str(new))
     Console().print(table)
     if reported.online.unreported:
-        click.echo(f"Not counted: {reported.online.unreported:,} episodes whose end nobody reported.")
+        click.echo(f"Not counted: {_count(reported.online.unreported, 'episode')} whose end nobody reported.")
     if reported.online.mixed:
-        click.echo(f"Not counted: {reported.online.mixed:,} episodes in which several versions decided.")
+        click.echo(f"Not counted: {_count(reported.online.mixed, 'episode')} in which several versions decided.")
     if reported.description_full:
         click.secho("The description of the registered model is too long for a link to the run.", fg="yellow")
     click.echo(
