@@ -14,6 +14,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
@@ -33,8 +34,9 @@ POLL_S = 1.0
 """The pause after a look at the journal."""
 MAX_PAUSE_S = 30.0
 """The longest pause while the store cannot be used; the first lasts POLL_S, each further one twice as long."""
-POSTPONED_S = 300.0
-"""The time after which a segment is tried again that could not be converted, although the store can be used."""
+POSTPONED_S, MAX_POSTPONED_S = 5.0, 300.0
+"""The time after which a segment is tried again that could not be converted, although the store can be used. It
+doubles with each attempt, up to the second."""
 OTHERS_S = 2.0
 """The time in which replicas that stop together close their journals one after the other."""
 ATTEMPTS_FILE = "converting.json"
@@ -78,6 +80,19 @@ class Attempts:
             self.path.unlink(missing_ok=True)
 
 
+class Postponed(NamedTuple):
+    """When a segment is tried again, and how long it has waited for that."""
+
+    until: float
+    pause_s: float
+
+    @classmethod
+    def after(cls, last: "Postponed | None") -> "Postponed":
+        """Return the next attempt after one that failed; `last` is what was planned before it."""
+        pause_s = POSTPONED_S if last is None else min(2 * last.pause_s, MAX_POSTPONED_S)
+        return cls(time.monotonic() + pause_s, pause_s)
+
+
 class ConversionLoop:
     """Converts the complete segments of a journal until it is stopped.
 
@@ -91,7 +106,7 @@ class ConversionLoop:
         self._journal, self._uri, self._auditor = journal, uri, Auditor(cache)
         self._attempts = Attempts.read(journal / ATTEMPTS_FILE)
         self._converter: Converter | None = None
-        self._postponed: dict[Path, float] = {}
+        self._postponed: dict[Path, Postponed] = {}
         self._is_outage = False
         self._stopping = threading.Event()
 
@@ -112,7 +127,7 @@ class ConversionLoop:
         """Convert the segments that are complete now. Return whether the store can be used."""
         try:
             for path in complete_segments(self._journal):
-                if self._postponed.get(path, 0.0) <= time.monotonic():
+                if path not in self._postponed or self._postponed[path].until <= time.monotonic():
                     self._convert(path)
         except StoreUnavailable as error:
             self._begin_outage(error)
@@ -148,7 +163,7 @@ class ConversionLoop:
     def _postpone(self, path: Path, reason: str) -> None:
         if path not in self._postponed:
             logger.warning("segment %s stays in the journal: %s", path, reason)
-        self._postponed[path] = time.monotonic() + POSTPONED_S
+        self._postponed[path] = Postponed.after(self._postponed.get(path))
 
     def _begin_outage(self, error: StoreUnavailable) -> None:
         if not self._is_outage:
