@@ -30,6 +30,12 @@ from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 
+LOCKS = ("owner.lock", "node.lock")
+"""Files in a directory that a server or a node made for itself; see `serving/ray/private_directory.py`."""
+
+PROXY = "proxy.pid"
+"""A file in a directory that Serve made, with the process of its proxy; see `describe`."""
+
 DISCONNECT_DISABLED = "    http-request set-header x-request-disconnect-disabled ?1"
 """The header that stops Serve from watching a request's connection, which takes two tasks per request."""
 
@@ -122,7 +128,9 @@ def main(arguments: list[str]) -> None:
 
     The first argument is the path of the haproxy binary; the others are HAProxy's.
     """
-    edit(Path(arguments[arguments.index("-f") + 1]))
+    configuration = Path(arguments[arguments.index("-f") + 1])
+    edit(configuration)
+    note_proxy(configuration.parents[1])
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     os.execv(arguments[0], arguments)  # noqa: S606 - Serve chose the binary and its arguments
 
@@ -136,6 +144,19 @@ def edit(configuration: Path) -> None:
     configuration.write_text(edited(configuration.read_text(), configuration.parent))
     for status, error in ERRORS.items():
         (configuration.parent / f"error-{status}.http").write_text(error_response(*error), newline="")
+
+
+def note_proxy(directory: Path) -> None:
+    """Note in a directory that Serve made which process uses it, so that a later start can remove it after its end."""
+    if not any((directory / lock).exists() for lock in LOCKS):
+        (directory / PROXY).write_text(describe(os.getppid()))
+
+
+def describe(pid: int) -> str:
+    """Return what no other process has: PID namespace, PID and start. Raises OSError if there is no such process."""
+    namespace = Path("/proc/self/ns/pid").stat().st_ino
+    start = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]  # proc_pid_stat(5), field 22
+    return f"{namespace} {pid} {start}"
 
 
 def edited(configuration: str, directory: Path) -> str:
