@@ -76,6 +76,20 @@ def test_the_database_stops_while_replicas_poll(registry: StoreRegistry, server:
     logger.info(model["refresh_error"])
 
 
+def test_the_database_stops_right_after_a_promotion(
+    registry: StoreRegistry, server: Server, postgres: Postgres
+) -> None:
+    registry.promote(1)
+    server.await_models(lambda model: model["version"] == 1, "version 1 answers", 60)
+    with Load(server, *RATE) as load:
+        time.sleep(2)
+        registry.promote(2)
+        with postgres.stopped(signal.SIGINT):
+            time.sleep(OUTAGE_S)
+        took = server.await_models(lambda model: model["version"] == 2, "the promotion arrives", 60)
+    assert_answered(registry, load.records, f"the promotion arrives within {took:.1f} s")
+
+
 def test_the_store_stops_while_a_version_is_downloaded(registry: StoreRegistry, server: Server, s3: S3) -> None:
     registry.promote(1)
     server.await_models(lambda model: model["version"] == 1, "version 1 answers")
