@@ -136,6 +136,7 @@ class Cluster:
 
     def _start_serve(self) -> None:
         from ray import serve
+        from ray.exceptions import RayError
 
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         if self._address is None:
@@ -155,6 +156,9 @@ class Cluster:
             if "Failed to bind" in str(error):
                 raise PortTaken(self.host, self.port, "taken while Ray started") from error
             raise
+        except RayError as error:  # on an overloaded machine, the proxy or the controller is not ready in time
+            reason = next(iter(str(error).splitlines()), repr(error))
+            raise DeploymentFailed(f"Ray Serve did not start: {reason}", str(error)) from error
         self._read_addresses()
 
     def _read_addresses(self) -> None:
