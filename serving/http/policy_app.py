@@ -34,7 +34,7 @@ from serving.replica.auth import BearerToken
 from serving.replica.batching import Batcher, Batching
 from serving.replica.errors import BodyTooLarge, ObservationsTooMany, Overloaded
 from serving.replica.identity import Counts, ReplicaIdentity
-from serving.replica.metrics import Metrics
+from serving.replica.metrics import ExperienceNumbers, Metrics
 from serving.replica.pinned_versions import REPINNED, PinnedVersions, pin_of
 from serving.replica.refresh_state import Refresh
 from serving.replica.served_policy import ServedPolicy
@@ -174,17 +174,27 @@ class PolicyApp:
                 return protocol, methods
         return self._native, ()
 
+    def experience_numbers(self) -> ExperienceNumbers:
+        """Return what is recorded, for the metrics of a replica that has a journal."""
+        journal, online = self._journal, self.online
+        if journal is None or online is None:
+            return ExperienceNumbers({}, 0, 0, {})
+        counts = journal.counts
+        recorded = {"decisions": counts.decisions, "feedback": counts.feedback}
+        return ExperienceNumbers(recorded, counts.dropped, journal.size, online.totals())
+
     def _feedback(self, arguments: Arguments) -> Iterator[Protocol]:
         """Yield the protocol of feedback, if experience is recorded."""
-        if self._journal is not None:
-            yield FeedbackProtocol(self._report, self.episodes.hashed, arguments.max_observations)
+        journal, online = self._journal, self.online
+        if journal is None or online is None:
+            return
 
-    def _report(self, event: Event) -> None:
-        """Record what a client reports, and count the end of an episode. Raises JournalFull."""
-        assert self._journal is not None and self.online is not None  # noqa: S101, PT018 - else it is no protocol
-        content = event.content()
-        self._journal.report(content)
-        self.online.add(content)
+        def report(event: Event) -> None:
+            content = event.content()
+            journal.report(content)
+            online.add(content)
+
+        yield FeedbackProtocol(report, self.episodes.hashed, arguments.max_observations)
 
     async def _act(
         self, served: ServedPolicy, batcher: Batcher, observations: Batch, origin: Origin | None = None

@@ -10,6 +10,7 @@ import logging
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from typing import Any
@@ -52,8 +53,17 @@ ONLINE = {
 }
 """The metric and the suffix of each total of the episodes of a version."""
 
-Totals = Callable[[], Mapping[int, Mapping[str, float]]]
-"""Returns the totals of ONLINE by version."""
+
+@dataclass(frozen=True)
+class ExperienceNumbers:
+    """What a replica has recorded of its decisions, and what clients reported of its episodes."""
+
+    recorded: Mapping[str, int]
+    """The number of records by kind."""
+    dropped: int
+    backlog_bytes: int
+    online: Mapping[int, Mapping[str, float]]
+    """The totals of ONLINE by version."""
 
 
 class Tally:
@@ -105,7 +115,7 @@ class Exporter:
         model: the name of the registered model.
         version: returns the version that is served.
         refresh: returns the state of the registry's poll.
-        online: returns the totals of the finished episodes; None if no experience is recorded.
+        experience: returns what is recorded; None if nothing is.
     """
 
     def __init__(
@@ -114,12 +124,16 @@ class Exporter:
         model: str,
         version: Callable[[], int],
         refresh: Callable[[], Refresh],
-        online: Totals | None = None,
+        experience: Callable[[], ExperienceNumbers] | None = None,
     ) -> None:
         self._metrics, self._served_version, self._refresh = metrics, version, refresh
         gauge = partial(_gauge, model)
-        self._online_totals = online
-        self._online = {total: gauge(*name, "version") for total, name in ONLINE.items()} if online else {}
+        self._experience = experience
+        if experience is not None:
+            self._online = {total: gauge(*name, "version") for total, name in ONLINE.items()}
+            self._recorded = gauge("policy_experience_recorded", "", "kind")
+            self._dropped = gauge("policy_experience_dropped")
+            self._backlog = gauge("policy_experience_backlog_bytes")
         self._buckets = {name: gauge(name, "_bucket", "le") for name in metrics.histograms}
         self._sums = {name: gauge(name, "_sum") for name in metrics.histograms}
         self._counts = {name: gauge(name, "_count") for name in metrics.histograms}
@@ -160,7 +174,15 @@ class Exporter:
         self._stale.set(refresh.stale)
         for code, count in refresh.rejections.items():
             self._versions_rejected.set(count, tags={"code": code})
-        for version, totals in self._online_totals().items() if self._online_totals else ():
+        if self._experience is not None:
+            self._flush_experience(self._experience())
+
+    def _flush_experience(self, numbers: ExperienceNumbers) -> None:
+        for kind, count in numbers.recorded.items():
+            self._recorded.set(count, tags={"kind": kind})
+        self._dropped.set(numbers.dropped)
+        self._backlog.set(numbers.backlog_bytes)
+        for version, totals in numbers.online.items():
             for total, gauge in self._online.items():
                 gauge.set(totals[total], tags={"version": str(version)})
 
