@@ -69,6 +69,7 @@ ERROR_EXAMPLES: dict[str, dict[str, Any]] = {
     "overloaded": {"limit": 256},
     "path_unknown": {"path": "/nowhere", "known": ("/", "/model", "/health")},
     "play_busy": {"limit": 2},
+    "pin_invalid": {"found": "v3"},
     "policy_failed": {"reason": "out of memory"},
     "state_invalid": {"path": "state", "reason": "was not written by this server, or was changed"},
     "unauthorized": {"given": False},
@@ -168,10 +169,17 @@ def _subclasses(error: type[Any]) -> Iterable[type[Any]]:
 
 def python_client() -> str:
     """Return the arguments and methods of the clients, from their docstrings."""
-    from serving.client import PolicyClient
+    from serving.client import PolicyClient, RecordedEpisodes
     from serving.client.core import BaseClient
+    from serving.client.episodes.episode import Episode
 
-    described = [(BaseClient, "PolicyClient"), *((getattr(PolicyClient, name), name) for name in CLIENT_METHODS)]
+    described = [
+        (BaseClient, "PolicyClient"),
+        *((getattr(PolicyClient, name), name) for name in CLIENT_METHODS),
+        (Episode, "Episode"),
+        *((getattr(Episode, name), f"Episode.{name}") for name in EPISODE_METHODS),
+        (RecordedEpisodes, "RecordedEpisodes"),
+    ]
     return "\n".join(
         f"## {name}\n\n```text\n{name}{_signature(each)}\n\n{inspect.getdoc(each)}\n```\n" for each, name in described
     )
@@ -262,7 +270,8 @@ def _first_paragraph(text: str) -> str:
 
 
 #: The methods of the clients, in the order of the page.
-CLIENT_METHODS = ("act", "act_batch", "answer", "model", "reset", "close")
+CLIENT_METHODS = ("act", "act_batch", "answer", "episode", "feedback", "model", "reset", "close")
+EPISODE_METHODS = ("act", "reward", "end")
 
 PARTS: dict[str, Callable[[], str]] = {
     "training-parameters": training_parameters,

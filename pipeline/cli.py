@@ -6,6 +6,7 @@ import click
 
 from pipeline.commands.evaluate import evaluate, verify
 from pipeline.commands.experience import experience
+from pipeline.commands.experience_results import export, report
 from pipeline.commands.journey import journey
 from pipeline.commands.registry import history, promote, rollback, sign, versions
 from pipeline.commands.train import train, tune
@@ -25,3 +26,6 @@ def cli() -> None:
 
 for command in (train, tune, evaluate, verify, promote, sign, rollback, history, versions, experience, journey):
     cli.add_command(command)
+
+for command in (export, report):
+    experience.add_command(command)

@@ -12,6 +12,7 @@ from mlflow.projects._project_spec import load_project
 from pipeline.cli import cli as pipeline_cli
 from serving.arguments import Arguments
 from serving.cli import main as serving_cli
+from serving.experience.conversion import __main__ as conversion
 from tests.docs.pages import PAGES, commands, name
 from tests.workshop import PROJECT
 
@@ -80,6 +81,8 @@ def test_every_command_line_parses(command):
     match words:
         case ["python", "-m", ("pipeline" | "serving") as module, *rest]:
             parse_python(module, *rest)
+        case ["python", "-m", "serving.experience.conversion", *rest]:
+            conversion.parser().parse_args(rest)
         case ["make", *rest]:
             parse_make(*rest)
         case ["mlflow", "run", *rest]:

@@ -23,7 +23,14 @@ from serving.replica.auth import BearerToken
 from tests.serving.asking import served
 from tests.serving.experience.reading import decisions
 from tests.serving.grpc_stub import SERVING, Stub, check_health
-from tests.serving.policies import CARTPOLE_BUNDLE, COUNTING_BUNDLE, EXPLORING_BUNDLE, ROBOT_BUNDLE, STEERING_BUNDLE
+from tests.serving.policies import (
+    CARTPOLE_BUNDLE,
+    CONTRARY_BUNDLE,
+    COUNTING_BUNDLE,
+    EXPLORING_BUNDLE,
+    ROBOT_BUNDLE,
+    STEERING_BUNDLE,
+)
 
 
 class Servicer(InferenceServicer):
@@ -312,3 +319,24 @@ def test_metadata_names_the_episode_as_headers_do(serve_grpc: Callable[[PolicyAp
         stub.ModelInfer(request(1, 4, floats=[0, 0, 1, 0]), metadata=(("x-episode-step", "4"),))
     assert refused.value.code() == CODE.INVALID_ARGUMENT
     assert "X-Episode-Step" in refused.value.details()
+
+
+def test_a_pinned_version_answers_and_an_unknown_one_is_reported(serve_grpc: Callable[[PolicyApp], Any]) -> None:
+    app = PolicyApp(served())
+    app.served = served(CONTRARY_BUNDLE, version=4)
+    stub = serve_grpc(app)
+
+    def infer(*metadata: tuple[str, str | bytes], **more: str) -> tuple[str, int, bool]:
+        found = stub.ModelInfer(request(1, 4, floats=[0, 0, 1, 0], **more), metadata=metadata)
+        action = next(each for each in found.outputs if each.name == "action").contents.int64_contents[0]
+        return found.model_version, action, found.parameters["repinned"].bool_param
+
+    assert infer() == ("4", 0, False)
+    assert infer(("x-pin-version", "3")) == infer(("x-pin-version", "3"), model_version="3") == ("3", 1, False)
+    assert infer(("x-pin-version", "2")) == ("4", 0, True)
+    described = stub.ModelMetadata(pb.ModelMetadataRequest(name="cartpole-ppo"), metadata=[("x-pin-version", "3")])
+    assert described.versions == ["3"]
+    with pytest.raises(grpc.RpcError) as refused:
+        infer(("x-pin-version", "three"))
+    assert refused.value.code() == CODE.INVALID_ARGUMENT
+    assert refused.value.details().startswith('X-Pin-Version is "three"')
