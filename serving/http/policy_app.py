@@ -38,6 +38,7 @@ from serving.replica.metrics import Metrics
 from serving.replica.pinned_versions import REPINNED, PinnedVersions, pin_of
 from serving.replica.refresh_state import Refresh
 from serving.replica.served_policy import ServedPolicy
+from serving.telemetry.numbers import Number
 from serving.telemetry.request_ids import request_id_of
 
 logger = logging.getLogger(__name__)
@@ -153,6 +154,12 @@ class PolicyApp:
             await asgi.respond(send, error.status, [*served.headers, *error.headers], protocol.error_body(error))
             return
         self.metrics.request_ms.add((perf_counter() - start) * 1e3)
+
+    def experience_numbers(self) -> Iterator[Number]:
+        """Yield the metrics of what is recorded and reported; none without experience."""
+        if self._journal is not None and self.online is not None:
+            yield from self._journal.numbers()
+            yield from self.online.numbers()
 
     def error_response(self, exception: Exception, request_id: str | None = None) -> ErrorResponse:
         """Count an error, log it if it is the server's fault, and return what the client receives."""
