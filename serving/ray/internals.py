@@ -140,6 +140,19 @@ def is_from_config_file(application: str) -> bool:
     return False
 
 
+def has_deployer(application: str) -> bool:
+    """Return whether the process that deployed an application still runs, False if that cannot be found out."""
+    with _optional("an application may be deleted whose server still runs"):
+        import ray
+        from ray._private import state
+        from ray.serve.context import _get_global_client
+
+        infos = ray.get(_get_global_client()._controller.list_deployments_internal.remote())  # noqa: SLF001
+        deployers = {info.deployer_job_id for key, (info, _) in infos.items() if key.app_name == application}
+        return any(job["JobID"] in deployers and not job["IsDead"] for job in state.jobs())
+    return False
+
+
 def serve_client(address: str) -> Any:
     """Return the client of Serve's REST API that Serve's own commands use, which sends Ray's token if it has one.
 
