@@ -83,8 +83,9 @@ class PolicyReplica(InferenceServicer):
         self._watcher = Watcher(app, start.admission, start.polls)
         self._watcher.start()
         model = start.served.version.name
-        numbers = None if journal is None else app.experience_numbers
-        exporter = Exporter(app.metrics, model, lambda: app.served.version.version, lambda: app.refresh, numbers)
+        exporter = Exporter(
+            app.metrics, model, lambda: app.served.version.version, lambda: app.refresh, app.experience_numbers
+        )
         self._exporting = asyncio.create_task(exporter.run())
         if arguments.direct_port is not None:
             self._direct_port = DirectPort(with_request_ids(self._asgi_app), arguments.direct_port)

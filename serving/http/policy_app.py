@@ -34,10 +34,11 @@ from serving.replica.auth import BearerToken
 from serving.replica.batching import Batcher, Batching
 from serving.replica.errors import BodyTooLarge, ObservationsTooMany, Overloaded
 from serving.replica.identity import Counts, ReplicaIdentity
-from serving.replica.metrics import ExperienceNumbers, Metrics
+from serving.replica.metrics import Metrics
 from serving.replica.pinned_versions import REPINNED, PinnedVersions, pin_of
 from serving.replica.refresh_state import Refresh
 from serving.replica.served_policy import ServedPolicy
+from serving.telemetry.numbers import Number
 from serving.telemetry.request_ids import request_id_of
 
 logger = logging.getLogger(__name__)
@@ -154,6 +155,12 @@ class PolicyApp:
             return
         self.metrics.request_ms.add((perf_counter() - start) * 1e3)
 
+    def experience_numbers(self) -> Iterator[Number]:
+        """Yield the metrics of what is recorded and reported; none without experience."""
+        if self._journal is not None and self.online is not None:
+            yield from self._journal.numbers()
+            yield from self.online.numbers()
+
     def error_response(self, exception: Exception, request_id: str | None = None) -> ErrorResponse:
         """Count an error, log it if it is the server's fault, and return what the client receives."""
         if isinstance(exception, BodyTooLarge):
@@ -173,15 +180,6 @@ class PolicyApp:
             if methods := protocol.methods(path):
                 return protocol, methods
         return self._native, ()
-
-    def experience_numbers(self) -> ExperienceNumbers:
-        """Return what is recorded, for the metrics of a replica that has a journal."""
-        journal, online = self._journal, self.online
-        if journal is None or online is None:
-            return ExperienceNumbers({}, 0, 0, {})
-        counts = journal.counts
-        recorded = {"decisions": counts.decisions, "feedback": counts.feedback}
-        return ExperienceNumbers(recorded, counts.dropped, journal.size, online.totals())
 
     def _feedback(self, arguments: Arguments) -> Iterator[Protocol]:
         """Yield the protocol of feedback, if experience is recorded."""

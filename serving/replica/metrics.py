@@ -9,13 +9,13 @@ import asyncio
 import logging
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import accumulate
 from typing import Any
 
 from serving.replica.refresh_state import Refresh
+from serving.telemetry.numbers import Number
 
 logger = logging.getLogger(__name__)
 
@@ -43,27 +43,6 @@ DESCRIPTIONS = {
     "`_count`",
 }
 """Every metric. In Prometheus their names begin with `ray_`."""
-
-
-ONLINE = {
-    "episodes": ("policy_online_episodes", ""),
-    "return_sum": ("policy_online_return", "_sum"),
-    "length_sum": ("policy_online_length", "_sum"),
-    "length_count": ("policy_online_length", "_count"),
-}
-"""The metric and the suffix of each total of the episodes of a version."""
-
-
-@dataclass(frozen=True)
-class ExperienceNumbers:
-    """What a replica has recorded of its decisions, and what clients reported of its episodes."""
-
-    recorded: Mapping[str, int]
-    """The number of records by kind."""
-    dropped: int
-    backlog_bytes: int
-    online: Mapping[int, Mapping[str, float]]
-    """The totals of ONLINE by version."""
 
 
 class Tally:
@@ -115,7 +94,7 @@ class Exporter:
         model: the name of the registered model.
         version: returns the version that is served.
         refresh: returns the state of the registry's poll.
-        experience: returns what is recorded; None if nothing is.
+        further: returns the numbers of other rooms.
     """
 
     def __init__(
@@ -124,16 +103,12 @@ class Exporter:
         model: str,
         version: Callable[[], int],
         refresh: Callable[[], Refresh],
-        experience: Callable[[], ExperienceNumbers] | None = None,
+        further: Callable[[], Iterable[Number]] = tuple,
     ) -> None:
         self._metrics, self._served_version, self._refresh = metrics, version, refresh
         gauge = partial(_gauge, model)
-        self._experience = experience
-        if experience is not None:
-            self._online = {total: gauge(*name, "version") for total, name in ONLINE.items()}
-            self._recorded = gauge("policy_experience_recorded", "", "kind")
-            self._dropped = gauge("policy_experience_dropped")
-            self._backlog = gauge("policy_experience_backlog_bytes")
+        self._numbers, self._gauge = further, gauge
+        self._further: dict[str, Any] = {}
         self._buckets = {name: gauge(name, "_bucket", "le") for name in metrics.histograms}
         self._sums = {name: gauge(name, "_sum") for name in metrics.histograms}
         self._counts = {name: gauge(name, "_count") for name in metrics.histograms}
@@ -174,17 +149,11 @@ class Exporter:
         self._stale.set(refresh.stale)
         for code, count in refresh.rejections.items():
             self._versions_rejected.set(count, tags={"code": code})
-        if self._experience is not None:
-            self._flush_experience(self._experience())
-
-    def _flush_experience(self, numbers: ExperienceNumbers) -> None:
-        for kind, count in numbers.recorded.items():
-            self._recorded.set(count, tags={"kind": kind})
-        self._dropped.set(numbers.dropped)
-        self._backlog.set(numbers.backlog_bytes)
-        for version, totals in numbers.online.items():
-            for total, gauge in self._online.items():
-                gauge.set(totals[total], tags={"version": str(version)})
+        for number in self._numbers():
+            name = number.name + number.suffix
+            if name not in self._further:
+                self._further[name] = self._gauge(number.name, number.suffix, *number.labels)
+            self._further[name].set(number.value, tags=dict(number.labels))
 
 
 def _gauge(model: str, name: str, suffix: str = "", *tag_keys: str) -> Any:

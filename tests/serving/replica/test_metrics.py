@@ -9,7 +9,7 @@ from serving.arguments import Arguments
 from serving.experience.online import OnlineReturns
 from serving.http.policy_app import PolicyApp
 from serving.replica import metrics
-from serving.replica.metrics import DESCRIPTIONS, ExperienceNumbers, Exporter, Metrics, Tally
+from serving.replica.metrics import DESCRIPTIONS, Exporter, Metrics, Tally
 from serving.replica.refresh_state import Refresh
 from tests.serving.asking import ask, served
 
@@ -92,18 +92,13 @@ def test_the_exported_numbers_are_those_of_the_replica(monkeypatch: pytest.Monke
     assert {name: gauges.values[name] for name in expected} == expected
 
 
-def test_what_is_recorded_is_exported_and_finished_episodes_by_version(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_totals_of_finished_episodes_are_exported_by_version(monkeypatch: pytest.MonkeyPatch) -> None:
     gauges, online = Gauges(), OnlineReturns(lambda: 3)
     monkeypatch.setattr(metrics, "_gauge", gauges)
     online.add({"episode": "a", "return": 10.0, "length": 12, "done": "terminated", "version": None})
     online.add({"episode": "b", "return": 5.0, "length": None, "done": "truncated", "version": 4})
-    numbers = ExperienceNumbers({"decisions": 7, "feedback": 2}, 5, 100, online.totals())
-    Exporter(Metrics(), "cartpole-ppo", lambda: 3, Refresh, lambda: numbers).flush()
-    assert {name: value for name, value in gauges.values.items() if "online" in name or "experience" in name} == {
-        "policy_experience_recorded decisions": 7,
-        "policy_experience_recorded feedback": 2,
-        "policy_experience_dropped": 5,
-        "policy_experience_backlog_bytes": 100,
+    Exporter(Metrics(), "cartpole-ppo", lambda: 3, Refresh, online.numbers).flush()
+    assert {name: value for name, value in gauges.values.items() if "online" in name} == {
         "policy_online_episodes 3": 1,
         "policy_online_return_sum 3": 10.0,
         "policy_online_length_sum 3": 12,
@@ -115,11 +110,11 @@ def test_what_is_recorded_is_exported_and_finished_episodes_by_version(monkeypat
     }
 
 
-def test_without_experience_nothing_of_it_is_exported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_experience_no_totals_are_exported(monkeypatch: pytest.MonkeyPatch) -> None:
     gauges = Gauges()
     monkeypatch.setattr(metrics, "_gauge", gauges)
     Exporter(Metrics(), "cartpole-ppo", lambda: 3, Refresh).flush()
-    assert not [name for name in gauges.values if "online" in name or "experience" in name]
+    assert not [name for name in gauges.values if "online" in name]
 
 
 def test_the_export_survives_failures_and_logs_the_first_of_them(
