@@ -6,6 +6,7 @@ import click
 
 from pipeline.commands.evaluate import evaluate, verify
 from pipeline.commands.experience import experience
+from pipeline.commands.experiment import experiment
 from pipeline.commands.journey import journey
 from pipeline.commands.registry import history, promote, rollback, sign, versions
 from pipeline.commands.train import train, tune
@@ -23,5 +24,18 @@ def cli() -> None:
         os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 
 
-for command in (train, tune, evaluate, verify, promote, sign, rollback, history, versions, experience, journey):
+for command in (
+    train,
+    tune,
+    evaluate,
+    verify,
+    promote,
+    sign,
+    rollback,
+    history,
+    versions,
+    experience,
+    experiment,
+    journey,
+):
     cli.add_command(command)

@@ -152,4 +152,3 @@ def forget(uri: str, episodes: tuple[str, ...], key_file: str | None, model: str
     with StageProgress() as progress:
         done = forget(store, models, [hasher(name) for name in episodes], progress)
     print_forgotten(episodes, done, has_key=key_file is not None)
-
