@@ -1,5 +1,6 @@
 """The command `experiment plan`."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,7 +25,12 @@ class Margin(click.ParamType["Margin"]):
         if isinstance(value, Margin):
             return value
         text = str(value).strip()
-        number = click.FloatRange(0).convert(text.removesuffix("%"), param, ctx)
+        try:
+            number = float(text.removesuffix("%"))
+        except ValueError:
+            number = math.nan
+        if not 0 <= number < math.inf:
+            self.fail(f"{text!r} is neither a number of at least 0 nor a percentage, such as 2%.", param, ctx)
         return Margin(number / 100 if text.endswith("%") else number, is_relative=text.endswith("%"))
 
     def of(self, mean: float) -> float:

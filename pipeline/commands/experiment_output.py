@@ -31,11 +31,11 @@ def print_plan(version: int, model: str | None, baseline: "Baseline", plan: "Pla
         f"alpha {rules.alpha:.0%}.\n"
     )
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("episodes until", no_wrap=True)
-    for title in ("probability", "of both", "challenger's", *(["days"] if baseline.episodes_per_day else [])):
+    table.add_column("outcome", no_wrap=True)
+    for title in ("chance", "episodes", "challenger's", *(["days"] if baseline.episodes_per_day else [])):
         table.add_column(title, no_wrap=True, justify="right")
     _add_rows(table, "an equal challenger is promoted", plan.promotion)
-    _add_rows(table, "one that loses half of the return is rolled back", plan.rollback)
+    _add_rows(table, "half of the return lost: rolled back", plan.rollback)
     Console().print(table)
     likely = plan.promotion[-1]
     click.echo(f"\nAn experiment without a decision after {likely.episodes:,} episodes is inconclusive.")

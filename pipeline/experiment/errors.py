@@ -32,8 +32,8 @@ class ReturnsUnclear(PipelineError):
     """A plan has no source of the champion's returns, or two."""
 
     template: ClassVar[str] = (
-        "A plan needs the champion's returns from one source: recorded experience (--experience URI), or their mean and "
-        "standard deviation (--return-mean and --return-std)."
+        "A plan needs the champion's returns from one source: recorded experience (--experience URI), or their mean "
+        "and standard deviation (--return-mean and --return-std)."
     )
 
 

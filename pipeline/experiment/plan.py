@@ -103,10 +103,8 @@ def plan(baseline: Baseline, margin: float, share: float = 0.5, alpha: float = 0
     likely = _need(baseline, draft, share, LIKELY, margin, lambda information: information)
     horizon = likely.information
     median = _need(baseline, draft, share, MEDIAN, margin, lambda _: horizon)
-    loss = abs(baseline.mean) / 2
-    rollback = [
-        _need(baseline, draft, share, power, loss, lambda _: ROLLBACK_HORIZON) for power in (MEDIAN, LIKELY) if loss
-    ]
+    loss, powers = abs(baseline.mean) / 2, (MEDIAN, LIKELY) if baseline.mean else ()
+    rollback = [_need(baseline, draft, share, power, loss, lambda _: ROLLBACK_HORIZON) for power in powers]
     rules = Rules(margin, likely.episodes, baseline.mean, baseline.std, horizon=horizon, alpha=alpha)
     return Plan(rules, share, (median, likely), tuple(rollback))
 

@@ -26,13 +26,15 @@ def normal_mixture(v: Any, rho: float, alpha: float) -> Any:
 
     Mixing exp(a S - a**2 v / 2) over a half-normal a > 0 with the variance 1 / rho gives
     2 sqrt(rho / (v + rho)) exp(x**2 / 2) Phi(x) with x = S / sqrt(v + rho), a supermartingale that begins at 1 (Howard,
-    Ramdas, McAuliffe and Sekhon, "Time-uniform, nonparametric, nonasymptotic confidence sequences", Annals of Statistics
-    2021, arXiv 1810.08240, proposition 6). Because Phi(x) >= 1 - exp(-x**2 / 2), it has reached 1 / alpha where
+    Ramdas, McAuliffe and Sekhon, "Time-uniform, nonparametric, nonasymptotic confidence sequences", Annals of
+    Statistics 2021, arXiv 1810.08240, proposition 6). Because Phi(x) >= 1 - exp(-x**2 / 2), it has reached 1 / alpha
+    where
 
         S = sqrt(2 (v + rho) log(1 + sqrt((v + rho) / rho) / (2 alpha))),
 
-    the closed form of Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, "Time-uniform central limit theory and asymptotic
-    confidence sequences", Annals of Statistics 2024, arXiv 2103.06476, in its appendix on one-sided sequences.
+    the closed form of Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, "Time-uniform central limit theory and
+    asymptotic confidence sequences", Annals of Statistics 2024, arXiv 2103.06476, in its appendix on one-sided
+    sequences.
     """
     return np.sqrt(2 * (v + rho) * np.log1p(np.sqrt((v + rho) / rho) / (2 * alpha)))
 

@@ -56,9 +56,9 @@ def variance(evidence: Evidence, rules: Rules) -> Any:
     Returns are skewed: an arm with few episodes whose rare failures have not come yet has a mean that is too good *and*
     a variance that is too small. So it is not believed to vary less than the other arm.
 
-    The floor is the variance that one more episode would add if it lost the most, in the arm with fewer episodes. Without
-    it, arms that always had the return 500 would be found equal, and arms with 500 and 499 different, after the first
-    episodes; but an arm of k episodes without a failure may well fail in one of k (the rule of three: with 95%
+    The floor is the variance that one more episode would add if it lost the most, in the arm with fewer episodes.
+    Without it, arms that always had the return 500 would be found equal, and arms with 500 and 499 different, after the
+    first episodes; but an arm of k episodes without a failure may well fail in one of k (the rule of three: with 95%
     confidence, in at most 3 of k).
     """
     fewest = np.maximum(np.minimum(evidence.champions, evidence.challengers), 1)
@@ -81,9 +81,9 @@ def _asymptotic_radius(evidence: Evidence, rules: Rules, horizon: float) -> Any:
 def _bounded_radius(evidence: Evidence, rules: Rules, horizon: float) -> Any:
     """Return the half-width of the empirical-Bernstein confidence sequence, valid for any number of episodes.
 
-    Howard et al. (2021), theorem 4, for the weighted scores, which lie in an interval that is as wide as that of the
-    returns, contains 0, and is known before the episode. Predicting 0 for each makes the intrinsic time the sum of their
-    squares.
+    Howard et al. (2021), theorem 4, for the weighted scores. They lie in an interval that is known before the episode,
+    as wide as that of the returns, and contains 0, because the predictions lie between the possible returns. With 0 as
+    the prediction of each score, the intrinsic time is the sum of their squares.
     """
     low, high = rules.return_bounds or (0.0, 0.0)
     width = high - low

@@ -7,8 +7,8 @@ arXiv 2103.06476, section 3)
 
     xi = f1 - f0 + A (R - f1) / p - (1 - A) (R - f0) / (1 - p),
 
-where f1 and f0 predict the return in each arm from *earlier* episodes only. Whatever the predictions are, the mean of xi
-given the earlier episodes is the difference of the arms' mean returns; good predictions make its variance small.
+where f1 and f0 predict the return in each arm from *earlier* episodes only. Whatever the predictions are, the mean of
+xi given the earlier episodes is the difference of the arms' mean returns; good predictions make its variance small.
 
 The variance of xi is about std**2 / (p (1 - p)), so scores from a time with another share are weighted by p (1 - p):
 
@@ -20,16 +20,17 @@ challenger's.
 """
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.experiment.errors import EpisodeInvalid
 from pipeline.experiment.statistics.episodes import Episodes
+from pipeline.experiment.statistics.rules import Rules
 from pipeline.experiment.statistics.sample_ratio import log_e_values
 
 Floats = NDArray[np.float64]
-Number = TypeVar("Number", float, Floats)
 
 PRIOR_EPISODES = 10
 """How many episodes the starting point of a prediction counts for."""
@@ -82,10 +83,17 @@ class Evidence:
         return self.champion_residuals / champions, self.challenger_residuals / challengers
 
 
-def evidence(episodes: Episodes, expected_return: float = 0.0) -> Evidence:
-    """Return the evidence after each of the episodes. `expected_return` is the first prediction for both arms."""
+def evidence(episodes: Episodes, rules: Rules) -> Evidence:
+    """Return the evidence after each of the episodes.
+
+    Raises:
+        EpisodeInvalid: A return is not between the bounds that the rules give.
+    """
+    low, high = rules.return_bounds or (-np.inf, np.inf)
+    for index in np.flatnonzero((episodes.returns < low) | (episodes.returns > high))[:1]:
+        raise EpisodeInvalid(int(index), outside(float(episodes.returns[index]), low, high))
     arm, share = episodes.challenger.astype(np.float64), episodes.share
-    f0, f1 = predictions(episodes, expected_return)
+    f0, f1 = predictions(episodes, rules.expected_return)
     weight, score = share * (1 - share), weighted_scores(episodes, f0, f1)
     return Evidence(
         champions=np.cumsum(1 - arm),
@@ -108,17 +116,24 @@ def weighted_scores(episodes: Episodes, f0: Floats, f1: Floats) -> Floats:
 
 
 def predictions(episodes: Episodes, expected_return: float) -> tuple[Floats, Floats]:
-    """Return f0 and f1: the predicted return of each episode in the champion's and in the challenger's arm."""
-    earlier, total = np.arange(len(episodes)), _before(episodes.returns)
-    pooled = prediction(expected_return, total, earlier)
-    f1 = prediction(pooled, _before(episodes.returns * episodes.challenger), _before(episodes.challenger * 1.0))
-    f0 = prediction(pooled, _before(episodes.returns * ~episodes.challenger), _before(~episodes.challenger * 1.0))
+    """Return f0 and f1: the predicted return of each episode in the champion's and in the challenger's arm.
+
+    Both begin at `expected_return`.
+    """
+    pooled = prediction(expected_return, _before(episodes.returns), np.arange(len(episodes)))
+    champion, challenger = (~episodes.challenger).astype(np.float64), episodes.challenger.astype(np.float64)
+    f0, f1 = (prediction(pooled, _before(episodes.returns * arm), _before(arm)) for arm in (champion, challenger))
     return f0, f1
 
 
-def prediction(start: Number, total: Number, count: Number) -> Number:
+def prediction(start: Any, total: Any, count: Any) -> Any:
     """Return the mean of `count` returns with the sum `total`, drawn towards a starting point while they are few."""
     return (PRIOR_EPISODES * start + total) / (PRIOR_EPISODES + count)
+
+
+def outside(returned: float, low: float, high: float) -> str:
+    """Return why an episode is not counted whose return is outside the bounds of the rules."""
+    return f"its return is {returned:g}, and the rules say that returns are from {low:g} to {high:g}"
 
 
 def _before(values: Floats) -> Floats:

@@ -10,8 +10,8 @@ with the mean p and the weight of CONCENTRATION episodes, and the e-value is the
     e_n = product over the reported episodes of q(A) / p(A),    q(1) = (CONCENTRATION p + k) / (CONCENTRATION + n),
 
 with k of n earlier reported episodes in the challenger's arm. If the arms report alike, the mean of e_n is 1, and the
-probability that it ever reaches 1 / alpha is at most alpha (Ville's inequality). Each time the share changes, the counts
-begin anew and the e-values are multiplied, which keeps both properties.
+probability that it ever reaches 1 / alpha is at most alpha (Ville's inequality). Each time the share changes, the
+counts begin anew and the e-values are multiplied, which keeps both properties.
 """
 
 import numpy as np

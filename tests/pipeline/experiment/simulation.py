@@ -48,7 +48,7 @@ class Simulated:
     def run(self, rules: Rules, rng) -> tuple[Decision, int, Episodes]:
         """Look after each episode, and return the decision, after how many episodes it came, and the episodes."""
         episodes = self.episodes_of(rng)
-        count, decision = first_decision(evidence(episodes, rules.expected_return), rules)
+        count, decision = first_decision(evidence(episodes, rules), rules)
         return decision, count, episodes
 
     def decisions(self, rules: Rules, experiments: int, seed: int = 0) -> Counter:
