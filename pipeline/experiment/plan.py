@@ -7,7 +7,7 @@ from statistics import NormalDist
 
 from pipeline.experiment.errors import MarginZero, RulesInvalid
 from pipeline.experiment.statistics.boundaries import best_rho, normal_mixture
-from pipeline.experiment.statistics.decision import ROLLBACK_HORIZON
+from pipeline.experiment.statistics.decision import LOST_EPISODES, ROLLBACK_HORIZON
 from pipeline.experiment.statistics.rules import Rules
 
 MEDIAN, LIKELY = 0.5, 0.8
@@ -115,16 +115,25 @@ def _need(
     """Return what it takes until a bound excludes a difference at a distance, tuned to a horizon of the information."""
 
     def decides(information: float) -> bool:
-        std = math.hypot(baseline.std, rules.loss * math.sqrt(max(share, 1 - share) / information))
+        std = math.sqrt(baseline.std**2 + LOST_EPISODES * rules.loss**2 * max(share, 1 - share) / information)
         boundary = float(normal_mixture(information, best_rho(horizon(information), rules.alpha), rules.alpha))
         quantile = NormalDist().inv_cdf(power) * baseline.std / math.sqrt(information)
         return std * boundary / information + quantile <= distance
 
-    fewest = rules.minimum_episodes * max(share, 1 - share)  # the information when the smaller arm has its minimum
-    information = _smallest(decides, fewest)
+    information = _smallest(decides, share * (1 - share) * _with_minimum(rules.minimum_episodes, share, power))
     episodes = math.ceil(information / (share * (1 - share)))
     days = episodes / baseline.episodes_per_day if baseline.episodes_per_day else None
     return Need(power, episodes, math.ceil(share * episodes), information, days)
+
+
+def _with_minimum(minimum: int, share: float, power: float) -> float:
+    """Return after how many episodes the smaller arm has the minimum of them, with the probability `power`.
+
+    Its number is binomial, about normal: n s - z sqrt(n s (1 - s)) = minimum, solved for sqrt(n).
+    """
+    smaller = min(share, 1 - share)
+    spread = NormalDist().inv_cdf(power) * math.sqrt(smaller * (1 - smaller))
+    return float(((spread + math.sqrt(spread**2 + 4 * smaller * minimum)) / (2 * smaller)) ** 2)
 
 
 def _smallest(holds: Callable[[float], bool], least: float) -> float:

@@ -12,6 +12,12 @@ from pipeline.experiment.statistics.rules import Rules
 ROLLBACK_HORIZON = 50.0
 """The information at which the upper bound is tightest: a challenger to take back should be found early."""
 
+LOST_EPISODES = 2
+"""How many episodes of the smaller arm the variance adds as lost, as the interval of Agresti and Coull (1998) does.
+
+With one, a challenger that fails rarely is promoted too often: in 8% of the experiments at a share of a tenth.
+"""
+
 
 class Decision(IntEnum):
     """What an experiment has led to."""
@@ -56,14 +62,14 @@ def variance(evidence: Evidence, rules: Rules) -> Any:
     Returns are skewed: an arm with few episodes whose rare failures have not come yet has a mean that is too good *and*
     a variance that is too small. So it is not believed to vary less than the other arm.
 
-    The floor is the variance that one more episode would add if it lost the most, in the arm with fewer episodes.
+    The floor is what LOST_EPISODES more episodes would add if they lost the most, in the arm with fewer episodes.
     Without it, arms that always had the return 500 would be found equal, and arms with 500 and 499 different, after the
     first episodes; but an arm of k episodes without a failure may well fail in one of k (the rule of three: with 95%
     confidence, in at most 3 of k).
     """
     fewest = np.maximum(np.minimum(evidence.champions, evidence.challengers), 1)
     larger = np.maximum(evidence.variance, np.maximum(*evidence.arm_variances))
-    return larger + rules.loss**2 / fewest
+    return larger + LOST_EPISODES * rules.loss**2 / fewest
 
 
 def _asymptotic_radius(evidence: Evidence, rules: Rules, horizon: float) -> Any:

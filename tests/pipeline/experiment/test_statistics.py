@@ -10,7 +10,7 @@ from scipy.special import betaln
 from pipeline.experiment.errors import EpisodeInvalid, RulesInvalid
 from pipeline.experiment.statistics.decision import Decision, bounds, decide, decisions, first_decision
 from pipeline.experiment.statistics.episodes import Assignments, Episodes
-from pipeline.experiment.statistics.evidence import Evidence, evidence, predictions, weighted_scores
+from pipeline.experiment.statistics.evidence import evidence, predictions, weighted_scores
 from pipeline.experiment.statistics.rules import Rules
 from pipeline.experiment.statistics.sample_ratio import CONCENTRATION, log_e_values
 from pipeline.experiment.statistics.stream import EvidenceStream
@@ -76,11 +76,11 @@ def test_the_estimated_variance_is_that_of_the_difference_times_the_information(
 def test_the_stream_has_the_evidence_of_the_batch_after_each_episode():
     each, stream = episodes(), EvidenceStream(RULES)
     batch = evidence(each, RULES)
-    for index, row in enumerate(zip(each.challenger, each.share, each.returns, each.reported, strict=True)):
-        challenger, share, returned, reported = row
-        stream.add(challenger=bool(challenger), share=float(share), returned=float(returned), reported=bool(reported))
-        expected = Evidence(*(float(values[index]) for values in astuple(batch)))
-        assert astuple(stream.evidence) == pytest.approx(astuple(expected), rel=1e-9, abs=1e-9)
+    found = []
+    for row in zip(*(values.tolist() for values in astuple(each)), strict=True):
+        stream.add(**dict(zip(("challenger", "share", "returned", "reported"), row, strict=True)))
+        found.append(astuple(stream.evidence))
+    assert np.transpose(found) == pytest.approx(np.array(astuple(batch)), rel=1e-9, abs=1e-9)
     assert decide(stream.evidence, RULES) == decisions(batch, RULES)[-1]
 
 
