@@ -2,9 +2,14 @@
 
 from dataclasses import dataclass
 
-from pipeline.experience.errors import S3Unusable
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipeline.experience.errors import NotCompacted, S3Unusable
 from pipeline.experience.raw import choose_model, open_experience
-from pipeline.experience.stats import VersionStats, stats
+from pipeline.experience.whole_episodes import SUMMARY_FILE, read_current, read_file
 from pipeline.experiment.errors import ChampionNotRecorded
 from pipeline.experiment.plan import Baseline
 from serving.experience.errors import StoreUnavailable
@@ -18,7 +23,7 @@ class Recorded:
 
     Attributes:
         model: The registered model.
-        version: The version that decided last, other than the challenger: the champion.
+        version: The version with the latest episode, other than the challenger: the champion.
         episodes: Its whole episodes.
         baseline: Their returns, and the rate of all versions' episodes together.
     """
@@ -30,32 +35,43 @@ class Recorded:
 
 
 def recorded_champion(uri: str, model: str | None, challenger: int) -> Recorded:
-    """Return the returns of the version that decided last, the challenger apart, from the whole episodes at a URI.
+    """Return the returns of the version with the latest episode, the challenger apart, from the episodes at a URI.
 
     Raises:
         ChampionNotRecorded: There are no whole episodes of another version.
+        NotCompacted: There are no whole episodes.
         NoExperience, ModelNotRecorded, SeveralModels: There is nothing recorded, or it is not clear of which model.
         StoreUnavailable, S3Unusable, ExperienceDamaged, EpisodesReplaced: The experience cannot be read.
     """
     try:
-        store = open_experience(uri)
-        chosen = choose_model(store, model)
-        found = stats(store, chosen).versions
+        chosen, summary = _summary(uri, model)
     except StoreUnavailable as error:
         if not uri.startswith("s3://"):
             raise
         raise S3Unusable(uri, error.reason) from error
-    versions = [each for each in found if each.episodes]
-    others = [each for each in versions if each.version != challenger]
-    if not others:
+    versions, returns = summary["version"].to_numpy(), summary["return"].to_numpy()
+    start_ns = summary["start"].cast(pa.int64()).to_numpy()
+    others = versions != challenger
+    if not others.any():
         raise ChampionNotRecorded(uri, chosen, challenger)
-    champion = max(others, key=lambda each: (each.last_ns or 0, each.version))
-    baseline = Baseline(champion.return_mean or 0.0, champion.return_std or 0.0, _episodes_per_day(versions))
-    return Recorded(chosen, champion.version, champion.episodes, baseline)
+    champion = int(versions[others][np.argmax(start_ns[others])])
+    own = returns[versions == champion]
+    baseline = Baseline(float(own.mean()), float(own.std()), _episodes_per_day(start_ns))
+    return Recorded(chosen, champion, len(own), baseline)
 
 
-def _episodes_per_day(versions: list[VersionStats]) -> float | None:
-    """Return the mean rate from the first recorded decision to the last one, None if there is no time between them."""
-    first = min(each.first_ns or 0 for each in versions)
-    last = max(each.last_ns or 0 for each in versions)
-    return sum(each.episodes for each in versions) * _NS_PER_DAY / (last - first) if last > first else None
+def _summary(uri: str, model: str | None) -> tuple[str, pa.Table]:
+    """Return the model, and one row for each of its whole episodes."""
+    store = open_experience(uri)
+    chosen = choose_model(store, model)
+    current = read_current(store, chosen)
+    if current is None:
+        raise NotCompacted(uri, chosen)
+    content = read_file(store, chosen, current, SUMMARY_FILE)
+    return chosen, pq.read_table(pa.BufferReader(content), columns=["version", "start", "return"])
+
+
+def _episodes_per_day(start_ns: NDArray[np.int64]) -> float | None:
+    """Return the mean rate from the first episode's start to the last one's, None if there is no time between them."""
+    span_ns = int(start_ns.max()) - int(start_ns.min())
+    return len(start_ns) * _NS_PER_DAY / span_ns if span_ns else None
