@@ -4,13 +4,13 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 MLFLOW_PORT ?= 5000
 SERVING_PORT ?= 8000
-EXTRAS ?= async serving cuda pipeline postgres s3 tracing
+EXTRAS ?= async serving cuda pipeline postgres s3 tracing exports
 
 # With it, each of the tests' processes would compile this project's modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock run test test-unit test-long test-conformance test-faults test-stores test-alerts test-cluster check-manifests audit fuzz mutants lint types docs docs-serve docs-check protos bench-serving bench-start bench-batching bench-protocols bench-play bench-training bench-scale bench-memory bench-folder bench-experience clean
+.PHONY: help setup lock run test test-unit test-long test-conformance test-faults test-stores test-alerts test-cluster test-exports check-manifests audit fuzz mutants lint types docs docs-serve docs-check protos bench-serving bench-start bench-batching bench-protocols bench-play bench-training bench-scale bench-memory bench-recording bench-folder bench-experience bench-conversion clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -25,14 +25,14 @@ setup: .venv/installed ## Install everything into .venv.
 	@echo "Installing into .venv (about 3 GB, some minutes the first time) ..."
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[pipeline,tracing]' --group dev
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[pipeline,tracing,exports]' --group dev
 	@touch .venv/installed
 
 lock: setup ## Resolve the versions of all dependencies again: constraints.txt.
 	@$(BIN)/python -m pip install --quiet --group lock
 	@$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --python-version 3.11 --no-annotate \
-		--extra pipeline --extra cuda --extra postgres --extra s3 --extra tracing --group dev --group benchmark \
-		--group docs --group protos --group stores --group audit \
+		--extra pipeline --extra cuda --extra postgres --extra s3 --extra tracing --extra exports --group dev \
+		--group benchmark --group docs --group protos --group stores --group audit \
 		--custom-compile-command "make lock" --output-file constraints.txt
 
 run: setup ## MLflow, a trained and promoted policy, a server, and a first query. Ctrl-C ends it.
@@ -64,6 +64,13 @@ test-alerts: setup ## Each alert firing and not firing, and the queries of the d
 
 test-cluster: setup ## Faults of a Ray cluster of three nodes under load. Needs root, ip and redis-server.
 	@$(BIN)/python -m pytest -m cluster tests/faults
+
+# d3rlpy needs another Gymnasium than this project.
+test-exports: setup ## RLlib, Minari and d3rlpy load exports of experience. Makes .venv-exports.
+	@$(PYTHON) -m venv .venv-exports
+	@.venv-exports/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@.venv-exports/bin/python -m pip install --quiet --group export-readers
+	@$(BIN)/python -m pytest -m exports tests/pipeline/experience/exports
 
 check-manifests: setup ## The manifests of deploy/kubernetes against KubeRay's schema: CRD=ray.io_rayservices.yaml.
 	@$(BIN)/python deploy/kubernetes/check.py $(or $(CRD),$(error Name the file with the definition of RayService: \
@@ -111,11 +118,17 @@ docs-check: setup ## Check the documents: commands, links, generated parts, and 
 bench-serving: setup ## Our server beside its peers: a table, JSON and a plot in benchmarks/results/.
 	@$(BIN)/python -m benchmarks.serving $(if $(QUICK),--quick)
 
+bench-recording: setup ## What recording experience costs: our server with and without it, in interleaved rounds.
+	@$(BIN)/python -m benchmarks.recording
+
 bench-start: setup ## Cold start of our server and of the no-op Serve, and the seconds of each registry command.
 	@$(BIN)/python -m benchmarks.start
 
 bench-play: setup ## What viewers of /play cost other clients.
 	@$(BIN)/python -m benchmarks.play
+
+bench-conversion: setup ## What it costs to turn recorded decisions into Parquet, with the audit and without it.
+	@$(BIN)/python -m benchmarks.conversion
 
 bench-training: setup ## Training beside stable-baselines3 in six environments, seeds 0 to 2; continues where it was interrupted.
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group benchmark
@@ -144,5 +157,5 @@ bench-batching: setup ## From which policy on dynamic batching pays.
 	@$(BIN)/python -m benchmarks.batching
 
 clean: ## Remove what setup, tests and `make run` made here, registered models included.
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache mlflow.db* mlartifacts mlruns mlflow-server.log benchmarks/results \
-		faults-report audit-report
+	rm -rf .venv .venv-exports .mypy_cache .pytest_cache .ruff_cache mlflow.db* mlartifacts mlruns mlflow-server.log \
+		benchmarks/results faults-report audit-report

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +34,14 @@ def generator() -> str:
 
 
 def load(
-    url: str, body: bytes, connections: int, seconds: float, json_length: int | None = None, *, threads: int = 1
+    url: str,
+    body: bytes,
+    connections: int,
+    seconds: float,
+    json_length: int | None = None,
+    *,
+    threads: int = 1,
+    headers: Mapping[str, str] = {},
 ) -> Load:
     """Send `body` over so many connections, each waiting for its answer before it asks again.
 
@@ -44,8 +52,9 @@ def load(
         seconds: how long.
         json_length: how much of the body is JSON, where bytes follow it (Open Inference Protocol).
         threads: how many of wrk's threads, or processes of aiohttp, share the connections.
+        headers: further headers of each request.
     """
-    headers = {"Content-Type": "application/json"}
+    headers = {"Content-Type": "application/json", **headers}
     if json_length is not None:
         headers["Inference-Header-Content-Length"] = str(json_length)
     if generator() == "wrk":

@@ -69,6 +69,7 @@ ERROR_EXAMPLES: dict[str, dict[str, Any]] = {
     "overloaded": {"limit": 256},
     "path_unknown": {"path": "/nowhere", "known": ("/", "/model", "/health")},
     "play_busy": {"limit": 2},
+    "pin_invalid": {"found": "v3"},
     "policy_failed": {"reason": "out of memory"},
     "state_invalid": {"path": "state", "reason": "was not written by this server, or was changed"},
     "unauthorized": {"given": False},
@@ -168,10 +169,17 @@ def _subclasses(error: type[Any]) -> Iterable[type[Any]]:
 
 def python_client() -> str:
     """Return the arguments and methods of the clients, from their docstrings."""
-    from serving.client import PolicyClient
+    from serving.client import PolicyClient, RecordedEpisodes
     from serving.client.core import BaseClient
+    from serving.client.episodes.episode import Episode
 
-    described = [(BaseClient, "PolicyClient"), *((getattr(PolicyClient, name), name) for name in CLIENT_METHODS)]
+    described = [
+        (BaseClient, "PolicyClient"),
+        *((getattr(PolicyClient, name), name) for name in CLIENT_METHODS),
+        (Episode, "Episode"),
+        *((getattr(Episode, name), f"Episode.{name}") for name in EPISODE_METHODS),
+        (RecordedEpisodes, "RecordedEpisodes"),
+    ]
     return "\n".join(
         f"## {name}\n\n```text\n{name}{_signature(each)}\n\n{inspect.getdoc(each)}\n```\n" for each, name in described
     )
@@ -210,9 +218,21 @@ def command_line(package: str) -> str:
     import click
 
     cli = importlib.import_module(f"{package}.cli")
-    group = next(each for each in vars(cli).values() if isinstance(each, click.Group))
-    parent = click.Context(group, info_name=f"python -m {package}")
-    return "\n".join(_command(command, parent) for command in group.commands.values())
+    groups = [each for each in vars(cli).values() if isinstance(each, click.Group)]
+    # The module also imports the groups that are commands of its own one.
+    group = next(each for each in groups if each.callback.__module__ == cli.__name__)
+    return "\n".join(_commands(group, click.Context(group, info_name=f"python -m {package}")))
+
+
+def _commands(group: Any, parent: Any) -> Iterable[str]:
+    """Yield a section for each command of a group, and of the groups in it."""
+    import click
+
+    for command in group.commands.values():
+        if isinstance(command, click.Group):
+            yield from _commands(command, click.Context(command, info_name=command.name, parent=parent))
+        else:
+            yield _command(command, parent)
 
 
 def _command(command: Any, parent: Any) -> str:
@@ -250,7 +270,8 @@ def _first_paragraph(text: str) -> str:
 
 
 #: The methods of the clients, in the order of the page.
-CLIENT_METHODS = ("act", "act_batch", "answer", "model", "reset", "close")
+CLIENT_METHODS = ("act", "act_batch", "answer", "episode", "feedback", "model", "reset", "close")
+EPISODE_METHODS = ("act", "reward", "end")
 
 PARTS: dict[str, Callable[[], str]] = {
     "training-parameters": training_parameters,

@@ -6,7 +6,8 @@ import click
 
 from pipeline.commands.evaluate import evaluate, verify
 from pipeline.commands.experience import experience
-from pipeline.commands.experiment import experiment
+from pipeline.commands.experience_results import export, report
+from pipeline.commands.experiment.plan import experiment
 from pipeline.commands.journey import journey
 from pipeline.commands.registry import history, promote, rollback, sign, versions
 from pipeline.commands.train import train, tune
@@ -39,3 +40,6 @@ for command in (
     journey,
 ):
     cli.add_command(command)
+
+for command in (export, report):
+    experience.add_command(command)

@@ -88,6 +88,13 @@ class Arguments(BaseModel):
     candidate_timeout_s: float = Field(
         default=15.0, gt=0, le=DAY_S, description="Time limit in seconds of the trial of a new version."
     )
+    pin_grace_s: float = Field(
+        default=300.0,
+        ge=0,
+        le=DAY_S,
+        description="Seconds that a replaced version stays loaded, at most two of them, for the episodes that began "
+        "with it; 0 turns pinning off.",
+    )
     num_replicas: int = Field(default=1, ge=1, description="Number of replica processes, if autoscaling is off.")
     autoscaling: Autoscaling | None = Field(
         default=None,

@@ -168,7 +168,7 @@ def delete(**options: Any) -> None:
 @TOKEN_OPTION
 @one_line_errors
 def query(**options: Any) -> None:
-    """Play episodes with a served policy, over HTTP."""
+    """Play episodes with a served policy, over HTTP. A server that records experience records them."""
     from serving.commands import query
 
     query.query(**options)

@@ -10,13 +10,13 @@ import click
 
 from pipeline.commands.options import one_line_errors
 
+uri_argument = click.argument("uri")
 model_option = click.option("--model", metavar="NAME", help="Registered model.  [default: the only one that there is]")
 
 
-def experience_command(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the argument `URI`, and show errors in one line, those of S3 with what to check."""
+def store_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Show errors in one line as `one_line_errors` does, those of S3 with what to check."""
 
-    @click.argument("uri")
     @one_line_errors
     @functools.wraps(command)
     def wrapped(*args: Any, uri: str, **kwargs: Any) -> None:
@@ -42,7 +42,7 @@ def experience() -> None:
 
 
 @experience.command()
-@experience_command
+@uri_argument
 @model_option
 @click.option(
     "--reward-wait-s",
@@ -61,6 +61,7 @@ def experience() -> None:
     type=click.Path(exists=True, file_okay=False),
     help="Where temporary files go.  [default: TMPDIR]",
 )
+@store_errors
 def compact(uri: str, model: str | None, **options: Any) -> None:
     """Join decisions and feedback into whole episodes, which stats, exports and training read.
 
@@ -80,9 +81,10 @@ def compact(uri: str, model: str | None, **options: Any) -> None:
 
 
 @experience.command()
-@experience_command
+@uri_argument
 @model_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@store_errors
 def stats(uri: str, model: str | None, *, as_json: bool) -> None:
     """Show what is recorded, by version: episodes, returns, lengths, rewards, audit and losses.
 
@@ -102,9 +104,10 @@ def stats(uri: str, model: str | None, *, as_json: bool) -> None:
 
 
 @experience.command()
-@experience_command
+@uri_argument
 @model_option
 @click.option("--limit", type=click.IntRange(0), default=10, show_default=True, help="Differing decisions to list.")
+@store_errors
 def audit(uri: str, model: str | None, limit: int) -> None:
     """Show whether the bundles compute the actions that were served, as the converter found.
 
@@ -124,7 +127,7 @@ def audit(uri: str, model: str | None, limit: int) -> None:
 
 
 @experience.command()
-@experience_command
+@uri_argument
 @click.argument("episodes", nargs=-1, required=True, metavar="EPISODE...")
 @click.option(
     "--key-file",
@@ -132,6 +135,7 @@ def audit(uri: str, model: str | None, limit: int) -> None:
     help="File with the secret that the server hashes the names of episodes with (its --experience-key-file).",
 )
 @click.option("--model", metavar="NAME", help="Registered model.  [default: all]")
+@store_errors
 def forget(uri: str, episodes: tuple[str, ...], key_file: str | None, model: str | None) -> None:
     """Remove everything that is recorded of EPISODE..., the names that clients gave to episodes.
 

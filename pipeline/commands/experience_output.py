@@ -70,7 +70,8 @@ def print_stats(uri: str, found: "Stats") -> None:
     if found.digest is None:
         click.echo(f"'{found.model}': {_count(found.segments, 'segment')}, not compacted yet.")
     else:
-        click.echo(f"'{found.model}', compacted at {(found.compacted_at or '')[:19]} UTC, digest {found.digest}")
+        at = (found.compacted_at or "")[:19].replace("T", " ")
+        click.echo(f"'{found.model}', compacted at {at} UTC, digest {found.digest}")
     _print_episodes(found.versions)
     _print_recorded(found.versions)
     _print_left_out(found.left_out)

@@ -6,10 +6,12 @@ conversion has not ended, and is not read.
 
 import hashlib
 import json
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +33,7 @@ RENEWING = "renewing"
 """The key of a manifest whose files are being rewritten: their digests are written when that is done."""
 
 _READERS = 8
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -48,15 +51,17 @@ class RawFile:
         """Whether it holds decisions; feedback otherwise."""
         return self.path.startswith(DECISIONS + "/")
 
-    def read(self, store: Store) -> pa.Table | None:
-        """Return its table, None if it is gone or damaged. Raises StoreUnavailable."""
+    def content(self, store: Store) -> bytes | None:
+        """Return its bytes, None if it is gone or does not have its digest. Raises StoreUnavailable."""
         try:
             content = store.read(self.path)
-            if hashlib.sha256(content).hexdigest() != self.sha256:
-                return None
-            return pq.ParquetFile(pa.BufferReader(content)).read()
-        except (FileNotFoundError, pa.ArrowInvalid):
+        except FileNotFoundError:
             return None
+        return content if hashlib.sha256(content).hexdigest() == self.sha256 else None
+
+    def read(self, store: Store) -> pa.Table | None:
+        """Return its table, None if it is gone or damaged. Raises StoreUnavailable."""
+        return table_of(self.content(store))
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,14 @@ class Raw:
     def files(self) -> list[RawFile]:
         """The files that the manifests list, in the order of their paths."""
         return sorted((file for each in self.manifests for file in each.files), key=lambda file: file.path)
+
+
+def table_of(content: bytes | None) -> pa.Table | None:
+    """Return the table in the bytes of a Parquet file, None if there are none or they are damaged."""
+    try:
+        return None if content is None else pq.ParquetFile(pa.BufferReader(content)).read()
+    except pa.ArrowInvalid:
+        return None
 
 
 def open_experience(uri: str) -> Store:
@@ -168,6 +181,19 @@ def read_manifest(store: Store, path: str) -> Manifest | None:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ExperienceDamaged(path, f"it is no manifest ({error!r})") from error
     return Manifest(path, content)
+
+
+def delete_older(store: Store, model: str, keep_days: int, now_ns: int) -> int:
+    """Delete the raw files of days more than `keep_days` days ago; return how many. Manifests go first."""
+    first = (datetime.fromtimestamp(now_ns / 1e9, UTC) - timedelta(days=keep_days)).date().isoformat()
+    deleted = 0
+    for kind in (MANIFESTS, DECISIONS, FEEDBACK):
+        for path in store.files(f"{kind}/{model_directory(model)}"):
+            day = path.split("/")[-2]
+            if _DAY.fullmatch(day) and day < first:
+                store.delete(path)
+                deleted += 1
+    return deleted
 
 
 def in_order(function: Callable[[_Item], _Result], items: Iterable[_Item], ahead: int = _READERS) -> Iterator[_Result]:

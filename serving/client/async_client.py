@@ -1,12 +1,16 @@
 """An asyncio HTTP client. It needs aiohttp and no other package."""
 
 import asyncio
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Self
 
 import aiohttp
 
-from serving.client.core import BaseClient, Json, Request, are_typed, failure_reason
+from serving.client.core import BaseClient, Json, Reply, Request, are_typed, failure_reason, feedback
+from serving.client.episodes.batches import by_version, in_order
+from serving.client.episodes.episode import AsyncEpisode, pin
+from serving.client.episodes.features import FEEDBACK
+from serving.client.errors import RequestRefused
 from serving.client.retry import Attempts, NoResponse, Response
 
 
@@ -14,7 +18,7 @@ class AsyncPolicyClient(BaseClient):
     """Queries a policy server with many concurrent requests over persistent connections, within one event loop.
 
     Methods, arguments and errors are those of `PolicyClient`. Episodes that are played concurrently with a recurrent
-    policy need names: `act(observation, episode=...)`.
+    policy need names, `act(observation, episode=...)`, or are begun with `episode`.
     """
 
     def __init__(self, url: str, **options: Any) -> None:
@@ -25,8 +29,8 @@ class AsyncPolicyClient(BaseClient):
         self, observation: Any, *, explore: bool = False, seed: int | None = None, episode: Hashable = None
     ) -> Any:
         """Return the action for one observation, as `PolicyClient.act`."""
-        answer = await self.answer(observation, explore=explore, seed=seed, episode=episode)
-        return (await self._typed([answer["action"]]))[0]
+        reply = await self._act(self._request(observation, episode, explore=explore, seed=seed))
+        return (await self._typed([reply.content["action"]], reply.version))[0]
 
     async def answer(
         self,
@@ -38,7 +42,8 @@ class AsyncPolicyClient(BaseClient):
         episode: Hashable = None,
     ) -> dict[str, Json]:
         """Return the server's whole answer for one observation, as `PolicyClient.answer`."""
-        return await self._send(self._request(observation, episode, explore=explore, seed=seed, details=details))
+        request = self._request(observation, episode, explore=explore, seed=seed, details=details)
+        return (await self._act(request)).content
 
     async def act_batch(
         self,
@@ -49,12 +54,33 @@ class AsyncPolicyClient(BaseClient):
         episodes: Sequence[Hashable] | None = None,
     ) -> list[Any]:
         """Return the actions for a batch of observations, as `PolicyClient.act_batch`."""
-        answer = await self._send(self._batch_request(observations, episodes, explore=explore, seed=seed))
-        return await self._typed(answer["actions"])
+        groups = by_version(observations, range(len(observations)) if episodes is None else episodes)
+        requests = [self._batch_request(group, explore=explore, seed=seed) for group in groups]
+        replies = await asyncio.gather(*map(self._send, requests))
+        for request, reply in zip(requests, replies, strict=True):
+            self._keep_states(request, reply)
+        return in_order(groups, [await self._typed(reply.content["actions"], reply.version) for reply in replies])
+
+    def episode(self, id: str | None = None) -> AsyncEpisode:  # noqa: A002 - the word of the protocol
+        """Begin an episode: `async with client.episode() as episode`, as `PolicyClient.episode`.
+
+        Its methods `act` and `end` are awaited.
+        """
+        return AsyncEpisode(self, id)
+
+    async def feedback(self, *events: Mapping[str, Any]) -> bool:
+        """Report what followed from actions, as `PolicyClient.feedback`."""
+        if not self._features.has(FEEDBACK):
+            return False
+        try:
+            return bool((await self._send(feedback(events))).content.get("accepted"))
+        except RequestRefused as error:
+            self._features.note_refusal(FEEDBACK, error)
+            return False
 
     async def model(self) -> dict[str, Json]:
         """Return the description of the served model, as `PolicyClient.model`."""
-        return await self._send(Request("GET", "/model"))
+        return (await self._send(Request("GET", "/model"))).content
 
     async def close(self) -> None:
         """Close the connections; a later request opens new ones."""
@@ -68,20 +94,30 @@ class AsyncPolicyClient(BaseClient):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _typed(self, actions: list[Json]) -> list[Any]:
+    async def _typed(self, actions: list[Json], version: int) -> list[Any]:
         if are_typed(actions):
             return actions
-        version = self.model_version
-        if self._action_space[0] != version:
-            self._action_space = version, (await self.model()).get("action_space", {})
-            self.model_version = version
-        return self._elements(actions, self._action_space[1])
+        if version not in self._action_spaces:
+            described = await self._send(Request("GET", "/model", headers=pin(version)))
+            self._keep_space(version, described.content)
+        return self._elements(actions, self._action_spaces[version])
 
-    async def _send(self, request: Request) -> dict[str, Json]:
+    async def _act(self, request: Request) -> Reply:
+        reply = await self._send(request)
+        self._keep_states(request, reply)
+        return reply
+
+    async def _send(self, request: Request) -> Reply:
+        try:
+            return await self._exchange(request)
+        except RequestRefused as error:
+            return await self._exchange(self._unnamed(request, error))
+
+    async def _exchange(self, request: Request) -> Reply:
         attempts = Attempts(self._retry_policy)
         while (delay := attempts.delay_after(outcome := await self._attempt(request, attempts))) is not None:  # noqa: ASYNC110 - the delay of a retry
             await asyncio.sleep(delay)
-        return self._content(request, outcome)
+        return self._reply(request, outcome)
 
     async def _attempt(self, request: Request, attempts: Attempts) -> Response | NoResponse:
         if self._session is None:  # A session belongs to the running event loop, so the constructor cannot create it.
@@ -91,7 +127,7 @@ class AsyncPolicyClient(BaseClient):
         url = self.url + request.path
         try:
             async with self._session.request(
-                request.method, url, data=request.body, timeout=timeout, proxy=self._proxy
+                request.method, url, data=request.body, headers=request.headers, timeout=timeout, proxy=self._proxy
             ) as response:
                 return Response(response.status, response.headers, await response.read())
         except (aiohttp.ClientError, OSError, ValueError) as error:  # TimeoutError is an OSError.

@@ -1,12 +1,16 @@
 """A blocking HTTP client. It needs requests and no other package."""
 
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Self
 
 import requests
 
-from serving.client.core import BaseClient, Json, Request, are_typed, failure_reason
+from serving.client.core import BaseClient, Json, Reply, Request, are_typed, failure_reason, feedback
+from serving.client.episodes.batches import by_version, in_order
+from serving.client.episodes.episode import Episode, pin
+from serving.client.episodes.features import FEEDBACK
+from serving.client.errors import RequestRefused
 from serving.client.retry import Attempts, NoResponse, Response
 
 
@@ -34,13 +38,15 @@ class PolicyClient(BaseClient):
             observation: an element of the observation space.
             explore: sample the action from the policy's distribution instead of taking the most probable one.
             seed: makes the sample reproducible. Use a new seed for each step; equal seeds draw equal noise.
-            episode: identifies the episode if several are played concurrently with a recurrent policy.
+            episode: identifies the episode if several are played concurrently with a recurrent policy; or the object
+                that `episode` returned.
 
         Raises:
             RequestRefused: the server responded with an error.
             ServerUnreachable: there is no policy server, or it did not respond in time.
         """
-        return self._typed([self.answer(observation, explore=explore, seed=seed, episode=episode)["action"]])[0]
+        reply = self._act(self._request(observation, episode, explore=explore, seed=seed))
+        return self._typed([reply.content["action"]], reply.version)[0]
 
     def answer(
         self,
@@ -56,7 +62,7 @@ class PolicyClient(BaseClient):
         With `details`, it contains the distribution of the action and, if the graph has them, its log-probability and
         the value of the observation. Raises as `act`.
         """
-        return self._send(self._request(observation, episode, explore=explore, seed=seed, details=details))
+        return self._act(self._request(observation, episode, explore=explore, seed=seed, details=details)).content
 
     def act_batch(
         self,
@@ -72,17 +78,55 @@ class PolicyClient(BaseClient):
             observations: a list of observations, or an array `[batch, *shape]`.
             explore: as for `act`.
             seed: as for `act`.
-            episodes: identify the episode of each observation; by default its index in the batch.
+            episodes: identify the episode of each observation; by default its index in the batch. Objects that
+                `episode` returned are played in one request for each version that answers them.
+
+        Raises as `act`. Then none of the episodes has made a step.
+        """
+        groups = by_version(observations, range(len(observations)) if episodes is None else episodes)
+        sent = [self._batch_request(group, explore=explore, seed=seed) for group in groups]
+        replies = [self._send(request) for request in sent]
+        for request, reply in zip(sent, replies, strict=True):
+            self._keep_states(request, reply)
+        return in_order(groups, [self._typed(reply.content["actions"], reply.version) for reply in replies])
+
+    def episode(self, id: str | None = None) -> Episode:  # noqa: A002 - the word of the protocol
+        """Begin an episode: `with client.episode() as episode`.
+
+        Its methods `act`, `reward` and `end` report each step, so that the server can record what followed from its
+        actions, and one version answers the whole episode as long as the server holds it. Several can be played at
+        once: each has its own state.
+
+        Args:
+            id: names the episode for the server, in 1 to 128 visible ASCII characters. Default: a random name.
+
+        Raises:
+            EpisodeInvalid: `id` is no such name.
+        """
+        return Episode(self, id)
+
+    def feedback(self, *events: Mapping[str, Any]) -> bool:
+        """Report what followed from actions, for example a reward that is known only after its episode.
+
+        Args:
+            events: as `POST /feedback` takes them: `{"episode": id, "rewards": [{"step": 3, "reward": 1.0}]}`.
+
+        Returns:
+            Whether the server has recorded it; false if it records no experience.
 
         Raises as `act`.
         """
-        return self._typed(
-            self._send(self._batch_request(observations, episodes, explore=explore, seed=seed))["actions"]
-        )
+        if not self._features.has(FEEDBACK):
+            return False
+        try:
+            return bool(self._send(feedback(events)).content.get("accepted"))
+        except RequestRefused as error:
+            self._features.note_refusal(FEEDBACK, error)
+            return False
 
     def model(self) -> dict[str, Json]:
         """Return the served model's name, version, spaces, environment and evaluation. Raises as `act`."""
-        return self._send(Request("GET", "/model"))
+        return self._send(Request("GET", "/model")).content
 
     def close(self) -> None:
         """Close the connection; a later request opens a new one."""
@@ -94,20 +138,29 @@ class PolicyClient(BaseClient):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _typed(self, actions: list[Json]) -> list[Any]:
+    def _typed(self, actions: list[Json], version: int) -> list[Any]:
         if are_typed(actions):
             return actions
-        version = self.model_version
-        if self._action_space[0] != version:
-            self._action_space = version, self.model().get("action_space", {})
-            self.model_version = version
-        return self._elements(actions, self._action_space[1])
+        if version not in self._action_spaces:
+            self._keep_space(version, self._send(Request("GET", "/model", headers=pin(version))).content)
+        return self._elements(actions, self._action_spaces[version])
 
-    def _send(self, request: Request) -> dict[str, Json]:
+    def _act(self, request: Request) -> Reply:
+        reply = self._send(request)
+        self._keep_states(request, reply)
+        return reply
+
+    def _send(self, request: Request) -> Reply:
+        try:
+            return self._exchange(request)
+        except RequestRefused as error:
+            return self._exchange(self._unnamed(request, error))
+
+    def _exchange(self, request: Request) -> Reply:
         attempts = Attempts(self._retry_policy)
         while (delay := attempts.delay_after(outcome := self._attempt(request, attempts))) is not None:
             time.sleep(delay)
-        return self._content(request, outcome)
+        return self._reply(request, outcome)
 
     def _attempt(self, request: Request, attempts: Attempts) -> Response | NoResponse:
         url = self.url + request.path
@@ -116,6 +169,7 @@ class PolicyClient(BaseClient):
                 request.method,
                 url,
                 data=request.body,
+                headers=request.headers,
                 timeout=attempts.timeouts_s,
                 # An empty proxy prevents that requests looks for one itself, which it also does for this machine.
                 proxies=dict.fromkeys(("http", "https"), self._proxy or ""),

@@ -6,11 +6,14 @@ It imports neither ray, torch, mlflow nor numpy.
 import base64
 import json
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from serving.client.episodes.batches import Group
+from serving.client.episodes.episode import BaseEpisode
+from serving.client.episodes.features import EPISODE_KEYS, Features
 from serving.client.errors import RequestRefused, ServerUnreachable, ServerUrlInvalid
 from serving.client.proxies import proxy_of, through_proxy
 from serving.client.retry import NoResponse, Response, RetryPolicy
@@ -21,6 +24,9 @@ _VERSION = re.compile(r"[0-9]{1,18}")
 
 MAX_MESSAGE = 2000
 """The longest message of a server that is shown, in characters."""
+
+MAX_SPACES = 8
+"""The most versions whose action space is kept."""
 
 MAX_LISTED = 1024
 """Arrays with more elements are sent in base64, which is shorter and faster to decode."""
@@ -36,6 +42,17 @@ class Request(NamedTuple):
     """The episode of each observation; its state in the response is kept for the next request."""
     answered_by: str | None = None
     """The key of the response that holds the actions."""
+    headers: Mapping[str, str] = {}
+    """Headers in addition to those of every request."""
+    unnamed_body: bytes | None = None
+    """The body for a server of an earlier release, which rejects the names of episodes."""
+
+
+class Reply(NamedTuple):
+    """The JSON content of a successful response, and the model version that answered."""
+
+    content: dict[str, Json]
+    version: int
 
 
 class BaseClient:
@@ -72,13 +89,22 @@ class BaseClient:
         """The model version of the last response; it changes after a promotion."""
         self.state_reset = False
         """Whether the last action started from the initial state because the sent one was of another version."""
-        self._action_space: tuple[int | None, dict[str, Json]] = (None, {})
-        """A model version, and its action space."""
+        self._action_spaces: dict[int, dict[str, Json]] = {}
+        """The action spaces of the last model versions."""
+        self._features = Features()
         self._states: dict[Hashable, str] = {}
         self._retry_policy = RetryPolicy(connect_timeout_s, timeout_s, total_timeout_s, retries)
         self._headers = {"Content-Type": "application/json"}
         if token is not None:
             self._headers["Authorization"] = f"Bearer {token}"
+
+    def reset(self, *episodes: Hashable) -> None:
+        """Discard the states of the given episodes, by default of all; they continue from the initial state.
+
+        Episodes of `episode` begin with the initial state by themselves.
+        """
+        for episode in episodes or tuple(self._states):
+            self._states.pop(episode, None)
 
     def _elements(self, actions: list[Json], space: dict[str, Json]) -> list[Any]:
         """Return actions as elements of the server's action space; without numpy, as they are."""
@@ -88,23 +114,42 @@ class BaseClient:
             return actions
         return [element(space, action) for action in actions]
 
-    def reset(self, *episodes: Hashable) -> None:
-        """Discard the states of the given episodes, by default of all; they continue from the initial state."""
-        for episode in episodes or tuple(self._states):
-            self._states.pop(episode, None)
+    def _keep_space(self, version: int, model: dict[str, Json]) -> None:
+        """Keep the action space of a version, which its description names."""
+        if len(self._action_spaces) >= MAX_SPACES:
+            self._action_spaces.clear()
+        self._action_spaces[version] = model.get("action_space", {})
+        self.model_version = version
+
+    def _state(self, episode: Hashable) -> str | None:
+        return episode.state if isinstance(episode, BaseEpisode) else self._states.get(episode)
 
     def _request(self, observation: Any, episode: Hashable, **options: Json) -> Request:
-        options["state"] = self._states.get(episode)
-        return _post({"observation": to_json(observation)}, options, [episode])
+        options["state"] = self._state(episode)
+        request = _post({"observation": to_json(observation)}, options, [episode])
+        if not isinstance(episode, BaseEpisode):
+            return request
+        episode.check_running()
+        return request._replace(headers=episode.headers)
 
-    def _batch_request(self, observations: Any, episodes: Sequence[Hashable] | None, **options: Json) -> Request:
-        episodes = range(len(observations)) if episodes is None else episodes
-        states = [self._states.get(episode) for episode in episodes]
+    def _batch_request(self, group: Group, **options: Json) -> Request:
+        states = [self._state(episode) for episode in group.episodes]
         options["states"] = states if any(states) else None
-        return _post({"observations": to_json(observations)}, options, episodes)
+        body: dict[str, Json] = {"observations": to_json(group.observations)}
+        request = _post(body, options, group.episodes)._replace(headers=group.headers)
+        if not (group.played and self._features.has(EPISODE_KEYS)):
+            return request
+        return request._replace(body=_post(body | group.keys, options, group.episodes).body, unnamed_body=request.body)
 
-    def _content(self, request: Request, outcome: Response | NoResponse) -> dict[str, Json]:
-        """Return the JSON content of a successful response, and keep the states in it.
+    def _unnamed(self, request: Request, error: RequestRefused) -> Request:
+        """Return a request without the names of episodes, after a server has rejected them. Raises other errors."""
+        if request.unnamed_body is None:
+            raise error
+        self._features.note_refusal(EPISODE_KEYS, error)
+        return request._replace(body=request.unnamed_body, unnamed_body=None)
+
+    def _reply(self, request: Request, outcome: Response | NoResponse) -> Reply:
+        """Return the content of a successful response.
 
         Raises:
             RequestRefused: the server responded with an error.
@@ -125,9 +170,7 @@ class BaseClient:
             raise self._refusal(outcome.status, content)
         if not (isinstance(content, dict) and _is_answer(request, content)):
             raise self._unreachable(f"HTTP status {outcome.status} with a body that is not a policy server's")
-        if request.episodes:
-            self._keep_states(content, request.episodes)
-        return content
+        return Reply(content, self.model_version)
 
     def _unreachable(self, reason: str) -> ServerUnreachable:
         return ServerUnreachable(self.url, through_proxy(self.url, reason))
@@ -138,14 +181,22 @@ class BaseClient:
             return self._unreachable(f"HTTP status {status} with a body that is not a policy server's")
         return RequestRefused(status, *(str(error.get(name))[:MAX_MESSAGE] for name in ("code", "message")))
 
-    def _keep_states(self, answer: dict[str, Json], episodes: Sequence[Hashable]) -> None:
-        reset = answer.get("state_reset", False)
+    def _keep_states(self, request: Request, reply: Reply) -> None:
+        """Count a step of each episode, and keep its state for the next one."""
+        reset = reply.content.get("state_reset", False)
         self.state_reset = any(reset) if isinstance(reset, list) else bool(reset)
-        for episode, state in zip(episodes, _states(answer, len(episodes)), strict=True):
-            if state is None:  # The policy is not recurrent, or not any more after a promotion.
+        for episode, state in zip(request.episodes, _states(reply.content, len(request.episodes)), strict=True):
+            if isinstance(episode, BaseEpisode):
+                episode.advance(reply.version, state)
+            elif state is None:  # The policy is not recurrent, or not any more after a promotion.
                 self._states.pop(episode, None)
             else:
                 self._states[episode] = state
+
+
+def feedback(events: Sequence[Mapping[str, Any]]) -> Request:
+    """Return the request that reports events of episodes."""
+    return Request("POST", "/feedback", json.dumps({"events": to_json(events)}).encode())
 
 
 def _states(answer: dict[str, Json], count: int) -> Json:

@@ -37,6 +37,24 @@ class RequestRefused(ServingError):
 
 
 @dataclass(eq=False)
+class EpisodeInvalid(ServingError):
+    """An episode is not played as it can be reported, for the given reason."""
+
+    template = "the episode cannot be reported: {reason}"
+
+    reason: str
+
+
+@dataclass(eq=False)
+class EpisodeEnded(ServingError):
+    """A step or an outcome of an episode that has already ended."""
+
+    template = "episode {id} has ended; begin another one: client.episode()"
+
+    id: str
+
+
+@dataclass(eq=False)
 class TokenFileInvalid(ServingError):
     """No bearer token can be read from a file, for the given reason."""
 

@@ -70,7 +70,8 @@ class Attempts:
     def delay_after(self, outcome: Response | NoResponse) -> float | None:
         """Return the seconds to wait before the next attempt, or None if the outcome is final.
 
-        Repeating a request is safe even if the server processed it, because the server keeps no state.
+        Repeating a request is safe even if the server processed it: the server keeps no state, and a reward or an
+        outcome that arrives twice counts once.
         """
         temporary = isinstance(outcome, NoResponse) or outcome.status in RETRIED_STATUSES
         if not temporary or self._retries == self._policy.retries:

@@ -54,6 +54,15 @@ class Rejected(_Strict):
     version: int
 
 
+class Online(_Strict):
+    """The finished episodes of a version that clients reported to a replica."""
+
+    episodes: Annotated[int, Field(ge=1)]
+    return_mean: float
+    length_mean: float | None
+    length_count: int
+
+
 class Monitored(_Strict):
     """What `status` reads."""
 
@@ -68,6 +77,7 @@ class Monitored(_Strict):
     refused: Rejected | None
     degraded: bool
     swaps: int
+    online: dict[Annotated[str, Field(pattern=r"^[0-9]{1,18}$")], Online] = {}
 
 
 def refused_modules(environment: Mapping[str, Any], allowed: Sequence[str]) -> tuple[str, ...]:

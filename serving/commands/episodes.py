@@ -11,12 +11,16 @@ import gymnasium
 
 from serving.client.actions import element
 from serving.client.client import PolicyClient
-from serving.client.core import Request
+from serving.client.core import Reply, Request
+from serving.client.episodes.episode import Episode as Played
 from serving.policy.environments import was_cut
 from serving.policy.errors import EnvironmentNotMade
 from serving.policy.spaces import space_to_json
 
 MakeEnvironment = Callable[[], gymnasium.Env[Any, Any]]
+
+MOST_IN_LOCKSTEP = 1000
+"""The most episodes that run at once. The names and observations of many more would exceed the server's limits."""
 
 
 class Step(NamedTuple):
@@ -36,12 +40,14 @@ class Episode(NamedTuple):
         episode_return: the sum of its rewards.
         steps: its number of steps.
         cut: whether it did not end, and was cut after this number of steps.
+        recorded: whether the server recorded its outcome as experience.
     """
 
     seed: int
     episode_return: float
     steps: int
     cut: bool
+    recorded: bool = False
 
 
 class TimedClient(PolicyClient):
@@ -52,20 +58,20 @@ class TimedClient(PolicyClient):
         self.latencies_s: list[float] = []
         self.versions: set[int] = set()
 
-    def _send(self, request: Request) -> Any:
+    def _send(self, request: Request) -> Reply:
         start = time.perf_counter()
-        content = super()._send(request)
-        if request.method == "POST" and self.model_version is not None:
+        reply = super()._send(request)
+        if request.answered_by is not None:
             self.latencies_s.append(time.perf_counter() - start)
-            self.versions.add(self.model_version)
-        return content
+            self.versions.add(reply.version)
+        return reply
 
 
 class _Running:
-    """An episode in progress."""
+    """An episode in progress, which is reported to the server."""
 
-    def __init__(self, environment: gymnasium.Env[Any, Any], seed: int) -> None:
-        self.environment, self.seed = environment, seed
+    def __init__(self, environment: gymnasium.Env[Any, Any], seed: int, played: Played) -> None:
+        self.environment, self.seed, self.played = environment, seed, played
         self._action_space = space_to_json(environment.action_space)
         self.observation, _ = environment.reset(seed=seed)
         self.steps, self._return, self.done = 0, 0.0, False
@@ -74,10 +80,13 @@ class _Running:
         observed, action = self.observation, element(self._action_space, action)
         self.observation, reward, terminated, truncated, _ = self.environment.step(action)
         self.steps, self._return, self.done = self.steps + 1, self._return + float(reward), terminated or truncated
+        self.played.reward(float(reward))
+        if self.done:
+            self.played.end("terminated" if terminated else "truncated", self.observation)
         return Step(self.steps, observed, action, self.done)
 
     def finished(self) -> Episode:
-        return Episode(self.seed, self._return, self.steps, was_cut(self.environment))
+        return Episode(self.seed, self._return, self.steps, was_cut(self.environment), bool(self.played.recorded))
 
 
 def play_sequentially(
@@ -98,10 +107,9 @@ def play_sequentially(
     environment = make()
     try:
         for seed in seeds:
-            client.reset()
-            sampling, episode = _sampling(seed, explore=explore), _Running(environment, seed)
+            sampling, episode = _sampling(seed, explore=explore), _Running(environment, seed, client.episode())
             while not episode.done:
-                step = episode.step(client.act(episode.observation, **next(sampling)))
+                step = episode.step(episode.played.act(episode.observation, **next(sampling)))
                 if on_step is not None:
                     on_step(step)
             yield episode.finished()
@@ -114,24 +122,24 @@ def play_in_lockstep(
 ) -> Iterator[Episode]:
     """Play one episode per seed, with one request per step for all that run, and yield each when it ends.
 
-    As many run at once as environments can be made.
+    As many run at once as environments can be made, at most MOST_IN_LOCKSTEP.
 
     Raises:
         RequestRefused, ServerUnreachable: as `PolicyClient.act_batch`.
     """
-    client.reset()
     sampling = _sampling(seeds.start, explore=explore)
     waiting = deque(seeds)
-    running = [_Running(environment, waiting.popleft()) for environment in _made(make, len(seeds))]
+    environments = _made(make, min(len(seeds), MOST_IN_LOCKSTEP))
+    running = [_Running(environment, waiting.popleft(), client.episode()) for environment in environments]
     while running:
-        observations, names = [each.observation for each in running], [each.seed for each in running]
-        actions = client.act_batch(observations, episodes=names, **next(sampling))
+        observations, played = [each.observation for each in running], [each.played for each in running]
+        actions = client.act_batch(observations, episodes=played, **next(sampling))
         started = []
         for each, action in zip(running, actions, strict=True):
             if each.step(action).done:
                 yield each.finished()
                 if waiting:
-                    started.append(_Running(each.environment, waiting.popleft()))
+                    started.append(_Running(each.environment, waiting.popleft(), client.episode()))
                 else:
                     each.environment.close()  # type: ignore[no-untyped-call]
         running = [*(each for each in running if not each.done), *started]

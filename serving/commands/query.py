@@ -66,7 +66,7 @@ def query(
             playing = play_sequentially(client, make, seeds, None if quiet else _print_step, explore=explore)
         played = list(_with_progress(playing, client, episodes) if quiet else _print_each(playing))
         seconds = time.perf_counter() - start
-    _print_summary(client, seconds, [episode.episode_return for episode in played])
+    _print_summary(client, seconds, played)
     if cut := [episode.steps for episode in played if episode.cut]:
         click.secho(environments.cut_notice(len(cut), len(played), cut[0]), fg="yellow")
     return played
@@ -129,13 +129,16 @@ def _shortened(observation: Any) -> str:
     return np.array2string(np.asarray(observation), precision=3, suppress_small=True, threshold=8, floatmode="fixed")
 
 
-def _print_summary(client: TimedClient, seconds: float, returns: list[float]) -> None:
+def _print_summary(client: TimedClient, seconds: float, played: list[Episode]) -> None:
+    returns = [episode.episode_return for episode in played]
     p50, p99 = 1e3 * np.percentile(client.latencies_s, (50, 99))
     requests, versions = len(client.latencies_s), sorted(client.versions)
     click.echo(
         f"{requests} requests in {seconds:.1f} s ({requests / seconds:.0f}/s), latency p50 {p50:.2f} ms, "
         f"p99 {p99:.2f} ms, answered by version {' and '.join(map(str, versions))}"
     )
+    if recorded := sum(episode.recorded for episode in played):
+        click.echo(f"{recorded} episodes recorded as experience")
     click.secho(
         f"{len(returns)} episodes: mean return {statistics.fmean(returns):.2f}, std {statistics.pstdev(returns):.2f}, "
         f"min {min(returns):g}, max {max(returns):g}",

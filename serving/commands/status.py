@@ -5,7 +5,7 @@ distributes new connections over them, so that repeated requests reach each one.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Console, Group
@@ -104,6 +104,7 @@ def _report(url: str, sample: Sample, before: Sample, width: int) -> Group:
         Text(one_line(head), style="bold"),
         Text(redacted(count)),
         _table(sample, before, wide=width >= WIDE),
+        *_online(sample),
         *notes,
     )
 
@@ -115,6 +116,33 @@ def _table(sample: Sample, before: Sample, *, wide: bool) -> Table:
         # As text: a string of the server could hold rich's markup, or characters that control the terminal.
         table.add_row(*(Text(one_line(str(cell))) for cell in row.values()))
     return table
+
+
+def _online(sample: Sample) -> list[Table]:
+    """Return a table of the finished episodes of each version over all replicas, none if there are none."""
+    found = [(int(version), each) for model in sample.models.values() for version, each in _reported(model).items()]
+    table = Table(
+        "version", "online episodes", "mean return", "mean length", box=None, header_style="bold", pad_edge=False
+    )
+    for version in sorted({version for version, _ in found}):
+        parts = [each for number, each in found if number == version]
+        mean = _mean([(each["return_mean"], each["episodes"]) for each in parts])
+        length = _mean([(each["length_mean"], each["length_count"]) for each in parts])
+        episodes = sum(each["episodes"] for each in parts)
+        table.add_row(str(version), str(episodes), mean, length)
+    return [table] if found else []
+
+
+def _reported(model: Model) -> Mapping[str, Json]:
+    """Return the member `online`, which servers without experience and those of earlier releases do not send."""
+    online: Mapping[str, Json] = model.get("online", {})
+    return online
+
+
+def _mean(parts: Sequence[tuple[float | None, int]]) -> str:
+    known = [(mean, count) for mean, count in parts if mean is not None and count > 0]
+    total = sum(count for _, count in known)
+    return f"{sum(mean * count for mean, count in known) / total:.1f}" if known else "-"
 
 
 def _cells(model: Model, rate: float | None, *, wide: bool) -> dict[str, Json]:

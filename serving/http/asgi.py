@@ -61,6 +61,17 @@ async def respond(send: Send, status: int, headers: Headers, body: bytes) -> Non
     await send({"type": "http.response.body", "body": body})
 
 
+def with_header(send: Send, header: tuple[bytes, bytes]) -> Send:
+    """Return a `send` that adds a header to the response."""
+
+    async def send_with_header(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], header]
+        await send(message)
+
+    return send_with_header
+
+
 async def respond_in_parts(receive: Receive, send: Send, headers: Headers, parts: AsyncGenerator[bytes, None]) -> None:
     """Send a response of status 200 part by part until it ends or the client disconnects. It always closes `parts`.
 

@@ -9,7 +9,7 @@ METHODS = ("GET", "HEAD", "POST")
 """The methods of all routes."""
 
 EXPOSED_HEADERS = (
-    *("X-Model-Name", "X-Model-Version", "X-Request-ID", "Inference-Header-Content-Length"),
+    *("X-Model-Name", "X-Model-Version", "X-Repinned", "X-Request-ID", "Inference-Header-Content-Length"),
     *("Allow", "Accept-Encoding", "Retry-After", "WWW-Authenticate"),
 )
 """The response headers that scripts can read, in addition to those that they always can."""

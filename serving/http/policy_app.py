@@ -14,6 +14,7 @@ from serving.errors import RequestError
 from serving.experience.episodes import EpisodeHasher, Origin
 from serving.experience.journal.encoding import version_spec
 from serving.experience.journal.journal import Journal
+from serving.experience.online import OnlineReturns
 from serving.http import asgi
 from serving.http.content_encoding import decoded
 from serving.play.protocol import Play
@@ -21,6 +22,7 @@ from serving.policy.errors import PolicyFailed
 from serving.policy.tensors import Batch
 from serving.protocols.episodes import EpisodeReader
 from serving.protocols.errors import MethodNotAllowed, PathUnknown
+from serving.protocols.feedback.events import Event
 from serving.protocols.feedback.protocol import FeedbackProtocol
 from serving.protocols.mlflow_scoring.scoring import ScoringProtocol
 from serving.protocols.native.observation_size import ObservationSize
@@ -33,6 +35,7 @@ from serving.replica.batching import Batcher, Batching
 from serving.replica.errors import BodyTooLarge, ObservationsTooMany, Overloaded
 from serving.replica.identity import Counts, ReplicaIdentity
 from serving.replica.metrics import Metrics
+from serving.replica.pinned_versions import REPINNED, PinnedVersions, pin_of
 from serving.replica.refresh_state import Refresh
 from serving.replica.served_policy import ServedPolicy
 from serving.telemetry.request_ids import request_id_of
@@ -67,9 +70,15 @@ class PolicyApp:
         self._batching = Batching(arguments.max_batch_size, arguments.batch_wait_timeout_s)
         self._autoscaled = arguments.autoscaling is not None
         self._journal = journal
+        self.online = None if journal is None else OnlineReturns(lambda: self.served.version.version)
         self.episodes = EpisodeReader(journal.hashed if journal else EpisodeHasher(), records=journal is not None)
+        self._pinned = PinnedVersions(arguments.pin_grace_s)
         self._native = NativeProtocol(
-            arguments.max_observations, lambda: replica.describe(self.counts), lambda: self.refresh, self.episodes
+            arguments.max_observations,
+            lambda: replica.describe(self.counts),
+            lambda: self.refresh,
+            self.episodes,
+            lambda: None if self.online is None else self.online.describe(),
         )
         play = Play(arguments.play_sessions, lambda: self.served, arguments.environment_modules)
         scoring = ScoringProtocol(arguments.max_observations, self.episodes)
@@ -86,7 +95,21 @@ class PolicyApp:
     @served.setter
     def served(self, served: ServedPolicy) -> None:
         # Until it is measured, the new policy counts as quick as the old one, so that a promotion rejects no requests.
-        self._served = self._prepared(served, quick=self._served.batcher.quick)
+        replaced = self._served
+        prepared = self._prepared(served, quick=replaced.batcher.quick)
+        # A rollback withdraws a version at once. An equal number is the same version, with other tags or stage.
+        if served.version.version > replaced.version.version:
+            self._pinned.keep(replaced)
+        self._served = prepared
+        self._pinned.drop(served.version.version)  # a rollback may have returned to a version that was held
+
+    def pinned(self, pin: bytes) -> tuple[ServedPolicy, bool]:
+        """Return the policy that answers a request with this `X-Pin-Version`, and whether it is of another version.
+
+        Raises PinInvalid.
+        """
+        chosen = self._pinned.choose(pin, self._served)
+        return chosen, chosen.version.version != int(pin)
 
     async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         """Serve one connection's scope (asgi.readthedocs.io/en/latest/specs/main.html)."""
@@ -104,6 +127,9 @@ class PolicyApp:
         try:
             if self.token is not None:
                 self.token.check(path, scope["headers"])
+            if (pin := pin_of(scope["headers"])) is not None:
+                served, repinned = self.pinned(pin)
+                send = asgi.with_header(send, REPINNED) if repinned else send
             if scope["method"] not in methods:
                 raise _not_found(scope["method"], path, methods)  # noqa: TRY301 - it is answered as all errors are
             body = await asgi.read_body(receive, self.max_body_bytes)
@@ -150,10 +176,15 @@ class PolicyApp:
 
     def _feedback(self, arguments: Arguments) -> Iterator[Protocol]:
         """Yield the protocol of feedback, if experience is recorded."""
-        if journal := self._journal:
-            yield FeedbackProtocol(
-                lambda event: journal.report(event.content()), self.episodes.hashed, arguments.max_observations
-            )
+        if self._journal is not None:
+            yield FeedbackProtocol(self._report, self.episodes.hashed, arguments.max_observations)
+
+    def _report(self, event: Event) -> None:
+        """Record what a client reports, and count the end of an episode. Raises JournalFull."""
+        assert self._journal is not None and self.online is not None  # noqa: S101, PT018 - else it is no protocol
+        content = event.content()
+        self._journal.report(content)
+        self.online.add(content)
 
     async def _act(
         self, served: ServedPolicy, batcher: Batcher, observations: Batch, origin: Origin | None = None

@@ -58,7 +58,8 @@ class Noise:
 
     def draw_rows(self, seeds: Sequence[int]) -> NDArray[np.float32]:
         """Return noise, `[len(seeds), size]` float32, whose row i is `draw(1, seeds[i])`."""
-        return np.concatenate([self.draw(1, seed) for seed in seeds])
+        rows = [self.draw(1, seed) for seed in seeds]
+        return np.concatenate(rows) if rows else np.empty((0, self.size), np.float32)
 
     @staticmethod
     def _draw(part: NoisePart, batch: int, generator: np.random.Generator) -> NDArray[Any]:

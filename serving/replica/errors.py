@@ -128,3 +128,16 @@ class Unauthorized(RequestError):
     def headers(self) -> tuple[tuple[bytes, bytes], ...]:
         """Name the authentication scheme (RFC 6750, section 3)."""
         return ((b"www-authenticate", b"Bearer"),)
+
+
+@dataclass(eq=False)
+class PinInvalid(RequestError):
+    """The header `X-Pin-Version` is not the number of a version."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    code = "pin_invalid"
+
+    found: str
+
+    def __str__(self) -> str:
+        return f'X-Pin-Version is "{self.found[:100]}", expected the X-Model-Version of the episode\'s last answer'

@@ -9,7 +9,7 @@ import asyncio
 import logging
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import accumulate
 from typing import Any
@@ -36,8 +36,24 @@ DESCRIPTIONS = {
     "policy_experience_dropped": "Decisions and reports that were not recorded, as the journal was full; a counter",
     "policy_experience_backlog_bytes": "Size of what waits on the node to be written to the experience URI, in bytes",
     "policy_stale": "1 while the registry has not answered the replica for a minute or longer, else 0",
+    "policy_online_episodes": "Finished episodes that clients reported with their return, by `version`; a counter",
+    "policy_online_return": "Sum of the returns of those episodes, by `version`: `_sum`",
+    "policy_online_length": "Sum of the reported lengths of those episodes, by `version`, and their number: `_sum`, "
+    "`_count`",
 }
 """Every metric. In Prometheus their names begin with `ray_`."""
+
+
+ONLINE = {
+    "episodes": ("policy_online_episodes", ""),
+    "return_sum": ("policy_online_return", "_sum"),
+    "length_sum": ("policy_online_length", "_sum"),
+    "length_count": ("policy_online_length", "_count"),
+}
+"""The metric and the suffix of each total of the episodes of a version."""
+
+Totals = Callable[[], Mapping[int, Mapping[str, float]]]
+"""Returns the totals of ONLINE by version."""
 
 
 class Tally:
@@ -83,13 +99,27 @@ class Exporter:
     """Exports a replica's metrics through Ray, whose metrics agent serves them to Prometheus.
 
     Each metric has the labels `application`, `deployment` and `replica` of Serve, and `model`.
+
+    Args:
+        metrics: the numbers of the replica.
+        model: the name of the registered model.
+        version: returns the version that is served.
+        refresh: returns the state of the registry's poll.
+        online: returns the totals of the finished episodes; None if no experience is recorded.
     """
 
     def __init__(
-        self, metrics: Metrics, model: str, version: Callable[[], int], refresh: Callable[[], Refresh]
+        self,
+        metrics: Metrics,
+        model: str,
+        version: Callable[[], int],
+        refresh: Callable[[], Refresh],
+        online: Totals | None = None,
     ) -> None:
         self._metrics, self._served_version, self._refresh = metrics, version, refresh
         gauge = partial(_gauge, model)
+        self._online_totals = online
+        self._online = {total: gauge(*name, "version") for total, name in ONLINE.items()} if online else {}
         self._buckets = {name: gauge(name, "_bucket", "le") for name in metrics.histograms}
         self._sums = {name: gauge(name, "_sum") for name in metrics.histograms}
         self._counts = {name: gauge(name, "_count") for name in metrics.histograms}
@@ -130,6 +160,9 @@ class Exporter:
         self._stale.set(refresh.stale)
         for code, count in refresh.rejections.items():
             self._versions_rejected.set(count, tags={"code": code})
+        for version, totals in self._online_totals().items() if self._online_totals else ():
+            for total, gauge in self._online.items():
+                gauge.set(totals[total], tags={"version": str(version)})
 
 
 def _gauge(model: str, name: str, suffix: str = "", *tag_keys: str) -> Any:

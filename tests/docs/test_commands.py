@@ -12,6 +12,7 @@ from mlflow.projects._project_spec import load_project
 from pipeline.cli import cli as pipeline_cli
 from serving.arguments import Arguments
 from serving.cli import main as serving_cli
+from serving.experience.conversion import __main__ as conversion
 from tests.docs.pages import PAGES, commands, name
 from tests.workshop import PROJECT
 
@@ -31,6 +32,9 @@ COMMANDS = [
 def parse_python(module: str, command: str, *arguments: str) -> None:
     group = {"pipeline": pipeline_cli, "serving": serving_cli}[module]
     found = copy.deepcopy(group.commands[command])
+    while isinstance(found, click.Group):
+        command, *arguments = arguments
+        found = found.commands[command]
     # Paths that an example names need not exist.
     for option in found.params:
         if isinstance(option.type, click.Path):
@@ -77,6 +81,8 @@ def test_every_command_line_parses(command):
     match words:
         case ["python", "-m", ("pipeline" | "serving") as module, *rest]:
             parse_python(module, *rest)
+        case ["python", "-m", "serving.experience.conversion", *rest]:
+            conversion.parser().parse_args(rest)
         case ["make", *rest]:
             parse_make(*rest)
         case ["mlflow", "run", *rest]:

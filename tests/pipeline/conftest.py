@@ -75,7 +75,7 @@ def assembled(tmp_path, _assembled_once):
 
 
 @pytest.fixture
-def store(tmp_path, monkeypatch, new_database):
+def mlflow_store(tmp_path, monkeypatch, new_database):
     """A new MLflow store in the working directory, which is a temporary one."""
     new_database(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -84,3 +84,8 @@ def store(tmp_path, monkeypatch, new_database):
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
     yield tmp_path
     mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture
+def store(mlflow_store):
+    return mlflow_store

@@ -71,8 +71,10 @@ def ask(
     return Answer(sent[0]["status"], answered, b"".join(message["body"] for message in sent[1:]))
 
 
-async def post(app: PolicyApp, body: bytes, path: str = "/") -> tuple[int, dict[bytes, bytes], bytes]:
-    """Send one JSON request through the ASGI interface, in the running event loop."""
+async def post(
+    app: PolicyApp, body: bytes, path: str = "/", more: tuple[tuple[bytes, bytes], ...] = ()
+) -> tuple[int, dict[bytes, bytes], bytes]:
+    """Send one JSON request through the ASGI interface, in the running event loop, with more headers."""
     sent: list[Any] = []
 
     async def receive() -> Any:
@@ -81,7 +83,7 @@ async def post(app: PolicyApp, body: bytes, path: str = "/") -> tuple[int, dict[
     async def send(message: Any) -> None:
         sent.append(message)
 
-    headers = [(b"content-type", b"application/json")]
+    headers = [(b"content-type", b"application/json"), *more]
     await app({"type": "http", "method": "POST", "path": path, "headers": headers}, receive, send)
     return sent[0]["status"], dict(sent[0]["headers"]), sent[1]["body"]
 

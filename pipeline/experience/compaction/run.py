@@ -16,11 +16,10 @@ from pipeline.experience.compaction.buckets import Buckets
 from pipeline.experience.compaction.join import JoinCounts, JoinOptions, join
 from pipeline.experience.compaction.publish import digest_of, generation, publish, sha256_of
 from pipeline.experience.compaction.reports import Reports
-from pipeline.experience.compaction.retention import delete_older
 from pipeline.experience.compaction.scatter import FEEDBACK, FEEDBACK_SCHEMA, FoundLayout, Scatter
 from pipeline.experience.errors import ForgettingUnfinished, ScratchUnusable
 from pipeline.experience.progress import StageProgress
-from pipeline.experience.raw import RENEWING, Raw, RawFile, read_raw
+from pipeline.experience.raw import RENEWING, Raw, RawFile, delete_older, read_raw
 from pipeline.experience.whole_episodes import (
     FORMAT,
     SUMMARY_FILE,

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from pipeline.experience.compaction.buckets import Buckets
 from pipeline.experience.compaction.columns import Arrays
 from pipeline.experience.progress import StageProgress
-from pipeline.experience.raw import Raw, RawFile, in_order
+from pipeline.experience.raw import Raw, RawFile, in_order, table_of
 from serving.experience import tables
 from serving.experience.store import Store
 
@@ -56,7 +56,9 @@ class Scatter:
 
     def read(self, raw: Raw, progress: StageProgress) -> None:
         """Read all files of a model. Raises StoreUnavailable, and OSError if the buckets cannot be written."""
-        for file, table in in_order(self._load, raw.files):
+        # The threads hold compressed files: a table in memory is many times as large.
+        for file, content in in_order(self._load, raw.files):
+            table = table_of(content)
             if table is None:
                 self.damaged.append(file.path)
             elif file.is_decisions:
@@ -66,8 +68,8 @@ class Scatter:
             progress.advance()
         self.buckets.flush()
 
-    def _load(self, file: RawFile) -> tuple[RawFile, pa.Table | None]:
-        return file, file.read(self.store)
+    def _load(self, file: RawFile) -> tuple[RawFile, bytes | None]:
+        return file, file.content(self.store)
 
     def _feedback(self, table: pa.Table) -> None:
         if len(table):

@@ -161,9 +161,14 @@ def _draw(noise: Noise, seeds: NDArray[np.uint64], rows: NDArray[np.int32]) -> N
     unique, inverse = np.unique(seeds, return_inverse=True)
     sizes = np.zeros(len(unique), np.int64)
     np.maximum.at(sizes, inverse, rows + 1)
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    drawn = np.concatenate([noise.draw(size, seed) for size, seed in zip(sizes.tolist(), unique.tolist(), strict=True)])
-    return drawn[starts[inverse] + rows]
+    starts = np.cumsum(sizes) - sizes
+    drawn = np.empty((int(sizes.sum()), noise.size), np.float32)
+    is_single = sizes == 1
+    drawn[starts[is_single]] = noise.draw_rows(unique[is_single].tolist())
+    for index in np.flatnonzero(~is_single).tolist():
+        size, start = int(sizes[index]), int(starts[index])
+        drawn[start : start + size] = noise.draw(size, int(unique[index]))
+    return drawn[starts[inverse] + rows]  # type: ignore[no-any-return]
 
 
 def _model_version(version: VersionSpec) -> ModelVersion:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from serving.experience.conversion.audit import Audit, Auditor
 from serving.experience.conversion.decisions import DecisionReader, Table
 from serving.experience.conversion.manifest import Manifest, Origin
-from serving.experience.conversion.parquet import ParquetFile, decision_table, feedback_row, schema_of
+from serving.experience.conversion.parquet import ParquetFile, decision_table, feedback_row, feedback_table, schema_of
 from serving.experience.journal.records import FEEDBACK, FORMAT, HEADER, MAGIC
 from serving.experience.journal.segment import Record, Segment
 from serving.experience.store import Store
@@ -96,10 +96,12 @@ class Converter:
                 rows.append(feedback_row(record, origin.replica, origin.segment))
             except (ValueError, TypeError, KeyError, AttributeError):  # none that this release has written
                 manifest.unreadable += 1
-        if rows:
-            manifest.add_feedback([row["time"] for row in rows])
+        table = feedback_table(rows)
+        manifest.unreadable += len(rows) - len(table)
+        if len(table):
+            manifest.add_feedback(table.column("time").cast(pa.int64()).to_pylist())
             file = ParquetFile(FEEDBACK_SCHEMA)
-            file.add(pa.Table.from_pylist(rows, schema=FEEDBACK_SCHEMA))
+            file.add(table)
             self._write(manifest, origin.feedback, file)
 
     def _write(self, manifest: Manifest, path: str, file: ParquetFile) -> None:

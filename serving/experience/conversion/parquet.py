@@ -14,7 +14,7 @@ from serving.experience.conversion.decisions import NO_NOISE, Chunk, Table
 from serving.experience.episodes import EPISODE_BYTES, NO_STEP
 from serving.experience.journal.records import PROTOCOLS
 from serving.experience.journal.segment import Record
-from serving.experience.tables import INPUT, OUTPUT, column_of, decision_schema
+from serving.experience.tables import FEEDBACK_SCHEMA, INPUT, OUTPUT, column_of, decision_schema
 
 COMPRESSION = "zstd"
 
@@ -28,7 +28,7 @@ class ParquetFile:
     def __init__(self, schema: pa.Schema) -> None:
         self.rows = 0
         self._buffer = pa.BufferOutputStream()
-        repeating = [name for name in _REPEATING if name in schema.names]
+        repeating = [path for field in schema if (path := _repeating_path(field)) is not None]
         self._writer = pq.ParquetWriter(self._buffer, schema, compression=COMPRESSION, use_dictionary=repeating)
 
     def add(self, table: pa.Table) -> None:
@@ -40,6 +40,15 @@ class ParquetFile:
         """Close the file and return its bytes."""
         self._writer.close()
         return bytes(self._buffer.getvalue())
+
+
+def _repeating_path(field: pa.Field) -> str | None:
+    """Return the path in the file of a column whose values repeat: one that is known to, or integers of a tensor."""
+    if not field.name.startswith((INPUT, OUTPUT)):
+        return field.name if field.name in _REPEATING else None
+    is_list = pa.types.is_fixed_size_list(field.type)
+    is_integer = pa.types.is_integer(field.type.value_type if is_list else field.type)
+    return field.name + ".list.element" * is_list if is_integer else None
 
 
 def schema_of(table: Table) -> pa.Schema:
@@ -92,6 +101,22 @@ def feedback_row(record: Record, replica: str, segment: int) -> dict[str, Any]:
         "segment": segment,
         "offset": record.offset,
     }
+
+
+def feedback_table(rows: Sequence[dict[str, Any]]) -> pa.Table:
+    """Return reports as a table, without those that have a number which its column cannot hold."""
+    try:
+        return pa.Table.from_pylist(rows, schema=FEEDBACK_SCHEMA)
+    except (ValueError, TypeError, OverflowError):  # as Arrow's errors are
+        return pa.Table.from_pylist([row for row in rows if _fits(row)], schema=FEEDBACK_SCHEMA)
+
+
+def _fits(row: dict[str, Any]) -> bool:
+    try:
+        pa.Table.from_pylist([row], schema=FEEDBACK_SCHEMA)
+    except (ValueError, TypeError, OverflowError):
+        return False
+    return True
 
 
 def _decoded(observation: dict[str, str] | None) -> list[tuple[str, bytes]] | None:

@@ -14,13 +14,16 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
 from serving.experience.conversion.audit import Auditor
 from serving.experience.conversion.backlog import backlog, complete_segments
 from serving.experience.conversion.converter import Converter
+from serving.experience.conversion.supervisor import STOPPING_S
 from serving.experience.errors import StoreUnavailable
+from serving.experience.journal.segment import SUFFIX
 from serving.experience.store import check_uri, open_store
 from serving.processes import die_with_parent
 
@@ -31,10 +34,11 @@ POLL_S = 1.0
 """The pause after a look at the journal."""
 MAX_PAUSE_S = 30.0
 """The longest pause while the store cannot be used; the first lasts POLL_S, each further one twice as long."""
-POSTPONED_S = 300.0
-"""The time after which a segment is tried again that could not be converted, although the store can be used."""
-STOPPING_S = 10.0
-"""The time in which a process that is stopped converts what is complete."""
+POSTPONED_S, MAX_POSTPONED_S = 5.0, 300.0
+"""The time after which a segment is tried again that could not be converted, although the store can be used. It
+doubles with each attempt, up to the second."""
+OTHERS_S = 2.0
+"""The time in which replicas that stop together close their journals one after the other."""
 ATTEMPTS_FILE = "converting.json"
 MAX_ATTEMPTS = 3
 """If the process ends so often while it converts one segment, it leaves the audit of that one out."""
@@ -76,6 +80,19 @@ class Attempts:
             self.path.unlink(missing_ok=True)
 
 
+class Postponed(NamedTuple):
+    """When a segment is tried again, and how long it has waited for that."""
+
+    until: float
+    pause_s: float
+
+    @classmethod
+    def after(cls, last: "Postponed | None") -> "Postponed":
+        """Return the next attempt after one that failed; `last` is what was planned before it."""
+        pause_s = POSTPONED_S if last is None else min(2 * last.pause_s, MAX_POSTPONED_S)
+        return cls(time.monotonic() + pause_s, pause_s)
+
+
 class ConversionLoop:
     """Converts the complete segments of a journal until it is stopped.
 
@@ -89,7 +106,7 @@ class ConversionLoop:
         self._journal, self._uri, self._auditor = journal, uri, Auditor(cache)
         self._attempts = Attempts.read(journal / ATTEMPTS_FILE)
         self._converter: Converter | None = None
-        self._postponed: dict[Path, float] = {}
+        self._postponed: dict[Path, Postponed] = {}
         self._is_outage = False
         self._stopping = threading.Event()
 
@@ -98,7 +115,9 @@ class ConversionLoop:
         pause = 0.0
         while not self._stopping.wait(pause):
             pause = POLL_S if self.convert_all() else min(max(2 * pause, POLL_S), MAX_PAUSE_S)
-        self.convert_all()
+        until = time.monotonic() + OTHERS_S
+        while self.convert_all() and any(self._journal.glob(f"*{SUFFIX}")) and time.monotonic() < until:
+            time.sleep(OTHERS_S / 20)
 
     def stop(self) -> None:
         """Have `run` return. Another thread calls it."""
@@ -108,7 +127,7 @@ class ConversionLoop:
         """Convert the segments that are complete now. Return whether the store can be used."""
         try:
             for path in complete_segments(self._journal):
-                if self._postponed.get(path, 0.0) <= time.monotonic():
+                if path not in self._postponed or self._postponed[path].until <= time.monotonic():
                     self._convert(path)
         except StoreUnavailable as error:
             self._begin_outage(error)
@@ -122,8 +141,9 @@ class ConversionLoop:
         try:
             is_audited = self._attempts.begin(path.name)
             done = self._converter.convert(path, is_audited=is_audited)
-        except FileNotFoundError:  # another converter was faster
-            return
+        except FileNotFoundError as error:
+            if path.exists():  # then it is a directory or a bucket of the store that is missing
+                raise StoreUnavailable(self._uri, str(error)) from error
         except StoreUnavailable:
             raise
         except OSError as error:
@@ -133,16 +153,17 @@ class ConversionLoop:
             self._postpone(path, "the conversion failed")
         else:
             self._end_outage()
-            self._postponed.pop(path, None)
             if done is None:
                 self._postpone(path, "a later release has written it")
+            else:
+                self._postponed.pop(path, None)
         finally:
             self._attempts.end()
 
     def _postpone(self, path: Path, reason: str) -> None:
         if path not in self._postponed:
             logger.warning("segment %s stays in the journal: %s", path, reason)
-        self._postponed[path] = time.monotonic() + POSTPONED_S
+        self._postponed[path] = Postponed.after(self._postponed.get(path))
 
     def _begin_outage(self, error: StoreUnavailable) -> None:
         if not self._is_outage:
@@ -159,8 +180,8 @@ class ConversionLoop:
         self._is_outage = False
 
 
-def run(journal: Path, uri: str, cache: Path, *, parent: int | None = None, once: bool = False) -> None:
-    """Run a converter in this process until SIGTERM or SIGINT.
+def run(journal: Path, uri: str, cache: Path, *, parent: int | None = None, once: bool = False) -> bool:
+    """Run a converter in this process until SIGTERM or SIGINT. Return whether no complete segment is left.
 
     After the signal, it converts for STOPPING_S at most.
 
@@ -180,7 +201,7 @@ def run(journal: Path, uri: str, cache: Path, *, parent: int | None = None, once
     if parent is not None:
         die_with_parent()
         if os.getppid() != parent:
-            return
+            return False
     _step_back()
     loop = ConversionLoop(journal, uri, cache)
     threading.Thread(target=_stop_on_signal, args=(loop,), daemon=True).start()
@@ -188,6 +209,7 @@ def run(journal: Path, uri: str, cache: Path, *, parent: int | None = None, once
         loop.convert_all()
     else:
         loop.run()
+    return not backlog(journal).segments
 
 
 def _stop_on_signal(loop: ConversionLoop) -> None:
@@ -201,5 +223,6 @@ def _step_back() -> None:
     """Leave the CPUs and the disks to all other processes."""
     os.nice(NICENESS)
     if sys.platform == "linux":
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-        psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)
+        with suppress(OSError, psutil.Error):  # a container may forbid it
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+            psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)

@@ -7,7 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-from serving.experience.conversion.process import STOPPING_S
 from serving.processes import child_environment
 from serving.registry.node.file_lock import FileLock
 from serving.telemetry.logs import LogFormat
@@ -19,6 +18,8 @@ LOCK_FILE = "converter.lock"
 
 FIRST_PAUSE_S, MAX_PAUSE_S = 1.0, 60.0
 """The pause before a process that has ended is started again. It doubles each time, up to the longest."""
+STOPPING_S = 4.0
+"""The time in which a process that is stopped converts what is complete."""
 STABLE_S = 60.0
 """A process that ran this long has not failed at its start: the pause is the first again."""
 

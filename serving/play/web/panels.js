@@ -81,3 +81,23 @@ function flat(value, path) {
   if (value.dtype && value.shape) return [[path, `${value.shape.join(" × ")} ${value.dtype}`]];
   return Object.entries(value).flatMap(([key, part]) => flat(part, path ? `${path}.${key}` : key));
 }
+
+/* --- versions ---------------------------------------------------------------------------------------------- */
+
+/** Show the mean return of the last versions, the newest first. */
+function versions() {
+  const counted = [...played].sort(([one], [other]) => other - one).slice(0, MAX_VERSIONS);
+  $("versions").hidden = !counted.length;
+  $("versions").tBodies[0].replaceChildren(...counted.map(([each, { episodes, sum }]) => {
+    const row = document.createElement("tr");
+    row.classList.toggle("serving", each === version);
+    row.append(...[each, episodes, minus(number(sum / episodes, 1))].map((value) => {
+      const cell = document.createElement("td");
+      cell.textContent = value;
+      return cell;
+    }));
+    return row;
+  }));
+  text("mixed", mixed === 1 ? "1 episode was played by several versions and is not counted." : `${mixed} episodes were played by several versions and are not counted.`);
+  $("mixed").hidden = !mixed;
+}

@@ -2,7 +2,7 @@
 "use strict";
 
 const SILENCE_MS = 6000; // a stream without data for this long is considered lost
-const MAX_EPISODES = 60, MAX_ROWS = 32, LATENCIES = 100;
+const MAX_EPISODES = 60, MAX_ROWS = 32, MAX_VERSIONS = 4, LATENCIES = 100;
 const CARTPOLE = ["Cart position", "Cart velocity", "Pole angle", "Pole velocity"];
 const CARTPOLE_ACTIONS = ["left", "right"];
 const BASE = location.pathname.replace(/\/+$/, "");
@@ -16,6 +16,9 @@ let retry = 0; // the timer of the next attempt
 let session = null, version = null, before = null, now = null, arrived = 0, image = null;
 let episode = 1, latencies = [];
 const returns = []; // {value, version} of each episode
+const players = new Set(); // the versions that have acted in the current episode
+const played = new Map(); // version: {episodes, sum} of the episodes that it alone has played here
+let mixed = 0; // the episodes that several versions have played
 const promotions = []; // {at, version}: the position among the returns, in episodes
 
 /* --- texts ------------------------------------------------------------------------------------------------- */
@@ -135,6 +138,8 @@ function startSession(described) {
 }
 
 function step(event) {
+  if (!event.step) players.clear();
+  players.add(event.version);
   if (version !== event.version) promoted(event);
   before = now && event.step ? now : null;
   now = event;
@@ -153,8 +158,17 @@ function step(event) {
   draw();
 }
 
+/** Count an episode for the version that played all of it; a return of several versions says nothing of either. */
+function count(event) {
+  if (players.size > 1) return (mixed += 1);
+  const { episodes, sum } = played.get(event.version) || { episodes: 0, sum: 0 };
+  played.set(event.version, { episodes: episodes + 1, sum: sum + event.return });
+}
+
 function finishEpisode(event) {
   returns.push({ value: event.return, version: event.version });
+  count(event);
+  versions();
   episode += 1;
   if (returns.length > MAX_EPISODES) {
     returns.shift();
@@ -173,6 +187,7 @@ function promoted(event) {
   const old = version;
   version = event.version;
   text("version-number", version);
+  versions();
   if (old === null) return;
   promotions.push({ at: returns.length + (event.step ? 0.5 : 0), version });
   text("news", `Version ${version} took over from version ${old} at ${new Date().toLocaleTimeString()}, in episode ${episode}, step ${event.step}.`);

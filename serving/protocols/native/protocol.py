@@ -26,6 +26,7 @@ class NativeProtocol(Protocol):
         replica: Returns the member `replica` of `/model`.
         refresh: Returns the state of the registry's poll.
         episodes: Reads which episodes a request names.
+        online: Returns the member `online` of `/model`; None if no experience is recorded.
     """
 
     def __init__(
@@ -34,9 +35,10 @@ class NativeProtocol(Protocol):
         replica: Callable[[], dict[str, Json]],
         refresh: Callable[[], Refresh],
         episodes: EpisodeReader = EpisodeReader(),  # noqa: B008 - immutable
+        online: Callable[[], dict[str, Json] | None] = lambda: None,
     ) -> None:
         self._max_observations, self._replica, self._refresh = max_observations, replica, refresh
-        self._episodes = episodes
+        self._episodes, self._online = episodes, online
 
     def methods(self, path: str) -> tuple[str, ...]:
         """Return the HTTP methods that a path accepts."""
@@ -61,7 +63,9 @@ class NativeProtocol(Protocol):
 
     def _model(self, served: ServedPolicy) -> dict[str, Any]:
         replica = {"execution_provider": served.policy.provider, "replica": self._replica()}
-        return {**served.description, **replica, **self._refresh().describe()}
+        model = {**served.description, **replica, **self._refresh().describe()}
+        online = self._online()
+        return model if online is None else {**model, "online": online}
 
     def _health(self, served: ServedPolicy) -> dict[str, Any]:
         return {"status": self._refresh().status, "name": served.version.name, "version": served.version.version}

@@ -26,6 +26,7 @@ from serving.protocols.protocol import ErrorResponse
 from serving.replica.auth import BearerToken
 from serving.replica.errors import BodyTooLarge
 from serving.replica.metrics import Metrics
+from serving.replica.pinned_versions import pin_of
 from serving.replica.served_policy import Act, ServedPolicy
 from serving.telemetry.request_ids import accepted
 
@@ -69,6 +70,9 @@ class Application(Protocol):
     def served(self) -> ServedPolicy:
         """The policy that answers the next request."""
 
+    def pinned(self, pin: bytes) -> tuple[ServedPolicy, bool]:
+        """Return the policy for a pinned version, and whether it is of another version. Raises PinInvalid."""
+
     def error_response(self, exception: Exception, request_id: str | None = None) -> ErrorResponse:
         """Count an error and return what the client receives."""
 
@@ -105,7 +109,7 @@ class InferenceServicer:
     async def ModelReady(self, request: pb.ModelReadyRequest, grpc_context: Context) -> pb.ModelReadyResponse:
         """Return that a model is ready, if it is the served one; otherwise the status is NOT_FOUND."""
         with self._errors_as_status(grpc_context):
-            model, _ = self._authenticate(grpc_context)
+            model, _, _ = self._authenticate(grpc_context)
             model.check(request.name, request.version)
             return pb.ModelReadyResponse(ready=True)
         return pb.ModelReadyResponse()
@@ -113,7 +117,7 @@ class InferenceServicer:
     async def ModelMetadata(self, request: pb.ModelMetadataRequest, grpc_context: Context) -> pb.ModelMetadataResponse:
         """Return the tensors of a model, if it is the served one; otherwise the status is NOT_FOUND."""
         with self._errors_as_status(grpc_context):
-            model, _ = self._authenticate(grpc_context)
+            model, _, _ = self._authenticate(grpc_context)
             model.check(request.name, request.version)
             return pb.ModelMetadataResponse(**model.metadata())
         return pb.ModelMetadataResponse()
@@ -122,22 +126,29 @@ class InferenceServicer:
         """Return the output tensors for input tensors."""
         start = time.perf_counter()
         with self._errors_as_status(grpc_context):
-            model, act = self._authenticate(grpc_context)
+            model, act, repinned = self._authenticate(grpc_context)
             model.check(request.model_name, request.model_version)
             if request.ByteSize() > self._app.max_body_bytes:
                 raise BodyTooLarge(self._app.max_body_bytes)
             source = self._app.episodes.of_headers(INFERENCE_GRPC, _headers(grpc_context))
             response = await _infer(request, model, act, source)
+            if repinned:
+                response.parameters["repinned"].bool_param = True
             self._app.metrics.request_ms.add((time.perf_counter() - start) * 1e3)
             return response
         return pb.ModelInferResponse()
 
-    def _authenticate(self, context: Context) -> tuple[InferenceModel, Act]:
-        """Return the model that answers the call, and its policy. Raises Unauthorized."""
+    def _authenticate(self, context: Context) -> tuple[InferenceModel, Act, bool]:
+        """Return the model that answers the call, its policy, and whether its version is another than the pinned one.
+
+        Raises Unauthorized and PinInvalid.
+        """
+        headers = _headers(context)
         if self._app.token is not None:
-            self._app.token.check("", _headers(context))
-        served = self._app.served
-        return served.prepared(InferenceModel), served.act
+            self._app.token.check("", headers)
+        pin = pin_of(headers)
+        served, repinned = (self._app.served, False) if pin is None else self._app.pinned(pin)
+        return served.prepared(InferenceModel), served.act, repinned
 
     @contextmanager
     def _errors_as_status(self, context: Context) -> Iterator[None]:

@@ -12,8 +12,11 @@ Paths = dict[str, Json]
 """OpenAPI's path items by their paths."""
 
 TEXT = {"type": "string"}
-LABELS = {"X-Model-Name": {"schema": TEXT}, "X-Model-Version": {"schema": {"type": "integer"}}}
-
+LABELS = {
+    "X-Model-Name": {"schema": TEXT},
+    "X-Model-Version": {"schema": {"type": "integer"}},
+    "X-Repinned": {"schema": {"const": "true"}, "description": "Another version than the pinned one has answered."},
+}
 STEP: dict[str, Json] = {"type": "integer", "minimum": 0, "maximum": MAX_STEP}
 EPISODE_NAME: dict[str, Json] = {
     "type": "string",
@@ -21,12 +24,14 @@ EPISODE_NAME: dict[str, Json] = {
     "maxLength": MAX_EPISODE_LENGTH,
     "pattern": "^[!-~]+$",
 }
+_VERSION: dict[str, Json] = {"type": "integer", "minimum": 0, "maximum": 10**18 - 1}
 EPISODE_HEADERS = [
     {"name": name, "in": "header", "description": description, "schema": schema}
     for name, description, schema in (
         ("X-Episode-Id", "The episode of the observation, by a name that the client chooses.", EPISODE_NAME),
         ("X-Episode-Step", "The step of the observation in its episode, from 0.", STEP),
         ("X-Episode-Reward", "The reward that followed the action of the step before.", {"type": "number"}),
+        ("X-Pin-Version", "The X-Model-Version of the episode's last answer; it answers while it is loaded.", _VERSION),
     )
 ]
 """The parameters of every operation that computes actions."""

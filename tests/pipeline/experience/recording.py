@@ -165,3 +165,32 @@ def write_segment(
     }
     store.write(f"manifests/{name}.json", json.dumps(manifest).encode())
     return [*files, f"manifests/{name}.json"]
+
+
+class Crash(Exception):
+    """Ends a command in the middle, as a kill would."""
+
+
+@dataclass(frozen=True)
+class CrashingStore(Store):
+    """A store that ends the command before its n-th change, or calls a function after the n-th."""
+
+    changes: list[str] = field(default_factory=list)
+    crash_at: int | None = None
+
+    def write(self, path, content):
+        self._changing(path)
+        super().write(path, content)
+
+    def delete(self, path):
+        self._changing(path)
+        super().delete(path)
+
+    def _changing(self, path):
+        if len(self.changes) == self.crash_at:
+            raise Crash(path)
+        self.changes.append(path)
+
+
+def crashing(store, crash_at=None):
+    return CrashingStore(store.uri, store.filesystem, store.local, crash_at=crash_at)

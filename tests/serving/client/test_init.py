@@ -29,7 +29,8 @@ def test_each_client_needs_its_http_library_and_no_other_package(name: str, modu
     packages, ours = subprocess.run(command, capture_output=True, check=True, text=True).stdout.splitlines()
     assert set(packages.split()) - OPTIONAL <= needed
     rooms = {"serving", "serving.errors", "serving.client"}
-    modules = ("core", "errors", "proxies", "retry", module)
+    episodes = ("episodes", "episodes.batches", "episodes.episode", "episodes.features")
+    modules = ("core", "errors", "proxies", "retry", module, *episodes)
     assert set(ours.split()) == rooms | {f"serving.client.{each}" for each in modules}
 
 

@@ -6,12 +6,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
 from serving.client.errors import ServerUnreachable
+from serving.commands import episodes as playing
 from serving.commands.episodes import TimedClient, play_in_lockstep
 from serving.commands.query import _shortened, query
 from serving.http.policy_app import PolicyApp
@@ -19,6 +21,7 @@ from serving.policy import environments
 from serving.policy.bundle import Bundle
 from serving.policy.errors import EnvironmentNotMade, EnvironmentUnknown
 from tests.serving.asking import served
+from tests.serving.client.recording import RecordingServer
 from tests.serving.commands.test_status import Proxy
 from tests.serving.policies import COUNTING_BUNDLE, EXPLORING_BUNDLE, STEERING_BUNDLE
 from tests.workshop import PROJECT
@@ -58,6 +61,34 @@ def test_quiet_prints_only_the_summary(url: str, capsys: pytest.CaptureFixture[s
     returns = [episode.episode_return for episode in episodes]
     steps = sum(episode.steps for episode in episodes)
     assert found.groups() == (str(steps), "3", "2", f"{min(returns):g}", f"{max(returns):g}")
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_episodes_are_reported_to_a_server_that_records_them(
+    counting: PolicyApp, serve_http: Callable[[Any], str], capsys: pytest.CaptureFixture[str], *, together: bool
+) -> None:
+    server = RecordingServer(counting)
+    episodes = play(serve_http(server), episodes=3, together=together, quiet=True, allow_import=True)
+    assert "\n3 episodes recorded as experience\n3 episodes: mean return 4.00" in capsys.readouterr().out
+    assert [(event["return"], event["length"], event["version"]) for event in server.events] == [(4.0, 4, 3)] * 3
+    assert {event["done"] for event in server.events} == {"terminated"}
+    assert len({event["episode"] for event in server.events}) == 3
+    assert [episode.recorded for episode in episodes] == [True] * 3
+
+
+def test_in_lockstep_a_promotion_changes_the_version_of_no_running_episode(
+    counting: PolicyApp, serve_http: Callable[[Any], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(playing, "MOST_IN_LOCKSTEP", 2)
+    server = RecordingServer(counting)
+    with TimedClient(serve_http(server)) as client:
+        make = partial(environments.make, "tests.serving.counting:Counting-v0", {})
+        episodes = play_in_lockstep(client, make, range(4))
+        next(episodes)
+        counting.served = served(COUNTING_BUNDLE, version=4)
+        assert len(list(episodes)) == 3
+    assert [event["version"] for event in server.events] == [3, 3, 4, 4]
+    assert client.versions == {3, 4}
 
 
 @pytest.fixture

@@ -18,11 +18,13 @@ import psutil
 import pytest
 import requests
 
+from serving.client.client import PolicyClient
+from serving.protocols.open_inference.protos import inference_pb2 as pb
 from serving.replica.metrics import DESCRIPTIONS, Metrics
 from tests.faults.arena import Load, kill
 from tests.faults.report import row
 from tests.serving.commands.server import Server, await_true, start_run
-from tests.serving.grpc_stub import SERVING, check_health
+from tests.serving.grpc_stub import SERVING, Stub, check_health
 from tests.serving.policies import CARTPOLE_BUNDLE, CONTRARY_BUNDLE, digest_tags
 from tests.serving.store import Store
 from tests.workshop import PROJECT, command_line, free_port
@@ -30,6 +32,7 @@ from tests.workshop import PROJECT, command_line, free_port
 pytestmark = pytest.mark.e2e
 
 SITE = "https://robots.example.com"
+TILTED = [0.0, 0.0, 1.0, 0.0]
 
 
 @pytest.fixture(scope="module")
@@ -268,6 +271,50 @@ def test_promotions_a_refusal_and_a_killed_replica_fail_no_request(server: Serve
     assert {record.version for record in load.records} == {1, 3}
     assert max(swaps) < 10
     assert back < 30
+
+
+def test_a_promotion_in_the_middle_of_a_hundred_episodes_changes_the_version_of_none(
+    server: Server, store: Store
+) -> None:
+    with PolicyClient(server.url) as client:
+        episodes = [client.episode() for _ in range(100)]
+        for episode in episodes:
+            assert episode.act(TILTED) == 1
+        store.promote("running", 3)
+        while not all(model["version"] == 3 for model in server.models().values()):
+            assert {episode.act(TILTED) for episode in episodes} == {1}
+        assert {episode.act(TILTED) for episode in episodes} == {1}
+        assert client.act_batch([TILTED] * 100, episodes=episodes) == [1] * 100
+        assert {(episode.version, episode.repinned) for episode in episodes} == {(1, False)}
+        with client.episode() as later:
+            assert {later.act(TILTED) for _ in range(10)} == {0}
+        assert (later.version, later.repinned) == (3, False)
+
+
+def test_the_proxies_pass_pins_on_and_what_became_of_them(server: Server, store: Store) -> None:
+    server.await_models(lambda model: model["version"] == 3, "version 3 answers")
+    body = {"observation": TILTED}
+    found = [requests.post(server.url, json=body, headers={"X-Pin-Version": pin}, timeout=5) for pin in "129v"]
+    assert [(each.headers["X-Model-Version"], each.headers.get("X-Repinned")) for each in found] == [
+        *(("1", None), ("3", "true"), ("3", "true"), ("3", None))
+    ]
+    assert found[3].json()["error"]["code"] == "pin_invalid"
+    tensor = pb.ModelInferRequest.InferInputTensor(name="observations", datatype="FP32", shape=(1, 4))
+    tensor.contents.fp32_contents.extend(TILTED)
+    asked = pb.ModelInferRequest(model_name="running", inputs=[tensor])
+    with grpc.insecure_channel(server.grpc_address) as channel:
+        metadata = [("application", "running")]
+        answers = [
+            Stub(channel).ModelInfer(asked, metadata=[*metadata, ("x-pin-version", pin)], timeout=5) for pin in "19"
+        ]
+    assert [(each.model_version, each.parameters["repinned"].bool_param) for each in answers] == [
+        ("1", False),
+        ("3", True),
+    ]
+    store.promote("running", 1)
+    server.await_models(lambda model: model["version"] == 1, "version 1 answers again")
+    withdrawn = requests.post(server.url, json=body, headers={"X-Pin-Version": "3"}, timeout=5)
+    assert (withdrawn.json(), withdrawn.headers["X-Repinned"]) == ({"action": 1}, "true")
 
 
 def test_ctrl_c_twice_leaves_no_process(server: Server) -> None:

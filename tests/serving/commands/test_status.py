@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from serving.arguments import Arguments, Autoscaling
 from serving.cli import main
 from serving.commands import status
+from serving.experience.online import OnlineReturns
 from serving.http.policy_app import PolicyApp
 from serving.replica.identity import ReplicaIdentity
 from serving.replica.refresh_state import Refresh, RejectedVersion
@@ -131,6 +132,35 @@ def test_replicas_of_different_releases_of_the_code_are_noted(serve_http: Callab
     """A node on which the new release was not installed runs the old one."""
     running = [PolicyApp(served(), replica=ReplicaIdentity(each, lambda: 2, f"0.2.0+{each}")) for each in "ab"]
     assert shown(serve_http(Proxy(*running)))[-1] == "replicas run different releases of the code: 0.2.0+a, 0.2.0+b"
+
+
+def finished(*ends: tuple[int, float, int | None]) -> OnlineReturns:
+    """The episodes of a replica that ended, by version, return and length."""
+    online = OnlineReturns(lambda: 3)
+    for number, (version, value, length) in enumerate(ends):
+        online.add(
+            {"episode": str(number), "version": version, "return": value, "length": length, "done": "terminated"}
+        )
+    return online
+
+
+def test_the_finished_episodes_of_each_version_are_shown_over_all_replicas(serve_http: Callable[[Any], str]) -> None:
+    episodes = finished((3, 10.0, 10), (3, 20.0, None), (12, 7.0, None)), finished((3, 60.0, 40)), finished()
+    replicas = [PolicyApp(served(), replica=ReplicaIdentity(str(number), lambda: 3)) for number in range(3)]
+    for app, online in zip(replicas, episodes, strict=True):
+        app.online = online
+    *_, header, third, twelfth = shown(serve_http(Proxy(*replicas)))
+    assert re.split("  +", header) == ["version", "online episodes", "mean return", "mean length"]
+    assert re.split("  +", third) == ["3", "3", "30.0", "25.0"]
+    assert re.split("  +", twelfth) == ["12", "1", "7.0", "-"]
+
+
+def test_a_server_that_records_experience_has_no_table_before_the_first_episode_ends(
+    serve_http: Callable[[Any], str],
+) -> None:
+    app = PolicyApp(served())
+    app.online = finished()
+    assert len(shown(serve_http(app))) == 4
 
 
 def test_a_provider_other_than_the_cpu_is_shown(serve_http: Callable[[Any], str]) -> None:

@@ -114,6 +114,16 @@ def test_a_description_that_no_policy_server_sends_is_one_line(server: Scripted,
     assert_one_line(invoke(command, server.url))
 
 
+@pytest.mark.parametrize(
+    "online",
+    [7, {"three": {}}, {"3": {"episodes": 0, "return_mean": 1.0, "length_mean": None, "length_count": 0}}],
+    ids=str,
+)
+def test_episodes_that_no_policy_server_sends_are_one_line(server: Scripted, online: Any) -> None:
+    server.model = {**MODEL, "online": online}
+    assert "online" in assert_one_line(invoke("status", server.url))
+
+
 @pytest.mark.parametrize("body", [b"<html>", [], {"error": "no"}, {"error": {}}, {"error": {"message": ["\x1b[2J"]}}])
 def test_an_error_that_no_policy_server_sends_is_one_line(server: Scripted, body: Any) -> None:
     server.status, server.model = 422, body

@@ -296,3 +296,22 @@ def test_a_journal_that_cannot_be_written_fails_no_request(start: Start, tmp_pat
     app = start(directory=tmp_path / "file")
     assert post(app, ONE).status == 200
     assert app._journal.counts.dropped == 1
+
+
+def test_the_description_of_the_replica_has_the_online_return_of_each_version(start: Start) -> None:
+    app = start()
+    assert ask(app, "GET", "/model").json()["online"] == {}
+    ends = [
+        {"episode": "a", "return": 10, "length": 12, "done": "terminated"},
+        {"episode": "b", "return": 4.0, "done": "truncated", "version": 2},
+    ]
+    for _ in range(2):  # the client repeats its report
+        post(app, {"events": ends}, "/feedback")
+    assert ask(app, "GET", "/model").json()["online"] == {
+        "2": {"episodes": 1, "return_mean": 4.0, "length_mean": None, "length_count": 0},
+        "3": {"episodes": 1, "return_mean": 10.0, "length_mean": 12.0, "length_count": 1},
+    }
+
+
+def test_a_replica_that_records_nothing_has_no_online_return() -> None:
+    assert "online" not in ask(PolicyApp(served()), "GET", "/model").json()

@@ -263,7 +263,8 @@ def test_a_client_that_disconnects_gets_no_response(app: PolicyApp) -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(app({"type": "http", "method": "POST", "path": "/", "root_path": ""}, receive, send))
+    scope = {"type": "http", "method": "POST", "path": "/", "root_path": "", "headers": []}
+    asyncio.run(app(scope, receive, send))
     assert sent == []
 
 

@@ -91,6 +91,28 @@ def test_the_page_shows_each_step_and_a_promotion(
     assert log.requests == [page.url, f"{page.url}/events"], "the page requests nothing else"
 
 
+def rows(page: Any) -> list[list[str]]:
+    """The table of the versions: number, episodes and mean return."""
+    return [row.locator("td").all_text_contents() for row in page.locator("#versions tbody tr").all()]
+
+
+def test_the_page_shows_the_mean_return_of_each_version_and_counts_mixed_episodes_for_none(
+    open_page: Callable[..., Any],
+) -> None:
+    app = PolicyApp(served(CONTRARY_BUNDLE))
+    page, log = open_page(app)
+    await_true(lambda: rows(page) and int(rows(page)[0][1]) >= 2, "the contrary policy soon fails", 20)
+    assert [row[0] for row in rows(page)] == ["3"]
+    assert 5 < float(rows(page)[0][2]) < 20
+    app.served = served(EXPLORING_BUNDLE, version=4)
+    page.get_by_text("Version 4 took over").wait_for()
+    app.served = served(CONTRARY_BUNDLE, version=5)
+    await_true(lambda: len(rows(page)) == 2, "version 5 has played an episode of its own", 30)
+    assert [row[0] for row in rows(page)] == ["5", "3"]
+    assert "by several versions" in page.locator("#mixed").text_content()
+    assert log.faults == []
+
+
 def test_an_environment_that_may_not_be_imported_shows_numbers_and_the_option(open_page: Callable[..., Any]) -> None:
     page, log = open_page(PolicyApp(served(COUNTING_BUNDLE)))
     page.get_by_text("To allow it: --environment-modules tests.serving.counting").wait_for()

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from serving.policy.errors import BundleInvalid
-from serving.policy.noise import Noise
+from serving.policy.noise import Noise, NoisePart
 
 DESCRIPTION = [{"distribution": "gumbel", "size": 2}, {"distribution": "normal", "size": 1}]
 
@@ -31,6 +31,15 @@ def test_a_seed_returns_the_same_rows_for_every_batch_size() -> None:
     np.testing.assert_array_equal(noise.draw(1, seed=7), noise.draw(5, seed=7)[:1])
     assert (noise.draw(1, seed=7) != noise.draw(1, seed=8)).all()
     noise.draw(1, seed=2**64 - 1)
+
+
+def test_the_noise_of_many_seeds_is_that_of_each() -> None:
+    noise = Noise((NoisePart("gumbel", 3), NoisePart("normal", 2), NoisePart("gumbel", 1)))
+    limits = [0, 1, 2**32 - 1, 2**32, 2**33 + 5, 2**63, 2**64 - 1]
+    seeds = np.array([*limits, *np.random.default_rng(0).integers(0, 2**64, 50, np.uint64).tolist()], np.uint64)
+    expected = np.concatenate([noise.draw(1, seed) for seed in seeds.tolist()])
+    assert np.array_equal(noise.draw_rows(seeds.tolist()), expected)
+    assert noise.draw_rows([]).shape == (0, 6)
 
 
 def test_without_a_seed_each_draw_differs() -> None:

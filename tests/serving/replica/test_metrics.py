@@ -6,6 +6,7 @@ import pytest
 from ray.serve import context
 
 from serving.arguments import Arguments
+from serving.experience.online import OnlineReturns
 from serving.http.policy_app import PolicyApp
 from serving.replica import metrics
 from serving.replica.metrics import DESCRIPTIONS, Exporter, Metrics, Tally
@@ -89,6 +90,31 @@ def test_the_exported_numbers_are_those_of_the_replica(monkeypatch: pytest.Monke
         "policy_versions_rejected digest_mismatch": 5,
     }
     assert {name: gauges.values[name] for name in expected} == expected
+
+
+def test_the_totals_of_finished_episodes_are_exported_by_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    gauges, online = Gauges(), OnlineReturns(lambda: 3)
+    monkeypatch.setattr(metrics, "_gauge", gauges)
+    online.add({"episode": "a", "return": 10.0, "length": 12, "done": "terminated", "version": None})
+    online.add({"episode": "b", "return": 5.0, "length": None, "done": "truncated", "version": 4})
+    Exporter(Metrics(), "cartpole-ppo", lambda: 3, Refresh, online.totals).flush()
+    assert {name: value for name, value in gauges.values.items() if "online" in name} == {
+        "policy_online_episodes 3": 1,
+        "policy_online_return_sum 3": 10.0,
+        "policy_online_length_sum 3": 12,
+        "policy_online_length_count 3": 1,
+        "policy_online_episodes 4": 1,
+        "policy_online_return_sum 4": 5.0,
+        "policy_online_length_sum 4": 0,
+        "policy_online_length_count 4": 0,
+    }
+
+
+def test_without_experience_no_totals_are_exported(monkeypatch: pytest.MonkeyPatch) -> None:
+    gauges = Gauges()
+    monkeypatch.setattr(metrics, "_gauge", gauges)
+    Exporter(Metrics(), "cartpole-ppo", lambda: 3, Refresh).flush()
+    assert not [name for name in gauges.values if "online" in name]
 
 
 def test_the_export_survives_failures_and_logs_the_first_of_them(

@@ -117,6 +117,22 @@ def test_a_promotion_replaces_the_policy_and_a_rollback_restores_it(store: Store
     assert bench.answer() == (1, "1")
 
 
+def test_a_promotion_keeps_the_replaced_version_for_its_episodes_and_new_tags_replace_none(
+    store: Store, bench: Bench
+) -> None:
+    from mlflow import MlflowClient
+
+    replaced = bench.app.served
+    promote(store, bench, CONTRARY_BUNDLE)
+    bench.poll()
+    current = bench.app.served
+    MlflowClient().set_model_version_tag(bench.name, "2", "note", "checked")
+    bench.poll()
+    assert bench.app.served is not current
+    assert bench.app.pinned(b"1") == (replaced, False)
+    assert bench.app.pinned(b"2") == (bench.app.served, False)
+
+
 def test_a_poll_that_returns_the_served_version_downloads_nothing(bench: Bench) -> None:
     before = bench.app.served
     assert bench.poll().last is not None

@@ -332,8 +332,22 @@ def test_a_segment_of_a_later_release_is_left(tmp_path, actor, cache, what):
     assert not tables(tmp_path / "store")
 
 
-def test_a_report_that_is_none_is_counted_and_the_segment_kept_aside(tmp_path, actor, cache):
-    payloads = [version_record(actor.spec), feedback_record(rewards=7), feedback_record(length=3)]
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"rewards": 7},
+        {"rewards": [[1, None]]},
+        {"episode": "e"},
+        {"version": 2**40},
+        {"length": 2**70},
+        {"rewards": [[2**70, 1]]},
+        {"done": 5},
+        {"final_observation": {"observations": "no base64"}},
+    ],
+    ids=str,
+)
+def test_a_report_that_is_none_is_counted_and_the_segment_kept_aside(tmp_path, actor, cache, content):
+    payloads = [version_record(actor.spec), feedback_record(**content), feedback_record(length=3)]
     path = write_segment(tmp_path / "journal", 1, payloads)
     manifest = converter(tmp_path / "store", cache).convert(path)
     assert (manifest.unreadable, manifest.feedback) == (1, 1)

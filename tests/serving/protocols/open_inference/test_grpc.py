@@ -4,12 +4,16 @@ import asyncio
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
 from serving.arguments import Arguments
+from serving.experience.episodes import EpisodeHasher
+from serving.experience.journal.journal import Journal
+from serving.experience.journal.segments import Place
 from serving.http.policy_app import PolicyApp
 from serving.policy.bundle import Bundle
 from serving.protocols.open_inference.grpc import InferenceServicer
@@ -17,8 +21,16 @@ from serving.protocols.open_inference.grpc_service import add_GRPCInferenceServi
 from serving.protocols.open_inference.protos import inference_pb2 as pb
 from serving.replica.auth import BearerToken
 from tests.serving.asking import served
+from tests.serving.experience.reading import decisions
 from tests.serving.grpc_stub import SERVING, Stub, check_health
-from tests.serving.policies import CARTPOLE_BUNDLE, COUNTING_BUNDLE, EXPLORING_BUNDLE, ROBOT_BUNDLE, STEERING_BUNDLE
+from tests.serving.policies import (
+    CARTPOLE_BUNDLE,
+    CONTRARY_BUNDLE,
+    COUNTING_BUNDLE,
+    EXPLORING_BUNDLE,
+    ROBOT_BUNDLE,
+    STEERING_BUNDLE,
+)
 
 
 class Servicer(InferenceServicer):
@@ -289,3 +301,42 @@ def test_with_a_token_only_health_is_open(
             ask(asked, metadata=metadata)
         assert refused.value.code() == CODE.UNAUTHENTICATED
         assert ask(asked, metadata=(("authorization", "Bearer s3cret-0123"),))
+
+
+def test_metadata_names_the_episode_as_headers_do(serve_grpc: Callable[[PolicyApp], Any], tmp_path: Path) -> None:
+    journal = Journal(Place(tmp_path, "replica", {}, 1 << 26))
+    journal.start()
+    stub = serve_grpc(PolicyApp(served(), journal=journal))
+    named = (("x-episode-id", "robot-7"), ("x-episode-step", "4"), ("x-episode-reward", "0.5"))
+    answer = stub.ModelInfer(request(1, 4, floats=[0, 0, 1, 0], outputs=outputs("action")), metadata=named)
+    journal.stop()
+    (decision,) = decisions(tmp_path)
+    assert decision.protocol == "inference_grpc"
+    assert (decision.episodes.ids, decision.episodes.steps) == ([EpisodeHasher()("robot-7")], [4])
+    assert decision.episodes.rewards == [0.5]
+    assert decision.outputs["action"].tolist() == list(answer.outputs[0].contents.int64_contents)
+    with pytest.raises(grpc.RpcError) as refused:
+        stub.ModelInfer(request(1, 4, floats=[0, 0, 1, 0]), metadata=(("x-episode-step", "4"),))
+    assert refused.value.code() == CODE.INVALID_ARGUMENT
+    assert "X-Episode-Step" in refused.value.details()
+
+
+def test_a_pinned_version_answers_and_an_unknown_one_is_reported(serve_grpc: Callable[[PolicyApp], Any]) -> None:
+    app = PolicyApp(served())
+    app.served = served(CONTRARY_BUNDLE, version=4)
+    stub = serve_grpc(app)
+
+    def infer(*metadata: tuple[str, str | bytes], **more: str) -> tuple[str, int, bool]:
+        found = stub.ModelInfer(request(1, 4, floats=[0, 0, 1, 0], **more), metadata=metadata)
+        action = next(each for each in found.outputs if each.name == "action").contents.int64_contents[0]
+        return found.model_version, action, found.parameters["repinned"].bool_param
+
+    assert infer() == ("4", 0, False)
+    assert infer(("x-pin-version", "3")) == infer(("x-pin-version", "3"), model_version="3") == ("3", 1, False)
+    assert infer(("x-pin-version", "2")) == ("4", 0, True)
+    described = stub.ModelMetadata(pb.ModelMetadataRequest(name="cartpole-ppo"), metadata=[("x-pin-version", "3")])
+    assert described.versions == ["3"]
+    with pytest.raises(grpc.RpcError) as refused:
+        infer(("x-pin-version", "three"))
+    assert refused.value.code() == CODE.INVALID_ARGUMENT
+    assert refused.value.details().startswith('X-Pin-Version is "three"')

@@ -77,7 +77,7 @@ def plan(version: int, margin: Margin, share: float, alpha: float, **source: Any
     It is promoted if its mean return is not lower than the champion's by more than the margin, and rolled back if it is
     lower. The numbers follow from the mean and the standard deviation of the champion's returns.
     """
-    from pipeline.commands.experiment_output import print_plan
+    from pipeline.commands.experiment.output import print_plan
     from pipeline.experiment.plan import plan
 
     baseline = _baseline(version, **source)
@@ -95,7 +95,7 @@ def _baseline(
         return Baseline(return_mean, return_std)
     if experience is None or return_mean is not None or return_std is not None:
         raise ReturnsUnclear
-    from pipeline.commands.experiment_output import print_recorded
+    from pipeline.commands.experiment.output import print_recorded
     from pipeline.experiment.recorded import recorded_champion
 
     recorded = recorded_champion(experience, model, version)

@@ -1,0 +1,33 @@
+"""Ten million decisions in constant memory, through the commands."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks.experience import measured, write_raw
+from pipeline.experience.whole_episodes import WholeEpisodes
+from serving.experience.store import open_store
+
+LARGEST_MIB = 800
+"""Python, pyarrow and the buckets of one join; it does not depend on the number of decisions."""
+
+
+@pytest.mark.long
+def test_ten_million_decisions_are_compacted_in_constant_memory(tmp_path):
+    store = open_store(str(tmp_path))
+    write_raw(store, 10_000_000)
+    _, peak = measured("compact", store.uri)
+    assert peak < LARGEST_MIB
+    _, peak = measured("stats", store.uri)
+    assert peak < LARGEST_MIB
+    command = (sys.executable, "-m", "pipeline", "experience", "stats", store.uri, "--json")
+    found = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    (version,) = found["versions"]
+    assert (version["decisions"], version["terminated"], version["rewards_reported"]) == (10_000_000, 50_001, 1.0)
+    steps = 0
+    for table in WholeEpisodes.open(store, "bench").tables(columns=["rewards"]):
+        steps += len(table)
+        assert set(table["rewards"].unique().to_pylist()) == {1.0}
+    assert steps == 10_000_000
