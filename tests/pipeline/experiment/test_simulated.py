@@ -44,6 +44,17 @@ def test_equal_arms_are_rarely_told_apart_though_one_looks_after_each_episode(re
 
 @pytest.mark.parametrize("experiments", [20, THOUSAND])
 @pytest.mark.parametrize("returns", KINDS)
+def test_equal_arms_are_rarely_told_apart_while_the_share_rises(returns, experiments):
+    share = np.repeat([0.02, 0.1, 0.5], [3000, 1500, 1000])
+    rules = rules_of(returns, budget=len(share))
+    found = Simulated(returns, 0.0, share, len(share)).decisions(rules, experiments, seed=9)
+    assert_at_most(rules.alpha, found[Decision.PROMOTE], experiments)
+    assert_at_most(rules.alpha, found[Decision.ROLL_BACK], experiments)
+    assert_at_most(rules.ratio_alpha, found[Decision.BLOCKED], experiments)
+
+
+@pytest.mark.parametrize("experiments", [20, THOUSAND])
+@pytest.mark.parametrize("returns", KINDS)
 def test_a_challenger_worse_by_the_margin_is_rarely_promoted(returns, experiments):
     margin = 0.1 * abs(MEAN[returns])
     rules = rules_of(returns, margin, budget=1000)
