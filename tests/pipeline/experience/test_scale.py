@@ -15,6 +15,7 @@ LARGEST_MIB = 600
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_ten_million_decisions_are_compacted_in_constant_memory(tmp_path):
     store = open_store(str(tmp_path))
     write_raw(store, 10_000_000)
