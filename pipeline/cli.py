@@ -7,6 +7,7 @@ import click
 from pipeline.commands.evaluate import evaluate, verify
 from pipeline.commands.experience import experience
 from pipeline.commands.experience_results import export, report
+from pipeline.commands.experiment.plan import experiment
 from pipeline.commands.journey import journey
 from pipeline.commands.registry import history, promote, rollback, sign, versions
 from pipeline.commands.train import train, tune
@@ -24,7 +25,20 @@ def cli() -> None:
         os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 
 
-for command in (train, tune, evaluate, verify, promote, sign, rollback, history, versions, experience, journey):
+for command in (
+    train,
+    tune,
+    evaluate,
+    verify,
+    promote,
+    sign,
+    rollback,
+    history,
+    versions,
+    experience,
+    experiment,
+    journey,
+):
     cli.add_command(command)
 
 for command in (export, report):

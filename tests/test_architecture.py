@@ -65,6 +65,7 @@ ORDER = {
         "tables",
         "journey",
         "experience",
+        "experiment",
         "commands",
         "cli",
         "__main__",

@@ -183,15 +183,16 @@ class PolicyApp:
 
     def _feedback(self, arguments: Arguments) -> Iterator[Protocol]:
         """Yield the protocol of feedback, if experience is recorded."""
-        if self._journal is not None:
-            yield FeedbackProtocol(self._report, self.episodes.hashed, arguments.max_observations)
+        journal, online = self._journal, self.online
+        if journal is None or online is None:
+            return
 
-    def _report(self, event: Event) -> None:
-        """Record what a client reports, and count the end of an episode. Raises JournalFull."""
-        assert self._journal is not None and self.online is not None  # noqa: S101, PT018 - else it is no protocol
-        content = event.content()
-        self._journal.report(content)
-        self.online.add(content)
+        def report(event: Event) -> None:
+            content = event.content()
+            journal.report(content)
+            online.add(content)
+
+        yield FeedbackProtocol(report, self.episodes.hashed, arguments.max_observations)
 
     async def _act(
         self, served: ServedPolicy, batcher: Batcher, observations: Batch, origin: Origin | None = None

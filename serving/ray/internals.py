@@ -6,9 +6,10 @@ continues with a warning in all other cases.
 
 import contextlib
 import functools
+import importlib
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
 from types import ModuleType
@@ -175,6 +176,64 @@ def drop_request_metrics() -> None:
         for name in ("record_request_metrics", "record_ingress_request_metrics"):
             getattr(Recorder, name)  # raises AttributeError if Serve no longer has it
             setattr(Recorder, name, lambda *_, **__: None)
+
+
+def send_responses_whole() -> None:
+    """Have uvicorn, which answers HTTP in the replicas, send the head of a response together with its body.
+
+    It would write the one after the other. If the replica is killed between them, HAProxy has passed on the head,
+    and can no longer send the request to another replica.
+    """
+    with _optional("a replica that is killed may break off a response after its headers"):
+        cycle: Any = importlib.import_module("uvicorn.protocols.http.httptools_impl").RequestResponseCycle
+        if not getattr(cycle.send, "is_whole", False):
+            cycle.send = _whole(cycle.send)
+
+
+def _whole(write: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    async def send(cycle: Any, message: dict[str, Any]) -> None:
+        if cycle.flow.write_paused and not cycle.disconnected:
+            await cycle.flow.drain()  # from here on, uvicorn does not wait
+        transport, head = cycle.transport, cycle.__dict__.pop("unsent_head", b"")
+        kept = _KeptHead() if message["type"] == "http.response.start" else None
+        if kept is not None:
+            cycle.transport = kept
+        elif head and message.get("body") and not message.get("more_body") and cycle.scope["method"] != "HEAD":
+            cycle.transport = _WithHead(transport, head)
+        elif head:
+            transport.write(head)
+        try:
+            await write(cycle, message)
+        finally:
+            cycle.transport = transport
+        if kept is not None:
+            cycle.unsent_head = kept.data
+
+    send.is_whole = True  # type: ignore[attr-defined]
+    return send
+
+
+class _KeptHead:
+    """In the place of a transport, keeps what is written."""
+
+    data = b""
+
+    def write(self, data: bytes) -> None:
+        self.data += data
+
+
+class _WithHead:
+    """A transport that sends the head of a response before what is written."""
+
+    def __init__(self, transport: Any, head: bytes) -> None:
+        self._transport, self._head = transport, head
+
+    def write(self, data: bytes) -> None:
+        self._transport.write(self._head + data)
+        self._head = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 @contextmanager
