@@ -1,3 +1,4 @@
+import gc
 from pathlib import Path
 
 import msgpack
@@ -90,5 +91,7 @@ def test_rllib_trains_on_the_export(recorded, tmp_path):
         assert result["num_module_steps_trained"] >= 200
         assert np.isfinite(result["policy_loss"])
         algorithm.stop()
+        del algorithm
+        gc.collect()  # objects of Ray Data ask Ray for their state when they are deleted
     finally:
         ray.shutdown()
