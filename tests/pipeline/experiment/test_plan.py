@@ -85,6 +85,7 @@ def test_days_follow_from_the_rate():
         (MarginZero, (1.0, 1.0), 0.0, 0.5),
         (RulesInvalid, (1.0, 1.0), 1.0, 1.0),
         (RulesInvalid, (float("nan"), 1.0), 1.0, 0.5),
+        (RulesInvalid, (1e200, 1.0), 1.0, 0.5),
         (RulesInvalid, (1.0, -1.0), 1.0, 0.5),
         (RulesInvalid, (1.0, float("inf")), 1.0, 0.5),
     ],
