@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import numpy as np
@@ -109,15 +109,23 @@ def _write_segment(store: Store, segment: int, decisions: pa.Table, feedback: pa
     store.write(f"manifests/{name}.json", json.dumps(manifest).encode())
 
 
-def measured(*command: str) -> tuple[float, float]:
-    """Run `python -m pipeline experience` in a process of its own; return its seconds and peak memory in MiB."""
+class Usage(NamedTuple):
+    """What a command took."""
+
+    seconds: float
+    cpu_s: float
+    peak_mib: float
+
+
+def measured(*command: str) -> Usage:
+    """Run `python -m pipeline experience` in a process of its own."""
     begun = time.monotonic()
     process = subprocess.Popen([sys.executable, "-m", "pipeline", "experience", *command], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
-    return time.monotonic() - begun, usage.ru_maxrss / 1024
+    return Usage(time.monotonic() - begun, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
 @click.command()
@@ -125,17 +133,19 @@ def measured(*command: str) -> tuple[float, float]:
 @click.option("--scratch", type=click.Path(file_okay=False), help="Where raw and temporary files go.")
 def main(decisions: str, scratch: str | None) -> None:
     """Print seconds and peak memory of compact and stats."""
-    click.echo("| decisions | raw files, MiB | compact, s | peak memory, MiB | stats, s | peak memory, MiB |")
-    click.echo("| --- " * 6 + "|")
+    figures = " | ".join(f"{command}: s | CPU, s | peak memory, MiB" for command in ("compact", "stats"))
+    click.echo(f"| decisions | raw files, MiB | {figures} |")
+    click.echo("| --- " * 8 + "|")
     for count in map(int, decisions.split(",")):
         with tempfile.TemporaryDirectory(dir=scratch) as directory:
             write_raw(open_store(directory), count)
             size = sum(file.stat().st_size for file in Path(directory).rglob("*") if file.is_file()) / MIB
-            compact_s, compact_mib = measured("compact", directory, *(("--scratch", scratch) if scratch else ()))
-            stats_s, stats_mib = measured("stats", directory)
-        click.echo(
-            f"| {count:,} | {size:,.0f} | {compact_s:.1f} | {compact_mib:,.0f} | {stats_s:.1f} | {stats_mib:,.0f} |"
-        )
+            usages = [
+                measured("compact", directory, *(("--scratch", scratch) if scratch else ())),
+                measured("stats", directory),
+            ]
+        cells = " | ".join(f"{each.seconds:.1f} | {each.cpu_s:.1f} | {each.peak_mib:,.0f}" for each in usages)
+        click.echo(f"| {count:,} | {size:,.0f} | {cells} |")
 
 
 if __name__ == "__main__":

@@ -83,8 +83,9 @@ class PolicyReplica(InferenceServicer):
         self._watcher = Watcher(app, start.admission, start.polls)
         self._watcher.start()
         model = start.served.version.name
-        online = None if app.online is None else app.online.totals
-        exporter = Exporter(app.metrics, model, lambda: app.served.version.version, lambda: app.refresh, online)
+        exporter = Exporter(
+            app.metrics, model, lambda: app.served.version.version, lambda: app.refresh, app.experience_numbers
+        )
         self._exporting = asyncio.create_task(exporter.run())
         if arguments.direct_port is not None:
             self._direct_port = DirectPort(with_request_ids(self._asgi_app), arguments.direct_port)

@@ -131,6 +131,12 @@ def deploy(**options: Any) -> None:
 @main.command()
 @click.argument("name")
 @DASHBOARD_OPTION
+@click.option(
+    "--ray-address",
+    metavar="HOST:PORT",
+    help="Address of the Ray cluster, as in `serving run --address`: deletes the application of a server that joined "
+    "it there and was killed.",
+)
 @one_line_errors
 def delete(**options: Any) -> None:
     """Delete the application NAME that was deployed from a file, and leave the cluster's others as they are."""

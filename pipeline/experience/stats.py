@@ -21,6 +21,7 @@ from pipeline.experience.whole_episodes import (
 )
 from serving.experience.store import Store
 
+_BATCH_ROWS = 2**18
 _COLUMNS = ["version", "start", "end", "length", "return", "done", "rewards_reported", "decisions"]
 
 
@@ -130,7 +131,7 @@ def _add_episodes(versions: dict[int, VersionStats], summary: bytes) -> None:
     """Add the episodes of a summary, one row group at a time."""
     file = pq.ParquetFile(pa.BufferReader(summary))
     sums: dict[int, _Sums] = {}
-    for batch in file.iter_batches(batch_size=2**18, columns=_COLUMNS):
+    for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=_COLUMNS):
         columns = {name: batch.column(name) for name in _COLUMNS}
         numbers = columns["version"].to_numpy()
         for number in map(int, np.unique(numbers)):

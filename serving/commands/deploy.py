@@ -24,6 +24,7 @@ from serving.ray.errors import (
     RouteTaken,
     failure_reason,
 )
+from serving.ray.node import delete_left_behind
 from serving.release import release
 
 IMPORT_PATH = "serving.app:build"
@@ -56,14 +57,21 @@ def deploy(file: Path, address: str, timeout_s: float) -> None:
         click.echo(f"{name}: answers at {wanted.get('route_prefix', '/')}")
 
 
-def delete(name: str, address: str) -> None:
+def delete(name: str, address: str, ray_address: str | None = None) -> None:
     """Delete an application that was deployed from a file, and leave all others as they are.
 
+    With the address of the Ray cluster, it is one whose server joined the cluster and was killed.
+
     Raises:
+        The errors of `delete_left_behind`, if there is a `ray_address`.
         ClusterUnreachable: Ray's dashboard does not answer at `address`.
         ApplicationMissing: No application of that name was deployed from a file.
         ApplicationOfServer: It is that of a server that joined the cluster.
     """
+    if ray_address is not None:
+        delete_left_behind(name, ray_address)
+        click.echo(f"{name}: deleted")
+        return
     serve = _Dashboard(address)
     running = serve.applications()
     if name not in running:

@@ -2,11 +2,12 @@
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from serving.policy.spaces import Json
+from serving.telemetry.numbers import Number
 
 RECENT_EPISODES = 10_000
 """The number of episodes that are remembered, so that a report that is sent again counts once."""
@@ -63,9 +64,14 @@ class OnlineReturns:
             totals.length_sum += length
             totals.length_count += 1
 
-    def totals(self) -> dict[int, dict[str, float]]:
-        """Return the fields of OnlineTotals by version, for the metrics."""
-        return {version: asdict(totals) for version, totals in self._totals.items()}
+    def numbers(self) -> Iterator[Number]:
+        """Yield the metrics of each version."""
+        for version, totals in self._totals.items():
+            labels = {"version": str(version)}
+            yield Number("policy_online_episodes", totals.episodes, labels=labels)
+            yield Number("policy_online_return", totals.return_sum, "_sum", labels)
+            yield Number("policy_online_length", totals.length_sum, "_sum", labels)
+            yield Number("policy_online_length", totals.length_count, "_count", labels)
 
     def describe(self) -> dict[str, Json]:
         """Return the member `online` of `/model`: the number of episodes and the means by version."""

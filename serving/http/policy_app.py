@@ -38,6 +38,7 @@ from serving.replica.metrics import Metrics
 from serving.replica.pinned_versions import REPINNED, PinnedVersions, pin_of
 from serving.replica.refresh_state import Refresh
 from serving.replica.served_policy import ServedPolicy
+from serving.telemetry.numbers import Number
 from serving.telemetry.request_ids import request_id_of
 
 logger = logging.getLogger(__name__)
@@ -154,6 +155,12 @@ class PolicyApp:
             return
         self.metrics.request_ms.add((perf_counter() - start) * 1e3)
 
+    def experience_numbers(self) -> Iterator[Number]:
+        """Yield the metrics of what is recorded and reported; none without experience."""
+        if self._journal is not None and self.online is not None:
+            yield from self._journal.numbers()
+            yield from self.online.numbers()
+
     def error_response(self, exception: Exception, request_id: str | None = None) -> ErrorResponse:
         """Count an error, log it if it is the server's fault, and return what the client receives."""
         if isinstance(exception, BodyTooLarge):
@@ -176,15 +183,16 @@ class PolicyApp:
 
     def _feedback(self, arguments: Arguments) -> Iterator[Protocol]:
         """Yield the protocol of feedback, if experience is recorded."""
-        if self._journal is not None:
-            yield FeedbackProtocol(self._report, self.episodes.hashed, arguments.max_observations)
+        journal, online = self._journal, self.online
+        if journal is None or online is None:
+            return
 
-    def _report(self, event: Event) -> None:
-        """Record what a client reports, and count the end of an episode. Raises JournalFull."""
-        assert self._journal is not None and self.online is not None  # noqa: S101, PT018 - else it is no protocol
-        content = event.content()
-        self._journal.report(content)
-        self.online.add(content)
+        def report(event: Event) -> None:
+            content = event.content()
+            journal.report(content)
+            online.add(content)
+
+        yield FeedbackProtocol(report, self.episodes.hashed, arguments.max_observations)
 
     async def _act(
         self, served: ServedPolicy, batcher: Batcher, observations: Batch, origin: Origin | None = None

@@ -1,16 +1,20 @@
 """Starts the process that holds a session's environment, and exchanges messages with it.
 
 It runs in a sandbox, with no environment variables but those that configure libraries. It can write in one directory,
-which is deleted when it ends.
+which is deleted when it ends, or by the next session on this machine if the replica was killed.
 """
 
 import asyncio
 import contextlib
+import fcntl
 import json
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from serving.play.errors import EnvironmentFailed
 from serving.policy.spaces import Json
@@ -21,6 +25,27 @@ ENDED = "its process ended"
 
 MAX_RESPONSE = 64 << 20
 """The most characters of a response, so that an environment cannot fill the replica's memory."""
+
+PREFIX = "policy-play-"
+"""The begin of the names of directories in TMPDIR."""
+
+
+class WritableDirectory:
+    """A directory in TMPDIR. It is locked as long as this process lives, which tells it from abandoned ones."""
+
+    def __init__(self) -> None:
+        _remove_abandoned()
+        hidden = Path(tempfile.mkdtemp(prefix=f".{PREFIX}"))
+        # Child processes do not inherit the descriptor, so that they do not keep the lock.
+        self._lock = os.open(hidden, os.O_RDONLY)
+        with contextlib.suppress(OSError):  # a file system without locks, where nobody removes it either
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self.path = hidden.rename(hidden.with_name(hidden.name.removeprefix(".")))  # only a locked one has the prefix
+
+    def remove(self) -> None:
+        """Delete the directory with all that is in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._lock)
 
 
 class EnvironmentProcess:
@@ -36,7 +61,7 @@ class EnvironmentProcess:
         self._modules = modules
         self._thread = ThreadPoolExecutor(1, "play")
         self._process: subprocess.Popen[str] | None = None
-        self._directory: tempfile.TemporaryDirectory[str] | None = None
+        self._directory: WritableDirectory | None = None
         self._closed = False
 
     async def request(self, message: dict[str, Json]) -> dict[str, Json]:
@@ -54,8 +79,8 @@ class EnvironmentProcess:
     def _exchange(self, message: dict[str, Json]) -> dict[str, Json]:
         try:
             if self._process is None:
-                self._directory = tempfile.TemporaryDirectory(prefix="play-", ignore_cleanup_errors=True)
-                self._process = _start(self._modules, self._directory.name)
+                self._directory = WritableDirectory()
+                self._process = _start(self._modules, str(self._directory.path))
             if self._closed:
                 raise EnvironmentFailed(ENDED)
             assert self._process.stdin is not None  # noqa: S101 - for mypy: both are pipes
@@ -78,7 +103,20 @@ class EnvironmentProcess:
             with contextlib.suppress(OSError), self._process:
                 pass
         if self._directory is not None:
-            self._directory.cleanup()
+            self._directory.remove()
+
+
+def _remove_abandoned() -> None:
+    """Remove the directories of replicas that were killed."""
+    for directory in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):  # it is another user's, or its session runs
+            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(descriptor).st_uid == os.geteuid():
+                    shutil.rmtree(directory, ignore_errors=True)
+            finally:
+                os.close(descriptor)
 
 
 def _start(modules: tuple[str, ...], directory: str) -> "subprocess.Popen[str]":

@@ -13,11 +13,10 @@ from typing import Any, Self
 from urllib.request import ProxyHandler, build_opener
 
 from serving import processes
-from serving.ray import internals
+from serving.ray import internals, node
 from serving.ray.drain import drain_proxies
 from serving.ray.errors import (
     ApplicationTaken,
-    ClusterUnreachable,
     DeploymentFailed,
     GpusMissing,
     GrpcNotStarted,
@@ -35,8 +34,6 @@ SERVICER_FUNCTION = "serving.protocols.open_inference.grpc_service.add_GRPCInfer
 
 POLL_S = 0.05
 STATUS_EVERY_S = 0.5
-CONNECT_TIMEOUT_S = 5.0
-NAMESPACE = "serve"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 _DIRECTLY = build_opener(ProxyHandler({}))
@@ -116,7 +113,7 @@ class Cluster:
                 address="local",
                 include_dashboard=False,
                 num_cpus=self._cpus,
-                namespace=NAMESPACE,
+                namespace=node.NAMESPACE,
                 logging_level=logging.WARNING,
                 runtime_env=runtime_env,
             )
@@ -126,19 +123,9 @@ class Cluster:
 
         import serving
 
-        _check_listening(address)
         self._cleanup.callback(ray.shutdown)  # disconnects; the cluster keeps running
-        package = str(Path(serving.__file__).parent)
-        try:
-            with restore_handlers():
-                ray.init(
-                    address=address,
-                    namespace=NAMESPACE,
-                    logging_level=logging.WARNING,
-                    runtime_env={"py_modules": [package]},
-                )
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ClusterUnreachable(address, next(iter(str(error).splitlines()), repr(error))) from error
+        with restore_handlers():
+            node.join(address, {"py_modules": [str(Path(serving.__file__).parent)]})
 
     def require_gpus(self, needed: float) -> None:
         """Check that a local Ray has found so many GPUs; a cluster may add nodes. Raises GpusMissing."""
@@ -149,6 +136,7 @@ class Cluster:
 
     def _start_serve(self) -> None:
         from ray import serve
+        from ray.exceptions import RayError
 
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         if self._address is None:
@@ -168,6 +156,9 @@ class Cluster:
             if "Failed to bind" in str(error):
                 raise PortTaken(self.host, self.port, "taken while Ray started") from error
             raise
+        except RayError as error:  # on an overloaded machine, the proxy or the controller is not ready in time
+            reason = next(iter(str(error).splitlines()), repr(error))
+            raise DeploymentFailed(f"Ray Serve did not start: {reason}", str(error)) from error
         self._read_addresses()
 
     def _read_addresses(self) -> None:
@@ -264,16 +255,6 @@ def check_port(host: str, port: int, option: str = "--port") -> None:
             if isinstance(error, (socket.gaierror, UnicodeError)) or error.errno == errno.EADDRNOTAVAIL:
                 raise HostInvalid(host, port, reason) from error
             raise PortTaken(host, port, reason, option) from error
-
-
-def _check_listening(address: str) -> None:
-    """Raise ClusterUnreachable if nothing listens at `HOST:PORT`, for which Ray would wait while it prints warnings."""
-    host, _, port = address.rpartition(":")
-    if port.isdecimal() and "/" not in host:
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
-        except (OSError, OverflowError, UnicodeError) as error:
-            raise ClusterUnreachable(address, getattr(error, "strerror", None) or str(error)) from error
 
 
 def _answers(url: str) -> bool:

@@ -58,8 +58,8 @@ class ApplicationTaken(ServingError):
     def __str__(self) -> str:
         return (
             f"the cluster already runs an application '{self.name}', which this server would replace. Choose another "
-            "name with --name. If its server was killed, delete the application in Python: "
-            f"ray.serve.delete({self.name!r})"
+            "name with --name. If its server was killed, delete the application: python -m serving delete "
+            f"{self.name} --ray-address HOST:PORT"
         )
 
 
@@ -69,7 +69,28 @@ class ApplicationOfServer(ServingError):
 
     name: str
 
-    template = "the application '{name}' belongs to a `python -m serving run`. Stop that server, or choose another name"
+    template = (
+        "the application '{name}' belongs to a `python -m serving run`. Stop that server, or choose another name. If "
+        "it was killed, delete its application: python -m serving delete {name} --ray-address HOST:PORT"
+    )
+
+
+@dataclass(eq=False)
+class ServerRuns(ServingError):
+    """The server of an application still runs, so that it was not left behind."""
+
+    name: str
+
+    template = "the server of the application '{name}' still runs. Stop it, and it deletes the application"
+
+
+@dataclass(eq=False)
+class ApplicationOfFile(ServingError):
+    """The application was deployed from a file, and not by a server that joined the cluster."""
+
+    name: str
+
+    template = "the application '{name}' was deployed from a file. Delete it without --ray-address"
 
 
 @dataclass(eq=False)

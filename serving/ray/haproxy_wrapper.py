@@ -17,6 +17,8 @@ standard library. It changes what Serve has no setting for:
   is an error of HAProxy's own. Over gRPC it is metadata of the same name.
 - HAProxy keeps its buffers between requests, instead of returning them to the system and clearing new ones.
 - HAProxy ends with its parent. Otherwise it would outlive a Serve that is killed, and answer with errors.
+- HAProxy keeps the replicas of an application while Serve builds its new release, and if it cannot. Serve names none
+  then, and all requests would pass through its own proxy, one process on the head.
 """
 
 import ctypes
@@ -26,9 +28,27 @@ import re
 import signal
 import stat
 import sys
+import time
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
+
+REPLICAS = "replicas.json"
+"""A file beside the configuration, with the lines of the replicas that each backend had last."""
+
+PROBES_S = 2.0
+"""The time for which replicas are asked whether they still serve."""
+
+_BACKEND = re.compile(r"^backend (http-\S+)\n(?:[ \t].*\n|\n)+", re.MULTILINE)
+_REPLICA = re.compile(r"^    server (?!SERVE_PROXY_ACTOR)\S+ (\S+):(\d+) .*\n", re.MULTILINE)
+_FALLBACK = re.compile(r"^    # .*\n    server SERVE_PROXY_ACTOR", re.MULTILINE)
+_HEALTH = re.compile(r"^(    option httpchk GET ).*$", re.MULTILINE)
+
+LOCKS = ("owner.lock", "node.lock")
+"""Files in a directory that a server or a node made for itself; see `serving/ray/private_directory.py`."""
+
+PROXY = "proxy.pid"
+"""A file in a directory that Serve made, with the process of its proxy; see `describe`."""
 
 DISCONNECT_DISABLED = "    http-request set-header x-request-disconnect-disabled ?1"
 """The header that stops Serve from watching a request's connection, which takes two tasks per request."""
@@ -122,7 +142,9 @@ def main(arguments: list[str]) -> None:
 
     The first argument is the path of the haproxy binary; the others are HAProxy's.
     """
-    edit(Path(arguments[arguments.index("-f") + 1]))
+    configuration = Path(arguments[arguments.index("-f") + 1])
+    edit(configuration)
+    note_proxy(configuration.parents[1])
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     os.execv(arguments[0], arguments)  # noqa: S606 - Serve chose the binary and its arguments
 
@@ -133,9 +155,74 @@ def edit(configuration: Path) -> None:
     Their directory becomes private. On a cluster Serve gives it the head's name on every node, and makes it there.
     """
     configuration.parent.chmod(stat.S_IRWXU)
-    configuration.write_text(edited(configuration.read_text(), configuration.parent))
+    private = edited(configuration.read_text(), configuration.parent)
+    configuration.write_text(with_replicas(private, configuration.parent))
     for status, error in ERRORS.items():
         (configuration.parent / f"error-{status}.http").write_text(error_response(*error), newline="")
+
+
+def with_replicas(configuration: str, directory: Path) -> str:
+    """Return the configuration with the last replicas of each HTTP backend that has none, if they still serve.
+
+    HAProxy then checks that they do: another application's replica may get the port of one that has ended.
+    """
+    last, replicas = _last_replicas(directory), {}
+    deadline = time.monotonic() + PROBES_S
+    for section, name in [(backend[0], backend[1]) for backend in _BACKEND.finditer(configuration)]:
+        replicas[name] = [each[0] for each in _REPLICA.finditer(section)]
+        path = re.search(rf"^    acl is_{re.escape(name)} path (\S+)$", configuration, re.MULTILINE)
+        if not replicas[name] and name in last and path:
+            health = f"{path[1].rstrip('/')}/health"
+            replicas[name] = [line for line in last[name] if _serves(line, health, deadline)]
+            if replicas[name]:
+                configuration = configuration.replace(section, _with(replicas[name], health, section))
+    (directory / REPLICAS).write_text(json.dumps(replicas))
+    return configuration
+
+
+def _last_replicas(directory: Path) -> dict[str, list[str]]:
+    try:
+        return dict(json.loads((directory / REPLICAS).read_text()))
+    except (OSError, ValueError):  # this is the first configuration, or the disk was full
+        return {}
+
+
+def _with(replicas: list[str], health: str, section: str) -> str:
+    """Return the section of a backend with replicas before its fallback, whose path for health checks is `health`."""
+    checked = _HEALTH.sub(rf"\g<1>{health}", section)
+    return _FALLBACK.sub(lambda found: "".join(replicas) + found[0], checked)
+
+
+def _serves(line: str, health: str, deadline: float) -> bool:
+    """Return whether the replica of a line answers as one of this package, for this application."""
+    import http.client
+
+    replica = _REPLICA.match(line)
+    remaining_s = deadline - time.monotonic()
+    if replica is None or remaining_s <= 0:
+        return False
+    connection = http.client.HTTPConnection(replica[1], int(replica[2]), timeout=min(1.0, remaining_s))
+    try:
+        connection.request("GET", health)
+        answer = connection.getresponse()
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+    return answer.status == 200 and answer.getheader("X-Model-Version") is not None  # noqa: PLR2004
+
+
+def note_proxy(directory: Path) -> None:
+    """Note in a directory that Serve made which process uses it, so that a later start can remove it after its end."""
+    if not any((directory / lock).exists() for lock in LOCKS):
+        (directory / PROXY).write_text(describe(os.getppid()))
+
+
+def describe(pid: int) -> str:
+    """Return what no other process has: PID namespace, PID and start. Raises OSError if there is no such process."""
+    namespace = Path("/proc/self/ns/pid").stat().st_ino
+    start = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]  # proc_pid_stat(5), field 22
+    return f"{namespace} {pid} {start}"
 
 
 def edited(configuration: str, directory: Path) -> str:

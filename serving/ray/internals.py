@@ -6,9 +6,10 @@ continues with a warning in all other cases.
 
 import contextlib
 import functools
+import importlib
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
 from types import ModuleType
@@ -140,6 +141,19 @@ def is_from_config_file(application: str) -> bool:
     return False
 
 
+def has_deployer(application: str) -> bool:
+    """Return whether the process that deployed an application still runs, False if that cannot be found out."""
+    with _optional("an application may be deleted whose server still runs"):
+        import ray
+        from ray._private import state
+        from ray.serve.context import _get_global_client
+
+        infos = ray.get(_get_global_client()._controller.list_deployments_internal.remote())  # noqa: SLF001
+        deployers = {info.deployer_job_id for key, (info, _) in infos.items() if key.app_name == application}
+        return any(job["JobID"] in deployers and not job["IsDead"] for job in state.jobs())
+    return False
+
+
 def serve_client(address: str) -> Any:
     """Return the client of Serve's REST API that Serve's own commands use, which sends Ray's token if it has one.
 
@@ -162,6 +176,64 @@ def drop_request_metrics() -> None:
         for name in ("record_request_metrics", "record_ingress_request_metrics"):
             getattr(Recorder, name)  # raises AttributeError if Serve no longer has it
             setattr(Recorder, name, lambda *_, **__: None)
+
+
+def send_responses_whole() -> None:
+    """Have uvicorn, which answers HTTP in the replicas, send the head of a response together with its body.
+
+    It would write the one after the other. If the replica is killed between them, HAProxy has passed on the head,
+    and can no longer send the request to another replica.
+    """
+    with _optional("a replica that is killed may break off a response after its headers"):
+        cycle: Any = importlib.import_module("uvicorn.protocols.http.httptools_impl").RequestResponseCycle
+        if not getattr(cycle.send, "is_whole", False):
+            cycle.send = _whole(cycle.send)
+
+
+def _whole(write: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    async def send(cycle: Any, message: dict[str, Any]) -> None:
+        if cycle.flow.write_paused and not cycle.disconnected:
+            await cycle.flow.drain()  # from here on, uvicorn does not wait
+        transport, head = cycle.transport, cycle.__dict__.pop("unsent_head", b"")
+        kept = _KeptHead() if message["type"] == "http.response.start" else None
+        if kept is not None:
+            cycle.transport = kept
+        elif head and message.get("body") and not message.get("more_body") and cycle.scope["method"] != "HEAD":
+            cycle.transport = _WithHead(transport, head)
+        elif head:
+            transport.write(head)
+        try:
+            await write(cycle, message)
+        finally:
+            cycle.transport = transport
+        if kept is not None:
+            cycle.unsent_head = kept.data
+
+    send.is_whole = True  # type: ignore[attr-defined]
+    return send
+
+
+class _KeptHead:
+    """In the place of a transport, keeps what is written."""
+
+    data = b""
+
+    def write(self, data: bytes) -> None:
+        self.data += data
+
+
+class _WithHead:
+    """A transport that sends the head of a response before what is written."""
+
+    def __init__(self, transport: Any, head: bytes) -> None:
+        self._transport, self._head = transport, head
+
+    def write(self, data: bytes) -> None:
+        self._transport.write(self._head + data)
+        self._head = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 @contextmanager

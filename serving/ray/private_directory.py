@@ -3,6 +3,7 @@
 A server that was killed leaves its directory behind, and a later start removes it. The owner holds a lock on a file in
 the directory, which the system releases however the process ends. The directory of a node of a cluster belongs to the
 processes of `ray start`, which live on without this one: it is in use while one of them has it in its environment.
+On the other nodes of a cluster, Serve makes a directory of the head's name: it is in use while Serve's proxy runs.
 """
 
 import atexit
@@ -20,17 +21,18 @@ from pathlib import Path
 import psutil
 
 from serving.ray.errors import NoExecutableDirectory
+from serving.ray.haproxy_wrapper import LOCKS, PROXY, describe
 from serving.registry.registry import default_cache_dir
 
 ROOT = Path("/tmp")  # noqa: S108 - the directories in it are of this user alone
 """Unix socket paths are limited to 107 bytes, and Serve adds 57 for the node's id, so TMPDIR may be too long."""
 
-PREFIX, LOCK = "serving-", "owner.lock"
+PREFIX = "serving-"
 
-NODE = "node.lock"
-"""The lock of a node's directory, with the PID namespace in which the node's processes can be seen.
+LOCK, NODE = LOCKS
+"""The lock of a server's directory, and that of a node's, with the PID namespace in which its processes can be seen.
 
-It differs from LOCK because earlier releases remove a directory in which LOCK is free.
+They differ because earlier releases remove a directory in which LOCK is free.
 """
 
 VARIABLE = "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC"
@@ -93,10 +95,27 @@ def _write(script: Path, content: str) -> None:
 
 def _remove_abandoned() -> None:
     for directory in ROOT.glob(f"{PREFIX}*"):
-        with suppress(OSError):  # it is another program's or user's, or its server runs
+        with suppress(OSError, ValueError):  # it is another program's or user's, or its server runs
             found = directory.lstat()
             if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid():
-                _remove_if_unlocked(directory)
+                if not any((directory / lock).exists() for lock in LOCKS):
+                    _remove_if_without_proxy(directory)
+                else:
+                    _remove_if_unlocked(directory)
+
+
+def _remove_if_without_proxy(directory: Path) -> None:
+    """Remove a directory that Serve made if its proxy has ended. Raises OSError or ValueError if it is another's."""
+    described = (directory / PROXY).read_text()
+    namespace, pid, _ = described.split()
+    if namespace != _pid_namespace():  # of another container that shares /tmp
+        return
+    try:
+        runs = describe(int(pid)) == described
+    except OSError:
+        runs = False
+    if not runs:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _remove_if_unlocked(directory: Path) -> None:

@@ -20,7 +20,7 @@ from serving.client.proxies import bypass_loopback
 from serving.processes import available_cpus
 from serving.ray import private_directory
 from serving.ray.errors import HaproxyNotExecutable
-from serving.ray.internals import LOOPBACK_ONLY, drop_request_metrics
+from serving.ray.internals import LOOPBACK_ONLY, drop_request_metrics, send_responses_whole
 from serving.replica.limits import MAX_BODY_BYTES, PROXY_TIMEOUT_S
 from serving.telemetry.logs import Context, LogFormat, configure_replica
 
@@ -209,6 +209,7 @@ def tune_replica(log_format: LogFormat = "text", log_context: Context = dict) ->
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     if EXPORT_INTERVAL not in os.environ:
         drop_request_metrics()
+    send_responses_whole()
     configure_replica(log_format, log_context)
     _warn_of_missing_settings()
 

@@ -19,7 +19,8 @@ from serving.errors import ServingError
 from serving.policy.bundle import Bundle
 from serving.processes import child_environment
 from serving.registry import registry, tracking
-from serving.registry.errors import RegistryFailed
+from serving.registry.cache import BundleCache
+from serving.registry.errors import CacheUnwritable, RegistryFailed
 from serving.registry.model_version import ModelVersion
 
 R = TypeVar("R")
@@ -72,13 +73,27 @@ class DirectRegistry(Registry):
 class SubprocessRegistry(Registry):
     """Calls the registry in a subprocess, which the first call starts and a call after its death restarts.
 
-    The subprocess ends with this process. One thread at a time may use it.
+    The subprocess ends with this process. One thread at a time may use it. What the cache has needs no subprocess, and
+    one that was started for a download ends with it: most replicas of a node never poll.
     """
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
+
+    def fetch(self, version: ModelVersion, cache_dir: Path) -> Bundle:
+        """Return the version's verified bundle, from the cache or downloaded by the subprocess."""
+        was_idle = self._process is None
+
+        def download(version: ModelVersion, directory: Path) -> None:
+            self._call(_download, version, directory, cache_dir)
+
+        try:
+            return BundleCache(cache_dir).bundle(version, download)
+        finally:
+            if was_idle:
+                self.close()
 
     def close(self) -> None:
         """Kill the subprocess. The next call starts another."""
@@ -119,6 +134,14 @@ class SubprocessRegistry(Registry):
                     process_group=0,  # Ctrl-C in a terminal does not interrupt a call; the closed connection ends it
                 )
         return self._connection
+
+
+def _download(version: ModelVersion, directory: Path, cache_dir: Path) -> None:
+    """Download a version's files into a directory of the cache. The other process raises no OSError of this one."""
+    try:
+        registry.download(version, directory)
+    except OSError as error:
+        raise CacheUnwritable(str(cache_dir), error.strerror or str(error)) from error
 
 
 def main(connection: Connection) -> None:

@@ -4,6 +4,7 @@ MLflow itself retries an unreachable server for minutes, and an unreachable data
 """
 
 import fcntl
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -22,7 +23,12 @@ from serving.registry.errors import (
     WorkspaceUnusable,
 )
 
+logger = logging.getLogger(__name__)
+
 PROBE_TIMEOUT_S = 3.0
+
+CONNECT_ATTEMPTS = 3
+"""How often MLflow tries to connect to a database when it opens it, within half a second."""
 
 _PROBE = "/api/2.0/mlflow/experiments/get"
 """Every MLflow server has it, as /health is missing behind some gateways. It needs the database behind the server."""
@@ -87,6 +93,8 @@ def check_server(uri: str) -> None:
 def check_database(uri: str) -> None:
     """Connect to a database once. MLflow creates its tables if there are none, in one process at a time.
 
+    From then on, MLflow fails within a second in this process if it opens the database while that is down.
+
     Raises:
         DatabaseUnreachable: there is no connection within seconds, or the file is no database.
         PackageMissing: the driver is not installed.
@@ -114,8 +122,18 @@ def check_database(uri: str) -> None:
             raise DatabaseUnreachable(shown, reason, variable_of(uri)) from error
         except ImportError as error:
             raise _package_missing(error) from error
+    _bound_connecting()
     with _locked(file), mlflow_errors(shown):
         MlflowClient(uri, uri).search_experiments(max_results=1)
+
+
+def _bound_connecting() -> None:
+    """Bound the attempts of MLflow to open a database: it would try for almost two minutes, and has no setting."""
+    from mlflow.store.db import utils
+
+    if not hasattr(utils, "MAX_RETRY_COUNT"):
+        logger.warning("this MLflow differs from MLflow 3.17, so polls wait for minutes for a database that is down")
+    utils.MAX_RETRY_COUNT = CONNECT_ATTEMPTS
 
 
 def _raise_if_unusable(uri: str, status: int, message: str) -> None:

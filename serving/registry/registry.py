@@ -105,7 +105,7 @@ def fetch(version: ModelVersion, cache_dir: str | Path | None = None) -> Bundle:
         BundleFileMissing: the artifact store does not have a file.
         CacheUnwritable: the cache directory cannot be written.
     """
-    return BundleCache(Path(cache_dir or default_cache_dir())).bundle(version, _download)
+    return BundleCache(Path(cache_dir or default_cache_dir())).bundle(version, download)
 
 
 def files_uri(version: ModelVersion) -> str:
@@ -137,7 +137,13 @@ def default_cache_dir() -> Path:
         raise CacheUnwritable("~/.cache", "this user has no home directory") from error
 
 
-def _download(version: ModelVersion, directory: Path) -> None:
+def download(version: ModelVersion, directory: Path) -> None:
+    """Write the version's files into a directory, unverified.
+
+    Raises:
+        BundleFileMissing: the artifact store does not have a file.
+        OSError: the disk is full, or cannot be written.
+    """
     from mlflow.artifacts import download_artifacts
 
     require_database(_registry_uri())

@@ -9,12 +9,13 @@ import asyncio
 import logging
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import accumulate
 from typing import Any
 
 from serving.replica.refresh_state import Refresh
+from serving.telemetry.numbers import Number
 
 logger = logging.getLogger(__name__)
 
@@ -42,18 +43,6 @@ DESCRIPTIONS = {
     "`_count`",
 }
 """Every metric. In Prometheus their names begin with `ray_`."""
-
-
-ONLINE = {
-    "episodes": ("policy_online_episodes", ""),
-    "return_sum": ("policy_online_return", "_sum"),
-    "length_sum": ("policy_online_length", "_sum"),
-    "length_count": ("policy_online_length", "_count"),
-}
-"""The metric and the suffix of each total of the episodes of a version."""
-
-Totals = Callable[[], Mapping[int, Mapping[str, float]]]
-"""Returns the totals of ONLINE by version."""
 
 
 class Tally:
@@ -105,7 +94,7 @@ class Exporter:
         model: the name of the registered model.
         version: returns the version that is served.
         refresh: returns the state of the registry's poll.
-        online: returns the totals of the finished episodes; None if no experience is recorded.
+        further: returns the numbers of other rooms.
     """
 
     def __init__(
@@ -114,12 +103,12 @@ class Exporter:
         model: str,
         version: Callable[[], int],
         refresh: Callable[[], Refresh],
-        online: Totals | None = None,
+        further: Callable[[], Iterable[Number]] = tuple,
     ) -> None:
         self._metrics, self._served_version, self._refresh = metrics, version, refresh
         gauge = partial(_gauge, model)
-        self._online_totals = online
-        self._online = {total: gauge(*name, "version") for total, name in ONLINE.items()} if online else {}
+        self._numbers, self._gauge = further, gauge
+        self._further: dict[str, Any] = {}
         self._buckets = {name: gauge(name, "_bucket", "le") for name in metrics.histograms}
         self._sums = {name: gauge(name, "_sum") for name in metrics.histograms}
         self._counts = {name: gauge(name, "_count") for name in metrics.histograms}
@@ -160,9 +149,11 @@ class Exporter:
         self._stale.set(refresh.stale)
         for code, count in refresh.rejections.items():
             self._versions_rejected.set(count, tags={"code": code})
-        for version, totals in self._online_totals().items() if self._online_totals else ():
-            for total, gauge in self._online.items():
-                gauge.set(totals[total], tags={"version": str(version)})
+        for number in self._numbers():
+            name = number.name + number.suffix
+            if name not in self._further:
+                self._further[name] = self._gauge(number.name, number.suffix, *number.labels)
+            self._further[name].set(number.value, tags=dict(number.labels))
 
 
 def _gauge(model: str, name: str, suffix: str = "", *tag_keys: str) -> Any:

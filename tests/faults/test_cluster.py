@@ -191,6 +191,7 @@ def test_sigkill_of_a_workers_raylet(nodes: Cluster, tell: Callable[..., Any]) -
         nodes.start_ray(lost)
         back = nodes.wait_whole()
         time.sleep(2)
+    assert len(list(lost.directory.glob("serving-*/*/haproxy.cfg"))) == 1, "what the lost proxy left is removed"
     own = loads.pop(lost.index).records
     unanswered = [record for record in own if record.error is not None]
     note = (

@@ -48,6 +48,19 @@ CREDENTIALS = {
 """The environment of a client of the MLflow server, by the way in which it is given the password."""
 
 
+DASHBOARD = (
+    "/api/serve/applications/",
+    "/api/jobs/",
+    "/api/v0/actors?detail=1",
+    "/api/v0/workers?detail=1",
+    "/api/v0/runtime_envs?detail=1",
+    "/api/v0/tasks?detail=1",
+    "/logical/actors",
+    "/nodes?view=summary",
+)
+"""What Ray's dashboard shows of applications, jobs, processes and nodes."""
+
+
 def hits(text: bytes | str) -> list[str]:
     content = text.encode() if isinstance(text, str) else text
     return [marker for marker in MARKERS if marker.encode() in content]
@@ -249,19 +262,12 @@ def test_the_dashboard_of_a_cluster(cluster: Workshop, registry: StoreRegistry) 
     )
     await_true(lambda: joined.poll() is not None or "Stop it" in cluster.output("joined"), "the other one ended", 90)
     logger.info(cluster.output("joined"))
-    for path in (
-        "/api/serve/applications/",
-        "/api/jobs/",
-        "/api/v0/actors?detail=1",
-        "/api/v0/workers?detail=1",
-        "/api/v0/runtime_envs?detail=1",
-        "/api/v0/tasks?detail=1",
-        "/logical/actors",
-        "/nodes?view=summary",
-        "/nodes?view=details",
-    ):
-        answer = requests.get(api + path, headers={"Authorization": f"Bearer {RAY}"}, timeout=10)
-        logger.info("%s: status %s, %s characters", path, answer.status_code, len(answer.text))
+    headers = {"Authorization": f"Bearer {RAY}"}
+    nodes = requests.get(f"{api}/nodes?view=summary", headers=headers, timeout=10).json()["data"]["summary"]
+    for path in (*DASHBOARD, *(f"/nodes/{node['raylet']['nodeId']}" for node in nodes)):
+        answer = requests.get(api + path, headers=headers, timeout=10)
+        logger.info("%s: %s characters", path, len(answer.text))
+        assert answer.ok, f"{path}: status {answer.status_code}"
         assert_hidden(path, answer.text)
     for name in ("status", "config"):
         assert_hidden(name, cluster.run(str(scripts / "serve"), name).stdout)

@@ -7,7 +7,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-_PENDING_BYTES = 64 * 2**20
+_PENDING_BYTES = 32 * 2**20
+_PENDING_TABLES = 1000
+"""A table takes some kilobytes besides its rows."""
 
 
 def episode_words(episodes: pa.Array) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
@@ -30,11 +32,25 @@ class Buckets:
 
     def __init__(self, directory: Path, count: int) -> None:
         self._directory, self.count = directory, count
-        self._pending: dict[tuple[str, int], list[pa.Table]] = defaultdict(list)
-        self._pending_bytes = 0
+        self._pending: dict[str, list[pa.Table]] = defaultdict(list)
+        self._pending_bytes = self._pending_tables = 0
 
     def add(self, kind: str, table: pa.Table) -> None:
         """Add rows of one kind, a name for all tables of the same schema. They have a column `episode`."""
+        self._pending[kind].append(table)
+        self._pending_bytes += table.nbytes
+        self._pending_tables += 1
+        if self._pending_bytes > _PENDING_BYTES or self._pending_tables > _PENDING_TABLES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is in memory."""
+        for kind, tables in self._pending.items():
+            self._write(kind, pa.concat_tables(tables).combine_chunks())
+        self._pending.clear()
+        self._pending_bytes = self._pending_tables = 0
+
+    def _write(self, kind: str, table: pa.Table) -> None:
         first, _ = episode_words(table["episode"].combine_chunks())
         buckets = (first >> np.uint64(32)) * np.uint64(self.count) >> np.uint64(32)
         order = np.argsort(buckets, kind="stable")
@@ -42,19 +58,9 @@ class Buckets:
         numbers, starts = np.unique(buckets[order], return_index=True)
         ends = [*starts[1:], len(table)]
         for number, start, end in zip(numbers, starts, ends, strict=True):
-            self._pending[kind, int(number)].append(table.slice(start, end - start))
-        self._pending_bytes += table.nbytes
-        if self._pending_bytes > _PENDING_BYTES:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what is in memory."""
-        for (kind, number), tables in self._pending.items():
-            table = pa.concat_tables(tables)
-            with self._file(kind, number).open("ab") as sink, pa.ipc.new_stream(sink, table.schema) as stream:
-                stream.write_table(table)
-        self._pending.clear()
-        self._pending_bytes = 0
+            rows = table.slice(start, end - start)
+            with self._file(kind, int(number)).open("ab") as sink, pa.ipc.new_stream(sink, table.schema) as stream:
+                stream.write_table(rows)
 
     def take(self, kind: str, number: int) -> pa.Table | None:
         """Return the rows of a bucket and delete its file; None if it has no rows of this kind."""

@@ -1,7 +1,7 @@
 """The journal of one replica: it records decisions and what clients report of them."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from serving.experience.journal.sampling import Sample
 from serving.experience.journal.segments import Place, Segments, run
 from serving.experience.options import Observations
 from serving.policy.tensors import Batch
+from serving.telemetry.numbers import Number
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,14 @@ class Journal:
     def size(self) -> int:
         """The size in bytes of the journal of all replicas on this node."""
         return self._segments.size
+
+    def numbers(self) -> Iterator[Number]:
+        """Yield the metrics of this journal."""
+        recorded = {"decisions": self.counts.decisions, "feedback": self.counts.feedback}
+        for kind, count in recorded.items():
+            yield Number("policy_experience_recorded", count, labels={"kind": kind})
+        yield Number("policy_experience_dropped", self.counts.dropped)
+        yield Number("policy_experience_backlog_bytes", self.size)
 
     def start(self) -> None:
         """Begin the first segment, and maintain the journal in a thread."""

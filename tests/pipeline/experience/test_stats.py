@@ -79,14 +79,15 @@ def test_segments_since_the_compaction_are_counted(recorded, compacted):
     assert stats(recorded, MODEL).new_segments == 1
 
 
-def test_means_over_many_row_groups_are_those_of_all(store, compacted):
+def test_means_over_many_batches_are_those_of_all(store, compacted, monkeypatch):
+    monkeypatch.setattr("pipeline.experience.stats._BATCH_ROWS", 7)
     returns = [float(number % 17) + 1e6 for number in range(60)]
     decisions = [
         Decision(f"{number}", 0, 9000, {"observations": [0] * 4}, {"action": 0}) for number in range(len(returns))
     ]
     events = [Feedback(f"{number}", 8000, total=total, done="terminated") for number, total in enumerate(returns)]
     write_segment(store, [decision_table(spec(), decisions)], feedback_table(events))
-    compacted(bucket_bytes=500)
+    compacted()
     (version,) = stats(store, MODEL).versions
     assert version.return_mean == pytest.approx(statistics.mean(returns), abs=1e-6)
     assert version.return_std == pytest.approx(statistics.pstdev(returns), abs=1e-6)

@@ -35,11 +35,16 @@ SITE = "https://robots.example.com"
 TILTED = [0.0, 0.0, 1.0, 0.0]
 
 
+#: What the names of sums end with.
+SUFFIXES = {"policy_online_return": "_sum", "policy_online_length": "_sum"}
+
+
 @pytest.fixture(scope="module")
 def server(shared_store: Store) -> Iterator[Server]:
     shared_store.register("running", stage="Production")
     grpc_port = free_port()
     options = ("--num-replicas", "2", "--grpc-port", str(grpc_port), "--cors-origin", SITE)
+    options += ("--experience-uri", "experience")
     server = start_run(shared_store, "models:/running/Production", *options)
     server.grpc_address = f"127.0.0.1:{grpc_port}"
     try:
@@ -232,6 +237,8 @@ def test_metrics_are_exported_in_the_format_of_prometheus(server: Server, store:
     store.promote("running", store.register("running", tags={}))
     requests.post(server.url, json={"observation": [0, 0, 1, 0]}, timeout=5)
     requests.post(server.url, data=b"hello", timeout=5)
+    ended = {"episode": "a", "return": 1.0, "length": 1, "done": "terminated"}
+    assert requests.post(f"{server.url}/feedback", json=ended, timeout=5).json() == {"accepted": 1}
     port = next(server.directory.glob("ray/session_2*/metrics_export_port_*")).read_text()
 
     def scraped() -> str:
@@ -239,10 +246,11 @@ def test_metrics_are_exported_in_the_format_of_prometheus(server: Server, store:
 
     for code in ("body_not_json", "digest_missing"):
         await_true(lambda code=code: f'code="{code}"' in scraped(), 30, scraped)  # type: ignore[misc]
+    await_true(lambda: "ray_policy_online_episodes{" in scraped(), 30, scraped)
     store.promote("running", 1)
     text = scraped()
     for name in DESCRIPTIONS:
-        suffix = "_bucket" if name in Metrics().histograms else ""
+        suffix = "_bucket" if name in Metrics().histograms else SUFFIXES.get(name, "")
         assert f"\nray_{name}{suffix}{{" in text, name
     versions = [line for line in text.splitlines() if line.startswith("ray_policy_model_version{")]
     assert {float(line.rsplit(" ", 1)[1]) for line in versions} == {1.0}

@@ -18,6 +18,7 @@ from serving.experience.journal.segments import Place
 from serving.http.policy_app import PolicyApp
 from serving.policy.bundle import Bundle
 from serving.policy.noise import Noise, NoisePart
+from serving.replica.metrics import DESCRIPTIONS
 from tests.serving.asking import Answer, ask, served
 from tests.serving.experience.reading import decisions, dropped, feedback
 from tests.serving.policies import (
@@ -315,3 +316,23 @@ def test_the_description_of_the_replica_has_the_online_return_of_each_version(st
 
 def test_a_replica_that_records_nothing_has_no_online_return() -> None:
     assert "online" not in ask(PolicyApp(served()), "GET", "/model").json()
+
+
+def test_the_metrics_say_what_was_recorded_what_waits_and_what_episodes_returned(start: Start) -> None:
+    app = start()
+    for _ in range(3):
+        post(app, ONE)
+    post(app, {"episode": "a", "return": 10, "length": 12, "done": "terminated"}, "/feedback")
+    numbers = {(each.name + each.suffix, *each.labels.values()): each.value for each in app.experience_numbers()}
+    assert numbers.pop(("policy_experience_backlog_bytes",)) > 0
+    assert numbers == {
+        ("policy_experience_recorded", "decisions"): 3,
+        ("policy_experience_recorded", "feedback"): 1,
+        ("policy_experience_dropped",): 0,
+        ("policy_online_episodes", "3"): 1,
+        ("policy_online_return_sum", "3"): 10,
+        ("policy_online_length_sum", "3"): 12,
+        ("policy_online_length_count", "3"): 1,
+    }
+    assert {each.name for each in app.experience_numbers()} <= DESCRIPTIONS.keys()
+    assert list(PolicyApp(served()).experience_numbers()) == []

@@ -1,16 +1,19 @@
 """The environment's process ends with its session, and with its parent."""
 
 import asyncio
+import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 import pytest
 
 from serving.play.errors import EnvironmentFailed
-from serving.play.process import EnvironmentProcess
+from serving.play.process import EnvironmentProcess, WritableDirectory
 from tests.serving.play.viewer import environments
 from tests.workshop import PROJECT, await_true, command_line
 
@@ -78,3 +81,25 @@ def test_the_process_dies_with_its_parent(kill: Callable[[psutil.Process], None]
         (child,) = environments(parent.pid)
         kill(psutil.Process(parent.pid))
     await_true(lambda: not command_line(child), "the child is gone", 5)
+
+
+def test_a_session_deletes_its_directory_and_those_of_replicas_that_were_killed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    script = (
+        "from serving.play.process import WritableDirectory; WritableDirectory(); import os; os.kill(os.getpid(), 9)"
+    )
+    subprocess.run(
+        [sys.executable, "-c", script], cwd=PROJECT, env={**os.environ, "TMPDIR": str(tmp_path)}, check=False
+    )
+    (abandoned,) = tmp_path.iterdir()
+    (abandoned / "file").touch()
+    (tmp_path / "policy-play-link").symlink_to(abandoned)
+    used = WritableDirectory()
+    assert not abandoned.exists()
+    another = WritableDirectory()
+    assert used.path.exists()
+    for directory in (used, another):
+        directory.remove()
+    assert [each.name for each in tmp_path.iterdir()] == ["policy-play-link"]

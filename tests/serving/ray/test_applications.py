@@ -120,8 +120,36 @@ def test_a_server_that_joins_has_a_name_of_its_own_and_deletes_only_its_own_appl
     assert requests.post(head.url("joined"), json=TILTED, timeout=10).json() == {"action": 0}
     refused = head.deploy(head.write("joined.yaml", {"name": "joined", "args": {"model_uri": "models:/alone/latest"}}))
     assert "the application 'joined' belongs to a `python -m serving run`" in refused.stderr
+    assert "the server of the application 'joined' still runs" in delete_left_behind(head, "joined")
     joined.send_signal(signal.SIGINT)
     assert joined.wait(60) == 0
     assert not answers(f"{head.url('joined')}/health")
     for name in ("cartpole-production", "cartpole-staging"):
         assert answers(f"{head.url(name)}/health")
+
+
+def delete_left_behind(head: Head, name: str) -> str:
+    """Run the command, and return the line of its error, or else of its output."""
+    done = head.shop.python("serving", "delete", name, "--ray-address", head.gcs)
+    assert "Traceback" not in done.stderr
+    return (done.stderr if done.returncode else done.stdout).splitlines()[-1]
+
+
+@pytest.mark.long
+def test_what_a_killed_server_leaves_on_the_cluster_is_deleted_by_a_command(head: Head) -> None:
+    run = (
+        *(sys.executable, "-m", "serving", "run", "--model-uri", "models:/alone/latest", "--address", head.gcs),
+        *("--name", "killed", "--cache-dir", str(head.directory / "cache")),
+    )
+    killed = head.shop.start(*run, log="killed.log")
+    await_true(lambda: "Stop it:" in head.shop.output("killed.log"), "it is ready", 90)
+    killed.kill()
+    killed.wait()
+    assert answers(f"{head.url('killed')}/health"), "its replicas go on"
+    again = head.shop.run(*run)
+    assert again.stderr.splitlines()[-1].endswith("python -m serving delete killed --ray-address HOST:PORT")
+    await_true(lambda: delete_left_behind(head, "killed") == "killed: deleted", "Ray notices that it has ended")
+    assert not answers(f"{head.url('killed')}/health")
+    assert "the cluster runs no application 'killed'" in delete_left_behind(head, "killed")
+    assert "was deployed from a file" in delete_left_behind(head, "cartpole-staging")
+    assert answers(f"{head.url('cartpole-staging')}/health")

@@ -2,9 +2,11 @@ import socket
 
 import pytest
 import ray
+from ray import serve
+from ray.exceptions import RayActorError
 
 from serving.ray import cluster, internals
-from serving.ray.errors import GpusMissing, PortTaken, failure_reason
+from serving.ray.errors import DeploymentFailed, GpusMissing, PortTaken, failure_reason
 
 SERVES_MESSAGE = """The deployment failed to start 2 times in a row. See controller logs for details.
 \x1b[36mray::ServeReplica:m:policy.initialize_and_get_metadata()\x1b[39m (pid=1, ip=127.0.0.1)
@@ -69,3 +71,14 @@ def test_replicas_that_need_more_gpus_than_ray_has_found_are_refused(monkeypatch
     with pytest.raises(GpusMissing, match=r"^the replicas need 1\.5 GPUs, and Ray found 1 on this machine\. Lower"):
         local.require_gpus(3 * 0.5)
     cluster.Cluster("127.0.0.1", 8000, address="10.0.0.1:6379").require_gpus(3)
+
+
+def test_a_serve_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On an overloaded machine, Serve's proxies are not ready in time."""
+
+    def start(**_: object) -> None:
+        raise RayActorError
+
+    monkeypatch.setattr(serve, "start", start)
+    with pytest.raises(DeploymentFailed, match=r"^the policy could not be deployed: Ray Serve did not start: \w.*$"):
+        cluster.Cluster("127.0.0.1", 8000, address="127.0.0.1:6379")._start_serve()

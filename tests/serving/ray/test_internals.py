@@ -9,7 +9,7 @@ import logging
 import os
 import subprocess
 import sys
-from inspect import getsource
+from inspect import getsource, signature
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -18,11 +18,13 @@ import psutil
 import pytest
 import ray
 from ray import cloudpickle
-from ray._private import parameter, ray_logging, services, worker
+from ray._private import parameter, ray_logging, services, state, worker
 from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
 from ray.serve import context
 from ray.serve._private import default_impl, grpc_util
 from ray.serve._private.client import ServeControllerClient
+from ray.serve._private.common import DeploymentID
+from ray.serve._private.deployment_info import DeploymentInfo
 from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
 from ray.serve.config import gRPCOptions
 from ray.serve.schema import APIType, ApplicationDetails
@@ -195,6 +197,22 @@ def test_an_application_is_known_to_come_from_a_config_file(
     assert internals.is_from_config_file("b") is False
 
 
+@pytest.mark.parametrize(("is_dead", "expected"), [(False, True), (True, False)])
+def test_the_process_that_deployed_an_application_is_found(
+    monkeypatch: pytest.MonkeyPatch, *, is_dead: bool, expected: bool
+) -> None:
+    """`test_applications.py` asks a real cluster."""
+    fields = signature(DeploymentInfo).parameters
+    assert "deployer_job_id" in fields, changed("deployer_job_id", "ray.serve._private.deployment_info")
+    infos = {DeploymentID("policy", "a"): (SimpleNamespace(deployer_job_id="01"), "/a")}
+    controller = SimpleNamespace(list_deployments_internal=SimpleNamespace(remote=lambda: infos))
+    monkeypatch.setattr(context, "_get_global_client", lambda: SimpleNamespace(_controller=controller))
+    monkeypatch.setattr(ray, "get", lambda value: value)
+    monkeypatch.setattr(state, "jobs", lambda: [{"JobID": "01", "IsDead": is_dead}, {"JobID": "02", "IsDead": False}])
+    assert internals.has_deployer("a") is expected
+    assert internals.has_deployer("b") is False
+
+
 def test_the_client_of_serves_rest_api_reads_and_changes_the_applications() -> None:
     for name in ("get_serve_details", "deploy_applications"):
         assert callable(getattr(ServeSubmissionClient, name)), changed(name, "ray.dashboard.modules.serve.sdk")
@@ -210,11 +228,13 @@ def test_parts_that_are_not_needed_for_privacy_may_be_gone(
         assert internals.http_address() is None
         assert internals.grpc_service() is None
         assert internals.is_from_config_file("a") is False
+        assert internals.has_deployer("a") is False
     assert [record.message.rsplit("so ", 1)[1] for record in caplog.records] == [
         "the output of Ray's processes is printed unfiltered",
         "the address of the cluster's Serve is assumed to be the one in the options",
         "the gRPC port of the cluster's Serve is assumed to be the one in the options",
         "an application that was deployed from a config file may be deleted",
+        "an application may be deleted whose server still runs",
     ]
 
 

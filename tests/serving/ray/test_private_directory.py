@@ -108,6 +108,28 @@ def test_the_directory_of_a_node_in_another_container_stays(
     assert directory.exists()
 
 
+def test_the_directory_that_serve_makes_on_a_node_stays_until_its_proxy_has_ended(root: Path) -> None:
+    code = "import sys, pathlib as p; from serving.ray import haproxy_wrapper as w; w.note_proxy(p.Path(sys.argv[1]))"
+    directory = root / "serving-of-the-head"
+    (directory / "id-of-the-node").mkdir(parents=True)
+    proxy = f"{sys.executable} -c '{code}' {directory}; echo noted; read line"
+    command = ["/bin/sh", "-c", proxy]
+    with subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "noted\n"
+        private_directory.create()
+        assert directory.exists(), "its proxy runs"
+        process.kill()
+    noted = (directory / "proxy.pid").rename(root / "proxy.pid")
+    private_directory.create()
+    (directory / "proxy.pid").write_text("1")
+    private_directory.create()
+    assert directory.exists(), "it may be another program's"
+    noted.rename(directory / "proxy.pid")
+    private_directory.create()
+    assert not directory.exists()
+
+
 def mounted_noexec(*directories: Path) -> Any:
     """Return a replacement of os.statvfs for a system on which some directories are mounted noexec."""
 

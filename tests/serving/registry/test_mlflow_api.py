@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from serving.registry import mlflow_api, tracking
 from serving.registry.errors import (
@@ -193,6 +194,23 @@ def test_a_sqlite_file_that_cannot_be_opened_is_reported_at_once(
     path = tmp_path / "file" if content else tmp_path / "file" / "mlflow.db"
     with pytest.raises(DatabaseUnreachable, match=reason):
         check(f"sqlite:///{path}")
+
+
+def test_mlflow_gives_up_a_database_that_goes_down_before_it_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For MLflow 3.17. If it fails, look at how `mlflow.store.db.utils` retries to connect."""
+    from mlflow.store.db import utils
+
+    attempts: list[str] = []
+    create = utils.create_sqlalchemy_engine
+    monkeypatch.setattr(utils, "MAX_RETRY_COUNT", 10)  # restored afterwards
+    mlflow_api.check_database(f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setattr(utils, "create_sqlalchemy_engine", lambda uri: attempts.append(uri) or create(uri))
+    monkeypatch.setattr(utils.time, "sleep", lambda _: None)
+    with pytest.raises(OperationalError):
+        utils.create_sqlalchemy_engine_with_retry(f"sqlite:///{tmp_path}")
+    assert len(attempts) == 3
 
 
 def test_mlflow_opens_a_sqlite_file_in_one_process_at_a_time(

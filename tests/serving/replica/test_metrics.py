@@ -97,7 +97,7 @@ def test_the_totals_of_finished_episodes_are_exported_by_version(monkeypatch: py
     monkeypatch.setattr(metrics, "_gauge", gauges)
     online.add({"episode": "a", "return": 10.0, "length": 12, "done": "terminated", "version": None})
     online.add({"episode": "b", "return": 5.0, "length": None, "done": "truncated", "version": 4})
-    Exporter(Metrics(), "cartpole-ppo", lambda: 3, Refresh, online.totals).flush()
+    Exporter(Metrics(), "cartpole-ppo", lambda: 3, Refresh, online.numbers).flush()
     assert {name: value for name, value in gauges.values.items() if "online" in name} == {
         "policy_online_episodes 3": 1,
         "policy_online_return_sum 3": 10.0,

@@ -82,7 +82,7 @@ def play(env_id: str, *requests: dict[str, Any], **kwargs: Any) -> list[dict[str
 
 
 def play_directories() -> set[Path]:
-    return set(Path(os.environ["TMPDIR"]).glob("play-*"))
+    return set(Path(os.environ["TMPDIR"]).glob("policy-play-*"))
 
 
 @pytest.fixture(scope="module")

@@ -85,7 +85,7 @@ def test_a_nested_action_is_the_same_if_all_its_leaves_are():
     space = spaces.Dict(drive=spaces.Box(-1, 1, (1,)), mode=spaces.Discrete(2))
     served = {"action.drive": np.float32([[0.5], [0.5], [0.1]]), "action.mode": np.array([1, 0, 1])}
     computed = {"action.drive": np.float32([[0.5], [0.5], [0.5]]), "action.mode": np.array([1, 1, 1])}
-    inputs = np.float32([[0, 0, 0, 1], [0, 0, 0.5, 0.5], [0, 0, 0, 1]])  # mean and deviation, then the logits
+    inputs = np.float32([[0, 5, 0, 1], [0, 5, 0.5, 0.5], [0, 5, 0, 1]])  # mean and deviation, then the logits
     found = comparison(space)(served, computed, inputs, None)
     assert found.same.tolist() == [True, True, False]
     assert found.identical.tolist() == [True, False, False]

@@ -21,7 +21,6 @@ from tests.serving.experience.conversion.journals import (
     write_segment,
 )
 from tests.serving.policies import (
-    CONTRARY_BUNDLE,
     COUNTING_BUNDLE,
     EXPLORING_BUNDLE,
     ROBOT_BUNDLE,
@@ -159,7 +158,7 @@ def test_decisions_whose_bundle_is_gone_or_changed_are_unchecked_with_one_warnin
     if fault != "gone":
         path = put_into_cache(tmp_path / "cache", actor.name, actor.number, actor.bundle)
         if fault == "changed":
-            (path / "model.onnx").write_bytes(CONTRARY_BUNDLE.graph)
+            (path / "policy.json").write_bytes(actor.bundle.policy + b" ")
         else:
             (path / "model.onnx").unlink()
     inputs, outputs = greedy(actor)

@@ -68,7 +68,7 @@ def command(tmp_path: Path, *options: str) -> list[str]:
 
 def run(tmp_path: Path, *options: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        command(tmp_path, *options), env=child_environment(), capture_output=True, text=True, check=False, timeout=60
+        command(tmp_path, *options), env=child_environment(), capture_output=True, text=True, check=False, timeout=240
     )
 
 
@@ -254,16 +254,17 @@ def assert_each_once(store: Path, segments: int, decisions: int) -> None:
 
 @pytest.mark.long
 def test_each_decision_is_there_once_after_kills_at_random_moments(tmp_path, actor):
-    moments, kills, segments = random.Random(0), 0, 250
+    moments, segments = random.Random(0), 250
     for number in range(segments):
         simple_segment(tmp_path / "journal", number, actor, 5)
-    while left := complete_segments(tmp_path / "journal"):
+    for _ in range(8):
+        left = len(complete_segments(tmp_path / "journal"))
         with running(tmp_path) as started:
-            await_true(lambda: len(complete_segments(tmp_path / "journal")) < len(left), "it converts")
+            await_true(lambda: len(complete_segments(tmp_path / "journal")) < left, "it converts")  # noqa: B023
             time.sleep(moments.uniform(0, 0.1))
             started.kill()
-            kills += 1
-    assert kills > 5
+    assert complete_segments(tmp_path / "journal")  # or the last kills came too late
+    assert run(tmp_path, "--once").returncode == 0
     assert_each_once(tmp_path / "store", segments, 5)
 
 

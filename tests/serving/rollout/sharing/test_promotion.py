@@ -48,7 +48,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     for owner, name in (
         (registry, "resolve"),
         (registry, "poll"),
-        (registry, "_download"),
+        (registry, "download"),
         (candidate_admission, "run_trial"),
     ):
         count(owner, name)
