@@ -13,6 +13,7 @@ from pipeline.experiment.statistics.rules import Rules
 MEDIAN, LIKELY = 0.5, 0.8
 """The shares of the experiments that are decided with the planned numbers of episodes."""
 
+_LARGEST_RETURN = 1e100  # Its square is a finite float, too.
 _MOST_INFORMATION = 2.0**60
 _BISECTIONS = 100
 
@@ -35,10 +36,11 @@ class Baseline:
     episodes_per_day: float | None = None
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.mean):
-            raise RulesInvalid("The mean return", self.mean, "a finite number")
-        if not 0 <= self.std < math.inf:
-            raise RulesInvalid("The standard deviation of the returns", self.std, "a finite number of at least 0")
+        limit = f"{_LARGEST_RETURN:g}"
+        if not abs(self.mean) < _LARGEST_RETURN:
+            raise RulesInvalid("The mean return", self.mean, f"a number between -{limit} and {limit}")
+        if not 0 <= self.std < _LARGEST_RETURN:
+            raise RulesInvalid("The standard deviation of the returns", self.std, f"a number from 0 to {limit}")
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ def print_plan(version: int, model: str | None, baseline: "Baseline", plan: "Pla
     """Print how many episodes each outcome needs, and the next command."""
     rules = plan.rules
     click.echo(
-        f"Return {baseline.mean:.1f} +- {baseline.std:.1f}, margin {rules.margin:.3g}, share {plan.share:.0%}, "
-        f"alpha {rules.alpha:.0%}.\n"
+        f"Return {baseline.mean:.1f} +- {baseline.std:.1f}, margin {rules.margin:.3g}, share {100 * plan.share:.3g}%, "
+        f"alpha {100 * rules.alpha:.3g}%.\n"
     )
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("outcome", no_wrap=True)

@@ -8,6 +8,7 @@ from pipeline.cli import cli
 from pipeline.experiment.errors import MarginZero, RulesInvalid
 from pipeline.experiment.plan import Baseline, plan
 from pipeline.experiment.statistics.decision import Decision
+from tests.docs.pages import DOCS, blocks, commands
 from tests.pipeline.experiment.simulation import Simulated
 
 THOUSAND = pytest.param(1000, marks=pytest.mark.long)
@@ -84,6 +85,7 @@ def test_days_follow_from_the_rate():
         (MarginZero, (1.0, 1.0), 0.0, 0.5),
         (RulesInvalid, (1.0, 1.0), 1.0, 1.0),
         (RulesInvalid, (float("nan"), 1.0), 1.0, 0.5),
+        (RulesInvalid, (1e200, 1.0), 1.0, 0.5),
         (RulesInvalid, (1.0, -1.0), 1.0, 0.5),
         (RulesInvalid, (1.0, float("inf")), 1.0, 0.5),
     ],
@@ -104,6 +106,13 @@ def test_the_command_prints_the_episodes_and_the_next_command():
     assert "Return -160.0 +- 99.0, margin 3.2, share 50%, alpha 5%." in result.output
     assert f"80%    {need.episodes:,}        {need.challengers:,}" in result.output
     assert result.output.endswith("Next: python -m pipeline promote 4 --name pendulum\n")
+
+
+def test_the_documents_show_what_the_command_prints():
+    page = DOCS / "explanation" / "experiments.md"
+    (command,), (shown, *_) = commands(page, "bash"), blocks(page, "text")
+    result = CliRunner().invoke(cli, command.removeprefix("python -m pipeline ").split())
+    assert shown.strip() in "\n".join(line.rstrip() for line in result.output.splitlines())
 
 
 def test_a_margin_is_a_number_or_a_percentage():

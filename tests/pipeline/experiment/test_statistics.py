@@ -8,7 +8,15 @@ import pytest
 from scipy.special import betaln
 
 from pipeline.experiment.errors import EpisodeInvalid, RulesInvalid
-from pipeline.experiment.statistics.decision import Decision, bounds, decide, decisions, first_decision
+from pipeline.experiment.statistics.decision import (
+    LOST_EPISODES,
+    Decision,
+    bounds,
+    decide,
+    decisions,
+    first_decision,
+    variance,
+)
 from pipeline.experiment.statistics.episodes import Assignments, Episodes
 from pipeline.experiment.statistics.evidence import evidence, predictions, weighted_scores
 from pipeline.experiment.statistics.rules import Rules
@@ -71,6 +79,23 @@ def test_the_estimated_variance_is_that_of_the_difference_times_the_information(
     spread = np.var([each.difference[-1] for each in found]) * found[0].information[-1]
     assert np.mean([each.variance[-1] for each in found]) == pytest.approx(spread, rel=0.2)
     assert spread == pytest.approx(99**2, rel=0.25)
+
+
+def test_the_estimated_variance_is_the_mean_square_about_the_weighted_difference():
+    each = episodes()
+    found, f = evidence(each, RULES), predictions(each, RULES.expected_return)
+    weight, score = each.share * (1 - each.share), weighted_scores(each, *f)
+    about = score - weight * (score.sum() / weight.sum())
+    assert found.variance[-1] == pytest.approx((about**2).sum() / weight.sum())
+
+
+@pytest.mark.parametrize("arm", ["champion", "challenger"])
+def test_no_arm_is_believed_to_vary_less_than_the_other(arm):
+    rng = np.random.default_rng(9)
+    each = Simulated(pendulum, 0.0, 0.1, 2000).episodes_of(rng)
+    constant_arm = each.challenger if arm == "challenger" else ~each.challenger
+    found = evidence(replace(each, returns=np.where(constant_arm, MEAN[pendulum], each.returns)), RULES)
+    assert variance(found, RULES)[-1] >= 0.8 * 99**2 + LOST_EPISODES * 160**2 / found.challengers[-1]
 
 
 def test_the_stream_has_the_evidence_of_the_batch_after_each_episode():
