@@ -216,7 +216,7 @@ def test_the_process_converts_what_comes_steps_back_and_ends_on_sigterm(tmp_path
         simple_segment(journal, 4, actor)
         started.send_signal(signal.SIGTERM)
         started.send_signal(signal.SIGCONT)
-        assert started.wait(10) == 0
+        assert started.wait(60) == 0
     assert not complete_segments(journal)
     assert len(identities(tmp_path / "store")) == 40
 
