@@ -24,7 +24,8 @@ def test_ten_million_decisions_are_compacted_in_constant_memory(tmp_path):
     command = (sys.executable, "-m", "pipeline", "experience", "stats", store.uri, "--json")
     found = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
     (version,) = found["versions"]
-    assert (version["decisions"], version["terminated"], version["rewards_reported"]) == (10_000_000, 10_000_000 // LENGTH, 1.0)
+    assert (version["decisions"], version["terminated"]) == (10_000_000, 10_000_000 // LENGTH)
+    assert version["rewards_reported"] == 1.0
     steps = 0
     for table in WholeEpisodes.open(store, "bench").tables(columns=["rewards"]):
         steps += len(table)
