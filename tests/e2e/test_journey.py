@@ -132,7 +132,7 @@ unpickled = []
 sys.addaudithook(lambda event, what: unpickled.append(what) if event == "pickle.find_class" else None)
 served = load_initial_policy(Arguments(cache_dir="cache-of-its-own")).served
 codec = served.prepared(JsonCodec)
-observations, _ = codec.decode(b'{"observation": [0, 0, 0.1, 0.5]}')
+observations, *_ = codec.decode(b'{"observation": [0, 0, 0.1, 0.5]}')
 assert codec.encode(served.policy.act(observations), batched=False) == b'{"action":1}'
 assert not unpickled, unpickled
 heavy = [name for name in sys.modules if name.split(".")[0] in ("torch", "pipeline") or name.startswith("ray.rllib")]

@@ -186,6 +186,7 @@ def test_mlflow_run_resumes_an_interrupted_run(workshop):
     assert client.get_model_version("cartpole-ppo", "1").run_id == run.info.run_id
 
 
+@pytest.mark.long
 def test_a_run_interrupted_while_ray_starts_leaves_nothing(workshop):
     workshop.start(sys.executable, "-m", "pipeline", "train", "--num-env-runners", "1")
     await_true(lambda: "trying the export" in workshop.output(), "Ray starts")

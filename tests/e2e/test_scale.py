@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 
 from tests.workshop import Workshop, await_true, command_line, free_port
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(600)]
 
 TRAIN = (sys.executable, "-m", "pipeline", "train")
 

@@ -250,7 +250,8 @@ def test_an_application_of_the_same_name_or_route_is_neither_replaced_nor_delete
     same_name, same_route = without_haproxy.stdout.splitlines()[1:3]
     assert same_name == (
         "the cluster already runs an application 'proxied', which this server would replace. Choose another name with "
-        "--name. If its server was killed, delete the application in Python: ray.serve.delete('proxied')"
+        "--name. If its server was killed, delete the application: "
+        "python -m serving delete proxied --ray-address HOST:PORT"
     )
     assert same_route == ("the route /proxied belongs to the application 'proxied'. Choose another with --route-prefix")
 
