@@ -10,7 +10,10 @@ from serving.errors import HttpError, ServingError
 class ExperienceUriInvalid(ServingError):
     """The URI of a store of experience is of no kind that can be opened."""
 
-    template = "the experience URI '{uri}' is neither a local path, file:///PATH nor s3://BUCKET/PATH"
+    template = (
+        "the experience URI '{uri}' is neither a local path, file:///PATH nor s3://BUCKET/PATH; credentials of S3 come "
+        "from the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY"
+    )
 
     uri: str
 

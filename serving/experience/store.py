@@ -15,7 +15,6 @@ from serving.experience.errors import ExperienceUriInvalid, StoreUnavailable
 S3_ENDPOINT = "MLFLOW_S3_ENDPOINT_URL"
 """The variable with the endpoint of an S3 server other than Amazon's, as MLflow reads it."""
 TIMEOUT_S = 10.0
-SCHEMES = ("", "file", "s3")
 
 ABANDONED_AFTER_S = 3600.0
 """Unfinished files that are older than this belong to processes that were killed."""
@@ -115,9 +114,12 @@ class Store:
 
 
 def check_uri(uri: str) -> None:
-    """Raise ExperienceUriInvalid unless the URI is one of a kind that `open_store` opens."""
+    """Raise ExperienceUriInvalid unless the URI is one of a kind that `open_store` opens. It has no credentials."""
     parts = urlsplit(uri)
-    if parts.scheme not in SCHEMES or (parts.scheme == "s3" and not parts.netloc):
+    is_bucket = (
+        parts.scheme == "s3" and parts.netloc and "@" not in parts.netloc and not (parts.query or parts.fragment)
+    )
+    if not (is_bucket or (parts.scheme in {"", "file"} and not parts.netloc and uri)):
         raise ExperienceUriInvalid(uri)
 
 

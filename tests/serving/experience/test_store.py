@@ -1,0 +1,44 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from serving.arguments import Arguments
+from serving.experience.errors import ExperienceUriInvalid, StoreUnavailable
+from serving.experience.store import check_uri, open_store
+
+
+@pytest.mark.parametrize("uri", ["/a", "a/b", "./a", "file:///a", "s3://bucket", "s3://bucket/a/b"])
+def test_a_directory_or_a_bucket_can_be_named(uri: str) -> None:
+    check_uri(uri)
+
+
+@pytest.mark.parametrize(
+    "uri", ["", "s3://", "s3://key:s3cret-0123@bucket/a", "s3://bucket/a?secret=s3cret-0123", "gs://a", "file://host/a"]
+)
+def test_other_uris_and_those_with_credentials_are_refused_without_showing_these(uri: str) -> None:
+    with pytest.raises(ExperienceUriInvalid, match="the experience URI") as refused:
+        check_uri(uri)
+    assert "s3cret" not in str(refused.value)
+    with pytest.raises(ValidationError) as invalid:
+        Arguments(experience_uri=uri)
+    assert "s3cret" not in str(invalid.value)
+
+
+def test_a_file_appears_whole_and_can_be_replaced_and_deleted(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+    store.write("a/b.json", b"1")
+    store.write("a/b.json", b"2")
+    assert store.read("a/b.json") == b"2"
+    assert list(store.files("a", ".json")) == ["a/b.json"]
+    store.delete("a/b.json")
+    store.delete("a/b.json")
+    assert not list(store.files("a"))
+    with pytest.raises(FileNotFoundError):
+        store.read("a/b.json")
+
+
+def test_a_store_that_is_no_directory_is_one_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreUnavailable, match=f"the store of experience {tmp_path}/file/store cannot be used: "):
+        open_store(str(tmp_path / "file" / "store"))

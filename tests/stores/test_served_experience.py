@@ -1,0 +1,42 @@
+"""A server records to S3, which is away for a minute."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from serving.experience.store import S3_ENDPOINT
+from tests.faults.arena import Registry
+from tests.faults.players import Players
+from tests.faults.recorder import NAME, Recorder, assert_recorded_once, tell_decisions
+from tests.serving.policies import EXPLORING_BUNDLE
+from tests.stores.servers import BUCKET, S3
+
+pytestmark = [pytest.mark.e2e, pytest.mark.stores, pytest.mark.timeout(600)]
+
+AWAY_S = 60
+
+
+def test_no_request_fails_and_no_decision_is_lost_while_s3_is_away(
+    s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**s3.environment, S3_ENDPOINT: s3.environment["AWS_ENDPOINT_URL_S3"]}.items():
+        monkeypatch.setenv(name, value)
+    registry = Registry(tmp_path / "registry")
+    registry.promote(registry.register(EXPLORING_BUNDLE, name=NAME), NAME)
+    recorder = Recorder(registry, tmp_path, f"s3://{BUCKET}/served")
+    try:
+        recorder.server.wait_up()
+        with Players(recorder.server.url, number=4) as players:
+            time.sleep(5)
+            s3.stop()
+            time.sleep(AWAY_S)
+            s3.start()
+            time.sleep(5)
+        assert not players.failed
+        assert_recorded_once(recorder, players.answered)
+        assert recorder.dropped() == 0
+        tell_decisions(f"S3 away for {AWAY_S} s", players.answered, "0 lost, none dropped")
+    finally:
+        recorder.server.end()
+        registry.shop.end()
