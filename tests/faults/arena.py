@@ -120,7 +120,8 @@ class Registry:
             client.create_registered_model(name)
         tags = digest_tags(bundle) if tags is None else tags
         version = client.create_model_version(name, f"{run.artifact_uri}/bundle", run.run_id, tags=tags)
-        self.bundles[int(version.version)] = bundle
+        if name == NAME:  # the load asks this model, and expects the actions of these
+            self.bundles[int(version.version)] = bundle
         return int(version.version)
 
     def promote(self, version: int, name: str = NAME) -> float:

@@ -28,11 +28,13 @@ def spoil(cache: Path, fault: str) -> None:
             while True:
                 filler.write(b" " * 512)
     else:
-        subprocess.run(["mount", "-o", "remount,ro", str(cache)], check=True)
+        # Another mount of the same directory: a disk with files that are open for writing cannot become read-only.
+        for command in (("--bind", cache, cache), ("-o", "remount,bind,ro", cache)):
+            subprocess.run(["mount", *map(str, command)], check=True)
 
 
 def mend(cache: Path, fault: str) -> None:
     if fault == "full":
         (cache / "filler").unlink()
     else:
-        subprocess.run(["mount", "-o", "remount,rw", str(cache)], check=True)
+        subprocess.run(["umount", str(cache)], check=True)
