@@ -19,7 +19,7 @@ def small_disk(directory: Path, size: str) -> Iterator[None]:
     try:
         yield
     finally:
-        subprocess.run(["umount", "-l", str(directory)], check=True)
+        subprocess.run(["umount", "--all-targets", "--lazy", str(directory)], check=True)
 
 
 def spoil(cache: Path, fault: str) -> None:
