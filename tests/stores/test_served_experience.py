@@ -22,6 +22,7 @@ def test_no_request_fails_and_no_decision_is_lost_while_s3_is_away(
 ) -> None:
     for name, value in {**s3.environment, S3_ENDPOINT: s3.environment["AWS_ENDPOINT_URL_S3"]}.items():
         monkeypatch.setenv(name, value)
+    (tmp_path / "registry").mkdir()
     registry = Registry(tmp_path / "registry")
     registry.promote(registry.register(EXPLORING_BUNDLE, name=NAME), NAME)
     recorder = Recorder(registry, tmp_path, f"s3://{BUCKET}/served")
