@@ -37,7 +37,7 @@ class Store:
 
     def write(self, path: str, content: bytes) -> None:
         """Write a file in one step, in place of the one that is there."""
-        with self._errors():
+        with self._errors(writes=True):
             if self.local is None:
                 with self.filesystem.open_output_stream(
                     path
@@ -104,12 +104,13 @@ class Store:
                 break
 
     @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _errors(self, *, writes: bool = False) -> Iterator[None]:
+        """Raise StoreUnavailable for what fails. Only a read can miss its file; a write misses its bucket."""
         try:
             yield
-        except FileNotFoundError:
-            raise
         except OSError as error:
+            if isinstance(error, FileNotFoundError) and not writes:
+                raise
             raise StoreUnavailable(self.uri, str(error)) from error
 
 

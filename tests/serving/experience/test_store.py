@@ -1,11 +1,12 @@
 from pathlib import Path
 
+import pyarrow.fs
 import pytest
 from pydantic import ValidationError
 
 from serving.arguments import Arguments
 from serving.experience.errors import ExperienceUriInvalid, StoreUnavailable
-from serving.experience.store import check_uri, open_store
+from serving.experience.store import Store, check_uri, open_store
 
 
 @pytest.mark.parametrize("uri", ["/a", "a/b", "./a", "file:///a", "s3://bucket", "s3://bucket/a/b"])
@@ -42,3 +43,14 @@ def test_a_store_that_is_no_directory_is_one_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreUnavailable, match=f"the store of experience {tmp_path}/file/store cannot be used: "):
         open_store(str(tmp_path / "file" / "store"))
+
+
+def test_a_write_to_a_bucket_that_is_gone_is_an_outage_and_no_missing_file(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+    bucket = Store(
+        "s3://bucket/a", pyarrow.fs.SubTreeFileSystem(str(tmp_path / "gone"), store.filesystem.base_fs), None
+    )
+    with pytest.raises(StoreUnavailable, match="s3://bucket/a cannot be used"):
+        bucket.write("a/b.json", b"1")
+    with pytest.raises(FileNotFoundError):
+        bucket.read("a/b.json")
