@@ -25,6 +25,7 @@ ORDER = {
         "client",
         "async_client",
         "policy",
+        "experiments",
         "registry",
         "integrity",
         "experience",
@@ -81,6 +82,7 @@ ALLOWED_FROM_SERVING = (
     "serving.errors",
     "serving.processes",
     "serving.experience",
+    "serving.experiments",
 )
 
 #: Where private parts of Ray, RLlib and MLflow may be used.

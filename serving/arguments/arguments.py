@@ -1,4 +1,4 @@
-"""The arguments of the served application: one declaration for Serve's config files and for the command line."""
+"""Declares the arguments."""
 
 import json
 import re
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from serving.arguments.autoscaling import Autoscaling
 from serving.experience.errors import ExperienceUriInvalid
 from serving.experience.options import Full, Observations
 from serving.experience.store import check_uri
@@ -20,30 +21,6 @@ if TYPE_CHECKING:
 
 GIB = 1 << 30
 DAY_S = 86_400.0
-
-
-class Autoscaling(BaseModel):
-    """Bounds and target of the number of replicas. Names and meanings are those of Serve's AutoscalingConfig."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    min_replicas: int = Field(default=1, ge=1, description="Smallest number of replicas.")
-    max_replicas: int = Field(default=2, ge=1, description="Largest number of replicas.")
-    target_ongoing_requests: float = Field(
-        default=8.0, gt=0, description="Concurrent requests per replica that Serve aims for, on average."
-    )
-    upscale_delay_s: float = Field(
-        default=10.0, ge=0, description="Seconds above the target before replicas are added."
-    )
-    downscale_delay_s: float = Field(
-        default=300.0, ge=0, description="Seconds below the target before replicas are removed."
-    )
-
-    @model_validator(mode="after")
-    def _check_bounds(self) -> "Autoscaling":
-        if self.min_replicas > self.max_replicas:
-            raise ValueError(f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}")
-        return self
 
 
 class Arguments(BaseModel):

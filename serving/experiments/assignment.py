@@ -2,8 +2,6 @@
 
 import mmh3
 
-from serving.experience.episodes import NO_EPISODE
-
 CHAMPION, CHALLENGER = "champion", "challenger"
 """The arms, as they are recorded."""
 
@@ -25,9 +23,9 @@ def arm_of(salt: str, episode: bytes | str, share: float) -> str | None:
     Returns:
         The arm; None for NO_EPISODE and the empty name, which are not part of an experiment: the champion answers.
     """
-    if not episode or episode == NO_EPISODE:
-        return None
     key = episode.encode() if isinstance(episode, str) else episode
+    if not any(key):  # NO_EPISODE consists of zeros
+        return None
     hashed, _ = mmh3.hash64(salt.encode() + key, signed=False)
     # An integer comparison: as a float, the largest hashes round to 2**64, which is not below a share of 1.
     return CHALLENGER if hashed < int(share * _HASHES) else CHAMPION

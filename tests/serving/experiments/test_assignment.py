@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from serving.experience.assignment import CHALLENGER, CHAMPION, arm_of
 from serving.experience.episodes import NO_EPISODE, EpisodeHasher
+from serving.experiments.assignment import CHALLENGER, CHAMPION, arm_of
 
 NAMES = [EpisodeHasher()(f"episode-{number}") for number in range(4000)]
 
