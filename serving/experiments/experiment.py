@@ -3,8 +3,8 @@
     experiment.stage.Production = {"format": 1, "id": ..., "salt": ..., "champion": 3, "challenger": 4,
                                    "shares": [[start_s, share], ...], "expires_s": ..., "decision": null, ...}
 
-Replicas act on these keys, and commands keep their own under "settings". The tag is part of the champion's version: once
-another version is in the stage, whoever put it there, the experiment has ended.
+Replicas act on these keys, and commands keep their own under "settings". The tag is part of the champion's version:
+once another version is in the stage, whoever put it there, the experiment has ended.
 """
 
 import json
@@ -79,9 +79,13 @@ class Experiment:
             raise ExperimentInvalid(f"it has {len(text)} characters, MLflow stores {MAX_TAG_LENGTH} in a tag")
         return text
 
+    def is_running_at(self, time_s: float) -> bool:
+        """Return whether it has not ended at a time."""
+        return self.decision is None and time_s < self.expires_s
+
     def share_at(self, time_s: float) -> float:
         """Return the challenger's share of the episodes that begin at a time; 0 before the start and after the end."""
-        if self.decision is not None or time_s >= self.expires_s:
+        if not self.is_running_at(time_s):
             return 0.0
         return next((step.share for step in reversed(self.shares) if time_s >= step.start_s), 0.0)
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from serving.client.proxies import through_proxy
 from serving.errors import ServingError
 from serving.policy.errors import BundleError
-from serving.registry.model_version import DIGEST_TAG
 
 
 @dataclass(eq=False)
@@ -14,7 +13,7 @@ class DigestMissing(BundleError):
 
     code = "digest_missing"
     template = (
-        f"version {{version}} of '{{name}}' has no tag '{DIGEST_TAG}{{file}}', so its files cannot be verified. "
+        "version {version} of '{name}' has no tag 'sha256.{file}', so its files cannot be verified. "
         "Register it with: python -m pipeline train"
     )
 

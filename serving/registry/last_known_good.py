@@ -7,7 +7,6 @@ its bundle is verified without the registry, and the deployment that served it.
 import json
 import tempfile
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 
 from serving.registry.cache import BundleCache
@@ -42,7 +41,7 @@ class LastKnownGood:
             with tempfile.TemporaryDirectory(dir=self._record.parent) as temporary:
                 file = Path(temporary, self._record.name)
                 file.touch(mode=0o600)  # the registry's URI may hold a password
-                file.write_text(json.dumps({"deployment": self._deployment, "version": asdict(version)}))
+                file.write_text(json.dumps({"deployment": self._deployment, "version": version.to_json()}))
                 file.replace(self._record)
         except OSError as error:
             raise CacheUnwritable(str(self._directory), error.strerror or str(error)) from error
@@ -71,6 +70,6 @@ def _read(record: Path) -> tuple[ModelVersion | None, str | None]:
     """Return the version and the deployment of a record, None for both if it is not readable."""
     try:
         content = json.loads(record.read_text())
-        return ModelVersion(**content["version"]), content["deployment"]
+        return ModelVersion.from_json(content["version"]), content["deployment"]
     except (OSError, ValueError, KeyError, TypeError):
         return None, None

@@ -10,8 +10,10 @@ import errno
 import logging
 import os
 import shlex
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from serving.registry.cache import BundleCache
 from serving.registry.errors import CacheUnwritable, ModelUnknown, VersionMissing
 from serving.registry.mlflow_api import as_expected, is_http_failure, mlflow_errors, why_unreachable
 from serving.registry.model_uri import ModelUri
-from serving.registry.model_version import ModelVersion
+from serving.registry.model_version import ModelVersion, warn_once
 from serving.registry.tracking import (
     absolute_uri,
     check_artifact_uri,
@@ -53,11 +55,11 @@ def resolve(model_uri: str) -> ModelVersion:
             raise _missing(uri)
         if uri.stage is not None:
             _warn_if_several(uri, int(found.version))
-    return _pinned(model_uri, found)
+        return _with_challenger(_pinned(model_uri, found))
 
 
 def poll(model_uri: str) -> ModelVersion:
-    """Return the version that `model_uri` refers to now, in one call to the registry.
+    """Return the version that `model_uri` refers to now, in one call to the registry, two during an experiment.
 
     There is no warning, and the message of VersionMissing does not list the existing versions. Otherwise it raises
     the errors of `resolve`.
@@ -67,9 +69,21 @@ def poll(model_uri: str) -> ModelVersion:
     require_database(_registry_uri())
     with _registry_errors():
         found = _find(uri)
-    if found is None:
-        raise VersionMissing(uri.name, *_describe_request(uri))
-    return _pinned(model_uri, found)
+        if found is None:
+            raise VersionMissing(uri.name, *_describe_request(uri))
+        return _with_challenger(_pinned(model_uri, found))
+
+
+def _with_challenger(version: ModelVersion) -> ModelVersion:
+    """Return the version with the challenger of its running experiment, if it has one. Raises MlflowException."""
+    experiment = version.experiment
+    if experiment is None or not experiment.is_running_at(time.time()):
+        return version
+    challenger = _find(ModelUri(version.name, number=experiment.challenger))
+    if challenger is None:
+        warn_once(f"the challenger of the experiment {experiment.id}, version {experiment.challenger}, is gone")
+        return version
+    return replace(version, challenger=_pinned(f"models:/{version.name}/{experiment.challenger}", challenger))
 
 
 def _pinned(model_uri: str, found: Any) -> ModelVersion:

@@ -86,7 +86,8 @@ def test_statistics_and_admin_sockets_are_private_on_every_node(nodes: Cluster) 
         configuration = machine.directory / private.relative_to("/tmp")
         assert stat.S_IMODE(configuration.parent.stat().st_mode) == stat.S_IRWXU
         assert stat.S_IMODE((configuration.parent / "admin.sock").stat().st_mode) == stat.S_IRUSR | stat.S_IWUSR
-        assert "option http-buffer-request" in configuration.read_text()
+        # Serve writes a file whenever replicas change, and the wrapper edits it before a HAProxy reads it.
+        await_true(lambda: "option http-buffer-request" in configuration.read_text(), "the wrapper has edited it", 10)  # noqa: B023
         listeners = machine.listeners()
         print(f"node {machine.index}: {listeners}")  # noqa: T201 - for the documents
         assert {port for port, (_, process) in listeners.items() if process == "haproxy"} == {PORT}

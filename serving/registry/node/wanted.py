@@ -5,7 +5,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ class Outcome:
     def to_json(self) -> dict[str, Any]:
         """Return the outcome for JSON, without credentials."""
         error = self.error and {"type": type(self.error).__name__, "fields": _fields(self.error)}
-        version = self.version and asdict(self.version)
+        version = self.version and self.version.to_json()
         return {"format": FORMAT, "at": self.at, "version": version, "error": error, "pid": os.getpid()}
 
     @classmethod
@@ -70,7 +70,7 @@ class Outcome:
                 return None
             version, error = content["version"], content["error"]
             return cls(
-                version and ModelVersion(**version),
+                version and ModelVersion.from_json(version),
                 error and _SHAREABLE[error["type"]](**error["fields"]),
                 float(content["at"]),
             )

@@ -13,6 +13,7 @@ import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
 
+from serving.experiments.experiment import Experiment, Step
 from serving.policy.errors import BundleFileMissing
 from serving.registry import registry
 from serving.registry.errors import (
@@ -223,3 +224,41 @@ def test_the_first_poll_of_a_database_that_is_down_fails_at_once(
     for _ in range(2):
         with pytest.raises(DatabaseUnreachable, match="file is not a database"):
             registry.poll("models:/polled/Production")
+
+
+def test_a_version_comes_with_the_challenger_of_its_running_experiment(store: Store) -> None:
+    for number in (1, 2):
+        store.register("challenged", stage="Production" if number == 1 else None)
+    running = Experiment("e1", "salt", 1, 2, (Step(0.0, 0.1),), 2e10)
+    client = mlflow.MlflowClient()
+
+    def tag(experiment: Experiment) -> None:
+        client.set_model_version_tag("challenged", "1", "experiment.stage.Production", experiment.to_tag())
+
+    tag(running)
+    for find in (registry.poll, registry.resolve):
+        version = find("models:/challenged/Production")
+        assert version.experiment == running
+        assert version.challenger is not None
+        assert (version.challenger.version, version.challenger.digests) == (2, version.digests)
+    assert registry.poll("models:/challenged/1").challenger is None
+    for ended in (replace(running, decision="stopped"), replace(running, expires_s=1.0)):
+        tag(ended)
+        version = registry.poll("models:/challenged/Production")
+        assert (version.experiment, version.challenger) == (ended, None)
+
+
+@pytest.mark.parametrize("tag", ["{", Experiment("e1", "salt", 7, 2, (Step(0.0, 0.1),), 2e10).to_tag()])
+def test_a_tag_that_is_no_experiment_of_the_version_counts_as_none(store: Store, tag: str) -> None:
+    name = f"confused-{len(tag)}"
+    store.register(name, stage="Production")
+    mlflow.MlflowClient().set_model_version_tag(name, "1", "experiment.stage.Production", tag)
+    version = registry.poll(f"models:/{name}/Production")
+    assert (version.version, version.experiment, version.challenger) == (1, None, None)
+
+
+def test_an_experiment_goes_on_without_its_challenger_if_that_is_deleted(store: Store) -> None:
+    store.register("orphaned", stage="Production")
+    experiment = Experiment("e1", "salt", 1, 2, (Step(0.0, 0.1),), 2e10)
+    mlflow.MlflowClient().set_model_version_tag("orphaned", "1", "experiment.stage.Production", experiment.to_tag())
+    assert registry.poll("models:/orphaned/Production").challenger is None

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,15 @@ def test_a_version_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert file.write(Outcome(VERSION)) != signature
     assert [path.name for path in (tmp_path / "wanted").iterdir()] == ["scope.json"]
     assert (tmp_path / "wanted" / "scope.json").stat().st_mode & 0o077 == 0
+
+
+def test_a_version_is_read_with_its_challenger(tmp_path: Path) -> None:
+    version = replace(VERSION, challenger=replace(VERSION, version=8, tags={}))
+    file = WantedFile(tmp_path, "scope")
+    file.write(Outcome(version))
+    found = file.read()
+    assert found is not None
+    assert found.result() == version
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
