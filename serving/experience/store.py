@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from serving.experience.errors import ExperienceUriInvalid, StoreUnavailable
 
 S3_ENDPOINTS = ("MLFLOW_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
-"""The variables with the endpoint of an S3 server other than Amazon's, in the order in which MLflow and its boto3 look."""
+"""The variables with the endpoint of an S3 server other than Amazon's, in the order in which MLflow looks."""
 TIMEOUT_S = 10.0
 
 ABANDONED_AFTER_S = 3600.0
