@@ -127,5 +127,5 @@ class S3Unusable(PipelineError):
 
     template: ClassVar[str] = (
         "{uri} cannot be used: {reason}. Check the bucket, the network, and the variables AWS_ACCESS_KEY_ID, "
-        "AWS_SECRET_ACCESS_KEY and MLFLOW_S3_ENDPOINT_URL."
+        "AWS_SECRET_ACCESS_KEY and MLFLOW_S3_ENDPOINT_URL (or AWS_ENDPOINT_URL_S3)."
     )

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 from serving.experience.errors import ExperienceUriInvalid, StoreUnavailable
 
-S3_ENDPOINT = "MLFLOW_S3_ENDPOINT_URL"
-"""The variable with the endpoint of an S3 server other than Amazon's, as MLflow reads it."""
+S3_ENDPOINTS = ("MLFLOW_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+"""The variables with the endpoint of an S3 server other than Amazon's, in the order in which MLflow looks."""
 TIMEOUT_S = 10.0
 
 ABANDONED_AFTER_S = 3600.0
@@ -128,7 +128,7 @@ def open_store(uri: str) -> Store:
     """Open a store: `/path`, `file:///path` or `s3://bucket/path`. A local directory is created.
 
     Credentials of S3 come from the environment, as for MLflow: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, and
-    MLFLOW_S3_ENDPOINT_URL for servers other than Amazon's.
+    one of S3_ENDPOINTS for servers other than Amazon's.
 
     Raises:
         ExperienceUriInvalid: the URI is of another kind.
@@ -139,7 +139,7 @@ def open_store(uri: str) -> Store:
     check_uri(uri)
     parts = urlsplit(uri)
     if parts.scheme == "s3":
-        endpoint = os.environ.get(S3_ENDPOINT)
+        endpoint = next(filter(None, map(os.environ.get, S3_ENDPOINTS)), None)
         address = urlsplit(endpoint) if endpoint else None
         options = {"endpoint_override": address.netloc, "scheme": address.scheme} if address else {}
         s3 = pyarrow.fs.S3FileSystem(request_timeout=TIMEOUT_S, connect_timeout=TIMEOUT_S, **options)

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from serving.experience.conversion.backlog import complete_segments
-from serving.experience.store import S3_ENDPOINT, open_store
+from serving.experience.store import open_store
 from serving.processes import child_environment
 from tests.serving.experience.conversion.journals import Actor, put_into_cache, simple_segment
 from tests.serving.policies import EXPLORING_BUNDLE
@@ -22,7 +22,6 @@ pytestmark = pytest.mark.stores
 def test_segments_wait_while_s3_is_away_and_are_converted_when_it_is_back(s3: S3, tmp_path, monkeypatch, signum):
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv(S3_ENDPOINT, s3.environment["AWS_ENDPOINT_URL_S3"])
     actor, journal, log = Actor(EXPLORING_BUNDLE), tmp_path / "journal", tmp_path / "log"
     put_into_cache(tmp_path / "cache", actor.name, actor.number, actor.bundle)
     prefix = f"experience-{signum.name}"

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from serving.experience.store import S3_ENDPOINT
 from tests.faults.arena import Registry
 from tests.faults.players import Players
 from tests.faults.recorder import NAME, Recorder, assert_recorded_once, tell_decisions
@@ -20,7 +19,7 @@ AWAY_S = 60
 def test_no_request_fails_and_no_decision_is_lost_while_s3_is_away(
     s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {**s3.environment, S3_ENDPOINT: s3.environment["AWS_ENDPOINT_URL_S3"]}.items():
+    for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
     (tmp_path / "registry").mkdir()
     registry = Registry(tmp_path / "registry")

@@ -1,3 +1,5 @@
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pyarrow.fs
@@ -6,7 +8,7 @@ from pydantic import ValidationError
 
 from serving.arguments import Arguments
 from serving.experience.errors import ExperienceUriInvalid, StoreUnavailable
-from serving.experience.store import Store, check_uri, open_store
+from serving.experience.store import S3_ENDPOINTS, Store, check_uri, open_store
 
 
 @pytest.mark.parametrize("uri", ["/a", "a/b", "./a", "file:///a", "s3://bucket", "s3://bucket/a/b"])
@@ -54,3 +56,32 @@ def test_a_write_to_a_bucket_that_is_gone_is_an_outage_and_no_missing_file(tmp_p
         bucket.write("a/b.json", b"1")
     with pytest.raises(FileNotFoundError):
         bucket.read("a/b.json")
+
+
+@pytest.mark.parametrize("variable", S3_ENDPOINTS)
+def test_s3_is_found_through_each_variable_that_mlflow_and_boto3_read(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(self.path)
+            self.send_error(403)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    for name in (*S3_ENDPOINTS, "AWS_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever).start()
+        monkeypatch.setenv(variable, f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        with pytest.raises(StoreUnavailable):
+            open_store("s3://bucket/a").write("b.json", b"1")
+        server.shutdown()
+    assert asked
+    assert asked[0].startswith("/bucket/a/b.json")
