@@ -20,6 +20,8 @@ from serving.registry.errors import AccessDenied, WorkspaceUnusable
 from serving.rollout.initial_policy import load_initial_policy
 from tests.mlflow_servers import ADMIN, client_of, mlflow_server
 from tests.pipeline.commands.test_unreliable_mlflow import register
+from tests.pipeline.experience.online.conftest import Recorder
+from tests.pipeline.experience.recording import MODEL as RECORDED
 from tests.serving.policies import CARTPOLE_BUNDLE
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long]
@@ -187,6 +189,30 @@ def test_an_account_that_may_create_no_models_registers_a_version_of_one_that_ex
         assert str(number) in client.get_logged_model(logged.model_id).tags["mlflow.modelVersions"]
         with pytest.raises(mlflow.exceptions.MlflowException, match="403"):
             mlflow_flavor.register(tmp_path, logged.model_id, "another", {}, "a card")
+
+
+def test_a_report_of_the_online_return_needs_edit_and_writes_nothing_without_it(server, tmp_path):
+    recorder = Recorder(tmp_path / "experience")
+    recorder.record((1, 9000.0, 10.0), (1, 8000.0, 20.0))
+    with server.account("admin", tmp_path):
+        from mlflow.server import get_app_client
+
+        client = mlflow.MlflowClient()
+        client.create_registered_model(RECORDED)
+        register(client, client.get_experiment_by_name(MODEL).experiment_id, RECORDED)
+        users = get_app_client("basic-auth", tracking_uri=server.uri)
+        users.grant_user_permission("reader", "registered_model", RECORDED, "READ")
+        users.grant_user_permission("editor", "registered_model", RECORDED, "EDIT")
+    command = f"experience report {tmp_path}/experience"
+    with server.account("reader", tmp_path):
+        done = run(command)
+        assert (done.exit_code, "does not permit reader to do this" in done.stderr) == (1, True)
+        assert len(done.stderr.splitlines()) == 1
+        assert not client.get_registered_model(RECORDED).tags
+    with server.account("editor", tmp_path):
+        done = run(command)
+        assert done.exit_code == 0, done.output
+        assert client.get_model_version(RECORDED, "1").tags["online.return"] == "15"
 
 
 def test_a_model_of_a_workspace_is_found_there_only(server, tmp_path):
