@@ -56,7 +56,7 @@ test-faults: setup ## The fault suite: kills, corrupt versions and outages under
 
 # They need PostgreSQL: apt-get install postgresql. Without it they are skipped.
 test-stores: setup ## MLflow with PostgreSQL and S3: the journey, outages, and secrets. Needs Debian's postgresql.
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[pipeline,postgres,s3]' --group stores
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[pipeline,postgres,s3,exports]' --group stores
 	@$(BIN)/python -m pytest -m stores tests/stores
 
 test-alerts: setup ## Each alert firing and not firing, and the queries of the dashboard. Needs promtool.

@@ -22,9 +22,9 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 
 from pipeline.experience.errors import ExperienceDamaged, ModelNotRecorded, NoExperience, SeveralModels
-from pipeline.experience.whole_episodes import model_directory
 from serving.experience.errors import StoreUnavailable
 from serving.experience.store import Store, check_uri, open_store
+from serving.experience.tables import model_directory
 
 DECISIONS, FEEDBACK, MANIFESTS, EPISODES = "decisions", "feedback", "manifests", "episodes"
 """The directories below the experience URI."""

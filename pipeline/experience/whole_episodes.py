@@ -22,7 +22,6 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
-from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,6 +29,7 @@ import pyarrow.parquet as pq
 
 from pipeline.experience.errors import EpisodesReplaced, ExperienceDamaged, NotCompacted, VersionNotRecorded
 from serving.experience.store import Store
+from serving.experience.tables import model_directory
 
 FORMAT = 1
 SUMMARY_FILE = "summary.parquet"
@@ -54,12 +54,6 @@ SUMMARY_SCHEMA = pa.schema(
     ]
 )
 """The schema of the table with one row per episode."""
-
-
-def model_directory(model: str) -> str:
-    """Return the name of a model's directories: its own, with the characters escaped that a path could not have."""
-    escaped = quote(model, safe="@ ()[]+=,!~")
-    return escaped if escaped.strip(".") else escaped.replace(".", "%2E")
 
 
 def directory_of(model: str) -> str:

@@ -12,6 +12,7 @@ The names follow from the segment, so converting a segment again replaces its fi
 import json
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
@@ -72,6 +73,12 @@ FEEDBACK_SCHEMA = pa.schema(
     ],
     metadata={b"format": str(FORMAT).encode()},
 )
+
+
+def model_directory(model: str) -> str:
+    """Return the name of a model's directories: its own, with the characters escaped that a path could not have."""
+    escaped = quote(model, safe="@ ()[]+=,!~")
+    return escaped if escaped.strip(".") else escaped.replace(".", "%2E")
 
 
 def decision_schema(version: VersionSpec, flags: int = 0) -> pa.Schema:

@@ -1,5 +1,6 @@
-"""A server records to S3, which is away for a minute."""
+"""A server records to S3, which is away for a minute; what it recorded is then used from there."""
 
+import json
 import time
 from pathlib import Path
 
@@ -37,6 +38,18 @@ def test_no_request_fails_and_no_decision_is_lost_while_s3_is_away(
         assert_recorded_once(recorder, players.answered)
         assert recorder.dropped() == 0
         tell_decisions(f"S3 away for {AWAY_S} s", players.answered, "0 lost, none dropped")
+        registry.shop.environment["MLFLOW_TRACKING_URI"] = registry.url
+        for command in (
+            ("compact", "--reward-wait-s", "0"),
+            ("stats",),
+            ("export", str(tmp_path / "exported"), "--to", "rllib", "--unreported", "keep"),
+            ("report",),
+        ):
+            name, *options = command
+            done = registry.shop.python("pipeline", "experience", name, recorder.uri, *options)
+            assert done.returncode == 0, done.stdout + done.stderr
+        about = json.loads((tmp_path / "exported" / "export.json").read_text())
+        assert (about["source"], about["episodes"] > 0) == (recorder.uri, True)
     finally:
         recorder.server.end()
         registry.shop.end()

@@ -33,7 +33,7 @@ class ExportPackageMissing(PipelineError):
     package: str
 
     template: ClassVar[str] = (
-        "An export for {library} needs the package {package}, which is not installed: pip install {package}"
+        "An export for {library} needs the package {package}, which is not installed: pip install 'cartpole-ppo[exports]'"
     )
 
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import quote
 
 from serving.experience.conversion.audit import Audit
 from serving.experience.conversion.decisions import Chunk, DecisionReader, Table
 from serving.experience.journal.records import DROPPED
+from serving.experience.tables import model_directory
 from serving.release import release
 
 FORMAT = 1
@@ -64,12 +64,6 @@ class Origin:
     def _path(self, kind: str, end: str) -> str:
         replica = quote(self.replica, safe="")
         return f"{kind}/{model_directory(self.model)}/{self.day}/{replica}-{self.segment}{end}"
-
-
-def model_directory(model: str) -> str:
-    """Return the name of a model's directories: its own, with the characters escaped that a path could not have."""
-    escaped = quote(model, safe="@ ()[]+=,!~")
-    return escaped if escaped.strip(".") else escaped.replace(".", "%2E")
 
 
 @dataclass

@@ -9,8 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.cli import cli
-from pipeline.experience.whole_episodes import WholeEpisodes, model_directory
+from pipeline.experience.whole_episodes import WholeEpisodes
 from serving.experience.episodes import EpisodeHasher
+from serving.experience.tables import model_directory
 from tests.pipeline.experience.recording import (
     MODEL,
     Decision,

@@ -9,8 +9,7 @@ from click.testing import CliRunner
 from pipeline.cli import cli
 from pipeline.experience.forgetting import forget
 from pipeline.experience.raw import read_raw
-from pipeline.experience.whole_episodes import WholeEpisodes, model_directory
-from serving.experience.conversion import manifest
+from pipeline.experience.whole_episodes import WholeEpisodes
 from serving.experience.tables import tensor_of
 from tests.pipeline.experience.recording import MODEL
 from tests.serving.experience.conversion.journals import (
@@ -92,8 +91,3 @@ def test_nothing_is_left_of_a_converted_episode(store, compacted, quiet):
     traces = (HASHER("e"), HASHER("e").hex().encode())
     files = [file for file in store.local.rglob("*") if file.is_file()]
     assert not [file for file in files if any(trace in file.read_bytes() for trace in traces)]
-
-
-@pytest.mark.parametrize("name", ["cartpole-ppo", "other model/é", "..", "a%2Eb", "x@1 (old)[+]=,!~"])
-def test_directories_are_those_of_the_converter(name):
-    assert model_directory(name) == manifest.model_directory(name)

@@ -160,7 +160,8 @@ def test_a_space_that_d3rlpy_has_no_form_for_is_one_line(recorded, tmp_path, obs
 def test_a_missing_package_is_named(recorded, tmp_path, monkeypatch, library, package):
     whole = recorded([episode("one")], CARTPOLE, DISCRETE)
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ExportPackageMissing, match=f"pip install {package.replace('_', '-')}"):
+    expected = rf"the package {package.replace('_', '-')}, which is not installed: pip install 'cartpole-ppo\[exports]'"
+    with pytest.raises(ExportPackageMissing, match=expected):
         export(whole, library, tmp_path / "out")
 
 

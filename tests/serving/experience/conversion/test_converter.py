@@ -10,12 +10,11 @@ import pytest
 from serving.experience.conversion.audit import Auditor
 from serving.experience.conversion.backlog import complete_segments
 from serving.experience.conversion.converter import Converter
-from serving.experience.conversion.manifest import model_directory
 from serving.experience.errors import StoreUnavailable
 from serving.experience.journal.records import DROPPED, FRAME, MAGIC, json_payload
 from serving.experience.journal.segment import Segment, SegmentWriter
 from serving.experience.store import Store, open_store
-from serving.experience.tables import tensor_of, version_spec
+from serving.experience.tables import model_directory, tensor_of, version_spec
 from serving.release import release
 from tests.serving.experience.conversion.journals import (
     CREATED_NS,
