@@ -33,7 +33,8 @@ class ExportPackageMissing(PipelineError):
     package: str
 
     template: ClassVar[str] = (
-        "An export for {library} needs the package {package}, which is not installed: pip install 'cartpole-ppo[exports]'"
+        "An export for {library} needs the package {package}, which is not installed: "
+        "pip install 'cartpole-ppo[exports]'"
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 
 from serving.experience.conversion.audit import Audit
 from serving.experience.conversion.decisions import Chunk, DecisionReader, Table
