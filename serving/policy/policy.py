@@ -45,10 +45,10 @@ class Policy:
         outputs = {node.name for node in session.get_outputs()}
         self.details = tuple(name for name in DETAILS if name in outputs)
         """The tensors of `DETAILS` that the graph computes."""
-        self._checked = checked_outputs(interface.action_space, (*interface.required_outputs, *self.details))
-        self._plain = tuple(dict.fromkeys((ACTION, *self._checked)))
+        self.checked = checked_outputs(interface.action_space, (*interface.required_outputs, *self.details))
+        self._plain = tuple(dict.fromkeys((ACTION, *self.checked)))
         """What is computed for plain observations, the action first."""
-        self._checked_at = tuple((self._plain.index(name), name) for name in self._checked)
+        self._checked_at = tuple((self._plain.index(name), name) for name in self.checked)
         self.observation_s = 0.0
         """About the time of one call for one observation, as measured by the warm-up, in seconds."""
 
@@ -115,8 +115,8 @@ class Policy:
 
     def _act_on_rows(self, rows: Rows) -> Rows:
         names = (*self.interface.required_outputs, *(self.details if rows.details.any() else ()))
-        found = self.run(rows.tensors, tuple(dict.fromkeys((*names, *self._checked))))
-        for name in self._checked:
+        found = self.run(rows.tensors, tuple(dict.fromkeys((*names, *self.checked))))
+        for name in self.checked:
             check_finite(name, found[name])
         return Rows({name: found[name] for name in names}, rows.details, rows.reset)
 

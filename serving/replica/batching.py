@@ -115,7 +115,7 @@ class Batcher:
         self._most_quick = 0
         """The most observations that were quick since the last call that was not."""
         self.last: Batch | None = None
-        """The observations of the last call that succeeded."""
+        """The observations of the last call that succeeded, None if it had many."""
         self.quick = quick
         """Whether one of the last two batches took at most QUICK_S. A single slow one may be the machine's fault."""
 
@@ -182,7 +182,7 @@ class Batcher:
             self._most_quick = count
             many = int(count * QUICK_PARTS * self._batching.part_s / PART_S)
             self._inline, self._affordable = max(self._inline, count), max(self._affordable, many)
-        self.last = observations
+        self.last = observations if count <= self._batching.max_batch_size else None
         self._metrics.inference_ms.add(duration * 1e3)
         self._metrics.batch_size.add(count)
         return actions

@@ -8,17 +8,18 @@ from serving.policy.bundle import Bundle
 from serving.policy.guards.watchdog import Guard
 from serving.policy.policy import Policy
 from serving.policy.spaces import space_differences
+from serving.policy.tensors import Tensors
 from serving.registry.access import Registry
 from serving.registry.cache import BundleCache
 from serving.registry.errors import CacheUnwritable
 from serving.registry.last_known_good import LastKnownGood
 from serving.registry.model_version import ModelVersion
 from serving.replica.served_policy import ServedPolicy
-from serving.rollout.candidate_trial import run_trial
+from serving.rollout.candidate_trial import run_trial, trial_conditions
 from serving.rollout.crashes import Crashes, label_of
 from serving.rollout.errors import SpacesDiffer
 from serving.rollout.refusals import Refusals
-from serving.rollout.sharing.trials import SharedTrial, TrialConditions
+from serving.rollout.sharing.trials import SharedTrial
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +32,14 @@ class Admission:
         self.refusals = Refusals(arguments.cache_directory, known.scope)
         self.crashes = Crashes(arguments.cache_directory, known.scope, self.refusals)
 
-    def admit(self, version: ModelVersion, serving: ServedPolicy | None = None) -> ServedPolicy:
+    def admit(
+        self, version: ModelVersion, serving: ServedPolicy | None = None, live: Tensors | None = None
+    ) -> ServedPolicy:
         """Return the version's policy, ready to serve, and record it as the last known good one.
 
         What the arguments demand of a version is checked first, before any of its files is read. The bundle is fetched,
         verified and loaded. Files that this machine has not served last are first tried in a child process, once for
-        all replicas of this machine.
+        all replicas of this machine, also with `live` observations.
 
         Raises:
             BundleError, CacheUnwritable: the version cannot be served, or not now.
@@ -46,7 +49,7 @@ class Admission:
         self.arguments.requirements.check(version)
         bundle = self.registry.fetch(version, self.arguments.cache_directory)
         if not self._known.has_files_of(version):
-            self._try(bundle, version)
+            self._try(bundle, version, live)
         served = self._load(bundle, version)
         if serving is not None and not self.arguments.allow_space_change:
             for role, before, after in space_differences(serving.policy, served.policy):
@@ -89,14 +92,11 @@ class Admission:
             logger.warning("version %d, which was served before, cannot be served: %s", version.version, error)
             return None
 
-    def _try(self, bundle: Bundle, version: ModelVersion) -> None:
+    def _try(self, bundle: Bundle, version: ModelVersion, live: Tensors | None) -> None:
         """Run the policy in a child process, unless another replica has. Raises CandidateRejected and others."""
-        arguments = self.arguments
-        limits = arguments.candidate_memory_bytes, arguments.candidate_timeout_s
-        threads, provider = arguments.num_threads, arguments.execution_provider
-        directory = BundleCache(arguments.cache_directory).path(version)
-        shared = SharedTrial(directory, version.tags, TrialConditions(*limits, threads, provider))
-        shared.run(lambda: run_trial(bundle, *limits, num_threads=threads, provider=provider))
+        directory = BundleCache(self.arguments.cache_directory).path(version)
+        conditions = trial_conditions(self.arguments)
+        SharedTrial(directory, version.tags, conditions).run(lambda: run_trial(bundle, conditions, live))
 
     def _load(self, bundle: Bundle, version: ModelVersion) -> ServedPolicy:
         threads, provider = self.arguments.num_threads, self.arguments.execution_provider

@@ -22,6 +22,7 @@ from serving.replica.refresh_state import RejectedVersion, explain, now
 from serving.replica.served_policy import ServedPolicy
 from serving.rollout.candidate_admission import Admission
 from serving.rollout.sharing.polls import OwnPolls, Polls
+from serving.rollout.trial.observations import LiveObservations
 from serving.rollout.withdrawal import Replica, Withdrawal
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class Watcher:
         self._pinned = ModelUri.parse(self._arguments.model_uri).number is not None
         self._thread: threading.Thread | None = None
         self._stopped = threading.Event()
-        self._withdrawal = Withdrawal(replica, admission)
+        self._withdrawal, self._live = Withdrawal(replica, admission), LiveObservations()
         self._failed_polls = 0
         self._rejected: tuple[int, Mapping[str, str]] | None = None
         """The number and the tags of the last version that was rejected."""
@@ -130,6 +131,7 @@ class Watcher:
     def _look(self) -> None:
         """Do what cannot wait for the next poll."""
         try:
+            self._live.look(self._replica.served.batcher.last)
             self._withdrawal.look()
         except Exception:
             logger.exception("looking for versions that failed in service has failed")
@@ -155,7 +157,7 @@ class Watcher:
     def _replace(self, served: ServedPolicy, version: ModelVersion) -> None:
         try:
             # Requests in progress keep a reference to the old policy.
-            self._replica.served = self._admission.admit(version, served)
+            self._replica.served = self._admission.admit(version, served, self._live.tensors())
         except Exception as error:  # noqa: BLE001 - beside its own errors, such as those of a machine without memory
             self._reject(version, error)
             return

@@ -76,7 +76,7 @@ def test_a_version_that_is_replaced_during_a_request_computes_and_labels_its_res
 
 @pytest.mark.parametrize(("also_fails", "answer"), [(False, (200, b"4")), (True, (500, b"3"))])
 def test_what_a_replaced_version_fails_to_answer_its_successor_answers_if_it_can(
-    also_fails: bool, answer: tuple[int, bytes]
+    *, also_fails: bool, answer: tuple[int, bytes]
 ) -> None:
     old, new = served(version=3), served(version=4)
     paused = Paused(old)
