@@ -74,19 +74,22 @@ class PolicyReplica(InferenceServicer):
         replica = ReplicaIdentity(identifier, count, await asyncio.to_thread(release))
         self._experience = await asyncio.to_thread(_experience, arguments, start.scope, name, identifier)
         journal = None if self._experience is None else self._experience.journal
+        await asyncio.to_thread(start.admission.crashes.enable)
         self._app = app = PolicyApp(
-            start.served, arguments, token=token, refresh=start.refresh, replica=replica, journal=journal
+            start.served,
+            arguments,
+            token=token,
+            refresh=start.refresh,
+            replica=replica,
+            journal=journal,
+            refuse=start.admission.refusals.add,
         )
         self._asgi_app = with_cors(app, arguments.cors_origin)
         if tracing.is_on():
             self._asgi_app = tracing.with_span_attributes(self._asgi_app)
         self._watcher = Watcher(app, start.admission, start.polls)
         self._watcher.start()
-        model = start.served.version.name
-        exporter = Exporter(
-            app.metrics, model, lambda: app.served.version.version, lambda: app.refresh, app.experience_numbers
-        )
-        self._exporting = asyncio.create_task(exporter.run())
+        self._exporting = asyncio.create_task(_exporter(app).run())
         if arguments.direct_port is not None:
             self._direct_port = DirectPort(with_request_ids(self._asgi_app), arguments.direct_port)
             self._direct_port.start()
@@ -165,6 +168,11 @@ def _experience(arguments: Arguments, scope: str, application: str, replica: str
     experience = Experience(arguments.experience, directory, scope, replica, header, log_format)
     experience.start()
     return experience
+
+
+def _exporter(app: PolicyApp) -> Exporter:
+    model, numbers = app.served.version.name, app.experience_numbers
+    return Exporter(app.metrics, model, lambda: app.served.version.version, lambda: app.refresh, numbers)
 
 
 def _num_replicas() -> int:

@@ -84,6 +84,13 @@ class Arguments(BaseModel):
     gpus_per_replica: float = Field(
         default=1.0, gt=0, le=1, description="GPUs that each replica reserves with cuda: 0.5 lets two share one."
     )
+    inference_timeout_s: float = Field(
+        default=1.0,
+        gt=0,
+        lt=ANSWER_WITHIN_S,
+        description="Time limit in seconds of one call of the policy, which is then stopped: the version before "
+        "answers, and this one is taken out of service.",
+    )
     max_ongoing_requests: int = Field(
         default=256,
         ge=1,

@@ -34,7 +34,7 @@ from serving.registry.errors import ModelUnknown, ModelUriInvalid, VersionMissin
 from serving.registry.last_known_good import LastKnownGood
 from serving.registry.model_uri import ModelUri, is_route_prefix, route_prefix
 from serving.registry.model_version import ModelVersion, Resolved
-from serving.rollout.candidate_trial import run_trial
+from serving.rollout.candidate_trial import run_trial, trial_conditions
 from serving.telemetry import tracing
 from serving.telemetry.logs import configure_command
 from serving.telemetry.tracing import Tracing
@@ -191,8 +191,7 @@ def check_model(arguments: Arguments, *, trial: bool = True, application: str | 
             arguments.requirements.check(version)
             bundle = registry.fetch(version, arguments.cache_directory)
             if trial and not good.has_files_of(version):
-                limits = arguments.candidate_memory_bytes, arguments.candidate_timeout_s
-                run_trial(bundle, *limits, provider=arguments.execution_provider)
+                run_trial(bundle, trial_conditions(arguments))
                 good.save(version)
         except (ModelUriInvalid, ModelUnknown, VersionMissing):
             raise  # The registry works, and the user is here to correct the URI or to promote a version.

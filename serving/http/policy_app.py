@@ -17,8 +17,10 @@ from serving.experience.journal.journal import Journal
 from serving.experience.online import OnlineReturns
 from serving.http import asgi
 from serving.http.content_encoding import decoded
+from serving.http.faults import Faults, Refuse
 from serving.play.protocol import Play
-from serving.policy.errors import PolicyFailed
+from serving.policy.errors import PolicyFault
+from serving.policy.spaces import space_differences
 from serving.policy.tensors import Batch
 from serving.protocols.episodes import EpisodeReader
 from serving.protocols.errors import MethodNotAllowed, PathUnknown
@@ -29,7 +31,7 @@ from serving.protocols.native.observation_size import ObservationSize
 from serving.protocols.native.protocol import METHODS, NativeProtocol
 from serving.protocols.open_inference.http import InferenceProtocol
 from serving.protocols.openapi.openapi import Documentation
-from serving.protocols.protocol import ErrorResponse, Protocol, Request
+from serving.protocols.protocol import ErrorResponse, Protocol, Request, Response
 from serving.replica.auth import BearerToken
 from serving.replica.batching import Batcher, Batching
 from serving.replica.errors import BodyTooLarge, ObservationsTooMany, Overloaded
@@ -59,6 +61,7 @@ class PolicyApp:
         refresh: Refresh = Refresh(),  # noqa: B008 - immutable
         replica: ReplicaIdentity = ReplicaIdentity(),  # noqa: B008 - immutable
         journal: Journal | None = None,
+        refuse: Refuse = lambda *_: None,
     ) -> None:
         self.metrics = Metrics()
         self.counts = Counts()
@@ -68,7 +71,11 @@ class PolicyApp:
         self._max_observations = arguments.max_observations
         self._max_ongoing_requests = arguments.max_ongoing_requests
         self._ongoing_requests = 0
-        self._batching = Batching(arguments.max_batch_size, arguments.batch_wait_timeout_s)
+        self._batching = Batching(
+            arguments.max_batch_size, arguments.batch_wait_timeout_s, arguments.inference_timeout_s
+        )
+        self._faults = Faults(self, refuse)
+        self.answer_again = self._faults.answer_again
         self._autoscaled = arguments.autoscaling is not None
         self._journal = journal
         self.online = None if journal is None else OnlineReturns(lambda: self.served.version.version)
@@ -101,7 +108,12 @@ class PolicyApp:
         # A rollback withdraws a version at once. An equal number is the same version, with other tags or stage.
         if served.version.version > replaced.version.version:
             self._pinned.keep(replaced)
+            has_same_spaces = not space_differences(served.policy, replaced.policy)
+            served.fallback = replaced if has_same_spaces and not replaced.is_withdrawn else None
+        elif served.version.version == replaced.version.version:
+            served.fallback = replaced.fallback
         self._served = prepared
+        replaced.fallback = None  # only one version before the served one stays loaded
         self._pinned.drop(served.version.version)  # a rollback may have returned to a version that was held
 
     def pinned(self, pin: bytes) -> tuple[ServedPolicy, bool]:
@@ -111,6 +123,14 @@ class PolicyApp:
         """
         chosen = self._pinned.choose(pin, self._served)
         return chosen, chosen.version.version != int(pin)
+
+    def fall_back_on(self, served: ServedPolicy, fallback: ServedPolicy) -> None:
+        """Let `fallback` answer the requests that `served` fails to answer. It is prepared in the calling thread."""
+        served.fallback = self._prepared(fallback, quick=served.batcher.quick)
+
+    def drop_pinned(self, served: ServedPolicy) -> None:
+        """Release a version that is held for the episodes that began with it."""
+        self._pinned.drop(served.version.version)
 
     async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         """Serve one connection's scope (asgi.readthedocs.io/en/latest/specs/main.html)."""
@@ -138,7 +158,7 @@ class PolicyApp:
                 self._check_overload(served.batcher)  # before the body is decoded
             if body:
                 body = decoded(body, scope["headers"], self.max_body_bytes)
-            response = await protocol.answer(Request(scope, path, body), served)
+            served, response = await self._answer(protocol, Request(scope, path, body), served)
             if isinstance(response, bytes):
                 await asgi.respond(send, HTTPStatus.OK, served.headers, response)
             else:
@@ -155,6 +175,15 @@ class PolicyApp:
             return
         self.metrics.request_ms.add((perf_counter() - start) * 1e3)
 
+    async def _answer(
+        self, protocol: Protocol, request: Request, served: ServedPolicy
+    ) -> tuple[ServedPolicy, Response | bytes]:
+        """Return the policy that answers a request, and its response. Raises ServingError."""
+        try:
+            return served, await protocol.answer(request, served)
+        except PolicyFault as fault:
+            return await self.answer_again(fault, served, functools.partial(protocol.answer, request))
+
     def experience_numbers(self) -> Iterator[Number]:
         """Yield the metrics of what is recorded and reported; none without experience."""
         if self._journal is not None and self.online is not None:
@@ -170,7 +199,7 @@ class PolicyApp:
         self.counts.errors += 1
         self.metrics.requests_rejected[error.code] += 1
         if error.status == HTTPStatus.INTERNAL_SERVER_ERROR:
-            reason = exception.reason if isinstance(exception, PolicyFailed) else repr(exception)
+            reason = exception.details if isinstance(exception, PolicyFault) else repr(exception)
             logger.error("%s: %s", error.code, reason, exc_info=exception, extra={"request_id": request_id})
         return error
 
@@ -219,7 +248,15 @@ class PolicyApp:
 
     def _prepared(self, served: ServedPolicy, *, quick: bool) -> ServedPolicy:
         """Give a version its own batcher, so that two policies never share a batch, and prepare the protocols."""
-        batcher = Batcher(served.policy.act, self._batching, self.metrics, gathers=self._autoscaled, quick=quick)
+        batcher = Batcher(
+            served.policy.act,
+            self._batching,
+            self.metrics,
+            gathers=self._autoscaled,
+            quick=quick,
+            observation_s=served.policy.observation_s,
+            has_fallback=lambda: self._faults.fallback_of(served) is not None,
+        )
         served.batcher, served.act = batcher, functools.partial(self._act, served, batcher)
         for protocol in self._protocols:
             protocol.prepare(served)

@@ -41,15 +41,50 @@ class StateInvalid(RequestError):
     reason: str
 
 
-@dataclass(eq=False)
-class PolicyFailed(HttpError):
-    """The policy could not compute an action. The log shows `reason`, the client does not see it."""
+class PolicyFault(HttpError):
+    """Base of the errors that the served version may be at fault for: another version then answers the request."""
 
     status = HTTPStatus.INTERNAL_SERVER_ERROR
+
+    @property
+    def details(self) -> str:
+        """What the log shows."""
+        return str(self)
+
+
+@dataclass(eq=False)
+class PolicyFailed(PolicyFault):
+    """The policy could not compute an action. The log shows `reason`, the client does not see it."""
+
     code = "policy_failed"
     template = "the policy failed to compute an action; the server's log has the reason"
 
     reason: str
+
+    @property
+    def details(self) -> str:
+        """What the log shows."""
+        return self.reason
+
+
+@dataclass(eq=False)
+class InferenceTimeout(PolicyFault):
+    """One call of the policy took longer than `limit_s` seconds and was stopped."""
+
+    code = "inference_timeout"
+    template = "the policy computed for longer than {limit_s:g} s and was stopped"
+
+    limit_s: float
+
+
+@dataclass(eq=False)
+class OutputNotFinite(PolicyFault):
+    """The output `name` of the policy's graph holds NaN or an infinity."""
+
+    code = "output_not_finite"
+    template = "the policy computed numbers that are not finite, in its output '{name}'"
+
+    name: str
 
 
 @dataclass(eq=False)

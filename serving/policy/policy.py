@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from time import perf_counter
 from typing import Any, overload
 
 import numpy as np
@@ -9,9 +10,11 @@ from numpy.typing import NDArray
 
 from serving.policy.bundle import GRAPH_FILE, Bundle, EnvironmentSpec, Interface, parse_policy_file
 from serving.policy.environments import MAX_EPISODE_STEPS
-from serving.policy.errors import BundleInvalid, PolicyFailed
+from serving.policy.errors import BundleInvalid, PolicyFault
 from serving.policy.execution import CPU, start_session
 from serving.policy.graph_check import check_graph
+from serving.policy.guards.finite import check_finite, checked_outputs
+from serving.policy.guards.watchdog import Guard, guarded, unguarded
 from serving.policy.spaces import LeafSpace, leaves
 from serving.policy.tensors import ACTION, DETAILS, NOISE, OBSERVATIONS, STATE_OUT, Batch, Rows, Tensors
 
@@ -20,7 +23,13 @@ class Policy:
     """A policy that ONNX Runtime runs; greedy unless its input holds noise. Threads may share it."""
 
     def __init__(
-        self, session: Any, interface: Interface, environment: EnvironmentSpec, digest: bytes, provider: str = CPU
+        self,
+        session: Any,
+        interface: Interface,
+        environment: EnvironmentSpec,
+        digest: bytes,
+        provider: str = CPU,
+        guard: Guard | None = None,
     ) -> None:
         self.interface = interface
         self.observation_space, self.action_space = interface.observation_space, interface.action_space
@@ -30,16 +39,25 @@ class Policy:
         """The sha256 of the bundle."""
         self.provider = provider
         """The execution provider that computes the actions: `cpu` or `cuda`."""
-        self._session = session
+        self.label = "" if guard is None else guard.label
+        """The name of the frame in which it computes, in tracebacks."""
+        self._run = unguarded(session.run) if guard is None else guarded(session.run, guard)
         outputs = {node.name for node in session.get_outputs()}
         self.details = tuple(name for name in DETAILS if name in outputs)
         """The tensors of `DETAILS` that the graph computes."""
+        self.checked = checked_outputs(interface.action_space, (*interface.required_outputs, *self.details))
+        self._plain = tuple(dict.fromkeys((ACTION, *self.checked)))
+        """What is computed for plain observations, the action first."""
+        self._checked_at = tuple((self._plain.index(name), name) for name in self.checked)
+        self.observation_s = 0.0
+        """About the time of one call for one observation, as measured by the warm-up, in seconds."""
 
     @classmethod
-    def load(cls, bundle: Bundle, *, num_threads: int = 1, provider: str = CPU) -> "Policy":
+    def load(cls, bundle: Bundle, *, num_threads: int = 1, provider: str = CPU, guard: Guard | None = None) -> "Policy":
         """Build the policy and run it once, so that the first request does not pay for the warm-up.
 
-        ONNX Runtime computes a batch on the execution provider `provider`, on the CPU in `num_threads` threads.
+        ONNX Runtime computes a batch on the execution provider `provider`, on the CPU in `num_threads` threads. Without
+        a `guard`, a call may take any time.
 
         Raises:
             BundleInvalid: the files do not hold a policy, or do not match each other.
@@ -56,7 +74,7 @@ class Policy:
         digest.update(bundle.policy)
         wrappers, limit = description.get("wrappers", ()), description.get("max_episode_steps", MAX_EPISODE_STEPS)
         environment = EnvironmentSpec(**description["environment"], wrappers=tuple(wrappers), max_episode_steps=limit)
-        policy = cls(session, interface, environment, digest.digest(), provider)
+        policy = cls(session, interface, environment, digest.digest(), provider, guard)
         policy._warm_up()
         return policy
 
@@ -78,24 +96,29 @@ class Policy:
 
         Raises:
             PolicyFailed: ONNX Runtime failed.
+            InferenceTimeout: the guard stopped the call.
+            OutputNotFinite: an action, a state or the logits of an action hold NaN or an infinity.
         """
         if isinstance(observations, Rows):
             return self._act_on_rows(observations)
-        try:
-            return self._session.run((ACTION,), {OBSERVATIONS: observations})[0]  # type: ignore[no-any-return]
-        except Exception as error:  # onnxruntime raises a dozen unrelated classes
-            raise PolicyFailed(f"{type(error).__name__}: {error}") from error
+        found = self._run(self._plain, {OBSERVATIONS: observations})
+        for index, name in self._checked_at:
+            check_finite(name, found[index])
+        return found[0]  # type: ignore[no-any-return]
 
     def run(self, tensors: Tensors, outputs: Sequence[str]) -> Tensors:
-        """Return the named outputs of the graph for inputs by name, each `[batch, ...]`. Raises PolicyFailed."""
-        try:
-            return dict(zip(outputs, self._session.run(outputs, tensors), strict=True))
-        except Exception as error:  # onnxruntime raises a dozen unrelated classes
-            raise PolicyFailed(f"{type(error).__name__}: {error}") from error
+        """Return the named outputs of the graph for inputs by name, each `[batch, ...]`, also if they are not finite.
+
+        Raises PolicyFailed and InferenceTimeout.
+        """
+        return dict(zip(outputs, self._run(outputs, tensors), strict=True))
 
     def _act_on_rows(self, rows: Rows) -> Rows:
-        details = self.details if rows.details.any() else ()
-        return Rows(self.run(rows.tensors, (*self.interface.required_outputs, *details)), rows.details, rows.reset)
+        names = (*self.interface.required_outputs, *(self.details if rows.details.any() else ()))
+        found = self.run(rows.tensors, tuple(dict.fromkeys((*names, *self.checked))))
+        for name in self.checked:
+            check_finite(name, found[name])
+        return Rows({name: found[name] for name in names}, rows.details, rows.reset)
 
     def _warm_up(self) -> None:
         """Run the graph and check its outputs. Raises BundleInvalid."""
@@ -103,10 +126,12 @@ class Policy:
             try:
                 tensors = self.interface.example(batch)
                 outputs = self.run(tensors, (*self.interface.required_outputs, *self.details))
+                began = perf_counter()
                 # Greedy requests leave the noise out.
                 self.run({name: tensor for name, tensor in tensors.items() if name != NOISE}, tuple(outputs))
-            except PolicyFailed as error:
-                raise BundleInvalid(GRAPH_FILE, error.reason) from error
+                self.observation_s = (perf_counter() - began) / batch
+            except PolicyFault as error:
+                raise BundleInvalid(GRAPH_FILE, error.details) from error
             _check_outputs(outputs, batch, self.interface)
 
 

@@ -1,7 +1,7 @@
 """Records which version this machine last served for an application, for times when the registry is down.
 
 The record is the file `<cache>/good/<scope>.json`. It holds the version with its digests, so that
-its bundle is verified without the registry, and the deployment that served it.
+its bundle is verified without the registry, the deployment that served it, and the versions that it replaced.
 """
 
 import json
@@ -13,6 +13,9 @@ from serving.registry.cache import BundleCache
 from serving.registry.errors import CacheUnwritable
 from serving.registry.model_version import ModelVersion
 from serving.registry.node.scope import scope
+
+MAX_PREVIOUS = 2
+"""The most replaced versions that a record names. Their bundles stay in the cache."""
 
 
 class LastKnownGood:
@@ -32,16 +35,29 @@ class LastKnownGood:
         application: str | None = None,
     ) -> None:
         self._directory, self._deployment = directory, deployment
-        self._record = directory / "good" / f"{scope(registry, model_uri, application)}.json"
+        self.scope = scope(registry, model_uri, application)
+        """Names the files of the application."""
+        self._record = directory / "good" / f"{self.scope}.json"
 
     def save(self, version: ModelVersion) -> None:
-        """Record the version, atomically. Raises CacheUnwritable."""
+        """Record the version, atomically, and before it those with lower numbers that it replaced.
+
+        Raises CacheUnwritable.
+        """
+        last, _, replaced = _read(self._record)
+        before = {each.version: each for each in (*reversed(replaced), *filter(None, [last]))}
+        previous = [before[number] for number in sorted(before, reverse=True) if number < version.version]
+        content = {
+            "deployment": self._deployment,
+            "version": version.to_json(),
+            "previous": [each.to_json() for each in previous[:MAX_PREVIOUS]],
+        }
         try:
             self._record.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self._record.parent) as temporary:
                 file = Path(temporary, self._record.name)
                 file.touch(mode=0o600)  # the registry's URI may hold a password
-                file.write_text(json.dumps({"deployment": self._deployment, "version": version.to_json()}))
+                file.write_text(json.dumps(content))
                 file.replace(self._record)
         except OSError as error:
             raise CacheUnwritable(str(self._directory), error.strerror or str(error)) from error
@@ -49,6 +65,10 @@ class LastKnownGood:
     def load(self) -> ModelVersion | None:
         """Return the recorded version, None if there is no readable record."""
         return _read(self._record)[0]
+
+    def previous(self) -> list[ModelVersion]:
+        """Return the versions that the recorded one replaced, the last one first; none without a readable record."""
+        return _read(self._record)[2]
 
     def has_files_of(self, version: ModelVersion) -> bool:
         """Return whether the recorded version has the digests of `version`, so that it passed its trial here."""
@@ -61,15 +81,17 @@ class LastKnownGood:
 
     def prune_cache(self, max_bytes: int) -> None:
         """Bound the size of the bundle cache, but keep the bundles of all records: a restart may need them."""
-        versions = [_read(record)[0] for record in self._record.parent.glob("*.json")]
+        records = [_read(record) for record in self._record.parent.glob("*.json")]
+        versions = [version for last, _, previous in records for version in (last, *previous)]
         with suppress(OSError):
             BundleCache(self._directory).prune(max_bytes, [version for version in versions if version])
 
 
-def _read(record: Path) -> tuple[ModelVersion | None, str | None]:
-    """Return the version and the deployment of a record, None for both if it is not readable."""
+def _read(record: Path) -> tuple[ModelVersion | None, str | None, list[ModelVersion]]:
+    """Return the version and the deployment of a record, None if it is not readable, and the previous versions."""
     try:
         content = json.loads(record.read_text())
-        return ModelVersion.from_json(content["version"]), content["deployment"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None, None
+        previous = [ModelVersion.from_json(each) for each in content.get("previous", [])]  # earlier releases wrote none
+        return ModelVersion.from_json(content["version"]), content["deployment"], previous
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None, None, []

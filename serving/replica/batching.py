@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import NamedTuple
 
 from serving.errors import HttpError
+from serving.policy.errors import InferenceTimeout, PolicyFault
 from serving.policy.tensors import Batch, joined
 from serving.replica.errors import AnswerTooLate, ComputationTooLong
 from serving.replica.limits import ANSWER_WITHIN_S
@@ -22,6 +23,8 @@ PART_S = 0.25
 """About the longest time of one call of the policy. Batches that take longer are computed in parts."""
 QUICK_PARTS = 250
 """How much more a call may compute in PART_S than in QUICK_S."""
+PARTS_IN_TIMEOUT = 4
+"""How many such calls the time limit of one call has room for at least."""
 
 EXPIRE_EVERY_S = 0.1
 """Seconds between two checks whether requests have waited too long."""
@@ -35,6 +38,13 @@ class Batching:
     """The maximum number of observations in a batch. A request with more is computed alone."""
     wait_timeout_s: float
     """How long the first request of a batch waits for others."""
+    inference_timeout_s: float = PARTS_IN_TIMEOUT * PART_S
+    """The time limit of one call of the policy, which a guard enforces."""
+
+    @property
+    def part_s(self) -> float:
+        """About the longest time that one call of the policy is planned to take."""
+        return min(PART_S, self.inference_timeout_s / PARTS_IN_TIMEOUT)
 
 
 class Pending(NamedTuple):
@@ -65,10 +75,20 @@ class Batcher:
         gathers: Whether requests that arrive alone wait for the end of their turn as well. Serve autoscales on
             concurrent requests, and requests that are answered inline never overlap, so it would see no load.
         quick: The initial value of `quick`.
+        observation_s: About the time of one observation, if it is known; else 0.
+        has_fallback: Returns whether another policy answers a request when this one fails.
     """
 
     def __init__(
-        self, act: Compute, batching: Batching, metrics: Metrics, *, gathers: bool = False, quick: bool = False
+        self,
+        act: Compute,
+        batching: Batching,
+        metrics: Metrics,
+        *,
+        gathers: bool = False,
+        quick: bool = False,
+        observation_s: float = 0.0,
+        has_fallback: Callable[[], bool] = lambda: False,
     ) -> None:
         self._act = act
         self._batching = batching
@@ -85,20 +105,27 @@ class Batcher:
         self._late: HttpError = AnswerTooLate(ANSWER_WITHIN_S)
         """What the requests that are being computed get if they are late."""
         self._expiry: asyncio.TimerHandle | None = None
-        self._inline = batching.max_batch_size
+        self._has_fallback = has_fallback
+        self._withdrawn: PolicyFault | None = None
+        fitting = int(batching.part_s / observation_s) if observation_s else batching.max_batch_size
+        self._affordable = max(1, min(batching.max_batch_size, fitting))
+        """The number of observations of the next call of the policy, which then takes about `part_s` at most."""
+        self._inline = self._affordable
         """The number of observations up to which a quick policy is assumed to be quick."""
         self._most_quick = 0
         """The most observations that were quick since the last call that was not."""
-        self._affordable = batching.max_batch_size
-        """The number of observations of the next call of the policy, which then takes about PART_S at most."""
+        self.last: Batch | None = None
+        """The observations of the last call that succeeded, None if it had many."""
         self.quick = quick
         """Whether one of the last two batches took at most QUICK_S. A single slow one may be the machine's fault."""
 
     async def act(self, observations: Batch) -> Batch:
         """Return the actions for one request's observations, `[batch, ...]`.
 
-        Raises what the policy raises, AnswerTooLate and ComputationTooLong.
+        Raises what the policy raises, AnswerTooLate and ComputationTooLong, and the fault of a withdrawn policy.
         """
+        if self._withdrawn is not None:
+            raise self._withdrawn.with_traceback(None)
         loop = asyncio.get_running_loop()
         if self.quick and len(observations) <= self._inline and self._is_alone(loop):
             return self._compute(observations)
@@ -110,6 +137,13 @@ class Batcher:
         if self._running is None:
             self._running = loop.create_task(self._run())
         return await pending.actions
+
+    def withdraw(self, fault: PolicyFault) -> None:
+        """Compute nothing any more: the requests that wait, and later ones, get the fault of the policy."""
+        self._withdrawn = fault
+        for each in self._pending:
+            if not each.actions.done():
+                each.actions.set_exception(fault)
 
     def _is_alone(self, loop: asyncio.AbstractEventLoop) -> bool:
         if self._concurrent or self._running is not None or self._batching.wait_timeout_s:
@@ -146,7 +180,9 @@ class Batcher:
             self._plan(count, duration)
         elif count > self._most_quick:
             self._most_quick = count
-            self._inline, self._affordable = max(self._inline, count), max(self._affordable, count * QUICK_PARTS)
+            many = int(count * QUICK_PARTS * self._batching.part_s / PART_S)
+            self._inline, self._affordable = max(self._inline, count), max(self._affordable, many)
+        self.last = observations if count <= self._batching.max_batch_size else None
         self._metrics.inference_ms.add(duration * 1e3)
         self._metrics.batch_size.add(count)
         return actions
@@ -155,9 +191,10 @@ class Batcher:
         """Decide how many observations the next call computes, after a call that was not quick."""
         self._most_quick = 0
         self._inline = max(self._batching.max_batch_size, min(self._inline, count - 1))
-        in_proportion = int(count * PART_S / duration)
+        part_s = self._batching.part_s
+        in_proportion = int(count * part_s / duration)
         # Much of the time may not depend on their number.
-        self._affordable = max(1, in_proportion if duration > PART_S else max(in_proportion, 2 * count))
+        self._affordable = max(1, in_proportion if duration > part_s else max(in_proportion, 2 * count))
 
     async def _wait_until_full(self) -> None:
         """Return when a batch is full or its waiting time is over."""
@@ -231,8 +268,15 @@ class Batcher:
         self._expiry = loop.call_later(EXPIRE_EVERY_S, self._expire, loop)
 
     async def _answer_singly(self, batch: list[Pending], error: Exception) -> None:
-        """Compute each request of a failed batch alone, so that only the request at fault fails."""
-        if len(batch) > 1:
+        """Compute each request of a failed batch alone, so that only the request at fault fails.
+
+        After a timeout, there is no time for that, if another policy can answer them all.
+        """
+        if isinstance(error, InferenceTimeout) and self._has_fallback():
+            for each in batch:
+                if not each.actions.done():
+                    each.actions.set_exception(error)
+        elif len(batch) > 1:
             for each in batch:
                 await self._answer([each])
         elif not batch[0].actions.done():

@@ -29,6 +29,7 @@ DESCRIPTIONS = {
     "policy_inference_latency_ms": "Time that the policy takes to compute one batch, in ms; a histogram",
     "policy_batch_size": "Observations in one batch; a histogram",
     "policy_requests_rejected": "Requests rejected or failed, by `code` as in the error responses; a counter",
+    "policy_requests_fallen_back": "Requests that the version before answered, by `code` of the fault; a counter",
     "policy_model_version": "The version that the replica serves",
     "policy_swaps": "Versions that replaced another in the replica; a counter",
     "policy_versions_rejected": "Versions rejected, by the `code` of the reason, such as `digest_mismatch`; a counter",
@@ -73,6 +74,8 @@ class Metrics:
         self.batch_size = Tally(BATCH)
         self.requests_rejected: Counter[str] = Counter()
         """The number of error responses by their code."""
+        self.requests_fallen_back: Counter[str] = Counter()
+        """The number of requests that another version answered, by the code of the fault of the first one."""
 
     @property
     def histograms(self) -> dict[str, Tally]:
@@ -113,6 +116,7 @@ class Exporter:
         self._sums = {name: gauge(name, "_sum") for name in metrics.histograms}
         self._counts = {name: gauge(name, "_count") for name in metrics.histograms}
         self._requests_rejected = gauge("policy_requests_rejected", "", "code")
+        self._requests_fallen_back = gauge("policy_requests_fallen_back", "", "code")
         self._version = gauge("policy_model_version")
         self._swaps = gauge("policy_swaps")
         self._versions_rejected = gauge("policy_versions_rejected", "", "code")
@@ -142,6 +146,8 @@ class Exporter:
             self._counts[name].set(buckets[-1][1])
         for code, count in self._metrics.requests_rejected.items():
             self._requests_rejected.set(count, tags={"code": code})
+        for code, count in self._metrics.requests_fallen_back.items():
+            self._requests_fallen_back.set(count, tags={"code": code})
         self._version.set(self._served_version())
         refresh = self._refresh()
         self._swaps.set(refresh.swaps)

@@ -8,13 +8,18 @@ from datetime import UTC, datetime
 from time import monotonic
 
 from serving.errors import ServingError
-from serving.policy.errors import BundleError
+from serving.policy.errors import BundleError, InferenceTimeout, OutputNotFinite, PolicyFailed
 from serving.policy.spaces import Json
 from serving.registry.errors import RegistryError
 from serving.registry.model_version import ModelVersion
 
 UNEXPECTED = "internal_error"
 """The code of a rejection whose reason is no error of this package."""
+
+CRASHED = "crashed"
+"""The code of a version that ended the process of a replica."""
+FAILED_IN_SERVICE = frozenset((CRASHED, PolicyFailed.code, InferenceTimeout.code, OutputNotFinite.code))
+"""The codes of versions that were taken back. Those of versions that were never served are others."""
 
 
 def now() -> str:
@@ -74,10 +79,17 @@ class Refresh:
 
     @property
     def status(self) -> str:
-        """The status that `/health` shows: "degraded", "stale" or "ok"."""
+        """The status that `/health` shows: "degraded", "refused", "stale" or "ok"."""
         if self.degraded:
             return "degraded"
+        if self.has_failed_in_service:
+            return "refused"
         return "stale" if self.stale else "ok"
+
+    @property
+    def has_failed_in_service(self) -> bool:
+        """Whether the version that the registry names was taken back, because it failed in service."""
+        return self.rejected is not None and self.rejected.code in FAILED_IN_SERVICE
 
     def describe(self) -> dict[str, Json]:
         """Return the state as `/model` shows it."""

@@ -3,7 +3,8 @@
 A graph may loop forever, allocate 20 GB, or crash ONNX Runtime or make it run other code. The child imports only what a
 policy needs, has none of the replica's environment variables with credentials, and reads the bundle from a pipe:
 
-    python -m serving.rollout.candidate_trial < header, graph, policy.json  ->  {"error": null, "provider_needs": null}
+    python -m serving.rollout.candidate_trial < header, graph, policy.json, observations  ->
+        {"error": null, "provider_needs": null}
 """
 
 import json
@@ -11,40 +12,78 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from serving.policy.bundle import Bundle
 from serving.policy.errors import BundleError, ProviderUnavailable
 from serving.policy.execution import CPU, start_provider
+from serving.policy.guards.watchdog import Guard
+from serving.policy.tensors import Tensors
 from serving.processes import NICENESS, die_with_parent, untrusted_environment
 from serving.replica.limits import SLOWEST_S
 from serving.rollout.errors import CandidateRejected
+from serving.rollout.trial.observations import from_bytes, to_bytes
 from serving.sandbox.sandbox import Sandbox
 
 if TYPE_CHECKING:
-    from serving.policy.policy import Policy
+    from serving.arguments import Arguments  # the child does without it
 
 MIB = 1 << 20
 
 
-def run_trial(bundle: Bundle, memory_bytes: int, timeout_s: float, num_threads: int = 1, provider: str = CPU) -> None:
+@dataclass(frozen=True)
+class TrialConditions:
+    """What the outcome of a trial depends on, apart from the files and the live observations."""
+
+    memory_bytes: int
+    """What the child may allocate after it has imported ONNX Runtime and started the execution provider."""
+    timeout_s: float
+    """The time within which the child must end."""
+    num_threads: int = 1
+    """With so many threads, the policy may take SLOWEST_S for one observation."""
+    provider: str = CPU
+    max_batch_size: int = 1
+    """The most observations in one call."""
+    inference_timeout_s: float = 1.0
+    """The time limit of one call."""
+
+    @property
+    def observation_s(self) -> float:
+        """The CPU time that the policy may take for one observation."""
+        return min(SLOWEST_S, self.inference_timeout_s / 2) * self.num_threads
+
+
+def trial_conditions(arguments: "Arguments") -> TrialConditions:
+    """Return the conditions of a trial of a version that would be served with these arguments."""
+    return TrialConditions(
+        arguments.candidate_memory_bytes,
+        arguments.candidate_timeout_s,
+        arguments.num_threads,
+        arguments.execution_provider,
+        arguments.max_batch_size,
+        arguments.inference_timeout_s,
+    )
+
+
+def run_trial(bundle: Bundle, conditions: TrialConditions, live: Tensors | None = None) -> None:
     """Load the bundle and run its policy, in a child process.
 
-    The child may allocate `memory_bytes` after it has imported ONNX Runtime and started the execution provider, and
-    must end within `timeout_s`. With `num_threads`, the policy may take SLOWEST_S for one observation.
+    The policy computes actions for observations of the whole space, and for the `live` ones that fit, one by one and in
+    batches.
 
     Raises:
         CandidateRejected: the bundle does not load or run, or exceeds the limits.
         ProviderUnavailable: the execution provider cannot be used on this machine.
     """
-    cpu_s = SLOWEST_S * num_threads
-    limits = {"memory_bytes": memory_bytes, "cpu_s": cpu_s, "provider": provider}
-    header = json.dumps({"graph": len(bundle.graph), **limits}).encode()
+    memory_bytes, timeout_s, provider = conditions.memory_bytes, conditions.timeout_s, conditions.provider
+    rows = to_bytes(live or {})
+    lengths = {"graph": len(bundle.graph), "policy": len(bundle.policy)}
+    header = json.dumps({**lengths, "conditions": asdict(conditions)}).encode()
     try:
         child = subprocess.run(
             [sys.executable, "-m", __name__],
-            input=b"".join([header, b"\n", bundle.graph, bundle.policy]),
+            input=b"".join([header, b"\n", bundle.graph, bundle.policy, rows]),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=untrusted_environment(),
@@ -84,32 +123,25 @@ def main() -> None:
 
 def _try(stream: BinaryIO) -> str | None:
     from serving.policy.policy import Policy
+    from serving.rollout.trial.examination import examine
 
     header = json.loads(stream.readline())
-    provider = header["provider"]
-    start_provider(provider)  # before memory and files are limited
-    bundle = Bundle(stream.read(header["graph"]), stream.read())
+    conditions = TrialConditions(**header["conditions"])
+    start_provider(conditions.provider)  # before memory and files are limited
+    bundle = Bundle(stream.read(header["graph"]), stream.read(header["policy"]))
+    live = from_bytes(stream.read())
     Sandbox(
-        memory_bytes=header["memory_bytes"],
+        memory_bytes=conditions.memory_bytes,
         file_bytes=len(bundle.graph) + MIB,  # ONNX Runtime reads the graph from a file in memory
-        gpu=provider != CPU,
+        gpu=conditions.provider != CPU,
     ).enter()
     try:
-        cpu_s = _observation_s(Policy.load(bundle, provider=provider))
+        policy = Policy.load(bundle, provider=conditions.provider, guard=Guard(conditions.inference_timeout_s))
+        return examine(policy, live, conditions.max_batch_size, conditions.observation_s)
     except BundleError as error:
         return str(error)
     except MemoryError:
-        return f"it needs more than {header['memory_bytes'] // MIB} MiB of memory"
-    limit_s = header["cpu_s"]
-    return None if cpu_s <= limit_s else f"it takes {cpu_s:.1f} s of CPU for one observation, at most {limit_s:g} s fit"
-
-
-def _observation_s(policy: "Policy") -> float:
-    """Return the CPU time that a policy takes for one observation, which other processes do not change."""
-    tensors = policy.interface.example(1)
-    start = time.process_time()
-    policy.run(tensors, policy.interface.required_outputs)
-    return time.process_time() - start
+        return f"it needs more than {conditions.memory_bytes // MIB} MiB of memory"
 
 
 if __name__ == "__main__":

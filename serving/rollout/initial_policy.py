@@ -9,7 +9,7 @@ from serving.registry import tracking
 from serving.registry.access import open_registry
 from serving.registry.errors import ModelUriInvalid
 from serving.registry.last_known_good import LastKnownGood
-from serving.registry.model_version import Resolved
+from serving.registry.model_version import ModelVersion, Resolved
 from serving.registry.node.scope import scope
 from serving.replica.refresh_state import Refresh, now
 from serving.replica.served_policy import ServedPolicy
@@ -62,6 +62,7 @@ def load_initial_policy(
     poll: Poll = registry.poll if ask is None else ApplicationPolls(registry.poll, ask)
     name = scope(uri, model_uri, application)
     polls = SharedPolls(directory, name, poll)
+    admission.crashes.collect()
     try:
         is_first = not known.is_from_this_deployment()
         if is_first and resolved is not None and resolved.is_recent:
@@ -69,10 +70,27 @@ def load_initial_policy(
         else:
             version = polls.resolve(lambda: registry.resolve(model_uri))
         predecessor = None if is_first else admission.last_known_good()
-        return InitialPolicy(admission.admit(version, predecessor), Refresh(last=now()), admission, polls, name)
+        served, refresh = _first(admission, version, predecessor)
+        return InitialPolicy(served, refresh, admission, polls, name)
     except ServingError as error:
-        served = None if isinstance(error, ModelUriInvalid) else admission.last_known_good()
-        if served is None:
+        known_good = None if isinstance(error, ModelUriInvalid) else admission.last_known_good()
+        if known_good is None:
             raise
-        logger.warning("serving the last known good version, %d: %s", served.version.version, error)
-        return InitialPolicy(served, Refresh(error=str(error), degraded=True), admission, polls, name)
+        logger.warning("serving the last known good version, %d: %s", known_good.version.version, error)
+        return InitialPolicy(known_good, Refresh(error=str(error), degraded=True), admission, polls, name)
+
+
+def _first(
+    admission: Admission, version: ModelVersion, predecessor: ServedPolicy | None
+) -> tuple[ServedPolicy, Refresh]:
+    """Return the policy of a version; if it failed in service before, that of the version before it, if there is one.
+
+    Raises ServingError.
+    """
+    refusal = admission.refusals.of(version)
+    if refusal is None:
+        return admission.admit(version, predecessor), Refresh(last=now())
+    served = predecessor or admission.last_known_good() or admission.admit(version)
+    reason = refusal.describe(served.version.version)
+    logger.error("%s: %s", version.uri, reason)
+    return served, Refresh(last=now(), error=reason, rejected=refusal.rejected)

@@ -1,6 +1,6 @@
 """Polls the registry in a thread and replaces a replica's policy after a promotion, without delaying requests.
 
-poll -> another version? -> fetch and verify -> trial in a child process -> load -> same spaces? -> replace
+poll -> refused? -> another version? -> fetch and verify -> trial in a child process -> load -> same spaces? -> replace
 """
 
 import logging
@@ -10,7 +10,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
 from serving.errors import ServingError
 from serving.integrity.errors import SignatureUntrusted, TrustedKeyInvalid
@@ -18,10 +18,12 @@ from serving.policy.errors import BundleFileMissing, ProviderUnavailable
 from serving.registry.errors import CacheUnwritable, RegistryError, VersionMissing
 from serving.registry.model_uri import ModelUri
 from serving.registry.model_version import ModelVersion
-from serving.replica.refresh_state import Refresh, RejectedVersion, explain, now
+from serving.replica.refresh_state import RejectedVersion, explain, now
 from serving.replica.served_policy import ServedPolicy
 from serving.rollout.candidate_admission import Admission
 from serving.rollout.sharing.polls import OwnPolls, Polls
+from serving.rollout.trial.observations import LiveObservations
+from serving.rollout.withdrawal import Replica, Withdrawal
 
 logger = logging.getLogger(__name__)
 
@@ -43,13 +45,6 @@ TRANSIENT = (
 files of trusted keys outdated."""
 
 
-class Replica(Protocol):
-    """The attributes of a replica that the watcher replaces, each as a whole."""
-
-    served: ServedPolicy
-    refresh: Refresh
-
-
 class Watcher:
     """Keeps a replica's policy at the version that its model URI refers to."""
 
@@ -60,6 +55,7 @@ class Watcher:
         self._pinned = ModelUri.parse(self._arguments.model_uri).number is not None
         self._thread: threading.Thread | None = None
         self._stopped = threading.Event()
+        self._withdrawal, self._live = Withdrawal(replica, admission), LiveObservations()
         self._failed_polls = 0
         self._rejected: tuple[int, Mapping[str, str]] | None = None
         """The number and the tags of the last version that was rejected."""
@@ -100,6 +96,17 @@ class Watcher:
             self._keep_serving(error)
             return
         self._note_answer()
+        if self._withdrawal.refused(version):
+            self._rejected = None
+        else:
+            self._serve(version)
+        self._withdrawal.keep_fallback()
+
+    def pause_s(self) -> float:
+        """Return the seconds until the next poll."""
+        return _backoff_s(self._arguments.refresh_interval_s, self._failed_polls)
+
+    def _serve(self, version: ModelVersion) -> None:
         served = self._replica.served
         if (version.version, version.digests) == (served.version.version, served.version.digests):
             self._confirm(served, version)
@@ -109,13 +116,9 @@ class Watcher:
         else:
             self._replace(served, version)
 
-    def pause_s(self) -> float:
-        """Return the seconds until the next poll."""
-        return _backoff_s(self._arguments.refresh_interval_s, self._failed_polls)
-
     def _run(self) -> None:
         try:
-            while not self._is_done() and not self._polls.wait(self.pause_s(), self._stopped):
+            while not self._is_done() and not self._polls.wait(self.pause_s(), self._stopped, self._look):
                 try:
                     self.poll()
                 except BaseException:
@@ -124,6 +127,14 @@ class Watcher:
         finally:
             self._polls.close()
         self._update(stale_at=math.inf)
+
+    def _look(self) -> None:
+        """Do what cannot wait for the next poll."""
+        try:
+            self._live.look(self._replica.served.batcher.last)
+            self._withdrawal.look()
+        except Exception:
+            logger.exception("looking for versions that failed in service has failed")
 
     def _is_done(self) -> bool:
         return self._stopped.is_set() or (self._pinned and not self._replica.refresh.degraded)
@@ -139,17 +150,19 @@ class Watcher:
     def _confirm(self, served: ServedPolicy, version: ModelVersion) -> None:
         self._rejected = None
         if version != served.version:  # its tags or its stage have changed, which no answer depends on
+            self._admission.crashes.note(served.policy.label, version)
             self._replica.served = ServedPolicy(served.policy, version, loaded_at=served.loaded_at.timestamp())
         self._update(error=None, rejected=None, degraded=False)
 
     def _replace(self, served: ServedPolicy, version: ModelVersion) -> None:
         try:
             # Requests in progress keep a reference to the old policy.
-            self._replica.served = self._admission.admit(version, served)
+            self._replica.served = self._admission.admit(version, served, self._live.tensors())
         except Exception as error:  # noqa: BLE001 - beside its own errors, such as those of a machine without memory
             self._reject(version, error)
             return
         self._rejected = None
+        self._withdrawal.serving = version.version
         swaps = self._replica.refresh.swaps + 1
         self._update(error=None, rejected=None, degraded=False, swaps=swaps)
         logger.warning("%s: version %d replaces version %d", version.uri, version.version, served.version.version)

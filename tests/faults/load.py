@@ -6,6 +6,7 @@ by which version and when is written to OUTPUT at the end, a JSON list a line; `
 
 import argparse
 import asyncio
+import itertools
 import json
 import sys
 import threading
@@ -22,6 +23,8 @@ from serving.client import PolicyClient
 from serving.errors import ServingError
 
 OBSERVATIONS = np.random.default_rng(0).normal(0, 0.3, (64, 4)).astype(np.float32).round(3)
+#: What policies with a fault fail at: `tests.serving.failing`. Its index is the next one.
+FATAL_OBSERVATION = [0.777, 0.0, 0.0, 0.0]
 #: A request that is still not answered then has failed.
 GIVEN_UP_AFTER_S = 60.0
 
@@ -43,21 +46,32 @@ class Record(NamedTuple):
 
 def body(index: int, size: int) -> bytes:
     """The request for an observation, filled with spaces to `size` bytes."""
-    return json.dumps({"observation": OBSERVATIONS[index].tolist()}).encode().ljust(size)
+    return json.dumps({"observation": observation(index)}).encode().ljust(size)
+
+
+def observation(index: int) -> list[float]:
+    return OBSERVATIONS[index].tolist() if index < len(OBSERVATIONS) else FATAL_OBSERVATION
 
 
 class Load:
     """What the connections share: where to, how fast, how large, and what came back."""
 
-    def __init__(self, url: str, rate: float, connections: int, large: int, size: int) -> None:
+    def __init__(self, url: str, rate: float, connections: int, large: int, size: int, fatal_every: int = 0) -> None:
         self.url, self.connections, self.large, self.size = url, connections, large, size
         self.interval = connections / rate
+        self.asked, self.fatal_every = itertools.count(1), fatal_every
         self.records: list[Record] = []
         self.start, self._due = time.time(), dict[int, float]()
         self.stopped = threading.Event()
 
     def bytes_of(self, connection: int, index: int) -> bytes:
         return body(index, self.size if connection < self.large else 0)
+
+    def next_index(self, connection: int, turn: int) -> int:
+        """The observation to ask next: each `fatal_every`-th one over all connections is the fatal one."""
+        if self.fatal_every and next(self.asked) % self.fatal_every == 0:
+            return len(OBSERVATIONS)
+        return (turn * 7 + connection) % len(OBSERVATIONS)
 
     def keep(self, began: float, index: int, answer: Any, error: str | None) -> None:
         took = time.time() - began
@@ -79,7 +93,7 @@ async def ask_aiohttp(load: Load, connection: int) -> None:
         while not load.stopped.is_set():
             turn += 1
             await asyncio.sleep(load.wait_s(connection))
-            index = (turn * 7 + connection) % len(OBSERVATIONS)
+            index = load.next_index(connection, turn)
             began, answer, error = time.time(), None, None
             try:
                 async with session.post(load.url, data=load.bytes_of(connection, index)) as response:
@@ -121,10 +135,10 @@ def ask_client(load: Load, connection: int) -> None:
         while not load.stopped.is_set():
             turn += 1
             time.sleep(load.wait_s(connection))
-            index = (turn * 7 + connection) % len(OBSERVATIONS)
+            index = load.next_index(connection, turn)
             began, answer, error = time.time(), None, None
             try:
-                action = client.act(OBSERVATIONS[index])
+                action = client.act(observation(index))
                 answer = action, client.model_version
             except ServingError as failure:
                 error = f"{type(failure).__name__}: {failure}"
@@ -158,8 +172,9 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--large", type=int, default=0, help="how many of the connections send --size bytes")
     parser.add_argument("--size", type=int, default=0)
+    parser.add_argument("--fatal-every", type=int, default=0, help="which requests hold the fatal observation")
     options = parser.parse_args()
-    load = Load(options.url, options.rate, options.connections, options.large, options.size)
+    load = Load(options.url, options.rate, options.connections, options.large, options.size, options.fatal_every)
     threading.Thread(target=stop_at_end_of_input, args=(load,), daemon=True).start()
     if options.client == "aiohttp":
         asyncio.run(run_aiohttp(load))

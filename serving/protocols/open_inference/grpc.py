@@ -4,17 +4,19 @@ Specification: github.com/kserve/open-inference-protocol, inference_grpc.md. Ser
 name of the RPC.
 """
 
+import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import grpc
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 from ray.serve.grpc_util import RayServegRPCContext as Context
 
 from serving.experience.journal.records import INFERENCE_GRPC
+from serving.policy.errors import PolicyFault
 from serving.policy.spaces import Json
 from serving.protocols.episodes import EpisodeReader, Source
 from serving.protocols.open_inference.datatypes import DTYPES, InputTensor
@@ -27,8 +29,10 @@ from serving.replica.auth import BearerToken
 from serving.replica.errors import BodyTooLarge
 from serving.replica.metrics import Metrics
 from serving.replica.pinned_versions import pin_of
-from serving.replica.served_policy import Act, ServedPolicy
+from serving.replica.served_policy import ServedPolicy
 from serving.telemetry.request_ids import accepted
+
+Answer = TypeVar("Answer")
 
 CODES = {
     HTTPStatus.UNAUTHORIZED: grpc.StatusCode.UNAUTHENTICATED,
@@ -73,6 +77,11 @@ class Application(Protocol):
     def pinned(self, pin: bytes) -> tuple[ServedPolicy, bool]:
         """Return the policy for a pinned version, and whether it is of another version. Raises PinInvalid."""
 
+    async def answer_again(
+        self, fault: PolicyFault, served: ServedPolicy, answer: Callable[[ServedPolicy], Awaitable[Answer]]
+    ) -> tuple[ServedPolicy, Answer]:
+        """Return the policy that answers instead of `served`, and its answer. Raises `fault` if there is none."""
+
     def error_response(self, exception: Exception, request_id: str | None = None) -> ErrorResponse:
         """Count an error and return what the client receives."""
 
@@ -102,14 +111,14 @@ class InferenceServicer:
     ) -> pb.ServerMetadataResponse:
         """Return the name, version and extensions of the server."""
         with self._errors_as_status(grpc_context):
-            self._authenticate(grpc_context)
+            self._chosen(grpc_context)
             return pb.ServerMetadataResponse(**server_metadata())
         return pb.ServerMetadataResponse()
 
     async def ModelReady(self, request: pb.ModelReadyRequest, grpc_context: Context) -> pb.ModelReadyResponse:
         """Return that a model is ready, if it is the served one; otherwise the status is NOT_FOUND."""
         with self._errors_as_status(grpc_context):
-            model, _, _ = self._authenticate(grpc_context)
+            model = self._chosen(grpc_context)[0].prepared(InferenceModel)
             model.check(request.name, request.version)
             return pb.ModelReadyResponse(ready=True)
         return pb.ModelReadyResponse()
@@ -117,7 +126,7 @@ class InferenceServicer:
     async def ModelMetadata(self, request: pb.ModelMetadataRequest, grpc_context: Context) -> pb.ModelMetadataResponse:
         """Return the tensors of a model, if it is the served one; otherwise the status is NOT_FOUND."""
         with self._errors_as_status(grpc_context):
-            model, _, _ = self._authenticate(grpc_context)
+            model = self._chosen(grpc_context)[0].prepared(InferenceModel)
             model.check(request.name, request.version)
             return pb.ModelMetadataResponse(**model.metadata())
         return pb.ModelMetadataResponse()
@@ -126,20 +135,22 @@ class InferenceServicer:
         """Return the output tensors for input tensors."""
         start = time.perf_counter()
         with self._errors_as_status(grpc_context):
-            model, act, repinned = self._authenticate(grpc_context)
-            model.check(request.model_name, request.model_version)
+            served, repinned = self._chosen(grpc_context)
             if request.ByteSize() > self._app.max_body_bytes:
                 raise BodyTooLarge(self._app.max_body_bytes)
             source = self._app.episodes.of_headers(INFERENCE_GRPC, _headers(grpc_context))
-            response = await _infer(request, model, act, source)
+            try:
+                response = await _infer(request, source, served)
+            except PolicyFault as fault:
+                _, response = await self._app.answer_again(fault, served, functools.partial(_infer, request, source))
             if repinned:
                 response.parameters["repinned"].bool_param = True
             self._app.metrics.request_ms.add((time.perf_counter() - start) * 1e3)
             return response
         return pb.ModelInferResponse()
 
-    def _authenticate(self, context: Context) -> tuple[InferenceModel, Act, bool]:
-        """Return the model that answers the call, its policy, and whether its version is another than the pinned one.
+    def _chosen(self, context: Context) -> tuple[ServedPolicy, bool]:
+        """Return the policy that answers the call, and whether its version is another than the pinned one.
 
         Raises Unauthorized and PinInvalid.
         """
@@ -147,8 +158,7 @@ class InferenceServicer:
         if self._app.token is not None:
             self._app.token.check("", headers)
         pin = pin_of(headers)
-        served, repinned = (self._app.served, False) if pin is None else self._app.pinned(pin)
-        return served.prepared(InferenceModel), served.act, repinned
+        return (self._app.served, False) if pin is None else self._app.pinned(pin)
 
     @contextmanager
     def _errors_as_status(self, context: Context) -> Iterator[None]:
@@ -173,16 +183,16 @@ def _request_id(context: Context) -> str | None:
     return accepted(next((value for key, value in metadata if key == "request_id"), None))
 
 
-async def _infer(
-    request: pb.ModelInferRequest, model: InferenceModel, act: Act, source: Source
-) -> pb.ModelInferResponse:
+async def _infer(request: pb.ModelInferRequest, source: Source, served: ServedPolicy) -> pb.ModelInferResponse:
+    model = served.prepared(InferenceModel)
+    model.check(request.model_name, request.model_version)
     parameters = {name: _parameter(each) for name, each in request.parameters.items()}
     for kind, tensors in (("inputs", request.inputs), ("outputs", request.outputs)):
         for index, tensor in enumerate(tensors):
             check_parameters(tensor.parameters, f"{kind}[{index}].parameters")
     names = [output.name for output in request.outputs]
     prepared = model.decode(InferenceRequest(request.id, parameters, _inputs(request), names), source)
-    outputs = model.encode(prepared, await act(prepared.batch, prepared.origin))
+    outputs = model.encode(prepared, await served.act(prepared.batch, prepared.origin))
     response = pb.ModelInferResponse(model_name=model.name, model_version=model.version, id=request.id)
     if prepared.state_reset:
         response.parameters["state_reset"].bool_param = True

@@ -32,11 +32,18 @@ Poll = Callable[[str], ModelVersion]
 """Returns the version that a model URI refers to now. Raises ServingError, and whatever MLflow raises."""
 
 
+def _nothing() -> None:
+    """Do nothing."""
+
+
 class Polls(Protocol):
     """Where a watcher learns which version its model URI refers to. One thread at a time uses it."""
 
-    def wait(self, pause_s: float, stopped: threading.Event) -> bool:
-        """Wait until `poll` has something to return, usually for `pause_s`. Return whether `stopped` is set."""
+    def wait(self, pause_s: float, stopped: threading.Event, meanwhile: Callable[[], None] = _nothing) -> bool:
+        """Wait until `poll` has something to return, usually for `pause_s`. Return whether `stopped` is set.
+
+        It calls `meanwhile` every CHECK_S seconds.
+        """
 
     def poll(self, model_uri: str) -> ModelVersion:
         """Return the version that the URI refers to. Raises ServingError, and whatever MLflow raises."""
@@ -51,9 +58,14 @@ class OwnPolls:
     def __init__(self, poll: Callable[[], Poll]) -> None:
         self._poll = poll
 
-    def wait(self, pause_s: float, stopped: threading.Event) -> bool:
+    def wait(self, pause_s: float, stopped: threading.Event, meanwhile: Callable[[], None] = _nothing) -> bool:
         """Wait for the pause."""
-        return stopped.wait(pause_s)
+        due = monotonic() + pause_s
+        while (remaining_s := due - monotonic()) > 0:
+            if stopped.wait(min(remaining_s, CHECK_S)):
+                return True
+            meanwhile()
+        return stopped.is_set()
 
     def poll(self, model_uri: str) -> ModelVersion:
         """Poll the registry."""
@@ -97,10 +109,11 @@ class SharedPolls:
             self._write(self._first, outcome)
             return outcome.result()
 
-    def wait(self, pause_s: float, stopped: threading.Event) -> bool:
+    def wait(self, pause_s: float, stopped: threading.Event, meanwhile: Callable[[], None] = _nothing) -> bool:
         """Wait until another replica has polled, or it is this one's turn to poll after `pause_s`."""
         due = monotonic() + pause_s
         while not stopped.wait(_until_check_s(due - monotonic(), pause_s)):
+            meanwhile()
             if self.is_ready(monotonic() - due, pause_s):
                 return False
         return True

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from time import monotonic
@@ -18,6 +18,7 @@ from typing import Any
 
 from serving.registry.node.file_lock import FileLock
 from serving.rollout import candidate_trial
+from serving.rollout.candidate_trial import TrialConditions
 from serving.rollout.errors import CandidateRejected
 
 logger = logging.getLogger(__name__)
@@ -26,16 +27,6 @@ REJECTED_FOR_S = 60.0
 """Other replicas reuse a rejection for that long. A replica that starts later tries the version again."""
 MARGIN_S = 5.0
 """How much longer than the time limit of a trial its end is waited for."""
-
-
-@dataclass(frozen=True)
-class TrialConditions:
-    """What the outcome of a trial depends on, apart from the files."""
-
-    memory_bytes: int
-    timeout_s: float
-    num_threads: int
-    provider: str
 
 
 class SharedTrial:
@@ -93,8 +84,9 @@ class SharedTrial:
 @cache
 def _code() -> str:
     """Return the digest of the code that a trial runs. A release number would not change with each change of it."""
-    serving = Path(candidate_trial.__file__).parents[1]
-    files = [Path(candidate_trial.__file__), *sorted((serving / "policy").glob("*.py"))]
+    rollout = Path(candidate_trial.__file__).parent
+    folders = [rollout / "trial", rollout.parent / "policy"]
+    files = [Path(candidate_trial.__file__), *(file for folder in folders for file in sorted(folder.rglob("*.py")))]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

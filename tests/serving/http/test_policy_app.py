@@ -7,6 +7,7 @@ import pytest
 
 from serving.http.policy_app import PolicyApp
 from serving.policy.bundle import Bundle
+from serving.policy.guards.watchdog import unguarded
 from tests.serving.asking import answers_together, ask, served
 from tests.serving.policies import (
     CARTPOLE_BUNDLE,
@@ -230,7 +231,7 @@ def test_an_endless_body_is_cut_off(app: PolicyApp) -> None:
 def test_the_reason_of_a_failing_policy_is_logged_and_not_sent(
     app: PolicyApp, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app.served.policy._session = None
+    app.served.policy._run = unguarded(lambda *_: {}["a key"])
     with caplog.at_level(logging.ERROR):
         answer = ask(app, body=ONE)
     assert answer.status == 500
@@ -238,12 +239,12 @@ def test_the_reason_of_a_failing_policy_is_logged_and_not_sent(
         "code": "policy_failed",
         "message": "the policy failed to compute an action; the server's log has the reason",
     }
-    assert "'NoneType' object has no attribute 'run'" in caplog.text
+    assert "KeyError: 'a key'" in caplog.text
 
 
-def test_an_action_that_is_not_finite_is_a_policy_failure() -> None:
+def test_an_action_that_is_not_finite_is_an_error() -> None:
     answer = ask(PolicyApp(served(STEERING_BUNDLE)), body=b'{"observation": [7]}')
-    assert (answer.status, answer.json()["error"]["code"]) == (500, "policy_failed")
+    assert (answer.status, answer.json()["error"]["code"]) == (500, "output_not_finite")
 
 
 def test_any_other_exception_is_logged_and_not_sent(app: PolicyApp, caplog: pytest.LogCaptureFixture) -> None:

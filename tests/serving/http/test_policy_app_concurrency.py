@@ -74,8 +74,11 @@ def test_a_version_that_is_replaced_during_a_request_computes_and_labels_its_res
     assert all(action % expected in body for expected, (_, _, body) in zip((1, 0), responses, strict=True))
 
 
-def test_a_version_that_is_replaced_during_a_request_labels_its_error_too() -> None:
-    old = served(version=3)
+@pytest.mark.parametrize(("also_fails", "answer"), [(False, (200, b"4")), (True, (500, b"3"))])
+def test_what_a_replaced_version_fails_to_answer_its_successor_answers_if_it_can(
+    *, also_fails: bool, answer: tuple[int, bytes]
+) -> None:
+    old, new = served(version=3), served(version=4)
     paused = Paused(old)
     paused.fails = True
     app = PolicyApp(old)
@@ -83,12 +86,14 @@ def test_a_version_that_is_replaced_during_a_request_labels_its_error_too() -> N
     async def replace_during_a_request() -> tuple[int, dict[bytes, bytes], bytes]:
         request = asyncio.create_task(post(app, ONE))
         await asyncio.to_thread(paused.entered.wait, 10)
-        app.served = served(version=4)
+        app.served = new
+        if also_fails:
+            app.served.batcher._act = paused
         paused.released.set()
         return await request
 
     status, headers, _ = asyncio.run(replace_during_a_request())
-    assert (status, headers[b"x-model-version"]) == (500, b"3")
+    assert (status, headers[b"x-model-version"]) == answer
 
 
 def test_an_overloaded_replica_rejects_a_request_before_it_decodes_the_body() -> None:

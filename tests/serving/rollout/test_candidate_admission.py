@@ -61,7 +61,7 @@ def test_the_trial_and_the_replica_use_the_execution_provider(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried_on: list[str] = []
-    monkeypatch.setattr(admission, "run_trial", lambda *_, provider, **__: tried_on.append(provider))
+    monkeypatch.setattr(admission, "run_trial", lambda _, conditions, __: tried_on.append(conditions.provider))
     version = registry.resolve(f"models:/on-cuda/{store.register('on-cuda')}")
     admitting = admission_of(store, tmp_path, "on-cuda")
     admitting.arguments = admitting.arguments.model_copy(update={"execution_provider": "cuda"})

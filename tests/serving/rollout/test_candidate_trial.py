@@ -1,4 +1,5 @@
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,11 @@ from onnxruntime import get_available_providers
 from serving.policy.bundle import Bundle
 from serving.policy.errors import ProviderUnavailable
 from serving.rollout import candidate_trial as trial
-from serving.rollout.candidate_trial import MIB, run_trial
+from serving.rollout.candidate_trial import MIB, TrialConditions, run_trial
 from serving.rollout.errors import CandidateRejected
 from tests.serving.policies import CARTPOLE_BUNDLE, STEERING_BUNDLE, cartpole_graph, policy_json
 
-LIMITS = MEMORY_BYTES, TIMEOUT_S = 1024 * MIB, 15
+LIMITS = TrialConditions(1024 * MIB, 15)
 
 
 def endless_graph() -> bytes:
@@ -67,38 +68,43 @@ def large_graph(floats: int) -> bytes:
 
 @pytest.mark.parametrize("bundle", [CARTPOLE_BUNDLE, STEERING_BUNDLE])
 def test_a_valid_bundle_passes(bundle: Bundle) -> None:
-    run_trial(bundle, *LIMITS)
+    run_trial(bundle, LIMITS)
 
 
 def test_the_error_of_an_invalid_bundle_is_that_of_the_policy() -> None:
     with pytest.raises(CandidateRejected, match=r"^model\.onnx is not valid: it is truncated$"):
-        run_trial(Bundle(CARTPOLE_BUNDLE.graph[:-10], CARTPOLE_BUNDLE.policy), *LIMITS)
+        run_trial(Bundle(CARTPOLE_BUNDLE.graph[:-10], CARTPOLE_BUNDLE.policy), LIMITS)
 
 
 @pytest.mark.skipif("CUDAExecutionProvider" in get_available_providers(), reason="onnxruntime-gpu is installed")
 def test_a_missing_provider_is_no_fault_of_the_candidate() -> None:
     with pytest.raises(ProviderUnavailable, match="cuda needs the package onnxruntime-gpu"):
-        run_trial(CARTPOLE_BUNDLE, *LIMITS, provider="cuda")
+        run_trial(CARTPOLE_BUNDLE, replace(LIMITS, provider="cuda"))
 
 
-def test_a_policy_that_takes_too_long_for_one_observation_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial, "SLOWEST_S", 1e-9)
-    with pytest.raises(CandidateRejected, match=r"^it takes 0\.0 s of CPU for one observation, at most 2e-09 s fit$"):
-        run_trial(CARTPOLE_BUNDLE, *LIMITS, num_threads=2)
+def test_a_policy_that_takes_too_long_for_one_observation_is_rejected() -> None:
+    limits = replace(LIMITS, inference_timeout_s=1e-9, num_threads=2)
+    with pytest.raises(CandidateRejected, match=r"^it takes 0\.0 s of CPU for one observation, at most 1e-09 s fit$"):
+        run_trial(CARTPOLE_BUNDLE, limits)
 
 
 def test_a_graph_that_never_ends_is_rejected_after_the_timeout() -> None:
     start = time.monotonic()
     with pytest.raises(CandidateRejected, match=r"^it did not load and answer within 2 s$"):
-        run_trial(Bundle(endless_graph(), policy_json()), MEMORY_BYTES, 2)
+        run_trial(Bundle(endless_graph(), policy_json()), replace(LIMITS, timeout_s=2, inference_timeout_s=60))
     assert time.monotonic() - start < 5
+
+
+def test_a_graph_that_never_ends_is_rejected_once_a_call_has_taken_too_long() -> None:
+    with pytest.raises(CandidateRejected, match=r"the policy computed for longer than 0\.5 s and was stopped$"):
+        run_trial(Bundle(endless_graph(), policy_json()), replace(LIMITS, inference_timeout_s=0.5))
 
 
 def test_a_graph_that_exceeds_the_memory_limit_is_rejected() -> None:
     bundle = Bundle(large_graph(64 * MIB), policy_json())  # 256 MiB
-    run_trial(bundle, *LIMITS)
+    run_trial(bundle, LIMITS)
     with pytest.raises(CandidateRejected, match="Failed to allocate memory"):
-        run_trial(bundle, 64 * MIB, TIMEOUT_S)
+        run_trial(bundle, replace(LIMITS, memory_bytes=64 * MIB))
 
 
 def test_a_graph_that_reads_another_file_is_rejected() -> None:
@@ -108,13 +114,13 @@ def test_a_graph_that_reads_another_file_is_rejected() -> None:
     tensor.data_location = TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value="/etc/passwd")
     with pytest.raises(CandidateRejected, match=r"^model\.onnx is rejected: "):
-        run_trial(Bundle(graph.SerializeToString(), policy_json()), *LIMITS)
+        run_trial(Bundle(graph.SerializeToString(), policy_json()), LIMITS)
 
 
 def test_a_child_that_crashes_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial, "__name__", "this_is_no_module")
     with pytest.raises(CandidateRejected, match=r"^loading and running it ended its process with status 1$"):
-        run_trial(CARTPOLE_BUNDLE, *LIMITS)
+        run_trial(CARTPOLE_BUNDLE, LIMITS)
 
 
 def test_a_child_that_is_killed_is_reported_with_the_signal_and_its_limit(
@@ -126,5 +132,5 @@ def test_a_child_that_is_killed_is_reported_with_the_signal_and_its_limit(
     python.chmod(0o755)
     monkeypatch.setattr(trial.sys, "executable", str(python))
     with pytest.raises(CandidateRejected) as caught:
-        run_trial(CARTPOLE_BUNDLE, 1 << 30, TIMEOUT_S)
+        run_trial(CARTPOLE_BUNDLE, LIMITS)
     assert str(caught.value) == ("loading and running it ended its process by SIGKILL, with 1024 MiB of memory allowed")

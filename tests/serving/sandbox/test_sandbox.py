@@ -21,7 +21,7 @@ from serving.play import process
 from serving.play.errors import EnvironmentFailed
 from serving.play.process import EnvironmentProcess
 from serving.processes import child_environment
-from serving.rollout.candidate_trial import run_trial
+from serving.rollout.candidate_trial import TrialConditions, run_trial
 from serving.rollout.errors import CandidateRejected
 from serving.sandbox import landlock, seccomp
 from serving.sandbox.limits import MAX_MORE_THREADS
@@ -111,7 +111,7 @@ def of_trial(where: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) ->
         "    raise RuntimeError(json.dumps({**found, 'variables': sorted(os.environ)}))\n"
     )
     with mock.patch.object(sys, "path", [str(package.parent), *sys.path]), pytest.raises(CandidateRejected) as caught:
-        run_trial(CARTPOLE_BUNDLE, 1 << 30, 30)
+        run_trial(CARTPOLE_BUNDLE, TrialConditions(1 << 30, 30))
     found: dict[str, Any] = json.loads(str(caught.value)[str(caught.value).index("{") :])
     return found
 

@@ -244,7 +244,7 @@ FP16 = pb.ModelInferRequest.InferInputTensor(name="observations", datatype="FP16
             STEERING_BUNDLE,
             request(1, 1, floats=[7]),
             CODE.INTERNAL,
-            "the policy failed to compute an action; the server's log has the reason",
+            "the policy computed numbers that are not finite, in its output 'action'",
         ),
     ],
 )

@@ -196,7 +196,7 @@ STEPS = InputTensor("state_in.steps", "FP32", (2, 2, 3), bytes(48))
             STEERING_BUNDLE,
             [STEP._replace(elements=[7])],
             {},
-            "the policy failed to compute an action; the server's log has the reason",
+            "the policy computed numbers that are not finite, in its output 'action'",
         ),
     ],
 )

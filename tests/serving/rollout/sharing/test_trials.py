@@ -8,10 +8,10 @@ import pytest
 
 from serving.policy.bundle import Bundle
 from serving.policy.errors import ProviderUnavailable
-from serving.rollout.candidate_trial import run_trial
+from serving.rollout.candidate_trial import TrialConditions, run_trial
 from serving.rollout.errors import CandidateRejected
 from serving.rollout.sharing import trials
-from serving.rollout.sharing.trials import REJECTED_FOR_S, SharedTrial, TrialConditions
+from serving.rollout.sharing.trials import REJECTED_FOR_S, SharedTrial
 from tests.serving.policies import CARTPOLE_BUNDLE
 
 CONDITIONS = TrialConditions(1 << 30, 15.0, 1, "cpu")
@@ -51,7 +51,7 @@ def test_replicas_that_want_a_version_at_the_same_time_try_it_once(tmp_path: Pat
 
 @pytest.mark.parametrize(
     "change",
-    [{"memory_bytes": 1 << 20}, {"timeout_s": 1.0}, {"num_threads": 2}, {"provider": "cuda"}],
+    [{"memory_bytes": 1 << 20}, {"timeout_s": 1.0}, {"num_threads": 2}, {"provider": "cuda"}, {"max_batch_size": 2}],
     ids=lambda change: next(iter(change)),
 )
 def test_a_trial_under_other_conditions_counts_for_nothing(change: dict[str, object], tmp_path: Path) -> None:
@@ -100,7 +100,9 @@ def test_a_trial_that_runs_into_its_time_limit_is_repeated(tmp_path: Path) -> No
     """Seen on a busy machine, where the child did not even start in time."""
     for _ in range(2):
         with pytest.raises(CandidateRejected, match="did not load and answer within"):
-            shared(tmp_path, timeout_s=0.01).run(lambda: run_trial(CARTPOLE_BUNDLE, 1 << 30, 0.01))
+            shared(tmp_path, timeout_s=0.01).run(
+                lambda: run_trial(CARTPOLE_BUNDLE, replace(CONDITIONS, timeout_s=0.01))
+            )
     trial = Trial()
     shared(tmp_path, timeout_s=0.01).run(trial)
     assert trial.runs == 1
@@ -109,7 +111,7 @@ def test_a_trial_that_runs_into_its_time_limit_is_repeated(tmp_path: Path) -> No
 def test_the_outcome_of_a_real_trial_is_recorded(tmp_path: Path) -> None:
     bundle = Bundle(CARTPOLE_BUNDLE.graph[:-10], CARTPOLE_BUNDLE.policy)
     with pytest.raises(CandidateRejected) as first:
-        shared(tmp_path).run(lambda: run_trial(bundle, 1 << 30, 15))
+        shared(tmp_path).run(lambda: run_trial(bundle, CONDITIONS))
     with pytest.raises(CandidateRejected) as second:
         shared(tmp_path).run(Trial())
     assert str(second.value) == str(first.value) == "model.onnx is not valid: it is truncated"

@@ -1,0 +1,81 @@
+"""Answers a request again when the served version fails: the version before answers, and this one is taken back."""
+
+import logging
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
+
+from serving.errors import HttpError
+from serving.policy.errors import PolicyFault
+from serving.registry.model_version import ModelVersion
+from serving.replica.metrics import Metrics
+from serving.replica.served_policy import ServedPolicy
+
+logger = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+
+Refuse = Callable[[ModelVersion, str, str], object]
+"""Records that a version failed in service, by the code and the message of its fault. It may block."""
+
+
+class Replica(Protocol):
+    """What is needed of the application."""
+
+    metrics: Metrics
+    served: ServedPolicy
+
+    def drop_pinned(self, served: ServedPolicy) -> None:
+        """Release a version that is held for the episodes that began with it."""
+
+
+class Faults:
+    """Finds another version for a request that one fails to answer.
+
+    A fault that another version has with the same request is one of the request: then nothing is taken back.
+    """
+
+    def __init__(self, replica: Replica, refuse: Refuse) -> None:
+        self._replica, self._refuse = replica, refuse
+
+    def fallback_of(self, served: ServedPolicy) -> ServedPolicy | None:
+        """Return the policy that answers what `served` fails to answer: the version before it, or the current one."""
+        current = self._replica.served
+        return served.fallback or (None if current is served else current)
+
+    async def answer_again(
+        self, fault: PolicyFault, served: ServedPolicy, answer: Callable[[ServedPolicy], Awaitable[Answer]]
+    ) -> tuple[ServedPolicy, Answer]:
+        """Return the policy that answers the request instead of `served`, and its answer. Raises `fault` if none does.
+
+        Args:
+            fault: What `served` raised.
+            served: The policy that failed.
+            answer: Answers the request with a policy.
+        """
+        fallback = self.fallback_of(served)
+        if fallback is None:
+            raise fault
+        try:
+            answered = await answer(fallback)
+        except HttpError as other:
+            raise fault from other
+        self._replica.metrics.requests_fallen_back[fault.code] += 1
+        if not served.is_withdrawn:
+            self._withdraw(served, fault, fallback)
+        return fallback, answered
+
+    def _withdraw(self, served: ServedPolicy, fault: PolicyFault, fallback: ServedPolicy) -> None:
+        """Take a version back at once, here, and record that it is refused, which the other replicas see."""
+        served.is_withdrawn = True
+        served.batcher.withdraw(fault)
+        version = served.version
+        if self._replica.served is served:
+            self._replica.served = fallback
+        else:
+            self._replica.drop_pinned(served)
+        message = "%s: version %d failed where version %d answers, and is taken back: %s"
+        logger.error(message, version.uri, version.version, fallback.version.version, fault.details)
+        # Another process may hold the lock of the file for a moment.
+        arguments = version, fault.code, str(fault)
+        threading.Thread(target=self._refuse, args=arguments, name="refusal", daemon=True).start()
