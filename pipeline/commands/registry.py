@@ -87,8 +87,8 @@ def promote(
     target, signer = Target.of(name, stage, alias), signer_of(signing_key)
     canary_options = {each: options.pop(each) for each in EXPERIMENT_OPTIONS}
     if canary:
-        if experience is None:
-            raise click.UsageError("--canary needs --experience, the URI that the servers record to.")
+        if experience is None or not target.holds_one_version:
+            raise click.UsageError("--canary needs --experience, and a stage or an alias that servers follow.")
         settings = start_options(experience, **canary_options)
         promote_with_canary(target, version, Gate(**options), settings, signer, None if detach else every_s)
     else:

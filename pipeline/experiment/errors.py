@@ -69,7 +69,7 @@ class ExperimentUnknown(PipelineError):
     model: str
 
     template: ClassVar[str] = (
-        "There is no running experiment on the {target} of '{model}'. Start one: "
+        "There is no experiment on the {target} of '{model}'. Start one: "
         "python -m pipeline experiment start VERSION --experience URI"
     )
 

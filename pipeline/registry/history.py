@@ -136,13 +136,23 @@ def _read(target: Target) -> tuple[list[Event], dict[str, Event], Event | None]:
             continue  # somebody has edited the tag
         if not is_confirmed:
             unconfirmed[key] = event
-        repeats = event.kind == BY_HAND and bool(found) and found[-1].version == event.version  # two noticed it at once
-        if (is_confirmed or event.version == version) and not repeats:
+        if (is_confirmed or event.version == version) and not (found and _repeats(event, found[-1])):
             found.append(event)
     if version == (found[-1].version if found else None):
         return found, unconfirmed, None
     by_hand = Event(now(), version, "unknown", BY_HAND, "changed in the MLflow UI or API")
     return [*found, by_hand], unconfirmed, by_hand
+
+
+def _repeats(event: Event, last: Event) -> bool:
+    """Return whether two processes recorded the same: a change by hand that both noticed, or an experiment's end."""
+    is_experiment = event.kind == last.kind == EXPERIMENT and _id(event) == _id(last)
+    return event.version == last.version and (event.kind == BY_HAND or is_experiment)
+
+
+def _id(event: Event) -> str:
+    """Return the id of an experiment, with which the reason begins."""
+    return event.why.partition(":")[0]
 
 
 def settle(target: Target) -> None:

@@ -64,7 +64,7 @@ def print_status(live: "Live", found: "Figures", damaged: Sequence[str]) -> None
     columns = [_arm(each, version) for each, version in _arms(live, found)]
     for title, *row in zip(("version", "episodes", "settled", "reported", "mean return"), *columns, strict=True):
         table.add_row(title, *row)
-    table.add_row("answered by it", "", f"{found.served:.0%}" if found.challenger.episodes else "-")
+    table.add_row("answered by it", "", "-" if math.isnan(found.served) else f"{found.served:.0%}")
     Console().print(table)
     click.echo(
         f"Share {found.share:g} of {', '.join(f'{share:g}' for share in live.settings.shares)}. "

@@ -14,7 +14,7 @@ from pipeline.experiment.errors import ExperimentUnknown
 from pipeline.experiment.live import run_log, state
 from pipeline.experiment.live.ending import complete, end, summary
 from pipeline.experiment.live.figures import Figures, figures
-from pipeline.experiment.live.lease import Lease
+from pipeline.experiment.live.lease import SETTLE_S, Lease, is_conflict
 from pipeline.experiment.live.outcomes import Outcomes
 from pipeline.experiment.live.settings import (
     AUTO,
@@ -93,7 +93,7 @@ class Controller:
     notify: Callable[[str], None]
     every_s: float = EVERY_S
     clock: Callable[[], float] = time.time
-    settle_s: float | None = None
+    settle_s: float = SETTLE_S
     observer: Observer = field(default_factory=Observer)
     _lease: Lease | None = None
     _logged: tuple[int, float, Decision] = (0, -1.0, Decision.CONTINUE)
@@ -101,10 +101,10 @@ class Controller:
     """The last line of each kind, so that it is shown once."""
 
     def run(self) -> Live:
-        """Look until the experiment has ended, and return it.
+        """Look until the experiment has ended, and return it: the open one, or the last one if none is open.
 
         Raises:
-            ExperimentUnknown: No experiment is open on the target, or somebody removed its tag.
+            ExperimentUnknown: There was no experiment on the target, or somebody removed its tag.
             Interrupted: After a signal; the experiment goes on.
         """
         try:
@@ -121,7 +121,7 @@ class Controller:
         """Look once, act if this controller has the lease, and return the experiment as it is then."""
         live = self._find()
         if self._lease is None:
-            self._lease = Lease(live) if self.settle_s is None else Lease(live, self.settle_s)
+            self._lease = Lease(live, self.settle_s)
         if not live.is_open:
             return live
         other = self._lease.acquire()
@@ -134,17 +134,16 @@ class Controller:
         return complete(live, self.signer) if live.is_open else live
 
     def _find(self) -> Live:
-        """Return the experiment of this controller, at first the open one; end the run of one whose tag is gone.
+        """Return the experiment of this controller; end the run of one whose tag is gone.
 
         Raises:
             ExperimentUnknown: There is none.
         """
-        if self._lease is None:
-            return state.find_open(self.target)
-        mine = self._lease.live
-        found = state.find(self.target, mine.experiment.id)
+        mine = self._lease.live if self._lease else None
+        found = state.find(self.target, mine and mine.experiment.id)
         if found is None:
-            run_log.abandon(mine.settings.run_id)
+            if mine is not None:
+                run_log.abandon(mine.settings.run_id)
             raise ExperimentUnknown(str(self.target), self.target.model)
         return found
 
@@ -152,7 +151,7 @@ class Controller:
         now_s, current = self.clock(), self.target.current_version()
         if current != live.experiment.champion:
             version = "no version" if current is None else f"version {current}"
-            return end(live, SUPERSEDED, f"the {self.target} was given {version} during the experiment")
+            return self._end(live, SUPERSEDED, f"the {self.target} was given {version} during the experiment")
         found = self.observer.figures(live, now_s)
         self._log(live, found)
         self._tell("damaged", self.observer.damaged and f"Left out, damaged: {', '.join(self.observer.damaged[:3])}")
@@ -160,11 +159,14 @@ class Controller:
         if live.settings.decide != AUTO and verdict not in {None, INCONCLUSIVE}:
             self._report(live, f"{verdict}: {reason(live, found)}")
         elif verdict is not None:
-            return end(live, verdict, reason(live, found), self.signer)
+            return self._end(live, verdict, reason(live, found))
         if now_s > live.deadline_s:
             decision = INCONCLUSIVE if live.settings.decide == AUTO else REPORTED
-            return end(live, decision, f"its time was over; {self._told.get('verdict') or summary(found)}")
+            return self._end(live, decision, f"its time was over; {self._told.get('verdict') or summary(found)}")
         return self._raise(live, found) if may_rise(live, found) else live
+
+    def _end(self, live: Live, decision: str, why: str) -> Live:
+        return end(live, decision, why, self.signer, self.settle_s)
 
     def _raise(self, live: Live, found: Figures) -> Live:
         start_s = self.clock() + live.settings.delay_s
@@ -233,7 +235,7 @@ def reason(live: Live, found: Figures) -> str:
     if found.decision != Decision.BLOCKED:
         over = f"the budget of {live.settings.rules.budget:,} episodes is used up; "
         return (over if found.decision == Decision.INCONCLUSIVE else "") + summary(found)
-    if not found.is_served:
+    if found.is_unserved:
         return (
             f"the challenger answered only {found.served:.0%} of its episodes, and {found.recently_served:.0%} of the "
             f"last ones: the servers refuse it, or have not loaded it (see /model); {summary(found)}"
@@ -246,9 +248,9 @@ def reason(live: Live, found: Figures) -> str:
 
 
 def is_outage(error: Exception) -> bool:
-    """Return whether the registry or the store of experience did not answer, so that a later try may succeed."""
+    """Return whether a later try may succeed: a server did not answer, or another process wrote at the same moment."""
     unreachable = (TrackingServerUnreachable, DatabaseUnreachable, StoreUnavailable)
-    return isinstance(error, unreachable) or is_failure(error)
+    return isinstance(error, unreachable) or is_failure(error) or is_conflict(error)
 
 
 def _first_sentence(error: Exception) -> str:

@@ -5,15 +5,18 @@
     3. the run, and the links to it
     4. `finished`, in the tag
 
-A controller that finds a decision without `finished` begins at 2 again. Each write has the same key and the same
-content whoever makes it, so two controllers leave one decision and one event.
+A controller that finds a decision without `finished` begins at 2 again. From 2 on, each write has the same key and the
+same content whoever makes it, so two controllers leave one decision and one event.
 """
 
 import math
+import time
 from typing import Any
 
+from pipeline.experiment.errors import ExperimentUnknown
 from pipeline.experiment.live import run_log, state
 from pipeline.experiment.live.figures import Figures
+from pipeline.experiment.live.lease import SETTLE_S
 from pipeline.experiment.live.settings import JUDGED, PROMOTED, SUPERSEDED
 from pipeline.experiment.live.state import Live
 from pipeline.registry import history
@@ -23,13 +26,18 @@ from serving.integrity.statements import Subject
 from serving.registry.registry import resolve
 
 
-def end(live: Live, decision: str, why: str, signer: Signer | None = None) -> Live:
+def end(live: Live, decision: str, why: str, signer: Signer | None = None, settle_s: float = SETTLE_S) -> Live:
     """Decide a running experiment, and do what follows from it; return it as it is then.
 
-    If another process has decided it meanwhile, that decision counts.
+    If another process decides it at the same moment, one of both decisions counts: the one that is in the tag when
+    both must have written theirs. The other process then finds an experiment that is decided.
     """
-    decided = state.update(live, lambda now: now.decided(decision, history.now(), why) if now.is_running else now)
-    return decided if decided.is_running else complete(decided, signer)
+    state.update(live, lambda now: now.decided(decision, history.now(), why) if now.is_running else now)
+    time.sleep(settle_s)
+    now = state.read(live.target, live.experiment.champion)
+    if now is None or now.experiment.id != live.experiment.id:
+        raise ExperimentUnknown(str(live.target), live.target.model)
+    return complete(now, signer) if now.experiment.decision == decision else now
 
 
 def complete(live: Live, signer: Signer | None = None) -> Live:
@@ -70,7 +78,8 @@ def _record(live: Live) -> None:
 
 
 def _reason(live: Live) -> str:
-    return f"version {live.experiment.challenger} {live.experiment.decision}: {live.settings.why}"
+    experiment = live.experiment
+    return f"{experiment.id}: version {experiment.challenger} {experiment.decision}: {live.settings.why}"
 
 
 def _facts(live: Live) -> dict[str, Any]:

@@ -21,6 +21,9 @@ GUARD_S = 3.0
 SERVED, RECENT_SERVED, RECENT = 0.9, 0.5, 50
 """The least part of its episodes that the challenger itself must have begun, of all and of the RECENT last ones."""
 
+GRACE_S = 30.0
+"""Episodes that begin so soon after the first share are not asked who answered them: replicas may still be loading."""
+
 _LARGEST = 1e100
 _ERRORS = 2.0
 _NS = 10**9
@@ -50,7 +53,7 @@ class Figures:
         champion: The champion's arm.
         challenger: The challenger's arm.
         settled_at_share: The challenger's settled episodes that began at this share.
-        served: The part of the challenger's episodes that it began itself; 1 without episodes.
+        served: The part of the challenger's episodes that it began itself; NaN while they are few.
         recently_served: The same, of the last ones.
         difference: The estimated difference of the mean returns, challenger - champion.
         error: The standard error of the difference.
@@ -66,8 +69,8 @@ class Figures:
     champion: Arm = Arm()
     challenger: Arm = Arm()
     settled_at_share: int = 0
-    served: float = 1.0
-    recently_served: float = 1.0
+    served: float = math.nan
+    recently_served: float = math.nan
     difference: float = math.nan
     error: float = math.nan
     lower: float = -math.inf
@@ -82,9 +85,9 @@ class Figures:
         return self.champion.settled + self.challenger.settled
 
     @property
-    def is_served(self) -> bool:
-        """Whether the servers let the challenger act in its episodes."""
-        return self.served >= SERVED and self.recently_served >= RECENT_SERVED
+    def is_unserved(self) -> bool:
+        """Whether the servers do not let the challenger act in its episodes."""
+        return self.served < SERVED or self.recently_served < RECENT_SERVED
 
     @property
     def shows_harm(self) -> bool:
@@ -94,8 +97,12 @@ class Figures:
     @property
     def decision(self) -> Decision:
         """The decision. A challenger that does not act in its episodes is not promoted for the champion's returns."""
-        is_bad = self.statistics == Decision.ROLL_BACK
-        return self.statistics if is_bad or self.is_served else Decision.BLOCKED
+        if self.statistics == Decision.ROLL_BACK:
+            return self.statistics
+        if self.is_unserved:
+            return Decision.BLOCKED
+        is_unknown = self.statistics == Decision.PROMOTE and math.isnan(self.served)
+        return Decision.CONTINUE if is_unknown else self.statistics
 
 
 @dataclass(frozen=True)
@@ -124,8 +131,8 @@ def figures(live: Live, episodes: Mapping[bytes, Outcome], now_s: float) -> Figu
     """
     experiment, settings = replace(live.experiment, decision=None), live.settings
     found = _assigned(live, episodes)
-    start_s = experiment.shares[-1].start_s
-    served = found.as_assigned[found.challenger]
+    first_s, start_s = experiment.shares[0].start_s, experiment.shares[-1].start_s
+    served = found.as_assigned[found.challenger & (found.started_s >= first_s + GRACE_S)]
     base = Figures(now_s, live.experiment.share_at(now_s))
     if len(served) >= settings.rules.minimum_episodes:
         base = replace(base, served=float(served.mean()), recently_served=float(served[-RECENT:].mean()))

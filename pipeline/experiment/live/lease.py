@@ -9,7 +9,8 @@ import os
 import socket
 import time
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,25 @@ LEASE_S = 60.0
 """How long a lease lasts that is not renewed, as after a kill. It is renewed after half of it."""
 SETTLE_S = 2.0
 """How long a write of another controller may take that had found the lease free."""
+
+
+def is_conflict(error: Exception) -> bool:
+    """Return whether another process has written the same new tag at the same moment, which MLflow's database refuses.
+
+    SQLite and PostgreSQL call it a unique constraint, MySQL a duplicate entry.
+    """
+    text = str(error).lower()
+    return isinstance(error, MlflowException) and ("unique constraint" in text or "duplicate entry" in text)
+
+
+@contextmanager
+def ignored_conflict() -> Iterator[None]:
+    """Do without a write that was in conflict."""
+    try:
+        yield
+    except MlflowException as error:
+        if not is_conflict(error):
+            raise
 
 
 @dataclass
@@ -54,7 +74,8 @@ class Lease:
         other = self._other()
         if other is None:
             is_new, self._until = self._until is None, time.monotonic() + self.lease_s
-            self._write({"owner": self.owner, "until_s": time.time() + self.lease_s})
+            with ignored_conflict():
+                self._write({"owner": self.owner, "until_s": time.time() + self.lease_s})
             if is_new:
                 time.sleep(self.settle_s)
                 other = self._other()
