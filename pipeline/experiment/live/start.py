@@ -16,6 +16,7 @@ from pipeline.experiment.errors import (
 )
 from pipeline.experiment.live import run_log, state
 from pipeline.experiment.live.ending import end
+from pipeline.experiment.live.lease import SETTLE_S
 from pipeline.experiment.live.settings import AUTO, STOPPED, SUPERSEDED, Settings
 from pipeline.experiment.live.state import Live
 from pipeline.experiment.plan import Baseline, Plan, plan
@@ -182,7 +183,7 @@ def start(target: Target, version: int, options: StartOptions) -> Started:
     return Started(live, baseline, planned)
 
 
-def stop(target: Target, why: str = "a person stopped it") -> Live:
+def stop(target: Target, why: str = "a person stopped it", settle_s: float = SETTLE_S) -> Live:
     """End the running experiment of a target; the champion answers all episodes from then on.
 
     Raises:
@@ -193,4 +194,4 @@ def stop(target: Target, why: str = "a person stopped it") -> Live:
     found = state.find_open(target)
     if not found.is_running:
         raise ExperimentUnfinished(str(target), target.model, found.experiment.id, str(found.experiment.decision))
-    return end(found, STOPPED, why)
+    return end(found, STOPPED, why, settle_s=settle_s)

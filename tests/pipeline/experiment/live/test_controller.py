@@ -169,7 +169,7 @@ def test_a_stopped_experiment_ends_its_controller(world):
     world.start()
     controller = world.controller()
     controller.look()
-    starting.stop(TARGET)
+    starting.stop(TARGET, settle_s=0.0)
     assert controller.run().experiment.decision == "stopped"
     assert world.live().experiment.share_at(world.now_s) == 0
 
