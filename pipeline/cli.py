@@ -7,6 +7,7 @@ import click
 from pipeline.commands.evaluate import evaluate, verify
 from pipeline.commands.experience import experience
 from pipeline.commands.experience_results import export, report
+from pipeline.commands.experiment.live import run, start, status, stop
 from pipeline.commands.experiment.plan import experiment
 from pipeline.commands.journey import journey
 from pipeline.commands.registry import history, promote, rollback, sign, versions
@@ -43,3 +44,6 @@ for command in (
 
 for command in (export, report):
     experience.add_command(command)
+
+for command in (start, run, status, stop):
+    experiment.add_command(command)

@@ -4,6 +4,14 @@ from typing import Any
 
 import click
 
+from pipeline.commands.experiment.live import promote_with_canary
+from pipeline.commands.experiment.options import (
+    EXPERIMENT_OPTIONS,
+    detach_option,
+    every_option,
+    experiment_options,
+    start_options,
+)
 from pipeline.commands.options import (
     OptionalFloat,
     bounded_requests,
@@ -39,20 +47,52 @@ from pipeline.commands.output import print_promotion, promote_and_print
     help="Fraction of the champion's mean return that may be lost.",
 )
 @click.option("--force", is_flag=True, help="Promote in spite of objections, which are recorded.")
+@click.option(
+    "--canary",
+    is_flag=True,
+    help="After the gate, let it act in a share of the live episodes, whose returns decide. The options from here on "
+    "are those of `experiment start`.",
+)
+@click.option("--experience", metavar="URI", help="Directory or S3 prefix that the servers record to, for --canary.")
+@experiment_options
+@every_option
+@detach_option
 @signing_key_option
 @registry_option
 @one_line_errors
 @bounded_requests
-def promote(version: int, stage: str, alias: str | None, name: str, signing_key: str | None, **gate: Any) -> None:
+def promote(
+    version: int,
+    stage: str,
+    alias: str | None,
+    name: str,
+    signing_key: str | None,
+    every_s: float,
+    experience: str | None,
+    *,
+    canary: bool,
+    detach: bool,
+    **options: Any,
+) -> None:
     """Assign VERSION to a stage or an alias if it passes the gate. The version that it replaces in a stage is archived.
 
     For Production and aliases, VERSION plays the same seeded episodes as the champion. It must reach the threshold, and
     the lower 95% bound of the mean difference of returns must not be below minus the tolerance.
+
+    With --canary, it is assigned only after an experiment with live episodes has shown that it is not worse.
     """
     from pipeline.registry.gate import Gate
     from pipeline.registry.target import Target
 
-    promote_and_print(Target.of(name, stage, alias), version, Gate(**gate), signer_of(signing_key))
+    target, signer = Target.of(name, stage, alias), signer_of(signing_key)
+    canary_options = {each: options.pop(each) for each in EXPERIMENT_OPTIONS}
+    if canary:
+        if experience is None or not target.holds_one_version:
+            raise click.UsageError("--canary needs --experience, and a stage or an alias that servers follow.")
+        settings = start_options(experience, **canary_options)
+        promote_with_canary(target, version, Gate(**options), settings, signer, None if detach else every_s)
+    else:
+        promote_and_print(target, version, Gate(**options), signer)
 
 
 @click.command()

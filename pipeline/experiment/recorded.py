@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.experience.errors import NotCompacted, S3Unusable
+from pipeline.experience.errors import NotCompacted, S3Unusable, VersionNotRecorded
 from pipeline.experience.raw import choose_model, open_experience
 from pipeline.experience.whole_episodes import SUMMARY_FILE, read_current, read_file
 from pipeline.experiment.errors import ChampionNotRecorded
@@ -43,31 +43,47 @@ def recorded_champion(uri: str, model: str | None, challenger: int) -> Recorded:
         NoExperience, ModelNotRecorded, SeveralModels: There is nothing recorded, or it is not clear of which model.
         StoreUnavailable, S3Unusable, ExperienceDamaged, EpisodesReplaced: The experience cannot be read.
     """
-    try:
-        chosen, summary = _summary(uri, model)
-    except StoreUnavailable as error:
-        if not uri.startswith("s3://"):
-            raise
-        raise S3Unusable(uri, error.reason) from error
-    versions, returns = summary["version"].to_numpy(), summary["return"].to_numpy()
-    start_ns = summary["start"].cast(pa.int64()).to_numpy()
+    chosen, summary = _summary(uri, model)
+    versions, start_ns = summary["version"].to_numpy(), summary["start"].cast(pa.int64()).to_numpy()
     others = versions != challenger
     if not others.any():
         raise ChampionNotRecorded(uri, chosen, challenger)
-    champion = int(versions[others][np.argmax(start_ns[others])])
-    own = returns[versions == champion]
-    baseline = Baseline(float(own.mean()), float(own.std()), _episodes_per_day(start_ns))
-    return Recorded(chosen, champion, len(own), baseline)
+    return _returns(chosen, int(versions[others][np.argmax(start_ns[others])]), summary)
+
+
+def recorded_returns(uri: str, model: str, version: int) -> Recorded:
+    """Return the returns of a version, from the whole episodes at a URI.
+
+    Raises:
+        VersionNotRecorded: There are none of this version.
+        Others: As `recorded_champion`.
+    """
+    chosen, summary = _summary(uri, model)
+    recorded = sorted(set(summary["version"].to_pylist()))
+    if version not in recorded:
+        raise VersionNotRecorded(chosen, version, ", ".join(map(str, recorded)))
+    return _returns(chosen, version, summary)
+
+
+def _returns(model: str, version: int, summary: pa.Table) -> Recorded:
+    own = summary["return"].to_numpy()[summary["version"].to_numpy() == version]
+    rate = _episodes_per_day(summary["start"].cast(pa.int64()).to_numpy())
+    return Recorded(model, version, len(own), Baseline(float(own.mean()), float(own.std()), rate))
 
 
 def _summary(uri: str, model: str | None) -> tuple[str, pa.Table]:
     """Return the model, and one row for each of its whole episodes."""
-    store = open_experience(uri)
-    chosen = choose_model(store, model)
-    current = read_current(store, chosen)
-    if current is None:
-        raise NotCompacted(uri, chosen)
-    content = read_file(store, chosen, current, SUMMARY_FILE)
+    try:
+        store = open_experience(uri)
+        chosen = choose_model(store, model)
+        current = read_current(store, chosen)
+        if current is None:
+            raise NotCompacted(uri, chosen)
+        content = read_file(store, chosen, current, SUMMARY_FILE)
+    except StoreUnavailable as error:
+        if not uri.startswith("s3://"):
+            raise
+        raise S3Unusable(uri, error.reason) from error
     return chosen, pq.read_table(pa.BufferReader(content), columns=["version", "start", "return"])
 
 

@@ -20,6 +20,7 @@ from serving.registry.mlflow_api import account
 
 BY_HAND = "by hand"
 ROLLBACK = "rollback"
+EXPERIMENT = "experiment"
 
 _CONFIRMED = "confirmed"
 
@@ -35,8 +36,9 @@ class Event:
         at: The time in UTC, ISO 8601. For a change by hand, it is when a command first noticed it.
         version: The version from then on; None if there was none.
         by: The user; `unknown` for a change by hand.
-        kind: `promotion`, `forced`, `rollback` or `by hand`.
-        why: The reason in words: the gate's figures, or which version a rollback replaced.
+        kind: `promotion`, `forced`, `rollback`, `experiment` or `by hand`. An experiment that rolls its challenger back
+            has an event, too, with the version that stays.
+        why: The reason in words: the figures of the gate or the experiment, or which version a rollback replaced.
     """
 
     at: str
@@ -57,22 +59,27 @@ class Change:
 
 
 @contextlib.contextmanager
-def recorded(*changes: Change) -> Iterator[None]:
+def recorded(*changes: Change, at: str | None = None) -> Iterator[None]:
     """Record changes that the block makes, so that there is no change without its event and no event without a change.
 
     The events are written before the block, as unconfirmed ones, and confirmed after it. However the block or this
     process ends, an unconfirmed event counts if its target has its version, and is otherwise ignored. Changes by hand
     that came before are recorded first.
 
+    Args:
+        changes: The changes.
+        at: The time of the events, by default now. Events of the same target and time replace each other, so that a
+            change which is made again, after a kill or by two processes at once, has one event.
+
     Raises:
         Exception: If the events cannot be written; the block has not run. Or what the block raises.
     """
     for target in dict.fromkeys(change.target for change in changes):
-        _settle(target)
+        settle(target)
     client = mlflow.MlflowClient()
-    at = _now()
+    at = at or now()
     for change in changes:
-        _write(change.target, Event(at, change.version, _user(), change.kind, change.why), confirmed=False)
+        _write(change.target, Event(at, change.version, user(), change.kind, change.why), confirmed=False)
     try:
         yield
     except BaseException:
@@ -83,14 +90,25 @@ def recorded(*changes: Change) -> Iterator[None]:
         raise
     with contextlib.suppress(MlflowException):  # the change is made, and the next one confirms the event
         for change in changes:
-            _write(change.target, Event(at, change.version, _user(), change.kind, change.why))
+            _write(change.target, Event(at, change.version, user(), change.kind, change.why))
 
 
-def record(target: Target, version: int | None, kind: str, why: str, by: str | None = None) -> Event:
-    """Append an event to the history of a target. `by` defaults to the current user."""
-    event = Event(_now(), version, by or _user(), kind, why)
+def record(
+    target: Target, version: int | None, kind: str, why: str, by: str | None = None, at: str | None = None
+) -> Event:
+    """Append an event to the history of a target. `by` defaults to the current user, `at` to now."""
+    event = Event(at or now(), version, by or user(), kind, why)
     _write(target, event)
     return event
+
+
+def has_event(target: Target, at: str) -> bool:
+    """Return whether the history of a target has a confirmed event of a time."""
+    tag = mlflow.MlflowClient().get_registered_model(target.model).tags.get(f"{_prefix(target)}{at}")
+    try:
+        return tag is not None and json.loads(tag).get(_CONFIRMED, True) is True
+    except (ValueError, AttributeError):
+        return False  # somebody has edited the tag
 
 
 def events(target: Target) -> list[Event]:
@@ -118,16 +136,26 @@ def _read(target: Target) -> tuple[list[Event], dict[str, Event], Event | None]:
             continue  # somebody has edited the tag
         if not is_confirmed:
             unconfirmed[key] = event
-        repeats = event.kind == BY_HAND and bool(found) and found[-1].version == event.version  # two noticed it at once
-        if (is_confirmed or event.version == version) and not repeats:
+        if (is_confirmed or event.version == version) and not (found and _repeats(event, found[-1])):
             found.append(event)
     if version == (found[-1].version if found else None):
         return found, unconfirmed, None
-    by_hand = Event(_now(), version, "unknown", BY_HAND, "changed in the MLflow UI or API")
+    by_hand = Event(now(), version, "unknown", BY_HAND, "changed in the MLflow UI or API")
     return [*found, by_hand], unconfirmed, by_hand
 
 
-def _settle(target: Target) -> None:
+def _repeats(event: Event, last: Event) -> bool:
+    """Return whether two processes recorded the same: a change by hand that both noticed, or an experiment's end."""
+    is_experiment = event.kind == last.kind == EXPERIMENT and _id(event) == _id(last)
+    return event.version == last.version and (event.kind == BY_HAND or is_experiment)
+
+
+def _id(event: Event) -> str:
+    """Return the id of an experiment, with which the reason begins."""
+    return event.why.partition(":")[0]
+
+
+def settle(target: Target) -> None:
     """Confirm or delete the unconfirmed events of a target, and record a change by hand."""
     found, unconfirmed, by_hand = _read(target)
     for key, event in unconfirmed.items():
@@ -147,11 +175,12 @@ def _write(target: Target, event: Event, *, confirmed: bool = True) -> None:
     mlflow.MlflowClient().set_registered_model_tag(target.model, f"{_prefix(target)}{event.at}", json.dumps(fields))
 
 
-def _now() -> str:
+def now() -> str:
+    """Return the time in UTC, as events have it."""
     return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def _user() -> str:
+def user() -> str:
     """Return the account in MLflow, or the user of this process; a container's user may have no name."""
     if name := account():
         return name

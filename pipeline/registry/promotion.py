@@ -90,29 +90,54 @@ def promote(target: Target, version: int, gate: Gate, signer: Signer | None = No
         return Promotion(target, version, version)
     if not is_guarded:
         _sign(challenger, signer)
-        _assign(target, challenger, "promotion", "not guarded")
+        assign(target, challenger, "promotion", "not guarded")
         return Promotion(target, version, current)
     champion = _previous(target) if is_there else current
     params = {"version": version, "name": target.model, "target": str(target), "champion": champion}
     with tracking.run(f"promote {target.model} {version}", params):
-        verdict, objections = _judge(target, challenger, champion, gate)
-        _log(verdict, objections)
-        if objections and not gate.force:
-            raise PromotionRefused(version, str(target), objections)
+        # The records come before the assignment, after which servers look for the tags.
+        verdict, objections = _pass(target, challenger, champion, gate, signer)
         figures = verdict.figures if verdict else "not compared"
-        # Before the assignment, after which servers look for the tags.
-        record_gate(Subject.of(challenger), target, _facts(gate, champion, verdict), signer, passed=not objections)
-        _sign(challenger, signer)
         kind, why = ("forced", "; ".join([figures, *objections])) if objections else ("promotion", figures)
         if not is_there:
-            _assign(target, challenger, kind, why)
+            assign(target, challenger, kind, why)
         return Promotion(target, version, current, verdict, tuple(objections))
+
+
+def pass_gate(target: Target, version: int, gate: Gate, signer: Signer | None = None) -> Verdict | None:
+    """Compare a version with the champion as `promote` does, record and sign that it passed, and assign nothing.
+
+    Raises:
+        As `promote`.
+    """
+    check_tracking_server()
+    challenger, champion = resolve(f"models:/{target.model}/{version}"), target.current_version()
+    params = {"version": version, "name": target.model, "target": str(target), "champion": champion}
+    with tracking.run(f"gate of {target.model} {version}", params):
+        return _pass(target, challenger, champion, gate, signer)[0]
 
 
 def _previous(target: Target) -> int | None:
     """Return the version that the current one of a target replaced, None if there was none or it is gone."""
     existing = [row.version for row in versions(target.model)]
     return history.previous(history.events(target), existing)
+
+
+def _pass(
+    target: Target, challenger: ModelVersion, champion: int | None, gate: Gate, signer: Signer | None
+) -> tuple[Verdict | None, list[str]]:
+    """Return what the gate found and its objections, log them to the current run, and record and sign them.
+
+    Raises:
+        PromotionRefused: If the gate objects, unless it is forced; nothing is recorded then.
+    """
+    verdict, objections = _judge(target, challenger, champion, gate)
+    _log(verdict, objections)
+    if objections and not gate.force:
+        raise PromotionRefused(challenger.version, str(target), objections)
+    record_gate(Subject.of(challenger), target, _facts(gate, champion, verdict), signer, passed=not objections)
+    _sign(challenger, signer)
+    return verdict, objections
 
 
 def _sign(version: ModelVersion, signer: Signer | None) -> None:
@@ -132,7 +157,7 @@ def rollback(target: Target) -> Promotion:
     if version is None:
         raise NothingToRollBack(target.model, str(target), current)
     why = f"replaces version {current}" if current else "there was no version"
-    _assign(target, resolve(f"models:/{target.model}/{version}"), history.ROLLBACK, why)
+    assign(target, resolve(f"models:/{target.model}/{version}"), history.ROLLBACK, why)
     return Promotion(target, version, current)
 
 
@@ -170,14 +195,23 @@ def _last(events: Sequence[Event]) -> int | None:
     return events[-1].version if events else None
 
 
-def _assign(target: Target, version: ModelVersion, kind: str, why: str) -> None:
+def assign(target: Target, version: ModelVersion, kind: str, why: str, at: str | None = None) -> None:
+    """Make a target refer to a version, and record why in the history of all targets that this changes.
+
+    Args:
+        target: The stage or alias.
+        version: The version.
+        kind: The kind of the event.
+        why: The reason.
+        at: The time of the event, by default now; see `history.recorded`.
+    """
     changes = [Change(target, version.version, kind, why)] if target.holds_one_version else []
     left = Target(target.model, version.stage)
     if not target.is_alias and version.stage in STAGES and left != target:
         others = [int(each.version) for each in versions_of(target.model) if each.current_stage == version.stage]
         remaining = max((number for number in others if number != version.version), default=None)
         changes.append(Change(left, remaining, kind, f"version {version.version} moved to {target}"))
-    with history.recorded(*changes):
+    with history.recorded(*changes, at=at):
         target.assign(version.version)
 
 

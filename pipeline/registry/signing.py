@@ -15,7 +15,7 @@ from pipeline.registry.errors import SigningKeyInvalid
 from pipeline.registry.target import Target
 from serving.integrity.requirements import gate_results
 from serving.integrity.signatures import key_id, read_public_keys, to_tag
-from serving.integrity.statements import GATE, GATE_TAG, SIGNED_GATE_TAG, SIGNED_VERSION_TAG, VERSION, Subject
+from serving.integrity.statements import GATE, GATE_TAG, SIGNED_GATE_TAG, SIGNED_VERSION_TAG, VERSION, Subject, parsed
 from serving.registry.model_version import ModelVersion
 from serving.registry.registry import fetch, resolve
 from serving.registry.tracking import check_tracking_server
@@ -113,6 +113,13 @@ def record_gate(
     if signer is not None:
         _set_tag(subject, f"{SIGNED_GATE_TAG}{name}.{signer.key_id}", signer.signed(statement))
     _set_tag(subject, GATE_TAG + name, statement)
+
+
+def has_passed(version: ModelVersion, target: Target, signer: Signer | None) -> bool:
+    """Return whether a record in a version's tags, with a signer one that it signed, says it passed a target's gate."""
+    keys = {} if signer is None else {signer.key_id: signer.key.public_key()}
+    statement = gate_results(version, keys).get(_name(target))
+    return statement is not None and parsed(statement).get("passed") is True
 
 
 def is_unrecorded(version: ModelVersion, target: Target, signer: Signer | None) -> bool:

@@ -39,7 +39,7 @@ def test_the_commands_of_the_registry_and_the_server_pass_the_gateway(behind, tm
     with client_of(tmp_path, url, {**needed, "MLFLOW_EXPERIMENT_NAME": MODEL}):
         tracking.check_tracking_server()
         # An interrupted promotion has left an event that never came true, which the next one would delete.
-        left = Event(history._now(), 2, "somebody", "promotion", "")
+        left = Event(history.now(), 2, "somebody", "promotion", "")
         history._write(Target(MODEL, name, is_alias=True), left, confirmed=False)
         for command in (
             f"promote 1 --name {MODEL} --episodes 2 --force --alias {name}",

@@ -1,46 +1,19 @@
 """The command `experiment plan`."""
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.commands.experiment.options import Margin, alpha_option, margin_option
 from pipeline.commands.options import one_line_errors
 
 if TYPE_CHECKING:
     from pipeline.experiment.plan import Baseline
 
 
-class Margin(click.ParamType["Margin"]):
-    """A loss of return: a number, or a percentage of the champion's mean return."""
-
-    name = "number|percentage"
-
-    def __init__(self, number: float = 0.0, *, is_relative: bool = False) -> None:
-        self.number = number
-        self.is_relative = is_relative
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> "Margin":
-        """Convert the text of an option."""
-        if isinstance(value, Margin):
-            return value
-        text = str(value).strip()
-        try:
-            number = float(text.removesuffix("%"))
-        except ValueError:
-            number = math.nan
-        if not 0 <= number < math.inf:
-            self.fail(f"{text!r} is neither a number of at least 0 nor a percentage, such as 2%.", param, ctx)
-        return Margin(number / 100 if text.endswith("%") else number, is_relative=text.endswith("%"))
-
-    def of(self, mean: float) -> float:
-        """Return the margin in units of the return."""
-        return self.number * abs(mean) if self.is_relative else self.number
-
-
 @click.group()
 def experiment() -> None:
-    """Plan an experiment: a challenger that acts in a share of the live episodes, beside the champion."""
+    """Compare a version with the champion: it acts in a share of the live episodes, and their returns decide."""
 
 
 @experiment.command()
@@ -49,13 +22,7 @@ def experiment() -> None:
 @click.option("--experience", metavar="URI", help="Recorded experience with the champion's returns.")
 @click.option("--return-mean", type=float, help="The champion's mean return, instead of --experience.")
 @click.option("--return-std", type=click.FloatRange(0), help="The standard deviation of its returns, with it.")
-@click.option(
-    "--margin",
-    type=Margin(),
-    default="2%",
-    show_default=True,
-    help="Loss of mean return that is acceptable: a number, or a percentage of the champion's mean.",
-)
+@margin_option
 @click.option(
     "--share",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -63,13 +30,7 @@ def experiment() -> None:
     show_default=True,
     help="Share of the episodes that the challenger gets.",
 )
-@click.option(
-    "--alpha",
-    type=click.FloatRange(0, 0.5, min_open=True, max_open=True),
-    default=0.05,
-    show_default=True,
-    help="Probability of a false promotion, and that of a false rollback.",
-)
+@alpha_option
 @one_line_errors
 def plan(version: int, margin: Margin, share: float, alpha: float, **source: Any) -> None:
     """Show how many episodes an experiment with VERSION needs, before anything runs.
