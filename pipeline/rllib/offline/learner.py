@@ -94,24 +94,21 @@ class ShuffledRows(ConnectorV2):  # type: ignore[misc]  # as above
         return {name: self._shuffled(columns) for name, columns in batch.items()}
 
     def _shuffled(self, columns: dict[str, Any]) -> dict[str, Any]:
-        mask = columns.get(Columns.LOSS_MASK)
-        if mask is None:
-            mask = torch.ones(len(tree.flatten(columns[Columns.ACTIONS])[0]), dtype=torch.bool)
-        rows = torch.nonzero(mask).squeeze(-1)
+        rows = torch.nonzero(columns[Columns.LOSS_MASK]).squeeze(-1)
         rows = rows[torch.randperm(len(rows)).to(rows.device)]
         return {name: tree.map_structure(lambda tensor: tensor[rows], column) for name, column in columns.items()}
 
 
 class OfflineConfig(MARWILConfig):  # type: ignore[misc]  # as above
-    """RLlib's settings of MARWIL, with a pipeline of connectors that computes what the loss reads, and no more."""
+    """RLlib's settings of MARWIL, with minibatches that are shuffled.
+
+    Value targets are computed for behavior cloning as well: modules that mask actions rely on it.
+    """
 
     def build_learner_connector(self, *args: Any, **kwargs: Any) -> Any:
         """Return the connectors from episodes to a batch."""
         pipeline = super().build_learner_connector(*args, **kwargs)
         pipeline.remove("AddNextObservationsFromEpisodesToTrainBatch")
-        if self.beta == 0:
-            pipeline.remove("AddOneTsToEpisodesAndTruncate")
-            pipeline.remove("GeneralAdvantageEstimation")
         pipeline.append(ShuffledRows())
         return pipeline
 

@@ -181,7 +181,9 @@ class OfflineTrainer(Trainer):
 
     def _fit_filter(self) -> None:
         """Compute the filter's statistics from all recorded observations."""
-        fitted = MeanStdFilter(self._environment.observation_space, self._environment.action_space)
+        fitted = MeanStdFilter()
+        fitted.input_action_space = self._environment.trained_action_space
+        fitted.input_observation_space = self._environment.observation_space
         compat.normalized(fitted, np.concatenate([each.observations for each in self._episodes]))
         self._set_filter(fitted.get_state())
 
