@@ -33,7 +33,7 @@ def described(case):
 
 
 def one_action(environment):
-    """An action within the space: of an unbounded Box, and for policies that mask some, one near zero."""
+    """An action of the environment."""
     space = environment.action_space
     space.seed(3)
     return space.sample()
@@ -46,6 +46,8 @@ def test_the_recorded_action_is_imitated(case, tmp_path):
     config, environment = described(case)
     spaces, action = (environment.observation_space, environment.action_space), one_action(environment)
     truths = [random_episode(f"episode-{number}", *spaces, 12, actions=[action] * 12) for number in range(10)]
+    for observation in [each for truth in truths for each in truth.observations if "masks" in case]:
+        observation["action_mask"][:] = 1
     whole_episodes(tmp_path / "experience", truths, *spaces)
     recorded = Recorded.read(LearningSettings(str(tmp_path / "experience"), algorithm="bc"), environment)
     episodes = [as_learned(each, environment) for each in recorded.episodes]
