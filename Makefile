@@ -10,7 +10,7 @@ EXTRAS ?= async serving cuda pipeline postgres s3 tracing exports
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock run test test-unit test-long test-conformance test-faults test-stores test-alerts test-cluster test-exports check-manifests audit fuzz mutants lint types docs docs-serve docs-check protos bench-serving bench-start bench-batching bench-protocols bench-play bench-training bench-scale bench-memory bench-recording bench-folder bench-experience bench-conversion clean
+.PHONY: help setup lock run loop test test-unit test-long test-conformance test-faults test-stores test-alerts test-cluster test-exports check-manifests audit fuzz mutants lint types docs docs-serve docs-check protos bench-serving bench-start bench-batching bench-protocols bench-play bench-training bench-scale bench-memory bench-recording bench-folder bench-experience bench-conversion clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -37,6 +37,9 @@ lock: setup ## Resolve the versions of all dependencies again: constraints.txt.
 
 run: setup ## MLflow, a trained and promoted policy, a server, and a first query. Ctrl-C ends it.
 	@$(BIN)/python -m pipeline journey --mlflow-port $(MLFLOW_PORT) --serving-port $(SERVING_PORT)
+
+loop: setup ## A policy trained with too little is served, its clients report, and a better version takes over. Minutes.
+	@$(BIN)/python -m examples.closed_loop $(OPTIONS)
 
 # The tests mostly wait for servers, so files of tests run beside each other, three even on two cores.
 test: setup ## All tests, the fault suite in short.
@@ -158,4 +161,4 @@ bench-batching: setup ## From which policy on dynamic batching pays.
 
 clean: ## Remove what setup, tests and `make run` made here, registered models included.
 	rm -rf .venv .venv-exports .mypy_cache .pytest_cache .ruff_cache mlflow.db* mlartifacts mlruns mlflow-server.log \
-		benchmarks/results faults-report audit-report
+		benchmarks/results faults-report audit-report loop-report

@@ -94,12 +94,11 @@ def journey(mlflow_port: int, serving_port: int, episodes: int) -> None:
     policy_url = f"http://{_LOOPBACK}:{serving_port}/{MODEL}"
     os.environ["MLFLOW_TRACKING_URI"] = mlflow_url
     with contextlib.ExitStack() as stack:
-        mlflow_server = stack.enter_context(_mlflow_server(mlflow_port))
-        _await_ready(mlflow_server, f"{mlflow_url}/health")
+        await_ready(stack.enter_context(mlflow_server(mlflow_port)), f"{mlflow_url}/health")
         _ensure_production(mlflow_url)
-        server = stack.enter_context(_background(_python("serving", "run", "--port", str(serving_port))))
-        _await_ready(server, f"{policy_url}/health")
-        _run(_python("serving", "query", "--url", policy_url, "--episodes", str(episodes), "--quiet"))
+        server = stack.enter_context(background(python("serving", "run", "--port", str(serving_port))))
+        await_ready(server, f"{policy_url}/health")
+        run(python("serving", "query", "--url", policy_url, "--episodes", str(episodes), "--quiet"))
         click.secho(f"\nThe policy answers at {policy_url}; MLflow's UI is at {mlflow_url}", bold=True)
         click.echo(f"In another terminal: export MLFLOW_TRACKING_URI={mlflow_url}\nCtrl-C ends both.")
         with contextlib.suppress(Interrupted):
@@ -108,7 +107,7 @@ def journey(mlflow_port: int, serving_port: int, episodes: int) -> None:
 
 def _ensure_production(mlflow_url: str) -> None:
     """Promote the newest version unless one is in Production; train one if there is none, or if it is rejected."""
-    stages = _stages(mlflow_url)
+    stages = stages_of(mlflow_url)
     if "Production" in stages.values():
         click.echo(f"A version of '{MODEL}' is already in Production.")
         return
@@ -121,16 +120,16 @@ def _ensure_production(mlflow_url: str) -> None:
             click.echo(f"Version {max(stages)} cannot be promoted, so another one is trained.")
         else:
             return
-    _run(_python("pipeline", "train"))
-    _promote(max(_stages(mlflow_url)))
+    run(python("pipeline", "train"))
+    _promote(max(stages_of(mlflow_url)))
 
 
 def _promote(version: int) -> None:
-    _run(_python("pipeline", "evaluate", f"models:/{MODEL}/{version}"))
-    _run(_python("pipeline", "promote", str(version)))
+    run(python("pipeline", "evaluate", f"models:/{MODEL}/{version}"))
+    run(python("pipeline", "promote", str(version)))
 
 
-def _stages(mlflow_url: str) -> dict[int, str]:
+def stages_of(mlflow_url: str) -> dict[int, str]:
     """Return the stage of each version, from MLflow's REST API: its client takes 300 MB of memory."""
     url = f"{mlflow_url}/api/2.0/mlflow/model-versions/search"
     try:
@@ -141,15 +140,16 @@ def _stages(mlflow_url: str) -> dict[int, str]:
         raise VersionsNotListed(mlflow_url, str(error)) from error
 
 
-def _mlflow_server(port: int) -> contextlib.AbstractContextManager["subprocess.Popen[bytes]"]:
-    command = _python("mlflow", "server", "--host", _LOOPBACK, "--port", str(port), "--workers", "1")
+def mlflow_server(port: int) -> contextlib.AbstractContextManager["subprocess.Popen[bytes]"]:
+    """Return a context manager that runs an MLflow server with its files in this directory, and yields its process."""
+    command = python("mlflow", "server", "--host", _LOOPBACK, "--port", str(port), "--workers", "1")
     store = ["--backend-store-uri", "sqlite:///mlflow.db", "--artifacts-destination", "./mlartifacts"]
     # The job executor consists of eight processes, which nothing here uses.
-    return _background(command + store, log=_MLFLOW_LOG, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
+    return background(command + store, log=_MLFLOW_LOG, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
 
 
 @contextlib.contextmanager
-def _background(command: list[str], log: Path | None = None, **environment: str) -> Iterator["subprocess.Popen[bytes]"]:
+def background(command: list[str], log: Path | None = None, **environment: str) -> Iterator["subprocess.Popen[bytes]"]:
     """Run a process in its own group, so that a Ctrl-C in the terminal reaches only this process, which ends it."""
     click.secho(f"\n$ {shlex.join(['python', *command[1:]])}", fg="cyan")
     with contextlib.ExitStack() as stack:
@@ -167,13 +167,15 @@ def _background(command: list[str], log: Path | None = None, **environment: str)
                 os.killpg(process.pid, signal.SIGTERM)
 
 
-def _run(command: list[str]) -> None:
-    with _background(command) as process:
+def run(command: list[str]) -> None:
+    """Run a command to its end. Raises CommandFailed."""
+    with background(command) as process:
         if process.wait():
             raise CommandFailed(_shown(process), process.returncode)
 
 
-def _await_ready(process: "subprocess.Popen[bytes]", url: str) -> None:
+def await_ready(process: "subprocess.Popen[bytes]", url: str) -> None:
+    """Wait until a server that a process runs answers at a URL. Raises CommandFailed, NotReady."""
     deadline = time.monotonic() + _READY_TIMEOUT_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -194,9 +196,10 @@ def _require_free(port: int, setting: str) -> None:
             raise PortTaken(port, setting) from error
 
 
-def _python(module: str, *arguments: str) -> list[str]:
+def python(module: str, *arguments: str) -> list[str]:
+    """Return the command that runs a module in this Python."""
     return [sys.executable, "-m", module, *arguments]
 
 
 def _shown(process: "subprocess.Popen[bytes]") -> str:
-    return shlex.join(["python", *process.args[1:]])  # type: ignore[index]  # a list: _background was given one
+    return shlex.join(["python", *process.args[1:]])  # type: ignore[index]  # a list: background was given one

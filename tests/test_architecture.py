@@ -66,6 +66,7 @@ ORDER = {
         "tables",
         "journey",
         "experience",
+        "learning",
         "experiment",
         "commands",
         "cli",

@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from pipeline.config import BY_ENVIRONMENT, BY_MACHINE, SETTINGS, TrainConfig
 from pipeline.errors import Interrupted
+from pipeline.learning.settings import SETTINGS as LEARNING_SETTINGS
 from pipeline.signals import interruptible
 from serving.errors import ExpectedError, print_traceback
 
@@ -173,6 +174,24 @@ def training_options(command: Command) -> Command:
     """Add an option for each field of TrainConfig; `given` returns those that the user gave."""
     for setting in reversed(SETTINGS):
         command = _option(setting)(command)
+    return command
+
+
+def experience_options(command: Command) -> Command:
+    """Add an option for each field of LearningSettings; `given` returns those that the user gave."""
+    for setting in reversed(LEARNING_SETTINGS):
+        choices = setting.metadata["choices"]
+        switch: dict[str, Any] = {"flag_value": True} if isinstance(setting.default, bool) else {}
+        command = click.option(
+            "--" + setting.name.replace("_", "-"),
+            setting.name,
+            type=click.Choice(choices) if choices else type(setting.default),
+            default=setting.default,
+            is_flag=False,
+            show_default=setting.default != "",
+            help=setting.metadata["help"],
+            **switch,
+        )(command)
     return command
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pipeline.tuning.run import Tuned
 
 
-def print_trained(trained: "Trained") -> None:
+def print_trained(trained: "Trained", *, learns_offline: bool = False) -> None:
     """Print a registered version, its final evaluation, and the command that promotes it."""
     uri = f"models:/{trained.name}/{trained.version}"
     click.echo(f"\nRegistered {uri} (run {trained.run_id}): greedy return {trained.evaluation}")
@@ -25,6 +25,13 @@ def print_trained(trained: "Trained") -> None:
     promote = f"python -m pipeline promote {trained.version}{name}"
     if trained.solved:
         click.echo(f"Next: {promote}")
+    elif learns_offline:
+        click.secho(
+            f"It did not reach the target of {trained.target_return:g}. "
+            "It is registered, but the gate rejects it below that threshold.",
+            fg="yellow",
+        )
+        click.echo(f"Next: train on in the environment: {_command('train', {'from': uri})}")
     else:
         _print_remedies(trained, promote)
 

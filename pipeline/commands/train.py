@@ -10,6 +10,7 @@ from pipeline.commands.options import (
     AS_MLFLOW_SPELLS,
     OptionalFloat,
     config_file_option,
+    experience_options,
     given,
     one_line_errors,
     registry_option,
@@ -21,9 +22,12 @@ from pipeline.commands.options import (
 )
 from pipeline.commands.output import print_trained, print_tuned, promote_if_requested
 from pipeline.config import TrainConfig
+from pipeline.learning.settings import SETTINGS as LEARNING_SETTINGS
+from pipeline.learning.settings import LearningSettings
 
 if TYPE_CHECKING:
     from pipeline.environments.make import Environment
+    from pipeline.learning.recorded import Recorded
     from pipeline.training.progress import TrainingProgress
     from pipeline.tuning.search_space import SearchSpace
 
@@ -39,6 +43,7 @@ _SEARCH_SPACE = Path(__file__).parents[1] / "tuning" / "search_space.yaml"
 @tuned_option
 @click.option("--address", envvar="RAY_ADDRESS", show_envvar=True, help="A running Ray to join.  [default: start one]")
 @registry_option
+@experience_options
 @training_options
 @click.pass_context
 @one_line_errors
@@ -55,6 +60,9 @@ def train(
 ) -> None:
     """Train PPO until its greedy policy reaches the target and stops improving, and register the best policy.
 
+    With --experience, it learns from what a server recorded instead, or before (--then ppo). --from then gives the
+    environment, the network and all other settings, too.
+
     Settings that are given neither by options nor by --config come from the file in pipeline/tuned for the
     environment, or are chosen by its spaces and horizon; they are printed with the reason.
 
@@ -64,6 +72,7 @@ def train(
     wanted = given(context, settings)
     if resume and (model_uri or file or wanted):
         raise click.UsageError("--resume takes all settings from the run; omit the other options.")
+    learning, wanted = _split(wanted, model_uri)
     from pipeline.rllib.ray_session import RaySession
     from pipeline.training.progress import TrainingProgress
     from pipeline.training.worker_process import WorkerProcess
@@ -71,21 +80,28 @@ def train(
     wanted = _checked(file, wanted)
     integrity: Any = {"trust_checkpoint": trust_checkpoint, "signer": signer_of(signing_key)}
     with RaySession(address) as ray, WorkerProcess() as worker, TrainingProgress() as progress:
-        config, environment = TrainConfig(), None
+        config, environment, recorded = TrainConfig(), None, None
         if not resume:
+            if learning is not None and model_uri:
+                wanted = {**_inherited(model_uri, progress), **wanted}
             config, environment = _prepared(wanted, progress, tuned=tuned)
+            if learning is not None:
+                recorded = _recorded(learning, config, environment, progress)
             ray.start(config)
             if not environment.is_exclusive:
                 worker.start(config)
-        _check_mlflow(config, config.as_params(), resume, "config.yaml")
+        params = config.as_params() | (learning.as_params() if learning else {})
+        _check_mlflow(config, params, resume, "config.yaml")
         progress.stage("Loading RLlib")
         from pipeline.training import run
 
+        integrity["course"] = _course(resume, learning, recorded)
         if resume:
             trained = run.resume(resume, progress, ray, worker, **integrity)
         else:
-            trained = run.train(config, progress, ray, worker, model_uri or None, environment, **integrity)
-    print_trained(trained)
+            origin = None if learning is not None and learning.scratch else model_uri or None
+            trained = run.train(config, progress, ray, worker, origin, environment, **integrity)
+    print_trained(trained, learns_offline=integrity["course"] is not None)
     promote_if_requested(trained, integrity["signer"])
 
 
@@ -161,6 +177,53 @@ def tune(
             found = run.tune(space, num_trials, limits, progress, ray, signer=signer)
     print_tuned(found)
     promote_if_requested(found.trained, signer)
+
+
+def _split(wanted: Mapping[str, Any], model_uri: str | None) -> tuple[LearningSettings | None, dict[str, Any]]:
+    """Return the settings of learning from experience, None without --experience, and those of the training."""
+    names = {each.name for each in LEARNING_SETTINGS}
+    learning = {name: value for name, value in wanted.items() if name in names}
+    others = {name: value for name, value in wanted.items() if name not in names}
+    if not learning.get("experience"):
+        if learning:
+            option = "--" + next(iter(learning)).replace("_", "-")
+            raise click.UsageError(f"{option} needs --experience, the URI that a server records to.")
+        return None, others
+    if model_uri and learning.get("experience_model", "auto") == "auto":
+        learning["experience_model"] = model_uri.removeprefix("models:/").split("/")[0].split("@")[0]
+    return LearningSettings(**learning), others
+
+
+def _inherited(model_uri: str, progress: "TrainingProgress") -> dict[str, Any]:
+    """Return the settings of a registered policy."""
+    from pipeline.learning.origin import settings_of
+
+    progress.note(f"Settings: those of {model_uri}")
+    return settings_of(model_uri)
+
+
+def _recorded(
+    learning: LearningSettings, config: TrainConfig, environment: "Environment", progress: "TrainingProgress"
+) -> "Recorded":
+    """Return the episodes to learn from, which are checked before anything heavy starts."""
+    from pipeline.learning.recorded import Recorded
+
+    learning.check(config)
+    progress.stage("Reading the experience")
+    return Recorded.read(learning, environment, progress.note)
+
+
+def _course(resume: str | None, learning: LearningSettings | None, recorded: "Recorded | None") -> Any:
+    """Return what to train with if it learns from experience, else None."""
+    if resume is None and recorded is None:
+        return None
+    from pipeline.learning.course import LearningCourse
+
+    if resume:
+        return LearningCourse.of_run(resume)
+    assert learning is not None  # noqa: S101  # there are no recorded episodes without it
+    assert recorded is not None  # noqa: S101
+    return LearningCourse(learning, recorded.facts, recorded)
 
 
 def _checked(file: str | None, wanted: Mapping[str, Any]) -> dict[str, Any]:

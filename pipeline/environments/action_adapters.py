@@ -13,6 +13,7 @@ A Dict or Tuple becomes the Tuple of its adapted leaves, in the order of `servin
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -96,6 +97,42 @@ def _scaled(space: spaces.Box, action: NDArray[np.float64]) -> NDArray[Any]:
     low, high = (np.where(bounded, bound.astype(np.float64), 0.0) for bound in (space.low, space.high))
     scaled = np.where(bounded, low + (action + 1.0) * (high - low) / 2.0, action)
     return np.clip(scaled, space.low, space.high).astype(space.dtype)
+
+
+def to_policy(space: Space[Any], actions: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+    """Convert recorded actions of an environment to those that a policy learns. Undoes `from_policy`.
+
+    RLlib itself scales [-1, 1] to a bounded Box for which `is_native` holds; that is undone, too. An action that was
+    clipped becomes one at the bound: what the policy had drawn beyond it is not recorded.
+
+    Args:
+        space: The environment's action space.
+        actions: One array per leaf, `[steps, *leaf.shape]`.
+
+    Returns:
+        One array per leaf of `adapted(space)`, `[steps, *shape]`.
+    """
+    return [_leaf_to_policy(leaf.space, array) for leaf, array in zip(leaves(space), actions, strict=True)]
+
+
+def _leaf_to_policy(space: LeafSpace, actions: NDArray[Any]) -> NDArray[Any]:
+    if isinstance(space, spaces.Box) and not is_integer(space):
+        return _unscaled(space, actions)
+    if is_native(space):
+        return actions
+    adapted_space = adapted_leaf(space)
+    start = getattr(space, "low", getattr(space, "start", 0))  # MultiBinary has neither
+    counted = actions.astype(np.int64) - np.asarray(start).astype(np.int64)
+    return counted.reshape(len(actions), *(adapted_space.shape or ()))
+
+
+def _unscaled(space: spaces.Box, actions: NDArray[Any]) -> NDArray[Any]:
+    """Undo `_scaled` and RLlib's `unsquash_action`, which is the same for Boxes that are bounded on both sides."""
+    bounded = space.bounded_below & space.bounded_above
+    low, high = (np.where(bounded, bound.astype(np.float64), 0.0) for bound in (space.low, space.high))
+    width = np.where(high > low, high - low, 1.0)
+    unscaled = np.where(bounded, 2.0 * (actions - low) / width - 1.0, actions)
+    return unscaled.reshape(len(actions), -1).astype(np.float32)
 
 
 class AdaptedActions(gymnasium.ActionWrapper[Any, Any, Any]):

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,9 +20,9 @@ from serving.registry.model_uri import route_prefix
 _LONGEST_SPACE, _LONGEST_OBSERVATION = 600, 1500
 
 _CARD = """\
-PPO policy for **{env_id}**, trained with Ray RLlib, served as ONNX.
+{method.name} policy for **{env_id}**, trained with Ray RLlib, served as ONNX.
 
-**Training** on `{env_id}`, {best_step:,} environment steps, seed {config.seed}{origin}. \
+**Training** {training}, seed {config.seed}{origin}. \
 Run `{run_id}`, code `{commit}`.
 
 **Settings** {network} network, discount {config.gamma:g}, lambda {config.lambda_:g}, \
@@ -43,6 +45,21 @@ Output: {action_space}.
 """
 
 
+@dataclass(frozen=True)
+class Method:
+    """How a policy was trained, if not with PPO in the environment.
+
+    Attributes:
+        name: The algorithms.
+        learned_from: What the policy was trained on, as a part of a sentence; empty for PPO's environment steps.
+        tags: Tags of the version that name what it was trained on.
+    """
+
+    name: str = "PPO"
+    learned_from: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
 def write(
     config: TrainConfig,
     environment: Environment,
@@ -53,15 +70,18 @@ def write(
     best_step: int,
     target_return: float | None,
     origin: str | None,
+    method: Method | None = None,
 ) -> str:
     """Return the card as Markdown."""
+    method = method or Method()
     return _CARD.format(
+        method=method,
+        training=method.learned_from or f"on `{environment.id}`, {best_step:,} environment steps",
         config=config,
         evaluation=evaluation,
         env_id=environment.id,
         run_id=run_id,
         commit=commit,
-        best_step=best_step,
         origin="" if origin is None else f", starting from `{origin}`",
         network=_network(config),
         envs=config.num_envs_per_env_runner * max(1, config.num_env_runners),

@@ -72,6 +72,7 @@ class Registration:
         target_return: The mean return to reach, or None.
         notify: Receives a message when the tracking server becomes unreachable, and one when it responds again.
         signer: Signs the version if it is given.
+        method: How the policy was trained, if not with PPO in the environment.
     """
 
     config: TrainConfig
@@ -80,6 +81,7 @@ class Registration:
     target_return: float | None
     notify: Callable[[str], None]
     signer: Signer | None = None
+    method: model_card.Method = field(default_factory=model_card.Method)
 
     def upload_figures(self, queue: MetricQueue, evaluation: Evaluation, recording: Path | None) -> None:
         """Enqueue the distribution of the final returns, and the recording of an episode if there is one."""
@@ -112,7 +114,7 @@ class Registration:
         self._send(lambda: tracking.log_evaluation(self.run_id, final, model_id), "the final evaluation")
         made_with = provenance.tags(self.environment)
         started_from = self._send(lambda: tracking.origin_of(self.run_id), "a question")
-        tags = made_with | tracking.version_tags(final) | dict(lineage or {})
+        tags = made_with | tracking.version_tags(final) | dict(self.method.tags) | dict(lineage or {})
         if self.target_return is not None:
             tags["target_return"] = f"{self.target_return:g}"
         if started_from is not None:
@@ -126,6 +128,7 @@ class Registration:
             best_step=step,
             target_return=self.target_return,
             origin=started_from,
+            method=self.method,
         )
         name = self.config.registered_model_name
         version = self._send(

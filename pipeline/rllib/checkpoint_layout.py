@@ -2,6 +2,7 @@
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 from ray.rllib.core.rl_module.torch import TorchRLModule
 
@@ -18,8 +19,17 @@ def load_module(checkpoint: Path) -> TorchRLModule:
 
 def load_filter(checkpoint: Path) -> FrozenFilter | None:
     """Return the observation filter that the policy was trained behind, or None if it was trained without one."""
+    state = filter_state(checkpoint)
+    return None if state is None else FrozenFilter(state)
+
+
+def filter_state(checkpoint: Path) -> dict[Any, Any] | None:
+    """Return the state of RLlib's connector `MeanStdFilter`, or None if the policy was trained without one."""
     file = connectors(checkpoint) / "env_to_module_connector" / "MeanStdFilter" / "state.pkl"
-    return FrozenFilter(pickle.loads(file.read_bytes())) if file.is_file() else None  # noqa: S301  # checkpoints are pickles
+    if not file.is_file():
+        return None
+    state: dict[Any, Any] = pickle.loads(file.read_bytes())  # noqa: S301  # checkpoints are pickles
+    return state
 
 
 def connectors(checkpoint: Path) -> Path:

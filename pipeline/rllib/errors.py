@@ -69,3 +69,25 @@ class GradientsNotFinite(PipelineError):
         "observations may be too large for float32 (the mean return is {return_mean_100:.3g}): scale them with a "
         "wrapper (--wrapper module:Class), or lower --lr."
     )
+
+
+@dataclass(eq=False)
+class LearningDiverged(PipelineError):
+    """The loss of learning from recorded experience is not finite any more."""
+
+    lr: float
+
+    template: ClassVar[str] = (
+        "Learning from the experience diverged: the loss is not finite. Lower --offline-lr, which is {lr:g}, or "
+        "--reward-scale."
+    )
+
+
+@dataclass(eq=False)
+class RecurrentUnsupported(PipelineError):
+    """A policy with memory would learn from recorded experience."""
+
+    template: ClassVar[str] = (
+        "Recurrent policies cannot learn from recorded experience: the recorded states are those of another network. "
+        "Use a network without memory, or train in the environment."
+    )

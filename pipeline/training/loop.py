@@ -41,6 +41,26 @@ class Log(Protocol):
         """Enqueue an upload, which replaces a waiting one of the same key."""
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What the trainer of a loop does.
+
+    Attributes:
+        name: What the learning curve is titled with.
+        verb: The stage that progress shows.
+        steps: What the steps of its budget are.
+        gives_up: Whether it ends after `patience` evaluations without improvement even short of the target.
+    """
+
+    name: str
+    verb: str
+    steps: str
+    gives_up: bool = False
+
+
+PPO = Kind("PPO", "Training", "environment steps")
+
+
 @dataclass
 class Loop:
     """The loop from the first iteration to the best policy, which it leaves in the workspace as a bundle.
@@ -52,6 +72,8 @@ class Loop:
         log: Receives metrics, figures and checkpoints.
         workspace: Receives checkpoints.
         progress: Shows the progress.
+        kind: What the trainer does.
+        state: How far it has come, if not to the beginning.
     """
 
     config: TrainConfig
@@ -60,10 +82,12 @@ class Loop:
     log: Log
     workspace: Workspace
     progress: TrainingProgress
+    kind: Kind = PPO
+    state: LoopState | None = None
 
     def __post_init__(self) -> None:
         self._target_return = self.evaluator.target_return
-        self._state = LoopState(next_evaluation=self.config.evaluation_interval)
+        self._state = self.state or LoopState(next_evaluation=self.config.evaluation_interval)
         self._curve_time = self._checkpoint_time = time.monotonic()
         self._lost_env_runners = 0
         self._is_cut_noted = False
@@ -80,15 +104,13 @@ class Loop:
             ExportFailed, ExportDiffers: If the policy cannot be served.
             Interrupted: After a signal, once the iteration is done and the upload of its checkpoint is enqueued.
         """
-        self.progress.budget(self.config.max_env_steps, self._state.env_steps)
         while True:
-            self.progress.stage(f"Training {self.config.env_id}: {self._goal()}")
-            self._train()
+            self.train()
             self.progress.stage("Exporting the best policy and comparing the graph with its checkpoint")
             self.evaluator.export()
             first_seed = FINAL_SEED + self._state.finals * self.config.evaluation_episodes
             best = self.evaluator.evaluate_bundle(self._state.best_step, first_seed)
-            if self._is_confirmed(best.evaluation) or self._is_budget_spent():
+            if self._is_confirmed(best.evaluation) or self._is_budget_spent() or self._gives_up():
                 self._upload_curve()
                 return best
             best.recorded(self.workspace.recording, self.progress.note)
@@ -119,8 +141,10 @@ class Loop:
         self._save_checkpoint()
         return self._state
 
-    def _train(self) -> None:
-        """Iterate until the loop is finished."""
+    def train(self) -> LoopState:
+        """Train until the loop is finished, and save a checkpoint; return the state. Raises Interrupted as `run`."""
+        self.progress.budget(self.config.max_env_steps, self._state.env_steps)
+        self.progress.stage(f"{self.kind.verb} {self.config.env_id}: {self._goal()}")
         try:
             with signals.deferred(_LONGEST_ITERATION_S):
                 self._evaluate_if_due()  # a signal may have interrupted it
@@ -138,6 +162,7 @@ class Loop:
             self.progress.stage(f"{interruption.signal_name}: uploading the checkpoint of {env_steps:,} steps")
             raise
         self._save_checkpoint()
+        return self._state
 
     def _process(self, iteration: Iteration) -> bool:
         """Record an iteration and evaluate the policy if an evaluation is due; return whether it was."""
@@ -216,7 +241,10 @@ class Loop:
         """Return whether the target is reached and further training cannot improve the policy, or did not lately."""
         state = self._state
         is_reached = state.best_mean is not None and self._reaches_target(state.best_mean)
-        return is_reached and (state.best_perfect or state.stale >= self.config.patience)
+        return self._gives_up() or (is_reached and (state.best_perfect or state.stale >= self.config.patience))
+
+    def _gives_up(self) -> bool:
+        return self.kind.gives_up and self._state.stale >= self.config.patience
 
     def _is_evaluated(self) -> bool:
         evaluation = self._state.evaluation
@@ -229,13 +257,13 @@ class Loop:
         return self._target_return is not None and mean >= self._target_return
 
     def _goal(self) -> str:
-        budget = f"{self.config.max_env_steps:,} environment steps"
+        budget = f"{self.config.max_env_steps:,} {self.kind.steps}"
         return (
             budget if self._target_return is None else f"until a greedy return of {self._target_return:g}, or {budget}"
         )
 
     def _upload_curve(self) -> None:
-        title, target_return, run_id = f"PPO on {self.config.env_id}", self._target_return, self.log.run_id
+        title, target_return, run_id = f"{self.kind.name} on {self.config.env_id}", self._target_return, self.log.run_id
         training, evaluation = list(self._state.training), list(self._state.evaluation)
 
         def send() -> None:

@@ -37,6 +37,10 @@ class InitialPolicy:
         if trainer.is_filtered or load_filter(self.checkpoint) is not None:
             reason = "the statistics of a mean/std filter cannot be transferred. Start a new training."
             raise CannotContinueFrom(self.uri, reason)
+        self.load_weights_into(trainer)
+
+    def load_weights_into(self, trainer: Trainer) -> None:
+        """Load the weights into a trainer, whatever its filter. Raises CannotContinueFrom for another network."""
         try:
             trainer.load_weights(self.checkpoint)
         except RuntimeError as error:

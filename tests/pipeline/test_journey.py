@@ -57,7 +57,7 @@ def commands(monkeypatch, registry):
         if command[3] == "train":
             registry.stages.append("None")
 
-    monkeypatch.setattr(journey, "_run", run)
+    monkeypatch.setattr(journey, "run", run)
     return ran
 
 
@@ -134,7 +134,7 @@ def test_a_port_that_is_taken_is_reported_before_anything_starts():
 
 def test_a_command_that_fails_is_reported_with_its_exit_status():
     with pytest.raises(CommandFailed) as caught:
-        journey._run([sys.executable, "-c", "raise SystemExit(3)"])
+        journey.run([sys.executable, "-c", "raise SystemExit(3)"])
     assert str(caught.value) == "`python -c 'raise SystemExit(3)'` ended with exit status 3."
 
 

@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 from gymnasium import spaces
+from ray.rllib.utils.spaces.space_utils import unsquash_action
 
-from pipeline.environments.action_adapters import adapted, from_policy
+from pipeline.environments.action_adapters import adapted, from_policy, to_policy
+from pipeline.environments.nested_spaces import stack
+from serving.policy.spaces import leaves
 from tests.pipeline.zoo import SPACES
 
 NATIVE = [
@@ -50,3 +53,30 @@ def test_an_action_is_converted_to_the_environments_space(space, action, expecte
     found = from_policy(space, np.array(action))
     np.testing.assert_array_equal(found, expected)
     assert np.asarray(found).dtype == space.dtype
+
+
+@pytest.mark.parametrize("space", [*NATIVE, *ACTIONS.values()], ids=str)
+def test_recorded_actions_are_those_that_the_policy_had_chosen(space):
+    """What `from_policy` and RLlib's scale make of an action, `to_policy` turns back, up to float32."""
+    trained = adapted(space)
+    chosen = [within_bounds(trained, trained.sample()) for _ in range(20)]
+    recorded = [from_policy(space, unsquashed(trained, each)) for each in chosen]
+    arrays = stack(space, recorded, "action")
+    found = to_policy(space, [arrays[leaf.tensor("action")] for leaf in leaves(space)])
+    for leaf, array, expected in zip(leaves(trained), found, [*stack(trained, chosen, "action").values()], strict=True):
+        assert array.dtype == expected.dtype, leaf
+        np.testing.assert_allclose(array, expected, atol=1e-4)
+
+
+def within_bounds(space, action):
+    """Bring the numbers of a policy's action into a range that is not clipped."""
+    if isinstance(space, spaces.Tuple):
+        return tuple(within_bounds(each, value) for each, value in zip(space, action, strict=True))
+    return np.abs(np.tanh(action)).astype(np.float32) if isinstance(space, spaces.Box) else action
+
+
+def unsquashed(space, action):
+    """What RLlib's connector makes of an action of a bounded Box that needs no adapter."""
+    if isinstance(space, spaces.Tuple):
+        return tuple(unsquashed(each, value) for each, value in zip(space, action, strict=True))
+    return unsquash_action(action, space) if isinstance(space, spaces.Box) else action

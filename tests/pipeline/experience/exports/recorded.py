@@ -56,7 +56,8 @@ def random_episode(name: str, observation_space: Any, action_space: Any, length:
     action_space.seed(length)
     rewards = np.random.default_rng(length).normal(size=length).tolist()
     observations = [observation_space.sample() for _ in range(length + 1)]
-    return Truth(name, observations, [action_space.sample() for _ in range(length)], rewards, **changes)
+    actions = changes.pop("actions", None) or [action_space.sample() for _ in range(length)]
+    return Truth(name, observations, actions, rewards, **changes)
 
 
 def record(store: Store, truths: list[Truth], observation_space: Any, action_space: Any, **changes: Any) -> None:
@@ -95,16 +96,18 @@ def rows(space: Any, root: str, value: Any) -> dict[str, Any]:
     return {name: array[0] for name, array in stack(space, [value], root).items()}
 
 
-def whole_episodes(uri: Any, truths: list[Truth], observation_space: Any, action_space: Any) -> WholeEpisodes:
+def whole_episodes(
+    uri: Any, truths: list[Truth], observation_space: Any, action_space: Any, **options: Any
+) -> WholeEpisodes:
     """Record and compact episodes."""
     store = open_store(str(uri))
     record(store, truths, observation_space, action_space)
-    return compacted(store)
+    return compacted(store, **options)
 
 
-def compacted(store: Store) -> WholeEpisodes:
+def compacted(store: Store, **options: Any) -> WholeEpisodes:
     with StageProgress() as progress:
-        compact(store, MODEL, CompactOptions(), progress, NOW_NS)
+        compact(store, MODEL, CompactOptions(**options), progress, NOW_NS)
     return WholeEpisodes.open(store, MODEL)
 
 

@@ -1,0 +1,1 @@
+"""Trains policies from recorded experience, by behavior cloning or MARWIL, and if asked with PPO afterwards."""
