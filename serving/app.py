@@ -77,15 +77,15 @@ class PolicyReplica(InferenceServicer):
         self._app = app = PolicyApp(
             start.served, arguments, token=token, refresh=start.refresh, replica=replica, journal=journal
         )
+        if start.challenge is not None:
+            app.challenge = start.challenge
         self._asgi_app = with_cors(app, arguments.cors_origin)
         if tracing.is_on():
             self._asgi_app = tracing.with_span_attributes(self._asgi_app)
         self._watcher = Watcher(app, start.admission, start.polls)
         self._watcher.start()
         model = start.served.version.name
-        exporter = Exporter(
-            app.metrics, model, lambda: app.served.version.version, lambda: app.refresh, app.experience_numbers
-        )
+        exporter = Exporter(app.metrics, model, lambda: app.served.version.version, lambda: app.refresh, app.numbers)
         self._exporting = asyncio.create_task(exporter.run())
         if arguments.direct_port is not None:
             self._direct_port = DirectPort(with_request_ids(self._asgi_app), arguments.direct_port)

@@ -29,7 +29,9 @@ from serving.protocols.native.observation_size import ObservationSize
 from serving.protocols.native.protocol import METHODS, NativeProtocol
 from serving.protocols.open_inference.http import InferenceProtocol
 from serving.protocols.openapi.openapi import Documentation
-from serving.protocols.protocol import ErrorResponse, Protocol, Request
+from serving.protocols.protocol import ErrorResponse, Protocol, Request, Response
+from serving.replica.arms.arms import FAULTS, Challenge
+from serving.replica.arms.live import LiveExperiment, is_promotion
 from serving.replica.auth import BearerToken
 from serving.replica.batching import Batcher, Batching
 from serving.replica.errors import BodyTooLarge, ObservationsTooMany, Overloaded
@@ -73,6 +75,7 @@ class PolicyApp:
         self._journal = journal
         self.online = None if journal is None else OnlineReturns(lambda: self.served.version.version)
         self.episodes = EpisodeReader(journal.hashed if journal else EpisodeHasher(), records=journal is not None)
+        self.experiment = LiveExperiment(self.episodes.hashed)
         self._pinned = PinnedVersions(arguments.pin_grace_s)
         self._native = NativeProtocol(
             arguments.max_observations,
@@ -80,6 +83,7 @@ class PolicyApp:
             lambda: self.refresh,
             self.episodes,
             lambda: None if self.online is None else self.online.describe(),
+            lambda: self.experiment.describe(self._served.version),
         )
         play = Play(arguments.play_sessions, lambda: self.served, arguments.environment_modules)
         scoring = ScoringProtocol(arguments.max_observations, self.episodes)
@@ -98,19 +102,45 @@ class PolicyApp:
         # Until it is measured, the new policy counts as quick as the old one, so that a promotion rejects no requests.
         replaced = self._served
         prepared = self._prepared(served, quick=replaced.batcher.quick)
-        # A rollback withdraws a version at once. An equal number is the same version, with other tags or stage.
-        if served.version.version > replaced.version.version:
+        if is_promotion(served.version, replaced.version):
             self._pinned.keep(replaced)
         self._served = prepared
+        self.experiment.replace_champion(prepared)
         self._pinned.drop(served.version.version)  # a rollback may have returned to a version that was held
+
+    @property
+    def challenge(self) -> Challenge | None:
+        """The challenger of the running experiment; None if there is none, or it cannot be served.
+
+        A new one is prepared in the thread that assigns it. One that replaces itself, in the same experiment with other
+        shares, keeps its batcher.
+        """
+        arms = self.experiment.arms
+        return None if arms is None else Challenge(arms.experiment, arms.challenger)
+
+    @challenge.setter
+    def challenge(self, challenge: Challenge | None) -> None:
+        if challenge is None:
+            promoted = self.experiment.end(self._served.version)
+            if promoted is not None:
+                self._pinned.keep(promoted)  # until it is in the champion's place
+            return
+        before = self.challenge
+        if before is None or before.served is not challenge.served:
+            # A challenger that hangs may not delay the champion, so it is never computed in the event loop.
+            self._prepared(challenge.served, quick=True, inline=False)
+        self.experiment.begin(challenge, self._served)
 
     def pinned(self, pin: bytes) -> tuple[ServedPolicy, bool]:
         """Return the policy that answers a request with this `X-Pin-Version`, and whether it is of another version.
 
         Raises PinInvalid.
         """
-        chosen = self._pinned.choose(pin, self._served)
-        return chosen, chosen.version.version != int(pin)
+        chosen, arms = self._pinned.choose(pin, self._served), self.experiment.arms
+        is_other = chosen.version.version != int(pin)
+        if is_other and arms is not None and arms.answers(int(pin)):
+            return arms.challenger, False
+        return chosen, is_other
 
     async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         """Serve one connection's scope (asgi.readthedocs.io/en/latest/specs/main.html)."""
@@ -122,7 +152,7 @@ class PolicyApp:
             await asgi.reject_websocket(receive, send)
 
     async def _http(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
-        served, start = self._served, perf_counter()
+        served, repinned, start = self._served, False, perf_counter()
         path = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/") or "/"
         protocol, methods = self._route(path)
         try:
@@ -134,19 +164,17 @@ class PolicyApp:
             if scope["method"] not in methods:
                 raise _not_found(scope["method"], path, methods)  # noqa: TRY301 - it is answered as all errors are
             body = await asgi.read_body(receive, self.max_body_bytes)
-            if body and self._ongoing_requests >= self._max_ongoing_requests:
-                self._check_overload(served.batcher)  # before the body is decoded
             if body:
-                body = decoded(body, scope["headers"], self.max_body_bytes)
-            response = await protocol.answer(Request(scope, path, body), served)
+                body = self._decoded(body, scope["headers"], served.batcher)
+            is_pinned = pin is not None and not repinned
+            chosen, response = await self._answer(protocol, Request(scope, path, body), served, pinned=is_pinned)
+            if is_pinned and chosen.version.version != served.version.version:  # the pinned one has failed
+                send = asgi.with_header(send, REPINNED)
+            served = chosen
             if isinstance(response, bytes):
                 await asgi.respond(send, HTTPStatus.OK, served.headers, response)
-            else:
-                headers = [(b"content-type", response.content_type), *served.labels, *response.headers]
-                if not isinstance(response.body, bytes):
-                    await asgi.respond_in_parts(receive, send, headers, response.body)
-                    return  # the duration of a stream is no latency
-                await asgi.respond(send, response.status, headers, response.body)
+            elif await _respond_in_full(receive, send, served, response):
+                return  # the duration of a stream is no latency
         except asgi.ClientGoneError:
             return
         except Exception as exception:  # noqa: BLE001 - the client receives JSON, the log the traceback
@@ -155,11 +183,31 @@ class PolicyApp:
             return
         self.metrics.request_ms.add((perf_counter() - start) * 1e3)
 
-    def experience_numbers(self) -> Iterator[Number]:
-        """Yield the metrics of what is recorded and reported; none without experience."""
+    async def _answer(
+        self, protocol: Protocol, request: Request, served: ServedPolicy, *, pinned: bool
+    ) -> tuple[ServedPolicy, Response | bytes]:
+        """Return the policy that answers a request, that of its arm or the fallback, and its response."""
+        if (arms := self.experiment.arms) is not None:
+            served = arms.choose(served, protocol.episode(request), pinned=pinned)
+        try:
+            return served, await protocol.answer(request, served)
+        except FAULTS:
+            if served.fallback is None:
+                raise
+            return served.fallback, await protocol.answer(request, served.fallback)
+
+    def _decoded(self, body: bytes, headers: asgi.Headers, batcher: Batcher) -> bytes:
+        """Return a body without compression. Raises Overloaded before it is decoded, and as `decoded`."""
+        if self._ongoing_requests >= self._max_ongoing_requests:
+            self._check_overload(batcher)
+        return decoded(body, headers, self.max_body_bytes)
+
+    def numbers(self) -> Iterator[Number]:
+        """Yield the metrics of what is recorded and reported, and of an experiment; none without them."""
         if self._journal is not None and self.online is not None:
             yield from self._journal.numbers()
             yield from self.online.numbers()
+        yield from self.experiment.numbers()
 
     def error_response(self, exception: Exception, request_id: str | None = None) -> ErrorResponse:
         """Count an error, log it if it is the server's fault, and return what the client receives."""
@@ -217,9 +265,10 @@ class PolicyApp:
         if self._autoscaled or not batcher.quick:
             raise Overloaded(self._max_ongoing_requests)
 
-    def _prepared(self, served: ServedPolicy, *, quick: bool) -> ServedPolicy:
+    def _prepared(self, served: ServedPolicy, *, quick: bool, inline: bool = True) -> ServedPolicy:
         """Give a version its own batcher, so that two policies never share a batch, and prepare the protocols."""
-        batcher = Batcher(served.policy.act, self._batching, self.metrics, gathers=self._autoscaled, quick=quick)
+        options = {"gathers": self._autoscaled, "quick": quick, "inline": inline}
+        batcher = Batcher(served.policy.act, self._batching, self.metrics, **options)
         served.batcher, served.act = batcher, functools.partial(self._act, served, batcher)
         for protocol in self._protocols:
             protocol.prepare(served)
@@ -230,6 +279,16 @@ class PolicyApp:
             remedy = size.remedy(self.max_body_bytes)
             logger.warning("requests larger than max_body_bytes=%s are rejected: %s", self.max_body_bytes, remedy)
         return served
+
+
+async def _respond_in_full(receive: asgi.Receive, send: asgi.Send, served: ServedPolicy, response: Response) -> bool:
+    """Send a response with its headers. Return whether it was a stream. Raises as `asgi.respond_in_parts`."""
+    headers = [(b"content-type", response.content_type), *served.labels, *response.headers]
+    if not isinstance(response.body, bytes):
+        await asgi.respond_in_parts(receive, send, headers, response.body)
+        return True
+    await asgi.respond(send, response.status, headers, response.body)
+    return False
 
 
 def _not_found(method: str, path: str, allowed: tuple[str, ...]) -> RequestError:

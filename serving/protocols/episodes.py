@@ -137,6 +137,12 @@ class Source(NamedTuple):
         )
 
 
+def episode_of(headers: Headers) -> str | None:
+    """Return the name of an episode in headers with names in lower case, None if there is no valid one."""
+    name = next((value.decode("latin-1") for key, value in headers if key == ID), None)
+    return name if is_episode_name(name) else None
+
+
 def is_episode_name(value: Json) -> bool:
     """Return whether a value can name an episode."""
     return isinstance(value, str) and _NAME.fullmatch(value) is not None

@@ -62,8 +62,9 @@ class LastKnownGood:
     def prune_cache(self, max_bytes: int) -> None:
         """Bound the size of the bundle cache, but keep the bundles of all records: a restart may need them."""
         versions = [_read(record)[0] for record in self._record.parent.glob("*.json")]
+        challengers = [version.challenger for version in versions if version]
         with suppress(OSError):
-            BundleCache(self._directory).prune(max_bytes, [version for version in versions if version])
+            BundleCache(self._directory).prune(max_bytes, [version for version in versions + challengers if version])
 
 
 def _read(record: Path) -> tuple[ModelVersion | None, str | None]:

@@ -65,20 +65,30 @@ class Batcher:
         gathers: Whether requests that arrive alone wait for the end of their turn as well. Serve autoscales on
             concurrent requests, and requests that are answered inline never overlap, so it would see no load.
         quick: The initial value of `quick`.
+        inline: Whether a quick policy may be computed in the event loop; else always in a thread, so that a policy that
+            hangs delays no request but its own.
     """
 
     def __init__(
-        self, act: Compute, batching: Batching, metrics: Metrics, *, gathers: bool = False, quick: bool = False
+        self,
+        act: Compute,
+        batching: Batching,
+        metrics: Metrics,
+        *,
+        gathers: bool = False,
+        quick: bool = False,
+        inline: bool = True,
     ) -> None:
         self._act = act
         self._batching = batching
         self._metrics = metrics
-        self._gathers = gathers
+        self._gathers = gathers or not inline
+        self._may_inline = inline
         self._pending: list[Pending] = []
         self._pending_observations = 0
         self._full = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
-        self._concurrent = gathers
+        self._concurrent = self._gathers
         self._turn_begun = False
         self._last_was_quick = False
         self._computing: list[Pending] = []
@@ -186,7 +196,8 @@ class Batcher:
     async def _answer(self, batch: list[Pending]) -> None:
         try:
             observations = joined([each.observations for each in batch])
-            quick = self.quick and not self._batching.wait_timeout_s and len(observations) <= self._inline
+            quick = self._may_inline and self.quick and not self._batching.wait_timeout_s
+            quick = quick and len(observations) <= self._inline
             actions = self._compute(observations) if quick else await self._compute_in_thread(batch, observations)
         except Exception as error:  # noqa: BLE001 - the futures carry it to the requests
             await self._answer_singly(batch, error)

@@ -41,6 +41,8 @@ class ServedPolicy:
     """Batches the requests for this version alone."""
     act: Act
     """Computes the actions of one request through the batcher, within the limits of the application."""
+    fallback: "ServedPolicy | None" = None
+    """The policy that answers a request again when this one fails; None if the request fails."""
 
     def __init__(self, policy: Policy, version: ModelVersion, *, loaded_at: float | None = None) -> None:
         self.policy = policy

@@ -1,6 +1,7 @@
 """Decides whether a version is served, both when a replica starts and after a promotion."""
 
 import logging
+from dataclasses import replace
 
 from serving.arguments import Arguments
 from serving.errors import ServingError
@@ -14,7 +15,7 @@ from serving.registry.last_known_good import LastKnownGood
 from serving.registry.model_version import ModelVersion
 from serving.replica.served_policy import ServedPolicy
 from serving.rollout.candidate_trial import run_trial
-from serving.rollout.errors import SpacesDiffer
+from serving.rollout.errors import ArmsDiffer, SpacesDiffer
 from serving.rollout.sharing.trials import SharedTrial, TrialConditions
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,25 @@ class Admission:
         if serving is not None and not self.arguments.allow_space_change:
             for role, before, after in space_differences(serving.policy, served.policy):
                 raise SpacesDiffer(role, str(before), str(after))
-        self._record(version)
+        self.record(version)
+        return served
+
+    def admit_challenger(self, challenger: ModelVersion, champion: ServedPolicy) -> ServedPolicy:
+        """Return the policy of the challenger of an experiment, after the same checks as in `admit`.
+
+        It must have passed the gate of the champion's stage or alias if a gate is required, and its spaces must be the
+        champion's whatever the arguments allow, because a client does not know which of them answers.
+
+        Raises:
+            BundleError, CacheUnwritable, ProviderUnavailable: as `admit`.
+            ArmsDiffer: its spaces differ from the champion's.
+        """
+        self.arguments.requirements.check(replace(challenger, uri=champion.version.uri))
+        bundle = self.registry.fetch(challenger, self.arguments.cache_directory)
+        self._try(bundle, challenger)
+        served = self._load(bundle, challenger)
+        for role, before, after in space_differences(champion.policy, served.policy):
+            raise ArmsDiffer(role, str(before), str(after))
         return served
 
     def last_known_good(self) -> ServedPolicy | None:
@@ -75,7 +94,8 @@ class Admission:
         threads, provider = self.arguments.num_threads, self.arguments.execution_provider
         return ServedPolicy(Policy.load(bundle, num_threads=threads, provider=provider), version)
 
-    def _record(self, version: ModelVersion) -> None:
+    def record(self, version: ModelVersion) -> None:
+        """Record a version as the last known good one, with its tags and the challenger of its experiment."""
         try:
             self._known.save(version)
         except CacheUnwritable as error:

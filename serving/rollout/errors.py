@@ -28,3 +28,10 @@ class SpacesDiffer(BundleError):
     kind: str
     served: str
     found: str
+
+
+@dataclass(eq=False)
+class ArmsDiffer(SpacesDiffer):
+    """The challenger of an experiment has another observation or action space than the champion."""
+
+    template = "its {kind} space is {found}, that of the champion is {served}: both must act on the same spaces"

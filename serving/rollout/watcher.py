@@ -18,9 +18,11 @@ from serving.policy.errors import BundleFileMissing, ProviderUnavailable
 from serving.registry.errors import CacheUnwritable, RegistryError, VersionMissing
 from serving.registry.model_uri import ModelUri
 from serving.registry.model_version import ModelVersion
+from serving.replica.arms.arms import Challenge
 from serving.replica.refresh_state import Refresh, RejectedVersion, explain, now
 from serving.replica.served_policy import ServedPolicy
 from serving.rollout.candidate_admission import Admission
+from serving.rollout.challenger import Challengers, Refusals, none_refused
 from serving.rollout.sharing.polls import OwnPolls, Polls
 
 logger = logging.getLogger(__name__)
@@ -47,14 +49,22 @@ class Replica(Protocol):
     """The attributes of a replica that the watcher replaces, each as a whole."""
 
     served: ServedPolicy
+    challenge: Challenge | None
     refresh: Refresh
 
 
 class Watcher:
     """Keeps a replica's policy at the version that its model URI refers to."""
 
-    def __init__(self, replica: Replica, admission: Admission, polls: Polls | None = None) -> None:
-        """Without `polls`, the replica polls the registry for itself."""
+    def __init__(
+        self,
+        replica: Replica,
+        admission: Admission,
+        polls: Polls | None = None,
+        refused: Refusals = none_refused,
+    ) -> None:
+        """Without `polls`, the replica polls the registry for itself. `refused` says which challengers are refused."""
+        self._challengers = Challengers(replica, admission, refused)
         self._polls = polls or OwnPolls(lambda: admission.registry.poll)
         self._replica, self._admission, self._arguments = replica, admission, admission.arguments
         self._pinned = ModelUri.parse(self._arguments.model_uri).number is not None
@@ -86,7 +96,14 @@ class Watcher:
         self._stopped.set()
 
     def poll(self) -> None:
-        """Poll once, and serve the version that the registry returned."""
+        """Poll once, serve the version that the registry returned, and the challenger of its experiment."""
+        self._challengers.update(self._poll())
+
+    def _poll(self) -> ModelVersion | None:
+        """Poll once, and serve the version that the registry returned.
+
+        Return it, or the served one if the registry does not answer, or None if it names none.
+        """
         try:
             version = self._polls.poll(self._arguments.model_uri)
         except VersionMissing as error:
@@ -94,11 +111,11 @@ class Watcher:
             self._note_answer()
             self._rejected = None
             self._keep_serving(error, rejected=None)
-            return
+            return None
         except Exception as error:  # noqa: BLE001 - MLflow and its libraries may raise any
             self._failed_polls += 1
             self._keep_serving(error)
-            return
+            return self._replica.served.version
         self._note_answer()
         served = self._replica.served
         if (version.version, version.digests) == (served.version.version, served.version.digests):
@@ -108,6 +125,7 @@ class Watcher:
             self._update(error=rejected and rejected.describe())
         else:
             self._replace(served, version)
+        return version
 
     def pause_s(self) -> float:
         """Return the seconds until the next poll."""
@@ -140,6 +158,7 @@ class Watcher:
         self._rejected = None
         if version != served.version:  # its tags or its stage have changed, which no answer depends on
             self._replica.served = ServedPolicy(served.policy, version, loaded_at=served.loaded_at.timestamp())
+            self._admission.record(version)  # a replica that starts while the registry is down needs the experiment
         self._update(error=None, rejected=None, degraded=False)
 
     def _replace(self, served: ServedPolicy, version: ModelVersion) -> None:

@@ -16,18 +16,20 @@ from ray.serve.grpc_util import RayServegRPCContext as Context
 
 from serving.experience.journal.records import INFERENCE_GRPC
 from serving.policy.spaces import Json
-from serving.protocols.episodes import EpisodeReader, Source
+from serving.protocols.episodes import EpisodeReader, Source, episode_of
 from serving.protocols.open_inference.datatypes import DTYPES, InputTensor
 from serving.protocols.open_inference.errors import InferenceInvalid
 from serving.protocols.open_inference.http import server_metadata
 from serving.protocols.open_inference.model import InferenceModel, InferenceRequest, check_parameters
 from serving.protocols.open_inference.protos import inference_pb2 as pb
 from serving.protocols.protocol import ErrorResponse
+from serving.replica.arms.arms import FAULTS
+from serving.replica.arms.live import LiveExperiment
 from serving.replica.auth import BearerToken
 from serving.replica.errors import BodyTooLarge
 from serving.replica.metrics import Metrics
 from serving.replica.pinned_versions import pin_of
-from serving.replica.served_policy import Act, ServedPolicy
+from serving.replica.served_policy import ServedPolicy
 from serving.telemetry.request_ids import accepted
 
 CODES = {
@@ -65,6 +67,7 @@ class Application(Protocol):
     metrics: Metrics
     token: BearerToken | None
     episodes: EpisodeReader
+    experiment: LiveExperiment
 
     @property
     def served(self) -> ServedPolicy:
@@ -109,7 +112,8 @@ class InferenceServicer:
     async def ModelReady(self, request: pb.ModelReadyRequest, grpc_context: Context) -> pb.ModelReadyResponse:
         """Return that a model is ready, if it is the served one; otherwise the status is NOT_FOUND."""
         with self._errors_as_status(grpc_context):
-            model, _, _ = self._authenticate(grpc_context)
+            served, _ = self._authenticate(grpc_context)
+            model = served.prepared(InferenceModel)
             model.check(request.name, request.version)
             return pb.ModelReadyResponse(ready=True)
         return pb.ModelReadyResponse()
@@ -117,7 +121,8 @@ class InferenceServicer:
     async def ModelMetadata(self, request: pb.ModelMetadataRequest, grpc_context: Context) -> pb.ModelMetadataResponse:
         """Return the tensors of a model, if it is the served one; otherwise the status is NOT_FOUND."""
         with self._errors_as_status(grpc_context):
-            model, _, _ = self._authenticate(grpc_context)
+            served, _ = self._authenticate(grpc_context)
+            model = served.prepared(InferenceModel)
             model.check(request.name, request.version)
             return pb.ModelMetadataResponse(**model.metadata())
         return pb.ModelMetadataResponse()
@@ -126,20 +131,29 @@ class InferenceServicer:
         """Return the output tensors for input tensors."""
         start = time.perf_counter()
         with self._errors_as_status(grpc_context):
-            model, act, repinned = self._authenticate(grpc_context)
-            model.check(request.model_name, request.model_version)
+            served, repinned = self._authenticate(grpc_context)
+            headers = _headers(grpc_context)
+            pinned = pin_of(headers) is not None and not repinned
+            if (arms := self._app.experiment.arms) is not None and not request.model_version:
+                served = arms.choose(served, episode_of(headers), pinned=pinned)
+            served.prepared(InferenceModel).check(request.model_name, request.model_version)
             if request.ByteSize() > self._app.max_body_bytes:
                 raise BodyTooLarge(self._app.max_body_bytes)
-            source = self._app.episodes.of_headers(INFERENCE_GRPC, _headers(grpc_context))
-            response = await _infer(request, model, act, source)
+            source = self._app.episodes.of_headers(INFERENCE_GRPC, headers)
+            try:
+                response = await _infer(request, served, source)
+            except FAULTS:
+                if served.fallback is None:
+                    raise
+                response, repinned = await _infer(request, served.fallback, source), repinned or pinned
             if repinned:
                 response.parameters["repinned"].bool_param = True
             self._app.metrics.request_ms.add((time.perf_counter() - start) * 1e3)
             return response
         return pb.ModelInferResponse()
 
-    def _authenticate(self, context: Context) -> tuple[InferenceModel, Act, bool]:
-        """Return the model that answers the call, its policy, and whether its version is another than the pinned one.
+    def _authenticate(self, context: Context) -> tuple[ServedPolicy, bool]:
+        """Return the policy that answers the call, and whether its version is another than the pinned one.
 
         Raises Unauthorized and PinInvalid.
         """
@@ -147,8 +161,7 @@ class InferenceServicer:
         if self._app.token is not None:
             self._app.token.check("", headers)
         pin = pin_of(headers)
-        served, repinned = (self._app.served, False) if pin is None else self._app.pinned(pin)
-        return served.prepared(InferenceModel), served.act, repinned
+        return (self._app.served, False) if pin is None else self._app.pinned(pin)
 
     @contextmanager
     def _errors_as_status(self, context: Context) -> Iterator[None]:
@@ -173,16 +186,15 @@ def _request_id(context: Context) -> str | None:
     return accepted(next((value for key, value in metadata if key == "request_id"), None))
 
 
-async def _infer(
-    request: pb.ModelInferRequest, model: InferenceModel, act: Act, source: Source
-) -> pb.ModelInferResponse:
+async def _infer(request: pb.ModelInferRequest, served: ServedPolicy, source: Source) -> pb.ModelInferResponse:
+    model = served.prepared(InferenceModel)
     parameters = {name: _parameter(each) for name, each in request.parameters.items()}
     for kind, tensors in (("inputs", request.inputs), ("outputs", request.outputs)):
         for index, tensor in enumerate(tensors):
             check_parameters(tensor.parameters, f"{kind}[{index}].parameters")
     names = [output.name for output in request.outputs]
     prepared = model.decode(InferenceRequest(request.id, parameters, _inputs(request), names), source)
-    outputs = model.encode(prepared, await act(prepared.batch, prepared.origin))
+    outputs = model.encode(prepared, await served.act(prepared.batch, prepared.origin))
     response = pb.ModelInferResponse(model_name=model.name, model_version=model.version, id=request.id)
     if prepared.state_reset:
         response.parameters["state_reset"].bool_param = True
