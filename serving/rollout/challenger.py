@@ -5,6 +5,7 @@ clock of the replica: an experiment also ends in time while the registry does no
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,11 +19,14 @@ from serving.replica.arms.arms import Challenge
 from serving.replica.refresh_state import Refresh, RejectedVersion
 from serving.replica.served_policy import ServedPolicy
 from serving.rollout.candidate_admission import Admission
+from serving.rollout.errors import TRANSIENT
 
 logger = logging.getLogger(__name__)
 
 MAX_PAUSE_S = 30.0
 """The longest pause between two attempts to load a challenger."""
+MAX_DOUBLINGS = 10
+"""More of them than MAX_PAUSE_S needs."""
 
 
 class Replica(Protocol):
@@ -64,7 +68,7 @@ class Challengers:
         self._replica, self._admission, self._refused = replica, admission, refused
         self._rejected: tuple[ModelVersion, RejectedVersion] | None = None
         """The last challenger that could not be loaded, and why."""
-        self._attempts, self._retry_at = 0, 0.0
+        self._attempts, self._retry_at = 0, math.inf
 
     def update(self, wanted: ModelVersion | None) -> None:
         """Load, keep or release the challenger.
@@ -105,7 +109,7 @@ class Challengers:
         except Exception as error:  # noqa: BLE001 - beside its own errors, such as those of a machine without memory
             self._reject(challenger, error)
             return
-        self._rejected, self._attempts = None, 0
+        self._rejected = None
         logger.warning("%s", describe(experiment))
 
     def _release(self) -> None:
@@ -119,10 +123,12 @@ class Challengers:
             )
 
     def _reject(self, challenger: ModelVersion, error: Exception) -> None:
-        """Show why the challenger is not loaded, and try again later: what is missing may come, as may other tags."""
+        """Show why the challenger is not loaded. It is tried again when its tags change, or later if that may help."""
         rejected, before = RejectedVersion.of(challenger, error), self._rejected
-        self._attempts += 1
-        self._rejected, self._retry_at = (challenger, rejected), monotonic() + min(2.0**self._attempts, MAX_PAUSE_S)
+        self._attempts = self._attempts + 1 if before is not None and before[0] == challenger else 1
+        final = isinstance(error, ServingError) and not isinstance(error, TRANSIENT)
+        pause_s = min(2.0 ** min(self._attempts, MAX_DOUBLINGS), MAX_PAUSE_S)
+        self._rejected, self._retry_at = (challenger, rejected), math.inf if final else monotonic() + pause_s
         if before is None or replace(before[1], at=rejected.at) != rejected:
             rejections = self._replica.refresh.rejections
             counted = {**rejections, rejected.code: rejections.get(rejected.code, 0) + 1}

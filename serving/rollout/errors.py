@@ -2,7 +2,20 @@
 
 from dataclasses import dataclass
 
-from serving.policy.errors import BundleError
+from serving.integrity.errors import SignatureUntrusted, TrustedKeyInvalid
+from serving.policy.errors import BundleError, BundleFileMissing, ProviderUnavailable
+from serving.registry.errors import CacheUnwritable, RegistryError
+
+TRANSIENT = (
+    BundleFileMissing,
+    CacheUnwritable,
+    ProviderUnavailable,
+    RegistryError,
+    SignatureUntrusted,
+    TrustedKeyInvalid,
+)
+"""Errors after which the same version is tried again: the registry may be down, the disk full, the GPU gone, or the
+files of trusted keys outdated."""
 
 
 @dataclass(eq=False)

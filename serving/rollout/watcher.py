@@ -13,9 +13,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 from serving.errors import ServingError
-from serving.integrity.errors import SignatureUntrusted, TrustedKeyInvalid
-from serving.policy.errors import BundleFileMissing, ProviderUnavailable
-from serving.registry.errors import CacheUnwritable, RegistryError, VersionMissing
+from serving.registry.errors import VersionMissing
 from serving.registry.model_uri import ModelUri
 from serving.registry.model_version import ModelVersion
 from serving.replica.arms.arms import Challenge
@@ -23,6 +21,7 @@ from serving.replica.refresh_state import Refresh, RejectedVersion, explain, now
 from serving.replica.served_policy import ServedPolicy
 from serving.rollout.candidate_admission import Admission
 from serving.rollout.challenger import Challengers, Refusals, none_refused
+from serving.rollout.errors import TRANSIENT
 from serving.rollout.sharing.polls import OwnPolls, Polls
 
 logger = logging.getLogger(__name__)
@@ -33,16 +32,6 @@ MAX_DOUBLINGS = 64
 """More of them than MAX_PAUSE_S needs; a thousand would overflow a float."""
 STALE_AFTER_S, STALE_AFTER_INTERVALS = 60.0, 3
 """The registry has not answered for long after that many seconds, or after that many intervals, if they are longer."""
-TRANSIENT = (
-    BundleFileMissing,
-    CacheUnwritable,
-    ProviderUnavailable,
-    RegistryError,
-    SignatureUntrusted,
-    TrustedKeyInvalid,
-)
-"""Errors after which the same version is tried again: the registry may be down, the disk full, the GPU gone, or the
-files of trusted keys outdated."""
 
 
 class Replica(Protocol):
