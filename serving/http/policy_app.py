@@ -17,6 +17,7 @@ from serving.experience.journal.journal import Journal
 from serving.experience.online import OnlineReturns
 from serving.http import asgi
 from serving.http.content_encoding import decoded
+from serving.http.notices import warn_of
 from serving.play.protocol import Play
 from serving.policy.errors import PolicyFailed
 from serving.policy.tensors import Batch
@@ -74,7 +75,9 @@ class PolicyApp:
         self._autoscaled = arguments.autoscaling is not None
         self._journal = journal
         self.online = None if journal is None else OnlineReturns(lambda: self.served.version.version)
-        self.episodes = EpisodeReader(journal.hashed if journal else EpisodeHasher(), records=journal is not None)
+        self._explore_share = arguments.explore_share
+        hashed, records = journal.hashed if journal else EpisodeHasher(), journal is not None
+        self.episodes = EpisodeReader(hashed, records=records, explore_share=self._explore_share)
         self.experiment = LiveExperiment(self.episodes.hashed)
         self._pinned = PinnedVersions(arguments.pin_grace_s)
         self._native = NativeProtocol(
@@ -274,10 +277,7 @@ class PolicyApp:
             protocol.prepare(served)
         if self._journal is not None:
             served.prepared(version_spec)
-        size = ObservationSize.of(served.policy.observation_space)
-        if size.lists > self.max_body_bytes:
-            remedy = size.remedy(self.max_body_bytes)
-            logger.warning("requests larger than max_body_bytes=%s are rejected: %s", self.max_body_bytes, remedy)
+        warn_of(served, self.max_body_bytes, self._explore_share)
         return served
 
 

@@ -76,8 +76,10 @@ class JsonCodec:
         request = parse(body)
         if type(request) is dict and len(request) == self._plain_keys:
             if ONE in request:
-                return Decoded(self._reader.read(request[ONE]), batched=False, origin=source and source.origin(1))
-            if MANY in request:
+                origin = source and source.origin(1)
+                if origin is None or not origin.explores:
+                    return Decoded(self._reader.read(request[ONE]), batched=False, origin=origin)
+            elif MANY in request:
                 read = self._reader.read_batch(counted(request[MANY], max_observations))
                 return Decoded(read, batched=True, origin=source and source.origin(len(read)))
         return self._decode_rows(_checked(request), max_observations, source)
