@@ -71,7 +71,7 @@ def _decisions(number: Any, step: Any, segment: int, rng: np.random.Generator) -
         "output.action": pa.array(rng.integers(2, size=rows)),
     }
     constants = {"version": 1, "protocol": "native", "explored": True, "replica": "r", "segment": segment}
-    constants |= {"audit": "ok", "seed": 1, "noise_row": 0}
+    constants |= {"audit": "ok", "seed": 1, "noise_row": 0, "experiment": None, "arm": None, "share": None}
     for name, value in constants.items():
         columns[name] = pa.repeat(pa.scalar(value, schema.field(name).type), rows)
     return pa.table([columns[name].cast(schema.field(name).type) for name in schema.names], schema=schema)

@@ -84,6 +84,8 @@ class PolicyReplica(InferenceServicer):
             journal=journal,
             refuse=start.admission.refusals.add,
         )
+        if start.challenge is not None:
+            app.challenge = start.challenge
         self._asgi_app = with_cors(app, arguments.cors_origin)
         if tracing.is_on():
             self._asgi_app = tracing.with_span_attributes(self._asgi_app)
@@ -171,8 +173,8 @@ def _experience(arguments: Arguments, scope: str, application: str, replica: str
 
 
 def _exporter(app: PolicyApp) -> Exporter:
-    model, numbers = app.served.version.name, app.experience_numbers
-    return Exporter(app.metrics, model, lambda: app.served.version.version, lambda: app.refresh, numbers)
+    model = app.served.version.name
+    return Exporter(app.metrics, model, lambda: app.served.version.version, lambda: app.refresh, app.numbers)
 
 
 def _num_replicas() -> int:

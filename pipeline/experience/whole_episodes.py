@@ -8,8 +8,8 @@ Below the experience URI:
 
 A part has one row per step, sorted by (`eps_id`, `t`), and holds only whole episodes; the parts are sorted by `eps_id`
 too. The columns are `eps_id, t, obs, actions, rewards, new_obs, terminateds, truncateds, action_logp,
-action_dist_inputs, version, mode, propensity, experiment, arm, time, reward_reported`. For nested spaces there is one
-column per array (`obs.<path>`), and for recurrent policies `state_in.<name>`. Tensor columns are those of
+action_dist_inputs, version, mode, propensity, experiment, arm, share, time, reward_reported`. For nested spaces there
+is one column per array (`obs.<path>`), and for recurrent policies `state_in.<name>`. Tensor columns are those of
 `serving.experience.tables.column_of`; `tensor_of(table[name], schema.field(name))` turns those without nulls into
 arrays. A null in `new_obs` says that nobody reported the observation.
 
@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 
 from pipeline.experience.errors import EpisodesReplaced, ExperienceDamaged, NotCompacted, VersionNotRecorded
 from serving.experience.store import Store
-from serving.experience.tables import model_directory
+from serving.experience.tables import EXPERIMENT_FIELDS, model_directory
 
 FORMAT = 1
 SUMMARY_FILE = "summary.parquet"
@@ -51,6 +51,8 @@ SUMMARY_SCHEMA = pa.schema(
         pa.field("complete", pa.bool_(), nullable=False),  # there is a decision for each of the steps 0..length-1
         pa.field("decisions", pa.int64(), nullable=False),  # the rows of the episode
         pa.field("layout", pa.int32(), nullable=False),
+        *EXPERIMENT_FIELDS,  # of its first decision
+        pa.field("reported", pa.timestamp("ns", "UTC")),  # the last report of its client, null if there is none
     ]
 )
 """The schema of the table with one row per episode."""

@@ -161,6 +161,13 @@ class Arguments(BaseModel):
         default=None,
         description="File with a secret that the names of episodes are hashed with. Default: hashed without one.",
     )
+    explore_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of the episodes whose actions are sampled, unless a request says otherwise; replicas choose "
+        "alike, by a hash.",
+    )
     release: str | None = Field(
         default=None,
         description="Name of the release of the code. In a Serve config file, another name makes Serve replace all "

@@ -105,6 +105,7 @@ def _report(url: str, sample: Sample, before: Sample, width: int) -> Group:
         Text(redacted(count)),
         _table(sample, before, wide=width >= WIDE),
         *_online(sample),
+        *(Text(one_line(line)) for line in _experiments(sample)),
         *notes,
     )
 
@@ -131,6 +132,29 @@ def _online(sample: Sample) -> list[Table]:
         episodes = sum(each["episodes"] for each in parts)
         table.add_row(str(version), str(episodes), mean, length)
     return [table] if found else []
+
+
+def _experiments(sample: Sample) -> list[str]:
+    """Return a line for each experiment over all replicas. Servers of earlier releases have none."""
+    found = [model["experiment"] for model in sample.models.values() if model.get("experiment")]
+    return [
+        _experiment([each for each in found if each["id"] == name]) for name in sorted({each["id"] for each in found})
+    ]
+
+
+def _experiment(parts: Sequence[Mapping[str, Json]]) -> str:
+    """Return a line for one experiment, of which each replica has sent a part."""
+    first, taking = parts[0], sum(part["share"] > 0 for part in parts)
+    answered = {arm: sum(part["answered"][arm] for part in parts) for arm in ("champion", "challenger")}
+    share = max(part["share"] for part in parts)
+    state = f"ended ({first['decision']})" if first["decision"] else f"{share:.3g} of the episodes"
+    state += "" if first["decision"] or taking == len(parts) else f" at {taking} of {len(parts)} replicas"
+    failed = sum(part["failed"] for part in parts)
+    return (
+        f"Experiment {first['id']}: version {first['challenger']} beside {first['champion']}, {state}, until "
+        f"{first['expires_at']}. Requests: {answered['champion']} in the champion's arm, {answered['challenger']} in "
+        f"the challenger's, {failed} of them answered by the champion after a failure."
+    )
 
 
 def _reported(model: Model) -> Mapping[str, Json]:

@@ -64,6 +64,15 @@ class Seeds(NamedTuple):
     """Or a seed for each row, whose noise is that of `Noise.draw(1, seed)`."""
 
 
+class Arm(NamedTuple):
+    """The arm of an experiment that a request belongs to."""
+
+    name: str
+    """CHAMPION or CHALLENGER."""
+    experiment: bytes
+    """The payload of the EXPERIMENT record that describes the experiment."""
+
+
 class Origin(NamedTuple):
     """Where the observations of a request come from, for the journal."""
 
@@ -73,6 +82,10 @@ class Origin(NamedTuple):
     """None if the request names no episode."""
     seeds: Seeds | None = None
     """None if the actions are greedy."""
+    arm: Arm | None = None
+    """None if the request is not part of an experiment."""
+    explores: bool = False
+    """Whether the actions are sampled although the request does not say so: its episode is in `explore_share`."""
 
 
 def noise_seed(policy: bytes, episode: bytes, step: int) -> int:

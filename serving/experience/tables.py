@@ -37,6 +37,13 @@ OK, DIFFERS, UNCHECKED = "ok", "differs", "unchecked"
 """The outcomes of the audit of a decision: the action that the bundle computes again is the one that was served, is
 another one, or could not be computed, as the observation was not recorded or the bundle is gone."""
 
+EXPERIMENT_FIELDS = (
+    pa.field("experiment", pa.string()),  # null: the request was not part of one
+    pa.field("arm", pa.string()),  # CHAMPION or CHALLENGER, also if the champion answered as the challenger failed
+    pa.field("share", pa.float64()),  # the challenger's share at that time
+)
+"""The columns of decisions and whole episodes of an experiment. Tables of earlier releases do not have them."""
+
 _DECISION = [
     pa.field("time", pa.timestamp("ns", "UTC"), nullable=False),
     pa.field("episode", pa.binary(EPISODE_BYTES)),  # null: the request named none
@@ -54,6 +61,7 @@ _DECISION = [
     pa.field("audit", pa.string(), nullable=False),
     pa.field("action_logp", pa.float32()),
     pa.field("action_dist_inputs", pa.list_(pa.float32())),
+    *EXPERIMENT_FIELDS,
 ]
 
 FEEDBACK_SCHEMA = pa.schema(
@@ -133,3 +141,11 @@ def _list_of(values: pa.Array, size: int) -> pa.DataType:
 def null_where(values: Sequence[Any], missing: Sequence[bool], kind: pa.DataType) -> pa.Array:
     """Return a column of the values, null where they are missing."""
     return pa.array(values, kind, mask=np.asarray(missing, np.bool_))
+
+
+def with_experiments(table: pa.Table) -> pa.Table:
+    """Return a table of decisions with EXPERIMENT_FIELDS, which are null if an earlier release has written it."""
+    for field in EXPERIMENT_FIELDS:
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table

@@ -5,6 +5,9 @@ import mmh3
 CHAMPION, CHALLENGER = "champion", "challenger"
 """The arms, as they are recorded."""
 
+EXPLORE_SALT = "explore_share"
+"""The salt of the choice of the episodes that explore, which is therefore independent of all experiments."""
+
 _HASHES = 2**64
 
 
@@ -29,3 +32,8 @@ def arm_of(salt: str, episode: bytes | str, share: float) -> str | None:
     hashed, _ = mmh3.hash64(salt.encode() + key, signed=False)
     # An integer comparison: as a float, the largest hashes round to 2**64, which is not below a share of 1.
     return CHALLENGER if hashed < int(share * _HASHES) else CHAMPION
+
+
+def explores(episode: bytes, share: float) -> bool:
+    """Return whether an episode is among the share whose actions are sampled. All replicas agree."""
+    return arm_of(EXPLORE_SALT, episode, share) == CHALLENGER

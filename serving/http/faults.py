@@ -25,8 +25,8 @@ class Replica(Protocol):
     metrics: Metrics
     served: ServedPolicy
 
-    def drop_pinned(self, served: ServedPolicy) -> None:
-        """Release a version that is held for the episodes that began with it."""
+    def release(self, served: ServedPolicy) -> None:
+        """Release a version that is held for the episodes that began with it, or that is the challenger."""
 
 
 class Faults:
@@ -41,7 +41,7 @@ class Faults:
     def fallback_of(self, served: ServedPolicy) -> ServedPolicy | None:
         """Return the policy that answers what `served` fails to answer: the version before it, or the current one."""
         current = self._replica.served
-        return served.fallback or (None if current is served else current)
+        return served.fallback or (None if current is served.whole else current)
 
     async def answer_again(
         self, fault: PolicyFault, served: ServedPolicy, answer: Callable[[ServedPolicy], Awaitable[Answer]]
@@ -61,8 +61,8 @@ class Faults:
         except HttpError as other:
             raise fault from other
         self._replica.metrics.requests_fallen_back[fault.code] += 1
-        if not served.is_withdrawn:
-            self._withdraw(served, fault, fallback)
+        if not served.whole.is_withdrawn:
+            self._withdraw(served.whole, fault, fallback)
         return fallback, answered
 
     def _withdraw(self, served: ServedPolicy, fault: PolicyFault, fallback: ServedPolicy) -> None:
@@ -71,9 +71,9 @@ class Faults:
         served.batcher.withdraw(fault)
         version = served.version
         if self._replica.served is served:
-            self._replica.served = fallback
+            self._replica.served = fallback.whole
         else:
-            self._replica.drop_pinned(served)
+            self._replica.release(served)
         message = "%s: version %d failed where version %d answers, and is taken back: %s"
         logger.error(message, version.uri, version.version, fallback.version.version, fault.details)
         # Another process may hold the lock of the file for a moment.

@@ -10,7 +10,6 @@ from http import HTTPStatus
 from time import perf_counter
 
 from serving.arguments import Arguments
-from serving.errors import RequestError
 from serving.experience.episodes import EpisodeHasher, Origin
 from serving.experience.journal.encoding import version_spec
 from serving.experience.journal.journal import Journal
@@ -18,20 +17,21 @@ from serving.experience.online import OnlineReturns
 from serving.http import asgi
 from serving.http.content_encoding import decoded
 from serving.http.faults import Faults, Refuse
+from serving.http.notices import warn_of
+from serving.http.routes import Routes, not_found, reports_to
 from serving.play.protocol import Play
 from serving.policy.errors import PolicyFault
 from serving.policy.spaces import space_differences
 from serving.policy.tensors import Batch
 from serving.protocols.episodes import EpisodeReader
-from serving.protocols.errors import MethodNotAllowed, PathUnknown
-from serving.protocols.feedback.events import Event
 from serving.protocols.feedback.protocol import FeedbackProtocol
 from serving.protocols.mlflow_scoring.scoring import ScoringProtocol
 from serving.protocols.native.observation_size import ObservationSize
-from serving.protocols.native.protocol import METHODS, NativeProtocol
+from serving.protocols.native.protocol import NativeProtocol
 from serving.protocols.open_inference.http import InferenceProtocol
-from serving.protocols.openapi.openapi import Documentation
 from serving.protocols.protocol import ErrorResponse, Protocol, Request, Response
+from serving.replica.arms.arms import Challenge
+from serving.replica.arms.live import LiveExperiment, is_promotion
 from serving.replica.auth import BearerToken
 from serving.replica.batching import Batcher, Batching
 from serving.replica.errors import BodyTooLarge, ObservationsTooMany, Overloaded
@@ -63,36 +63,37 @@ class PolicyApp:
         journal: Journal | None = None,
         refuse: Refuse = lambda *_: None,
     ) -> None:
-        self.metrics = Metrics()
-        self.counts = Counts()
+        self.metrics, self.counts = Metrics(), Counts()
         self.refresh = refresh
         self.max_body_bytes = arguments.max_body_bytes
         self.token = token
         self._max_observations = arguments.max_observations
         self._max_ongoing_requests = arguments.max_ongoing_requests
         self._ongoing_requests = 0
-        self._batching = Batching(
-            arguments.max_batch_size, arguments.batch_wait_timeout_s, arguments.inference_timeout_s
-        )
+        batching = arguments.max_batch_size, arguments.batch_wait_timeout_s, arguments.inference_timeout_s
+        self._batching = Batching(*batching)
         self._faults = Faults(self, refuse)
         self.answer_again = self._faults.answer_again
         self._autoscaled = arguments.autoscaling is not None
         self._journal = journal
         self.online = None if journal is None else OnlineReturns(lambda: self.served.version.version)
-        self.episodes = EpisodeReader(journal.hashed if journal else EpisodeHasher(), records=journal is not None)
+        self._explore_share = arguments.explore_share
+        hashed, records = journal.hashed if journal else EpisodeHasher(), journal is not None
+        self.episodes = EpisodeReader(hashed, records=records, explore_share=self._explore_share)
+        self.experiment = LiveExperiment(self.episodes.hashed)
         self._pinned = PinnedVersions(arguments.pin_grace_s)
-        self._native = NativeProtocol(
+        native = NativeProtocol(
             arguments.max_observations,
             lambda: replica.describe(self.counts),
             lambda: self.refresh,
             self.episodes,
             lambda: None if self.online is None else self.online.describe(),
+            lambda: self.experiment.describe(self._served.version),
         )
         play = Play(arguments.play_sessions, lambda: self.served, arguments.environment_modules)
         scoring = ScoringProtocol(arguments.max_observations, self.episodes)
-        protocols = (self._native, scoring, InferenceProtocol(self.episodes), *self._feedback(arguments), play)
-        self._protocols: tuple[Protocol, ...] = (*protocols, Documentation(protocols, closed=token is not None))
-        self._route = functools.lru_cache(maxsize=64)(self._find_protocol)
+        inference = InferenceProtocol(self.episodes)
+        self._routes = Routes(native, scoring, inference, *self._feedback(arguments), play, closed=token is not None)
         self._served = self._prepared(served, quick=False)
 
     @property
@@ -105,32 +106,60 @@ class PolicyApp:
         # Until it is measured, the new policy counts as quick as the old one, so that a promotion rejects no requests.
         replaced = self._served
         prepared = self._prepared(served, quick=replaced.batcher.quick)
-        # A rollback withdraws a version at once. An equal number is the same version, with other tags or stage.
-        if served.version.version > replaced.version.version:
+        if is_promotion(served.version, replaced.version):
             self._pinned.keep(replaced)
             has_same_spaces = not space_differences(served.policy, replaced.policy)
             served.fallback = replaced if has_same_spaces and not replaced.is_withdrawn else None
         elif served.version.version == replaced.version.version:
             served.fallback = replaced.fallback
         self._served = prepared
+        self.experiment.replace_champion(prepared)
         replaced.fallback = None  # only one version before the served one stays loaded
         self._pinned.drop(served.version.version)  # a rollback may have returned to a version that was held
+
+    @property
+    def challenge(self) -> Challenge | None:
+        """The challenger of the running experiment; None if there is none, or it cannot be served.
+
+        A new one is prepared in the thread that assigns it. One that replaces itself, in the same experiment with other
+        shares, keeps its batcher.
+        """
+        arms = self.experiment.arms
+        return None if arms is None else Challenge(arms.experiment, arms.challenger)
+
+    @challenge.setter
+    def challenge(self, challenge: Challenge | None) -> None:
+        if challenge is None:
+            promoted = self.experiment.end(self._served.version)
+            if promoted is not None:
+                self._pinned.keep(promoted)  # until it is in the champion's place
+            return
+        before = self.challenge
+        if before is None or before.served is not challenge.served:
+            # A challenger that hangs may not delay the champion, so it is never computed in the event loop.
+            self._prepared(challenge.served, quick=True, inline=False)
+        self.experiment.begin(challenge, self._served)
 
     def pinned(self, pin: bytes) -> tuple[ServedPolicy, bool]:
         """Return the policy that answers a request with this `X-Pin-Version`, and whether it is of another version.
 
         Raises PinInvalid.
         """
-        chosen = self._pinned.choose(pin, self._served)
-        return chosen, chosen.version.version != int(pin)
+        chosen, arms = self._pinned.choose(pin, self._served), self.experiment.arms
+        is_other = chosen.version.version != int(pin)
+        if is_other and arms is not None and arms.answers(int(pin)):
+            return arms.challenger, False
+        return chosen, is_other
 
     def fall_back_on(self, served: ServedPolicy, fallback: ServedPolicy) -> None:
         """Let `fallback` answer the requests that `served` fails to answer. It is prepared in the calling thread."""
         served.fallback = self._prepared(fallback, quick=served.batcher.quick)
 
-    def drop_pinned(self, served: ServedPolicy) -> None:
-        """Release a version that is held for the episodes that began with it."""
+    def release(self, served: ServedPolicy) -> None:
+        """Release a version that is held for the episodes that began with it, or that is the challenger."""
         self._pinned.drop(served.version.version)
+        if (arms := self.experiment.arms) is not None and arms.challenger is served:
+            self.challenge = None
 
     async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         """Serve one connection's scope (asgi.readthedocs.io/en/latest/specs/main.html)."""
@@ -142,9 +171,9 @@ class PolicyApp:
             await asgi.reject_websocket(receive, send)
 
     async def _http(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
-        served, start = self._served, perf_counter()
+        served, repinned, start = self._served, False, perf_counter()
         path = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/") or "/"
-        protocol, methods = self._route(path)
+        protocol, methods = self._routes.find(path)
         try:
             if self.token is not None:
                 self.token.check(path, scope["headers"])
@@ -152,13 +181,15 @@ class PolicyApp:
                 served, repinned = self.pinned(pin)
                 send = asgi.with_header(send, REPINNED) if repinned else send
             if scope["method"] not in methods:
-                raise _not_found(scope["method"], path, methods)  # noqa: TRY301 - it is answered as all errors are
+                raise not_found(scope["method"], path, methods)  # noqa: TRY301 - it is answered as all errors are
             body = await asgi.read_body(receive, self.max_body_bytes)
-            if body and self._ongoing_requests >= self._max_ongoing_requests:
-                self._check_overload(served.batcher)  # before the body is decoded
             if body:
-                body = decoded(body, scope["headers"], self.max_body_bytes)
-            served, response = await self._answer(protocol, Request(scope, path, body), served)
+                body = self._decoded(body, scope["headers"], served.batcher)
+            is_pinned = pin is not None and not repinned
+            chosen, response = await self._answer(protocol, Request(scope, path, body), served, pinned=is_pinned)
+            if is_pinned and chosen.version.version != served.version.version:
+                send = asgi.with_header(send, REPINNED)  # the pinned one has failed
+            served = chosen
             if isinstance(response, bytes):
                 await asgi.respond(send, HTTPStatus.OK, served.headers, response)
             else:
@@ -176,19 +207,31 @@ class PolicyApp:
         self.metrics.request_ms.add((perf_counter() - start) * 1e3)
 
     async def _answer(
-        self, protocol: Protocol, request: Request, served: ServedPolicy
+        self, protocol: Protocol, request: Request, served: ServedPolicy, *, pinned: bool
     ) -> tuple[ServedPolicy, Response | bytes]:
-        """Return the policy that answers a request, and its response. Raises ServingError."""
+        """Return the policy that answers a request, that of its arm or a fallback, and its response.
+
+        Raises ServingError.
+        """
+        if (arms := self.experiment.arms) is not None:
+            served = arms.choose(served, protocol.episode(request), pinned=pinned)
         try:
             return served, await protocol.answer(request, served)
         except PolicyFault as fault:
             return await self.answer_again(fault, served, functools.partial(protocol.answer, request))
 
-    def experience_numbers(self) -> Iterator[Number]:
-        """Yield the metrics of what is recorded and reported; none without experience."""
+    def _decoded(self, body: bytes, headers: asgi.Headers, batcher: Batcher) -> bytes:
+        """Return a body without compression. Raises Overloaded before it is decoded, and as `decoded`."""
+        if self._ongoing_requests >= self._max_ongoing_requests:
+            self._check_overload(batcher)
+        return decoded(body, headers, self.max_body_bytes)
+
+    def numbers(self) -> Iterator[Number]:
+        """Yield the metrics of what is recorded and reported, and of an experiment; none without them."""
         if self._journal is not None and self.online is not None:
             yield from self._journal.numbers()
             yield from self.online.numbers()
+        yield from self.experiment.numbers()
 
     def error_response(self, exception: Exception, request_id: str | None = None) -> ErrorResponse:
         """Count an error, log it if it is the server's fault, and return what the client receives."""
@@ -203,25 +246,11 @@ class PolicyApp:
             logger.error("%s: %s", error.code, reason, exc_info=exception, extra={"request_id": request_id})
         return error
 
-    def _find_protocol(self, path: str) -> tuple[Protocol, tuple[str, ...]]:
-        """Return the protocol of a path and the methods that it accepts; the native one and none for unknown paths."""
-        for protocol in self._protocols:
-            if methods := protocol.methods(path):
-                return protocol, methods
-        return self._native, ()
-
     def _feedback(self, arguments: Arguments) -> Iterator[Protocol]:
         """Yield the protocol of feedback, if experience is recorded."""
-        journal, online = self._journal, self.online
-        if journal is None or online is None:
-            return
-
-        def report(event: Event) -> None:
-            content = event.content()
-            journal.report(content)
-            online.add(content)
-
-        yield FeedbackProtocol(report, self.episodes.hashed, arguments.max_observations)
+        if self._journal is not None and self.online is not None:
+            report = reports_to(self._journal, self.online)
+            yield FeedbackProtocol(report, self.episodes.hashed, arguments.max_observations)
 
     async def _act(
         self, served: ServedPolicy, batcher: Batcher, observations: Batch, origin: Origin | None = None
@@ -246,7 +275,7 @@ class PolicyApp:
         if self._autoscaled or not batcher.quick:
             raise Overloaded(self._max_ongoing_requests)
 
-    def _prepared(self, served: ServedPolicy, *, quick: bool) -> ServedPolicy:
+    def _prepared(self, served: ServedPolicy, *, quick: bool, inline: bool = True) -> ServedPolicy:
         """Give a version its own batcher, so that two policies never share a batch, and prepare the protocols."""
         batcher = Batcher(
             served.policy.act,
@@ -254,20 +283,14 @@ class PolicyApp:
             self.metrics,
             gathers=self._autoscaled,
             quick=quick,
+            inline=inline,
             observation_s=served.policy.observation_s,
             has_fallback=lambda: self._faults.fallback_of(served) is not None,
         )
         served.batcher, served.act = batcher, functools.partial(self._act, served, batcher)
-        for protocol in self._protocols:
+        for protocol in self._routes.protocols:
             protocol.prepare(served)
         if self._journal is not None:
             served.prepared(version_spec)
-        size = ObservationSize.of(served.policy.observation_space)
-        if size.lists > self.max_body_bytes:
-            remedy = size.remedy(self.max_body_bytes)
-            logger.warning("requests larger than max_body_bytes=%s are rejected: %s", self.max_body_bytes, remedy)
+        warn_of(served, self.max_body_bytes, self._explore_share)
         return served
-
-
-def _not_found(method: str, path: str, allowed: tuple[str, ...]) -> RequestError:
-    return MethodNotAllowed(method, path, allowed) if allowed else PathUnknown(path, tuple(METHODS))

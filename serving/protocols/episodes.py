@@ -20,6 +20,7 @@ from serving.experience.episodes import (
     Origin,
 )
 from serving.experience.journal.records import PROTOCOLS
+from serving.experiments.assignment import explores
 from serving.policy.errors import OptionInvalid
 from serving.policy.spaces import Json, describe
 from serving.protocols.errors import EpisodeAmbiguous, HeaderInvalid
@@ -65,12 +66,19 @@ class EpisodeReader:
     Args:
         hashed: turns an episode's name into the hash under which it is stored.
         records: whether decisions are recorded.
+        explore_share: the share of the episodes whose actions are sampled, unless a request says otherwise.
     """
 
-    def __init__(self, hashed: EpisodeHasher = EpisodeHasher(), *, records: bool = False) -> None:  # noqa: B008
+    def __init__(
+        self,
+        hashed: EpisodeHasher = EpisodeHasher(),  # noqa: B008 - immutable
+        *,
+        records: bool = False,
+        explore_share: float = 0.0,
+    ) -> None:
         self.hashed = hashed
         self._unnamed = {
-            protocol: Source(hashed, number, None, Origin(number, None) if records else None)
+            protocol: Source(hashed, number, None, Origin(number, None) if records else None, explore_share)
             for number, protocol in enumerate(PROTOCOLS)
         }
 
@@ -91,6 +99,8 @@ class Source(NamedTuple):
     claim: Claim | None
     unnamed: Origin | None
     """The origin of observations that belong to no episode; None if nothing is recorded."""
+    explore_share: float = 0.0
+    """The share of the episodes whose actions are sampled."""
 
     def origin(self, batch: int, body: Mapping[str, Json] = {}, *, batched: bool = False) -> Origin | None:
         """Return the origin of the observations of the request; None if nothing depends on it.
@@ -106,17 +116,23 @@ class Source(NamedTuple):
         """
         if body and not body.keys().isdisjoint(PLURAL_KEYS if batched else KEYS):
             claims = _plural_claims(body, batch) if batched else [Claim(*map(body.get, KEYS))]
+            is_one = not batched or self.claim is not None
             if self.claim is not None:
                 claims = [self._merged(claims)]
             _check(claims, batched=batched)
-            return Origin(self.protocol, self._episodes(claims))
+            episodes = self._episodes(claims)
+            return Origin(self.protocol, episodes, explores=is_one and self._explores(episodes.ids[0]))
         if self.claim is None:
             return self.unnamed
         if batch != 1:
             raise EpisodeAmbiguous(batch)
         name, step, reward = self.claim
-        rewards = None if reward is None else (reward,)
-        return Origin(self.protocol, Episodes((self.hashed(name),), (NO_STEP if step is None else step,), rewards))
+        hashed, rewards = self.hashed(name), None if reward is None else (reward,)
+        episodes = Episodes((hashed,), (NO_STEP if step is None else step,), rewards)
+        return Origin(self.protocol, episodes, explores=self._explores(hashed))
+
+    def _explores(self, episode: bytes) -> bool:
+        return self.explore_share > 0 and explores(episode, self.explore_share)
 
     def _merged(self, claims: Sequence[Claim]) -> Claim:
         """Return the claims of headers and body as one. Raises EpisodeAmbiguous, OptionInvalid."""
@@ -135,6 +151,12 @@ class Source(NamedTuple):
             [NO_STEP if claim.step is None else claim.step for claim in claims],
             None if all(map(math.isnan, rewards)) else rewards,
         )
+
+
+def episode_of(headers: Headers) -> str | None:
+    """Return the name of an episode in headers with names in lower case, None if there is no valid one."""
+    name = next((value.decode("latin-1") for key, value in headers if key == ID), None)
+    return name if is_episode_name(name) else None
 
 
 def is_episode_name(value: Json) -> bool:

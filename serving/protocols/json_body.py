@@ -53,7 +53,8 @@ def noise_for(
 ) -> tuple[Tensors, Origin | None]:
     """Return the graph's noise input by the options `explore` and `seed`, and the origin with the seeds of the noise.
 
-    Without `seed`, the noise follows from the episodes and steps of the observations, if all are known: a request that
+    A request without `explore` has it if its episode is in `explore_share`, unless the policy has no noise. Without
+    `seed`, the noise follows from the episodes and steps of the observations, if all are known: a request that
     is sent again draws the same actions.
 
     Raises:
@@ -62,11 +63,13 @@ def noise_for(
     seed = request.get("seed")
     if seed is not None and not (type(seed) is int and 0 <= seed <= MAX_SEED):
         raise OptionInvalid("seed", describe(seed), "an integer from 0 to 2**64 - 1")
-    if not flag(request, "explore"):
+    noise, is_said = policy.interface.noise, "explore" in request
+    if not (flag(request, "explore") if is_said else origin is not None and origin.explores):
         return {}, origin
-    noise = policy.interface.noise
     if noise is None:
-        raise ExploreUnsupported
+        if is_said:
+            raise ExploreUnsupported
+        return {}, origin
     if origin is None:
         return {NOISE: noise.draw(batch, seed)}, None
     rows = origin.episodes.seeds(policy.digest) if seed is None and origin.episodes else None

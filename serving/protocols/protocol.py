@@ -95,6 +95,13 @@ class Protocol(ABC):
         `Response` costs 0.5 microseconds.
         """
 
+    def episode(self, request: Request) -> str | None:  # noqa: ARG002
+        """Return the name of the one episode whose step a request is, None for any other request.
+
+        It is called only during an experiment. An invalid name counts as none: `answer` says what is wrong with it.
+        """
+        return None
+
     def prepare(self, served: ServedPolicy) -> None:  # noqa: B027 - some protocols prepare nothing
         """Compute what this protocol needs for a version, before the version receives requests."""
 

@@ -83,8 +83,9 @@ class LastKnownGood:
         """Bound the size of the bundle cache, but keep the bundles of all records: a restart may need them."""
         records = [_read(record) for record in self._record.parent.glob("*.json")]
         versions = [version for last, _, previous in records for version in (last, *previous)]
+        challengers = [version.challenger for version in versions if version]
         with suppress(OSError):
-            BundleCache(self._directory).prune(max_bytes, [version for version in versions if version])
+            BundleCache(self._directory).prune(max_bytes, [version for version in versions + challengers if version])
 
 
 def _read(record: Path) -> tuple[ModelVersion | None, str | None, list[ModelVersion]]:

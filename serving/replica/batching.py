@@ -77,6 +77,8 @@ class Batcher:
         quick: The initial value of `quick`.
         observation_s: About the time of one observation, if it is known; else 0.
         has_fallback: Returns whether another policy answers a request when this one fails.
+        inline: Whether a quick policy may be computed in the event loop; else always in a thread, so that a policy that
+            hangs delays no request but its own.
     """
 
     def __init__(
@@ -89,16 +91,18 @@ class Batcher:
         quick: bool = False,
         observation_s: float = 0.0,
         has_fallback: Callable[[], bool] = lambda: False,
+        inline: bool = True,
     ) -> None:
         self._act = act
         self._batching = batching
         self._metrics = metrics
-        self._gathers = gathers
+        self._gathers = gathers or not inline
+        self._may_inline = inline
         self._pending: list[Pending] = []
         self._pending_observations = 0
         self._full = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
-        self._concurrent = gathers
+        self._concurrent = self._gathers
         self._turn_begun = False
         self._last_was_quick = False
         self._computing: list[Pending] = []
@@ -223,7 +227,8 @@ class Batcher:
     async def _answer(self, batch: list[Pending]) -> None:
         try:
             observations = joined([each.observations for each in batch])
-            quick = self.quick and not self._batching.wait_timeout_s and len(observations) <= self._inline
+            quick = self._may_inline and self.quick and not self._batching.wait_timeout_s
+            quick = quick and len(observations) <= self._inline
             actions = self._compute(observations) if quick else await self._compute_in_thread(batch, observations)
         except Exception as error:  # noqa: BLE001 - the futures carry it to the requests
             await self._answer_singly(batch, error)

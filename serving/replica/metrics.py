@@ -38,6 +38,10 @@ DESCRIPTIONS = {
     "policy_experience_dropped": "Decisions and reports that were not recorded, as the journal was full; a counter",
     "policy_experience_backlog_bytes": "Size of what waits on the node to be written to the experience URI, in bytes",
     "policy_stale": "1 while the registry has not answered the replica for a minute or longer, else 0",
+    "policy_experiment_requests": "Requests in an experiment that were answered, by `arm`: champion or challenger; a "
+    "counter since the experiment began",
+    "policy_experiment_failed": "Requests of the challenger's arm that the champion answered, because the challenger "
+    "failed; a counter since the experiment began",
     "policy_online_episodes": "Finished episodes that clients reported with their return, by `version`; a counter",
     "policy_online_return": "Sum of the returns of those episodes, by `version`: `_sum`",
     "policy_online_length": "Sum of the reported lengths of those episodes, by `version`, and their number: `_sum`, "

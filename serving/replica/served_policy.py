@@ -45,8 +45,11 @@ class ServedPolicy:
     """The policy that answers a request again when this one fails, None if there is none: the version before it."""
     is_withdrawn = False
     """Whether it has failed where its fallback did not, so that it answers no more."""
+    whole: "ServedPolicy"
+    """The policy itself, also of a copy that answers the requests of one arm of an experiment."""
 
     def __init__(self, policy: Policy, version: ModelVersion, *, loaded_at: float | None = None) -> None:
+        self.whole = self
         self.policy = policy
         self.version = version
         self.loaded_at = datetime.fromtimestamp(time.time() if loaded_at is None else loaded_at, UTC)

@@ -1,6 +1,7 @@
 """Decides whether a version is served, both when a replica starts and after a promotion."""
 
 import logging
+from dataclasses import replace
 
 from serving.arguments import Arguments
 from serving.errors import ServingError
@@ -17,7 +18,7 @@ from serving.registry.model_version import ModelVersion
 from serving.replica.served_policy import ServedPolicy
 from serving.rollout.candidate_trial import run_trial, trial_conditions
 from serving.rollout.crashes import Crashes, label_of
-from serving.rollout.errors import SpacesDiffer
+from serving.rollout.errors import ArmsDiffer, SpacesDiffer
 from serving.rollout.refusals import Refusals
 from serving.rollout.sharing.trials import SharedTrial
 
@@ -55,6 +56,26 @@ class Admission:
             for role, before, after in space_differences(serving.policy, served.policy):
                 raise SpacesDiffer(role, str(before), str(after))
         self._record(version)
+        return served
+
+    def admit_challenger(
+        self, challenger: ModelVersion, champion: ServedPolicy, live: Tensors | None = None
+    ) -> ServedPolicy:
+        """Return the policy of the challenger of an experiment, after the same checks as in `admit`.
+
+        It must have passed the gate of the champion's stage or alias if a gate is required, and its spaces must be the
+        champion's whatever the arguments allow, because a client does not know which of them answers.
+
+        Raises:
+            BundleError, CacheUnwritable, ProviderUnavailable: as `admit`.
+            ArmsDiffer: its spaces differ from the champion's.
+        """
+        self.arguments.requirements.check(replace(challenger, uri=champion.version.uri))
+        bundle = self.registry.fetch(challenger, self.arguments.cache_directory)
+        self._try(bundle, challenger, live)
+        served = self._load(bundle, challenger)
+        for role, before, after in space_differences(champion.policy, served.policy):
+            raise ArmsDiffer(role, str(before), str(after))
         return served
 
     def last_known_good(self) -> ServedPolicy | None:
@@ -105,6 +126,7 @@ class Admission:
         return ServedPolicy(Policy.load(bundle, num_threads=threads, provider=provider, guard=guard), version)
 
     def _record(self, version: ModelVersion) -> None:
+        """Record a version as the last known good one, with its tags and the challenger of its experiment."""
         try:
             self._known.save(version)
         except CacheUnwritable as error:

@@ -2,7 +2,20 @@
 
 from dataclasses import dataclass
 
-from serving.policy.errors import BundleError
+from serving.integrity.errors import SignatureUntrusted, TrustedKeyInvalid
+from serving.policy.errors import BundleError, BundleFileMissing, ProviderUnavailable
+from serving.registry.errors import CacheUnwritable, RegistryError
+
+TRANSIENT = (
+    BundleFileMissing,
+    CacheUnwritable,
+    ProviderUnavailable,
+    RegistryError,
+    SignatureUntrusted,
+    TrustedKeyInvalid,
+)
+"""Errors after which the same version is tried again: the registry may be down, the disk full, the GPU gone, or the
+files of trusted keys outdated."""
 
 
 @dataclass(eq=False)
@@ -28,3 +41,10 @@ class SpacesDiffer(BundleError):
     kind: str
     served: str
     found: str
+
+
+@dataclass(eq=False)
+class ArmsDiffer(SpacesDiffer):
+    """The challenger of an experiment has another observation or action space than the champion."""
+
+    template = "its {kind} space is {found}, that of the champion is {served}: both must act on the same spaces"

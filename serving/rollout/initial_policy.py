@@ -11,9 +11,11 @@ from serving.registry.errors import ModelUriInvalid
 from serving.registry.last_known_good import LastKnownGood
 from serving.registry.model_version import ModelVersion, Resolved
 from serving.registry.node.scope import scope
+from serving.replica.arms.arms import Challenge
 from serving.replica.refresh_state import Refresh, now
 from serving.replica.served_policy import ServedPolicy
 from serving.rollout.candidate_admission import Admission
+from serving.rollout.challenger import first_challenge
 from serving.rollout.sharing.polls import Poll, SharedPolls
 from serving.rollout.sharing.resolver import ApplicationPolls, Ask
 from serving.sandbox.sandbox import log_layers
@@ -32,6 +34,8 @@ class InitialPolicy:
     polls: SharedPolls
     scope: str
     """Names the files that belong to the application on this node."""
+    challenge: Challenge | None = None
+    """The challenger of the running experiment, None if there is none or it cannot be loaded yet."""
 
 
 def load_initial_policy(
@@ -70,14 +74,15 @@ def load_initial_policy(
         else:
             version = polls.resolve(lambda: registry.resolve(model_uri))
         predecessor = None if is_first else admission.last_known_good()
-        served, refresh = _first(admission, version, predecessor)
-        return InitialPolicy(served, refresh, admission, polls, name)
+        served, state = _first(admission, version, predecessor)
     except ServingError as error:
-        known_good = None if isinstance(error, ModelUriInvalid) else admission.last_known_good()
-        if known_good is None:
+        last = None if isinstance(error, ModelUriInvalid) else admission.last_known_good()
+        if last is None:
             raise
-        logger.warning("serving the last known good version, %d: %s", known_good.version.version, error)
-        return InitialPolicy(known_good, Refresh(error=str(error), degraded=True), admission, polls, name)
+        logger.warning("serving the last known good version, %d: %s", last.version.version, error)
+        served, state = last, Refresh(error=str(error), degraded=True)
+    challenge = first_challenge(admission, served, admission.refusals.of)
+    return InitialPolicy(served, state, admission, polls, name, challenge)
 
 
 def _first(

@@ -13,14 +13,14 @@ from time import monotonic
 from typing import Any
 
 from serving.errors import ServingError
-from serving.integrity.errors import SignatureUntrusted, TrustedKeyInvalid
-from serving.policy.errors import BundleFileMissing, ProviderUnavailable
-from serving.registry.errors import CacheUnwritable, RegistryError, VersionMissing
+from serving.registry.errors import VersionMissing
 from serving.registry.model_uri import ModelUri
 from serving.registry.model_version import ModelVersion
 from serving.replica.refresh_state import RejectedVersion, explain, now
 from serving.replica.served_policy import ServedPolicy
 from serving.rollout.candidate_admission import Admission
+from serving.rollout.challenger import Challengers
+from serving.rollout.errors import TRANSIENT
 from serving.rollout.sharing.polls import OwnPolls, Polls
 from serving.rollout.trial.observations import LiveObservations
 from serving.rollout.withdrawal import Replica, Withdrawal
@@ -33,16 +33,6 @@ MAX_DOUBLINGS = 64
 """More of them than MAX_PAUSE_S needs; a thousand would overflow a float."""
 STALE_AFTER_S, STALE_AFTER_INTERVALS = 60.0, 3
 """The registry has not answered for long after that many seconds, or after that many intervals, if they are longer."""
-TRANSIENT = (
-    BundleFileMissing,
-    CacheUnwritable,
-    ProviderUnavailable,
-    RegistryError,
-    SignatureUntrusted,
-    TrustedKeyInvalid,
-)
-"""Errors after which the same version is tried again: the registry may be down, the disk full, the GPU gone, or the
-files of trusted keys outdated."""
 
 
 class Watcher:
@@ -56,6 +46,7 @@ class Watcher:
         self._thread: threading.Thread | None = None
         self._stopped = threading.Event()
         self._withdrawal, self._live = Withdrawal(replica, admission), LiveObservations()
+        self._challengers = Challengers(replica, admission, self._live.tensors)
         self._failed_polls = 0
         self._rejected: tuple[int, Mapping[str, str]] | None = None
         """The number and the tags of the last version that was rejected."""
@@ -82,7 +73,14 @@ class Watcher:
         self._stopped.set()
 
     def poll(self) -> None:
-        """Poll once, and serve the version that the registry returned."""
+        """Poll once, serve the version that the registry returned, and the challenger of its experiment."""
+        self._challengers.update(self._poll())
+
+    def _poll(self) -> ModelVersion | None:
+        """Poll once, and serve the version that the registry returned.
+
+        Return it, or the served one if the registry does not answer, or None if it names none.
+        """
         try:
             version = self._polls.poll(self._arguments.model_uri)
         except VersionMissing as error:
@@ -90,17 +88,18 @@ class Watcher:
             self._note_answer()
             self._rejected = None
             self._keep_serving(error, rejected=None)
-            return
+            return None
         except Exception as error:  # noqa: BLE001 - MLflow and its libraries may raise any
             self._failed_polls += 1
             self._keep_serving(error)
-            return
+            return self._replica.served.version
         self._note_answer()
         if self._withdrawal.refused(version):
             self._rejected = None
         else:
             self._serve(version)
         self._withdrawal.keep_fallback()
+        return version
 
     def pause_s(self) -> float:
         """Return the seconds until the next poll."""
@@ -133,6 +132,7 @@ class Watcher:
         try:
             self._live.look(self._replica.served.batcher.last)
             self._withdrawal.look()
+            self._challengers.look()
         except Exception:
             logger.exception("looking for versions that failed in service has failed")
 
@@ -152,6 +152,7 @@ class Watcher:
         if version != served.version:  # its tags or its stage have changed, which no answer depends on
             self._admission.crashes.note(served.policy.label, version)
             self._replica.served = ServedPolicy(served.policy, version, loaded_at=served.loaded_at.timestamp())
+            self._admission.record(version)  # a replica that starts while the registry is down needs the experiment
         self._update(error=None, rejected=None, degraded=False)
 
     def _replace(self, served: ServedPolicy, version: ModelVersion) -> None:

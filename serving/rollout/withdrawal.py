@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from serving.registry.model_version import ModelVersion
+from serving.replica.arms.arms import Challenge
 from serving.replica.refresh_state import Refresh
 from serving.replica.served_policy import ServedPolicy
 from serving.rollout.candidate_admission import Admission
@@ -17,6 +18,7 @@ class Replica(Protocol):
     """The attributes of a replica that the watcher replaces, each as a whole."""
 
     served: ServedPolicy
+    challenge: Challenge | None
     refresh: Refresh
 
     def fall_back_on(self, served: ServedPolicy, fallback: ServedPolicy) -> None:

@@ -5,7 +5,7 @@ from typing import Any, Self
 
 import pyarrow as pa
 
-from serving.experience.tables import DIGEST_KEY, INPUT, OUTPUT
+from serving.experience.tables import DIGEST_KEY, EXPERIMENT_FIELDS, INPUT, OUTPUT
 from serving.policy.tensors import ACTION, OBSERVATIONS, STATE_IN
 
 OBS, ACTIONS, NEW_OBS = "obs", "actions", "new_obs"
@@ -21,8 +21,7 @@ _LAST = [
     pa.field("version", pa.int32(), nullable=False),
     pa.field("mode", pa.string(), nullable=False),
     pa.field("propensity", pa.float32()),
-    pa.field("experiment", pa.string()),
-    pa.field("arm", pa.string()),
+    *EXPERIMENT_FIELDS,
     pa.field("time", _TIME, nullable=False),
     pa.field("reward_reported", pa.bool_(), nullable=False),
 ]

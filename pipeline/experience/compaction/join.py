@@ -13,6 +13,7 @@ from pipeline.experience.compaction.groups import Groups, Ints, episode_codes
 from pipeline.experience.compaction.reports import NONE, EpisodeReports, Reports
 from pipeline.experience.compaction.summary import summary_table
 from pipeline.experience.whole_episodes import TERMINATED
+from serving.experience.tables import EXPERIMENT_FIELDS
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -184,15 +185,13 @@ def _ended(groups: Groups, told: EpisodeReports, length: Ints) -> dict[str, Any]
 
 def _copied(decisions: pa.Table, arrays: Arrays) -> dict[str, Any]:
     """Return the columns that are those of the decisions."""
-    names = ("action_logp", "action_dist_inputs", "version", "time", *(field.name for field in arrays.fields))
+    fields = (*EXPERIMENT_FIELDS, *arrays.fields)
+    names = ("action_logp", "action_dist_inputs", "version", "time", *(field.name for field in fields))
     explored = decisions["explored"]
-    nothing = pa.nulls(len(decisions), pa.string())
     propensity = pc.if_else(explored, pc.exp(decisions["action_logp"]), pa.scalar(1.0, pa.float32()))
     return {name: decisions[name] for name in names} | {
         "mode": pc.if_else(explored, "explore", "greedy"),
         "propensity": propensity,
-        "experiment": nothing,
-        "arm": nothing,
     }
 
 

@@ -28,6 +28,7 @@ _DECISION = (
     "row",
     "action_logp",
     "action_dist_inputs",
+    *(field.name for field in tables.EXPERIMENT_FIELDS),
 )
 
 
@@ -83,6 +84,7 @@ class Scatter:
         arrays = Arrays.of(table.schema)
         layout = self.layouts.setdefault(arrays.key, FoundLayout(f"decisions-{len(self.layouts)}", arrays))
         layout.versions |= set(pc.unique(table["version"]).to_pylist())
+        table = tables.with_experiments(table)
         columns = {name: table[name] for name in _DECISION}
         columns["source"] = self._sources(table["replica"])
         columns |= {each.name: table[name] for each, name in zip(arrays.fields, arrays.sources, strict=True)}

@@ -5,8 +5,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.experience.compaction.groups import Groups, Ints
-from pipeline.experience.compaction.reports import EpisodeReports
+from pipeline.experience.compaction.reports import NONE, EpisodeReports
 from pipeline.experience.whole_episodes import SUMMARY_SCHEMA, UNREPORTED
+from serving.experience.tables import EXPERIMENT_FIELDS
 
 
 def summary_table(steps: pa.Table, groups: Groups, told: EpisodeReports, length: Ints, layout: int) -> pa.Table:
@@ -26,6 +27,7 @@ def summary_table(steps: pa.Table, groups: Groups, told: EpisodeReports, length:
     last_t = groups.t[groups.ends[episodes] - 1]
     told_length = length[episodes]
     lengths = np.where(told_length > 0, told_length, last_t + 1)
+    reported = told.last_time[episodes]
     time = steps["time"].cast(pa.int64()).to_numpy()
     sums = pa.array(np.add.reduceat(steps["rewards"].to_numpy(), first))
     columns = {
@@ -43,6 +45,8 @@ def summary_table(steps: pa.Table, groups: Groups, told: EpisodeReports, length:
         "complete": decisions == lengths,
         "decisions": decisions,
         "layout": np.full(len(episodes), layout, np.int32),
+        **{field.name: steps[field.name].take(pa.array(first)) for field in EXPERIMENT_FIELDS},
+        "reported": pa.array(reported, mask=reported == NONE),
     }
     return pa.table(columns).cast(SUMMARY_SCHEMA)
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from pipeline.experience.errors import ExperienceDamaged
 from pipeline.experience.raw import MANIFESTS, RENEWING, Manifest, RawFile, in_order, read_manifest
-from pipeline.experience.whole_episodes import model_directory
 from serving.experience.store import Store
+from serving.experience.tables import model_directory
 
 _DECISION = ["time", "episode", "step", "version", "previous_reward"]
 _FEEDBACK = ["time", "episode", "steps", "rewards", "return", "done"]

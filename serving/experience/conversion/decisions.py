@@ -4,20 +4,24 @@ All records of one version with the same flags, protocol and number of rows have
 after the other, are an array of that layout, which NumPy reads at once.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serving.experience.episodes import EPISODE_BYTES
 from serving.experience.journal.records import (
+    ARM_FLAGS,
     DECISIONS,
     DECISIONS_HEAD,
     DIGEST_BYTES,
     DIGESTS,
+    EXPERIMENT,
     EXPLORED,
+    OF_CHALLENGER,
+    OF_CHAMPION,
     OMITTED,
     REWARDS,
     ROW_SEEDS,
@@ -35,9 +39,12 @@ CHUNK_BYTES = 16 << 20
 
 NO_NOISE = -1
 """Stands for the row of the noise of a greedy action."""
+NO_MEMBERSHIP = -1
+"""Stands for the membership of a request that was not part of an experiment."""
 
 # What all records of one layout have in common follows the first byte: flags, protocol, version and number of rows.
 _COMMON = slice(1, 12)
+_IN_EXPERIMENT = OF_CHAMPION | OF_CHALLENGER
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +58,21 @@ class Table:
     """DIGESTS or OMITTED if the observations are recorded so, else 0."""
 
 
+class Membership(NamedTuple):
+    """The arm of an experiment that the records of one layout belong to."""
+
+    experiment: str
+    arm: str
+    starts_ns: NDArray[np.int64]
+    """When each of the experiment's shares begins, in ns since 1970, ascending."""
+    shares: NDArray[np.float64]
+
+    def share_at(self, time_ns: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the challenger's share at each time, NaN before the first."""
+        index = np.searchsorted(self.starts_ns, time_ns, side="right")
+        return np.concatenate([[np.nan], self.shares])[index]
+
+
 @dataclass(frozen=True)
 class Chunk:
     """Consecutive decisions of one table, in the order in which they were recorded."""
@@ -58,7 +80,9 @@ class Chunk:
     table: Table
     columns: dict[str, NDArray[Any]]
     """`[rows, ...]` by name: time, episode, step, protocol, explored, seed, noise_row, previous_reward, offset, row,
-    and the tensors with the prefixes INPUT and OUTPUT. `noise_row` is NO_NOISE without noise."""
+    and the tensors with the prefixes INPUT and OUTPUT. `noise_row` is NO_NOISE without noise. `membership` is the index
+    of one of `memberships`, or NO_MEMBERSHIP, and `share` the challenger's share, NaN without a membership."""
+    memberships: Sequence[Membership] = ()
 
     def __len__(self) -> int:
         return len(self.columns["time"])
@@ -76,6 +100,7 @@ class _Layout:
     protocol: int
     rows: int
     dtype: np.dtype[Any]
+    membership: tuple[int, Membership] | None = None
     payloads: list[bytes] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
 
@@ -93,6 +118,7 @@ class _Layout:
             "previous_reward": np.full(size, np.nan),
             "offset": np.repeat(np.array(self.offsets, np.int64), self.rows),
             "row": row,
+            **self._membership(np.repeat(read["_time"], self.rows)),
         }
         if self.flags & ROW_SEEDS:
             columns["noise_row"] = np.zeros(size, np.int32)
@@ -100,12 +126,20 @@ class _Layout:
         self.payloads, self.offsets = [], []
         return columns
 
+    def _membership(self, time_ns: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        if self.membership is None:
+            return {"membership": np.full(len(time_ns), NO_MEMBERSHIP), "share": np.full(len(time_ns), np.nan)}
+        number, membership = self.membership
+        return {"membership": np.full(len(time_ns), number), "share": membership.share_at(time_ns)}
+
 
 @dataclass(eq=False)
 class _Pending:
     """What was read of a table and not yet handed on."""
 
     table: Table
+    memberships: Sequence[Membership]
+    """Those of the whole segment so far."""
     layouts: list[_Layout] = field(default_factory=list)
     rows: int = 0
     size: int = 0
@@ -118,7 +152,7 @@ class _Pending:
         if len(parts) > 1:
             order = np.argsort(columns["offset"], kind="stable")
             columns = {name: values[order] for name, values in columns.items()}
-        return Chunk(self.table, columns)
+        return Chunk(self.table, columns, self.memberships)
 
 
 class DecisionReader:
@@ -137,6 +171,9 @@ class DecisionReader:
         """The number of records so far whose version is unknown, or which do not fit its tensors."""
         self.versions: dict[int, VersionSpec] = {}
         """The versions so far by their numbers."""
+        self._memberships: list[Membership] = []
+        self._arms: dict[int, tuple[int, Membership]] = {}
+        """The memberships of the current experiment by their flag, with their indices."""
         self._tables: dict[Table, _Pending] = {}
         self._layouts: dict[bytes, tuple[_Pending, _Layout]] = {}
 
@@ -150,6 +187,8 @@ class DecisionReader:
             self.others.append(record)
             if record.kind == VERSION:
                 self._define(record)
+            elif record.kind == EXPERIMENT:
+                self._begin_experiment(record)
         yield from (pending.take() for pending in self._tables.values() if pending.rows)
 
     def _define(self, record: Record) -> None:
@@ -164,6 +203,22 @@ class DecisionReader:
             self._layouts = {
                 key: each for key, each in self._layouts.items() if each[0].table.version.version != version.version
             }
+
+    def _begin_experiment(self, record: Record) -> None:
+        """Read an EXPERIMENT record, to which the records after it refer."""
+        try:
+            content = record.content
+            steps = [(float(start), float(share)) for start, share in content["shares"]]
+            starts = np.array([start * 1e9 for start, _ in steps]).astype(np.int64)
+            shares = np.array([share for _, share in steps])
+            name = str(content["id"])
+        except (ValueError, TypeError, KeyError):
+            self.unreadable += 1
+            return
+        found = [Membership(name, arm, starts, shares) for arm in ARM_FLAGS]
+        self._arms = dict(zip(ARM_FLAGS.values(), enumerate(found, len(self._memberships)), strict=True))
+        self._memberships += found
+        self._layouts = {key: each for key, each in self._layouts.items() if not each[1].flags & _IN_EXPERIMENT}
 
     def _add(self, offset: int, payload: bytes) -> _Pending | None:
         """Add a record to those of its layout. Return its table, None if it cannot be read."""
@@ -189,7 +244,9 @@ class DecisionReader:
         if version is None or not 0 < rows <= len(payload):
             return None
         pending = self._table(version, flags & (DIGESTS | OMITTED))
-        layout = _Layout(flags, protocol, rows, record_dtype(version, flags, rows))
+        layout = _Layout(
+            flags, protocol, rows, record_dtype(version, flags, rows), self._arms.get(flags & _IN_EXPERIMENT)
+        )
         pending.layouts.append(layout)
         return pending, layout
 
@@ -197,7 +254,7 @@ class DecisionReader:
         same = [table for table in self._tables if table.version.version == version.version]
         table = next((each for each in same if (each.version, each.flags) == (version, flags)), None)
         table = table or Table(len(same) + 1, version, flags)
-        return self._tables.setdefault(table, _Pending(table))
+        return self._tables.setdefault(table, _Pending(table, self._memberships))
 
 
 def record_dtype(version: VersionSpec, flags: int, rows: int) -> np.dtype[Any]:

@@ -10,16 +10,17 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from serving.experience.conversion.audit import OUTCOMES, Audit
-from serving.experience.conversion.decisions import NO_NOISE, Chunk, Table
+from serving.experience.conversion.decisions import NO_MEMBERSHIP, NO_NOISE, Chunk, Table
 from serving.experience.episodes import EPISODE_BYTES, NO_STEP
 from serving.experience.journal.records import PROTOCOLS
 from serving.experience.journal.segment import Record
-from serving.experience.tables import FEEDBACK_SCHEMA, INPUT, OUTPUT, column_of, decision_schema
+from serving.experience.tables import EXPERIMENT_FIELDS, FEEDBACK_SCHEMA, INPUT, OUTPUT, column_of, decision_schema
 
 COMPRESSION = "zstd"
 
 # Columns whose values repeat. For the others a dictionary only takes time.
 _REPEATING = ["episode", "version", "protocol", "noise_row", "replica", "segment", "row", "audit", "done"]
+_REPEATING += [field.name for field in EXPERIMENT_FIELDS]
 
 
 class ParquetFile:
@@ -77,6 +78,7 @@ def decision_table(chunk: Chunk, audit: Audit, replica: str, segment: int) -> pa
         "audit": _names(audit.outcomes, OUTCOMES),
         "action_logp": _floats(audit.logp, size),
         "action_dist_inputs": _lists(audit.inputs, size),
+        **_memberships(chunk),
     }
     built |= {name: column_of(values) for name, values in columns.items() if name.startswith((INPUT, OUTPUT))}
     schema = schema_of(chunk.table)
@@ -123,6 +125,20 @@ def _decoded(observation: dict[str, str] | None) -> list[tuple[str, bytes]] | No
     if observation is None:
         return None
     return [(name, base64.b64decode(text, validate=True)) for name, text in observation.items()]
+
+
+def _memberships(chunk: Chunk) -> dict[str, pa.Array]:
+    """Return the columns of EXPERIMENT_FIELDS, null where a request was not part of an experiment."""
+    number, share = chunk.columns["membership"], chunk.columns["share"]
+    if not chunk.memberships or (number == NO_MEMBERSHIP).all():
+        return {field.name: pa.nulls(len(chunk), field.type) for field in EXPERIMENT_FIELDS}
+    index = pa.array(number.astype(np.int32), mask=number == NO_MEMBERSHIP)
+    experiments, arms = ([each[place] for each in chunk.memberships] for place in (0, 1))
+    return {
+        "experiment": pa.array(experiments, pa.string()).take(index),
+        "arm": pa.array(arms, pa.string()).take(index),
+        "share": pa.array(share, mask=np.isnan(share)),
+    }
 
 
 def _times(values: NDArray[np.int64]) -> pa.Array:

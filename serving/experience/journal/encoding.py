@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from serving.errors import redacted
 from serving.experience.episodes import NO_EPISODE, NO_STEP, Episodes, Origin
 from serving.experience.journal.records import (
+    ARM_FLAGS,
     DIGEST_BYTES,
     DIGESTS,
     EXPLORED,
@@ -74,6 +75,8 @@ def encode(
     if origin.seeds is not None:
         flags |= EXPLORED if origin.seeds.seed is None else EXPLORED | SEEDED
         seed, row_seeds = origin.seeds.seed or 0, origin.seeds.rows
+    if origin.arm is not None:
+        flags |= ARM_FLAGS[origin.arm.name]
     if rows is not None:
         episodes, row_seeds = _picked(episodes, rows), [row_seeds[row] for row in rows] if row_seeds else ()
         inputs, outputs = ({name: each[list(rows)] for name, each in side.items()} for side in (inputs, outputs))

@@ -93,7 +93,7 @@ class Journal:
             return
         payload = encode(version, origin, observations, actions, self._recording.observations, rows)
         number = len(observations) if rows is None else len(rows)
-        if self._segments.append(payload, version):
+        if self._segments.append(payload, version, None if origin.arm is None else origin.arm.experiment):
             self.counts.decisions += number
         else:
             self._drop("decisions", number)

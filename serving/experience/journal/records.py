@@ -4,8 +4,8 @@ A segment is a sequence of frames. A frame is
 
     magic (4 bytes) | length of the payload (u32) | CRC-32 of the payload (u32) | payload
 
-all little-endian. The first byte of a payload is its kind. HEADER, VERSION, FEEDBACK and DROPPED are JSON after that
-byte. DECISIONS is the answer to one request:
+all little-endian. The first byte of a payload is its kind. HEADER, VERSION, FEEDBACK, DROPPED and EXPERIMENT are JSON
+after that byte. DECISIONS is the answer to one request:
 
     kind u8 | flags u8 | protocol u16 | version u32 | rows u32 | time i64, ns since 1970 | seed u64
     rows x episode (16 bytes) | rows x step i64 | [rows x reward f64, if REWARDS] | [rows x seed u64, if ROW_SEEDS]
@@ -25,22 +25,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.experience.episodes import EPISODE_BYTES, Episodes
+from serving.experiments.assignment import CHALLENGER, CHAMPION
+from serving.experiments.experiment import Experiment
 
 FORMAT = 1
 MAGIC = b"\xa5RX\x01"
 FRAME = struct.Struct("<4sII")
 DECISIONS_HEAD = struct.Struct("<BBHIIqQ")
 
-HEADER, VERSION, DECISIONS, FEEDBACK, DROPPED = range(1, 6)
-"""The kinds of records."""
+HEADER, VERSION, DECISIONS, FEEDBACK, DROPPED, EXPERIMENT = range(1, 7)
+"""The kinds of records. Releases before EXPERIMENT skip it, and read all else."""
 
-EXPLORED, SEEDED, ROW_SEEDS, REWARDS, DIGESTS, OMITTED = (1 << bit for bit in range(6))
+EXPLORED, SEEDED, ROW_SEEDS, REWARDS, DIGESTS, OMITTED, OF_CHAMPION, OF_CHALLENGER = (1 << bit for bit in range(8))
 """The flags of a DECISIONS record.
 
 EXPLORED: the actions were sampled. SEEDED: row i has the noise of row i of `Noise.draw(rows, seed)`. ROW_SEEDS: each
 row has the noise of `Noise.draw(1, seed)` with a seed of its own. DIGESTS: in place of each input tensor there is the
-16-byte BLAKE2b hash of each row. OMITTED: there are no input tensors.
+16-byte BLAKE2b hash of each row. OMITTED: there are no input tensors. OF_CHAMPION, OF_CHALLENGER: the request belongs
+to that arm of the experiment that the last EXPERIMENT record of the segment describes.
 """
+
+ARM_FLAGS = {CHAMPION: OF_CHAMPION, CHALLENGER: OF_CHALLENGER}
+"""The flag of a record by its arm."""
 
 DIGEST_BYTES = 16
 
@@ -125,6 +131,13 @@ def frame(payload: bytes) -> bytes:
 def json_payload(kind: int, content: dict[str, Any]) -> bytes:
     """Return the payload of a record in JSON."""
     return bytes((kind,)) + json.dumps(content, separators=(",", ":")).encode()
+
+
+def experiment_payload(experiment: Experiment) -> bytes:
+    """Return the payload of an EXPERIMENT record. From it, the arm and the share of an episode can be computed."""
+    names = ("id", "salt", "champion", "challenger", "expires_s")
+    shares = [list(step) for step in experiment.shares]
+    return json_payload(EXPERIMENT, {name: getattr(experiment, name) for name in names} | {"shares": shares})
 
 
 def decisions_payload(

@@ -63,19 +63,24 @@ class Segments:
         self._next: SegmentWriter | None = None
         self._retired: list[SegmentWriter] = []
         self._described: dict[int, VersionSpec] = {}
+        self._experiment: bytes | None = None
+        """The last EXPERIMENT record of the current segment."""
         self._begun_at = 0.0
         self._retry_at = 0.0
         self._dropped = {"decisions": 0, "feedback": 0}
         self.wanted = threading.Event()
         """Set when the thread has something to do before its next look."""
 
-    def append(self, payload: bytes, version: VersionSpec | None = None) -> bool:
-        """Append a record, after the description of its version if the segment has none. Return False if it cannot."""
+    def append(self, payload: bytes, version: VersionSpec | None = None, experiment: bytes | None = None) -> bool:
+        """Append a record, after the descriptions of its version and its experiment if the segment has none.
+
+        Return False if it cannot.
+        """
         with self._lock:
-            if self._current is not None and self._write(self._current, payload, version):
+            if self._current is not None and self._write(self._current, payload, version, experiment):
                 return True
             current = self._advance(len(payload))
-            return current is not None and self._write(current, payload, version)
+            return current is not None and self._write(current, payload, version, experiment)
 
     def drop(self, kind: str, number: int) -> None:
         """Note that records were lost; the next segment says how many."""
@@ -108,11 +113,17 @@ class Segments:
         for segment in segments:
             segment.close()
 
-    def _write(self, segment: SegmentWriter, payload: bytes, version: VersionSpec | None) -> bool:
+    def _write(
+        self, segment: SegmentWriter, payload: bytes, version: VersionSpec | None, experiment: bytes | None
+    ) -> bool:
         if version is not None and self._described.get(version.version) is not version:
             if not segment.append(json_payload(VERSION, version.to_json())):
                 return False
             self._described[version.version] = version
+        if experiment is not None and experiment != self._experiment:
+            if not segment.append(experiment):
+                return False
+            self._experiment = experiment
         if not segment.append(payload):
             return False
         if segment.used > segment.size // 2 and self._next is None:
@@ -129,7 +140,7 @@ class Segments:
             self._retired.append(current)
             current = None
         self._current = current or self._created(size)
-        self._described, self._begun_at = {}, time.monotonic()
+        self._described, self._experiment, self._begun_at = {}, None, time.monotonic()
         if self._current is not None and any(self._dropped.values()):
             content = {**self._dropped, "time_ns": time.time_ns()}
             self._current.append(json_payload(DROPPED, content))

@@ -16,9 +16,9 @@ from serving.policy.policy import Policy
 from serving.policy.spaces import Json, describe, leaves
 from serving.policy.state_tokens import StateCodec
 from serving.policy.tensors import ACTION, Rows, Tensors
-from serving.protocols.episodes import EpisodeReader
+from serving.protocols.episodes import EpisodeReader, episode_of
 from serving.protocols.errors import BodyNotJson
-from serving.protocols.json_body import parse
+from serving.protocols.json_body import noise_for, parse
 from serving.protocols.mlflow_scoring.errors import InvocationInvalid, InvocationMalformed, MediaTypeUnsupported
 from serving.protocols.mlflow_scoring.paths import scoring_paths
 from serving.protocols.mlflow_scoring.signature import Signature
@@ -87,7 +87,14 @@ class ScoringProtocol(Protocol):
         codec = served.prepared(ScoringCodec)
         rows = codec.decode(request, self._max_observations)
         origin = self._episodes.of_headers(records.INVOCATIONS, request.scope["headers"]).origin(len(rows))
+        if origin is not None and origin.explores:
+            noise, origin = noise_for({}, served.policy, len(rows), origin)
+            rows = Rows(rows.tensors | noise, rows.details, rows.reset)
         return Response(codec.encode(cast("Rows", await served.act(rows, origin))))
+
+    def episode(self, request: Request) -> str | None:
+        """Return the name of the episode in the header of a request for predictions."""
+        return episode_of(request.scope["headers"]) if request.path == INVOCATIONS else None
 
     def error_body(self, error: ErrorResponse) -> bytes:
         """Return the JSON body of an error in MLflow's form."""

@@ -13,8 +13,8 @@ from serving.policy.policy import Policy
 from serving.policy.spaces import Json, describe, leaves
 from serving.policy.state_tokens import StateCodec
 from serving.policy.tensors import ACTION_DIST_INPUTS, ACTION_LOGP, VALUES, Batch, Rows, Tensors
-from serving.protocols.episodes import KEYS, PLURAL_KEYS, Source
-from serving.protocols.errors import BodyNotObject, KeyUnknown, ObservationAmbiguous, ObservationMissing
+from serving.protocols.episodes import KEYS, PLURAL_KEYS, Source, is_episode_name
+from serving.protocols.errors import BodyNotJson, BodyNotObject, KeyUnknown, ObservationAmbiguous, ObservationMissing
 from serving.protocols.json_body import counted, flag, noise_for, parse
 from serving.protocols.native.actions import action_writer, leaf_writer
 from serving.protocols.native.leaf_reader import LeafReader
@@ -42,6 +42,18 @@ class Decoded(NamedTuple):
     """Where the observations come from, if the source of the request was given."""
 
 
+def episode_key(body: bytes) -> str | None:
+    """Return the name of the episode in the body of a request, None if there is no valid one."""
+    if b"episode" not in body and b"\\" not in body:  # an escaped key is another spelling
+        return None
+    try:
+        request = parse(body)
+    except (BodyNotJson, RecursionError):
+        return None
+    name = request.get(KEYS[0]) if type(request) is dict else None
+    return name if is_episode_name(name) else None
+
+
 class JsonCodec:
     """Decodes request bodies and encodes response bodies for one version. The constructor raises SpaceUnsupported."""
 
@@ -64,8 +76,10 @@ class JsonCodec:
         request = parse(body)
         if type(request) is dict and len(request) == self._plain_keys:
             if ONE in request:
-                return Decoded(self._reader.read(request[ONE]), batched=False, origin=source and source.origin(1))
-            if MANY in request:
+                origin = source and source.origin(1)
+                if origin is None or not origin.explores:
+                    return Decoded(self._reader.read(request[ONE]), batched=False, origin=origin)
+            elif MANY in request:
                 read = self._reader.read_batch(counted(request[MANY], max_observations))
                 return Decoded(read, batched=True, origin=source and source.origin(len(read)))
         return self._decode_rows(_checked(request), max_observations, source)

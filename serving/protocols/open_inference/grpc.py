@@ -18,13 +18,14 @@ from ray.serve.grpc_util import RayServegRPCContext as Context
 from serving.experience.journal.records import INFERENCE_GRPC
 from serving.policy.errors import PolicyFault
 from serving.policy.spaces import Json
-from serving.protocols.episodes import EpisodeReader, Source
+from serving.protocols.episodes import EpisodeReader, Source, episode_of
 from serving.protocols.open_inference.datatypes import DTYPES, InputTensor
 from serving.protocols.open_inference.errors import InferenceInvalid
 from serving.protocols.open_inference.http import server_metadata
 from serving.protocols.open_inference.model import InferenceModel, InferenceRequest, check_parameters
 from serving.protocols.open_inference.protos import inference_pb2 as pb
 from serving.protocols.protocol import ErrorResponse
+from serving.replica.arms.live import LiveExperiment
 from serving.replica.auth import BearerToken
 from serving.replica.errors import BodyTooLarge
 from serving.replica.metrics import Metrics
@@ -69,6 +70,7 @@ class Application(Protocol):
     metrics: Metrics
     token: BearerToken | None
     episodes: EpisodeReader
+    experiment: LiveExperiment
 
     @property
     def served(self) -> ServedPolicy:
@@ -136,13 +138,18 @@ class InferenceServicer:
         start = time.perf_counter()
         with self._errors_as_status(grpc_context):
             served, repinned = self._chosen(grpc_context)
+            headers = _headers(grpc_context)
+            pinned = pin_of(headers) is not None and not repinned
+            if (arms := self._app.experiment.arms) is not None and not request.model_version:
+                served = arms.choose(served, episode_of(headers), pinned=pinned)
             if request.ByteSize() > self._app.max_body_bytes:
                 raise BodyTooLarge(self._app.max_body_bytes)
-            source = self._app.episodes.of_headers(INFERENCE_GRPC, _headers(grpc_context))
+            source = self._app.episodes.of_headers(INFERENCE_GRPC, headers)
             try:
                 response = await _infer(request, source, served)
             except PolicyFault as fault:
                 _, response = await self._app.answer_again(fault, served, functools.partial(_infer, request, source))
+                repinned = repinned or pinned
             if repinned:
                 response.parameters["repinned"].bool_param = True
             self._app.metrics.request_ms.add((time.perf_counter() - start) * 1e3)

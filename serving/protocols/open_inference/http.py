@@ -10,7 +10,7 @@ import orjson
 
 from serving.experience.journal.records import INFERENCE_HTTP
 from serving.policy.spaces import Json
-from serving.protocols.episodes import EpisodeReader, Source
+from serving.protocols.episodes import EpisodeReader, Source, episode_of
 from serving.protocols.errors import PathUnknown
 from serving.protocols.open_inference.json_form import JSON_LENGTH, read_request, write_response
 from serving.protocols.open_inference.model import InferenceModel
@@ -51,6 +51,13 @@ class InferenceProtocol(Protocol):
             source = self._episodes.of_headers(INFERENCE_HTTP, request.scope["headers"])
             return await _infer(request, model, served.act, source)
         return Response(orjson.dumps({"name": name, "ready": True} if action == "ready" else model.metadata()))
+
+    def episode(self, request: Request) -> str | None:
+        """Return the name of the episode in the header of an inference whose path names no version."""
+        if not request.path.startswith(MODELS):
+            return None
+        _, version, action = _parse(request.path)
+        return episode_of(request.scope["headers"]) if action == "infer" and version is None else None
 
     def error_body(self, error: ErrorResponse) -> bytes:
         """Return the JSON body of an error in the protocol's form."""

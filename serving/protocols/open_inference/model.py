@@ -112,9 +112,9 @@ class InferenceModel:
         tensors = self._read(inputs)
         rows = len(tensors[next(iter(self._observations))])
         origin = source and source.origin(rows)
-        noise, origin = (
-            noise_for(request.parameters, self._policy, rows, origin) if request.parameters else ({}, origin)
-        )
+        noise: Tensors = {}
+        if request.parameters or (origin is not None and origin.explores):
+            noise, origin = noise_for(request.parameters, self._policy, rows, origin)
         details = not self._details.isdisjoint(outputs)
         if self._plain and not noise and not details:
             return DecodedRequest(tensors[OBSERVATIONS], outputs, state_reset, origin)

@@ -42,6 +42,9 @@ class Decision:
     audit: str = "ok"
     row: int = 0
     offset: int | None = None
+    experiment: str | None = None
+    arm: str | None = None
+    share: float | None = None
 
 
 @dataclass
@@ -86,6 +89,7 @@ def decision_table(version, decisions, replica="r1", segment=0, flags=0):
         "audit": [each.audit for each in decisions],
         "action_logp": [each.logp for each in decisions],
         "action_dist_inputs": [[0.5, each.at] for each in decisions],
+        **{name: [getattr(each, name) for each in decisions] for name in ("experiment", "arm", "share")},
     }
     columns = {name: pa.array(values, schema.field(name).type) for name, values in columns.items()}
     for prefix, side, tensors in ((INPUT, "inputs", version.inputs), (OUTPUT, "outputs", version.outputs)):

@@ -21,6 +21,7 @@ from serving.replica.identity import ReplicaIdentity
 from serving.replica.refresh_state import Refresh, RejectedVersion
 from serving.replica.served_policy import ServedPolicy
 from tests.serving.asking import served
+from tests.serving.experiment import challenge, champion, experiment
 from tests.workshop import PROJECT
 
 
@@ -222,3 +223,24 @@ def test_model_describes_the_replica_and_its_counters() -> None:
         "answered": 1,
         "errors": 1,
     }
+
+
+def test_an_experiment_is_one_line_over_all_replicas(serve_http: Callable[[Any], str]) -> None:
+    state = experiment(expires_s=4102444800.0)
+    replicas = [PolicyApp(champion(state), replica=ReplicaIdentity(name, lambda: 2)) for name in ("aaa", "bbb")]
+    url = serve_http(Proxy(*replicas))
+    line = (
+        "Experiment e1: version 4 beside 3, {}, until 2100-01-01T00:00:00+00:00. Requests: {} in the champion's arm, "
+    )
+    line += "{} in the challenger's, {} of them answered by the champion after a failure."
+    replicas[0].challenge = challenge(state)
+    assert line.format("0.5 of the episodes at 1 of 2 replicas", 0, 0, 0) in " ".join(shown(url))
+    replicas[1].challenge = challenge(state)
+    for app in replicas:
+        assert app.experiment.arms is not None
+        app.experiment.arms.counts.answered.update(champion=3, challenger=2)
+        app.experiment.arms.counts.failed = 1
+    assert line.format("0.5 of the episodes", 6, 4, 2) in " ".join(shown(url))
+    for app in replicas:
+        app.served = champion(experiment(expires_s=4102444800.0, decision="roll_back"))
+    assert line.format("ended (roll_back)", 6, 4, 2) in " ".join(shown(url))

@@ -323,7 +323,7 @@ def test_the_metrics_say_what_was_recorded_what_waits_and_what_episodes_returned
     for _ in range(3):
         post(app, ONE)
     post(app, {"episode": "a", "return": 10, "length": 12, "done": "terminated"}, "/feedback")
-    numbers = {(each.name + each.suffix, *each.labels.values()): each.value for each in app.experience_numbers()}
+    numbers = {(each.name + each.suffix, *each.labels.values()): each.value for each in app.numbers()}
     assert numbers.pop(("policy_experience_backlog_bytes",)) > 0
     assert numbers == {
         ("policy_experience_recorded", "decisions"): 3,
@@ -334,5 +334,5 @@ def test_the_metrics_say_what_was_recorded_what_waits_and_what_episodes_returned
         ("policy_online_length_sum", "3"): 12,
         ("policy_online_length_count", "3"): 1,
     }
-    assert {each.name for each in app.experience_numbers()} <= DESCRIPTIONS.keys()
-    assert list(PolicyApp(served()).experience_numbers()) == []
+    assert {each.name for each in app.numbers()} <= DESCRIPTIONS.keys()
+    assert list(PolicyApp(served()).numbers()) == []

@@ -16,12 +16,15 @@ from serving.experience.journal.journal import Journal
 from serving.experience.journal.segments import Place
 from serving.http.policy_app import PolicyApp
 from serving.policy.bundle import Bundle
+from serving.policy.errors import PolicyFailed
 from serving.protocols.open_inference.grpc import InferenceServicer
 from serving.protocols.open_inference.grpc_service import add_GRPCInferenceServiceServicer_to_server
 from serving.protocols.open_inference.protos import inference_pb2 as pb
 from serving.replica.auth import BearerToken
+from tests.serving import asking
 from tests.serving.asking import served
 from tests.serving.experience.reading import decisions
+from tests.serving.experiment import CHALLENGERS, CHAMPIONS, challenge, champion, experiment
 from tests.serving.grpc_stub import SERVING, Stub, check_health
 from tests.serving.policies import (
     CARTPOLE_BUNDLE,
@@ -340,3 +343,38 @@ def test_a_pinned_version_answers_and_an_unknown_one_is_reported(serve_grpc: Cal
         infer(("x-pin-version", "three"))
     assert refused.value.code() == CODE.INVALID_ARGUMENT
     assert refused.value.details().startswith('X-Pin-Version is "three"')
+
+
+def test_each_episode_is_answered_by_the_version_of_its_arm(serve_grpc: Callable[[PolicyApp], Any]) -> None:
+    state = experiment()
+    app = PolicyApp(champion(state))
+    app.challenge = challenge(state)
+    stub = serve_grpc(app)
+
+    def answer(episode: str, *more: tuple[str, str], **options: Any) -> tuple[str, bool]:
+        metadata = (("x-episode-id", episode), *more)
+        response = stub.ModelInfer(request(1, 4, floats=[0, 0, 1, 0], **options), metadata=metadata)
+        return response.model_version, response.parameters["repinned"].bool_param
+
+    for name in (*CHAMPIONS[:5], *CHALLENGERS[:5]):
+        assert answer(name) == ("4" if name in CHALLENGERS else "3", False)
+    assert answer(CHALLENGERS[0], ("x-pin-version", "3")) == ("3", False)
+    assert answer(CHAMPIONS[0], ("x-pin-version", "4")) == ("4", False)
+    assert answer(CHALLENGERS[0], model_version="3") == ("3", False)
+    assert asking.ask(app, "GET", "/model").json()["experiment"]["answered"] == {"champion": 5, "challenger": 5}
+
+
+def test_a_call_that_the_challenger_fails_is_answered_by_the_champion(serve_grpc: Callable[[PolicyApp], Any]) -> None:
+    def fail(_: Any) -> Any:
+        raise PolicyFailed("it fails")
+
+    state = experiment()
+    app, failing = PolicyApp(champion(state)), challenge(state)
+    app.challenge = failing
+    failing.served.batcher._act = fail
+    stub = serve_grpc(app)
+    for more, repinned in (((), False), ((("x-pin-version", "4"),), True)):
+        metadata = (("x-episode-id", CHALLENGERS[0]), *more)
+        response = stub.ModelInfer(request(1, 4, floats=[0, 0, 1, 0]), metadata=metadata)
+        assert (response.model_version, response.parameters["repinned"].bool_param) == ("3", repinned)
+    assert asking.ask(app, "GET", "/model").json()["experiment"]["failed"] == 2
