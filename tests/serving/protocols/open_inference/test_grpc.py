@@ -22,6 +22,7 @@ from serving.protocols.open_inference.protos import inference_pb2 as pb
 from serving.replica.auth import BearerToken
 from tests.serving.asking import served
 from tests.serving.experience.reading import decisions
+from tests.serving.failing import FAILING, FATAL_OBSERVATION
 from tests.serving.grpc_stub import SERVING, Stub, check_health
 from tests.serving.policies import (
     CARTPOLE_BUNDLE,
@@ -340,3 +341,12 @@ def test_a_pinned_version_answers_and_an_unknown_one_is_reported(serve_grpc: Cal
         infer(("x-pin-version", "three"))
     assert refused.value.code() == CODE.INVALID_ARGUMENT
     assert refused.value.details().startswith('X-Pin-Version is "three"')
+
+
+def test_the_version_before_answers_what_this_one_fails_to_answer(serve_grpc: Callable[[PolicyApp], Any]) -> None:
+    app = PolicyApp(served(CARTPOLE_BUNDLE))
+    app.served = served(FAILING["output_not_finite"], version=4)
+    stub = serve_grpc(app)
+    assert stub.ModelInfer(request(1, 4, floats=[0] * 4)).model_version == "4"
+    assert stub.ModelInfer(request(1, 4, floats=FATAL_OBSERVATION)).model_version == "3"
+    assert stub.ModelInfer(request(1, 4, floats=[0] * 4)).model_version == "3"
