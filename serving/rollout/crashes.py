@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 FATAL = "Fatal Python error: "
 MAX_BYTES = 1 << 20
+FULL_LOOK_EVERY = 10
+"""Every so many looks, the files that have not grown are looked at as well."""
 
 _THREAD = re.compile(r"^(Current thread|Thread) 0x", re.MULTILINE)
 
@@ -47,6 +49,7 @@ class Crashes:
         self._name = ""
         self._sizes: dict[str, int] = {}
         """The sizes of other replicas' files when they were last read."""
+        self._looks = 0
 
     def enable(self) -> None:
         """Have Python write to the file of this process when a fatal signal arrives. Later calls do nothing."""
@@ -81,10 +84,16 @@ class Crashes:
 
     def collect(self) -> None:
         """Refuse the versions that ended other replicas of this node, and log what was written about their end."""
+        self._looks += 1
         with contextlib.suppress(OSError):  # there is no such directory
             for path in list(self._directory.iterdir()):
                 if path.name != self._name:
                     self._look_at(path)
+
+    @property
+    def _is_due(self) -> bool:
+        """Whether to look also at files that have not grown: their replicas may have ended."""
+        return self._looks % FULL_LOOK_EVERY == 1
 
     @staticmethod
     def _write(file: TextIO, label: str, version: ModelVersion) -> None:
@@ -95,10 +104,10 @@ class Crashes:
     def _look_at(self, path: Path) -> None:
         """Read the file of another replica if it has changed, and delete it if the replica has ended."""
         size = path.stat().st_size
-        has_changed = self._sizes.get(path.name) != size
+        if self._sizes.get(path.name) == size and not self._is_due:
+            return
         with path.open(errors="replace") as file:
-            text = file.read(MAX_BYTES) if has_changed else ""
-            if FATAL in text:
+            if FATAL in (text := file.read(MAX_BYTES)):
                 self._refuse(text)
             self._sizes[path.name] = size
             try:
