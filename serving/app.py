@@ -83,6 +83,7 @@ class PolicyReplica(InferenceServicer):
             replica=replica,
             journal=journal,
             refuse=start.admission.refusals.add,
+            crashes=start.admission.crashes,
         )
         self._asgi_app = with_cors(app, arguments.cors_origin)
         if tracing.is_on():

@@ -12,6 +12,7 @@ from serving.http.policy_app import PolicyApp
 from serving.policy.bundle import Bundle
 from serving.policy.guards.watchdog import Guard
 from serving.policy.policy import Policy
+from serving.registry.model_version import ModelVersion
 from serving.replica.served_policy import ServedPolicy
 from tests.serving.asking import Answer, ask, post, served
 from tests.serving.failing import FAILING, FATAL_OBSERVATION
@@ -144,3 +145,37 @@ def test_new_tags_of_the_served_version_keep_its_fallback_and_a_rollback_has_non
     assert app.served.fallback.version.version == 3
     app.served = served(version=3)
     assert app.served.fallback is None
+
+
+class Crashed:
+    """Another replica that has crashed, as `Crashes` reports it, and that is seen by one look."""
+
+    def __init__(self, version: int) -> None:
+        self.version, self.alarms = version, 1
+
+    def has_alarm(self) -> bool:
+        self.alarms -= 1
+        return self.alarms >= 0
+
+    def are_of(self, version: ModelVersion) -> bool:
+        return version.version == self.version
+
+
+def test_a_version_that_has_crashed_another_replica_computes_nothing_more() -> None:
+    app = PolicyApp(served(), crashes=Crashed(4))  # type: ignore[arg-type]
+    app.served = served(version=4)
+    app.served.policy._run = None  # type: ignore[assignment]
+    assert [said(ask(app, body=TILTED)) for _ in range(2)] == [(200, "3")] * 2
+    assert app.metrics.requests_fallen_back == {"crashed": 1}
+
+
+@pytest.mark.parametrize("crashed", [3, 5])
+def test_a_crash_of_another_version_changes_nothing(crashed: int) -> None:
+    app = PolicyApp(served(), crashes=Crashed(crashed))  # type: ignore[arg-type]
+    app.served = served(version=4)
+    assert said(ask(app, body=TILTED)) == (200, "4")
+
+
+def test_without_a_version_before_the_one_that_crashes_goes_on() -> None:
+    app = PolicyApp(served(), crashes=Crashed(3))  # type: ignore[arg-type]
+    assert said(ask(app, body=TILTED)) == (200, "3")

@@ -1,8 +1,10 @@
+import os
 import signal
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -118,20 +120,51 @@ def test_a_version_is_guilty_if_it_computed_in_the_thread_that_crashed(
     assert computed("version_5_ab", DUMP.format(computing=computing, frames=frames)) is is_guilty
 
 
-def test_the_version_is_the_one_with_the_last_noted_tags(tmp_path: Path) -> None:
-    refusals = Refusals(tmp_path, SCOPE)
+@pytest.fixture
+def dumping(tmp_path: Path) -> BinaryIO:
+    """The file of another replica in this process, whose version was loaded and then got a tag."""
+    crashes = Crashes(tmp_path, SCOPE, Refusals(tmp_path, SCOPE))
     (tmp_path / "crashes" / SCOPE).mkdir(parents=True)
-    tagged = replace(VERSION, tags={**VERSION.tags, "checked": "yes"})
-    writer = Crashes(tmp_path, SCOPE, refusals)
-    file = tmp_path / "crashes" / SCOPE / "0.txt"
-    with file.open("w") as opened:
-        for version in (VERSION, tagged):
-            writer._write(opened, "version_5_ab", version)
-        opened.write("half a line of a full disk\nFatal Python error: Aborted\n\nCurrent thread 0x1 (most recent):\n")
-        opened.write('  File "/x/watchdog.py", line 66 in version_5_ab\n')
-    look(tmp_path)
+    file = crashes._locked_file()
+    for version in (VERSION, TAGGED):
+        crashes._write(file, "version_5_ab", version)
+    os.pwrite(file.fileno(), b"half a line, as of a full disk", os.fstat(file.fileno()).st_size)
+    return file
+
+
+TAGGED = replace(VERSION, tags={**VERSION.tags, "checked": "yes"})
+CRASH = b"""Fatal Python error: Aborted
+
+Current thread 0x1 (most recent call first):
+  File "/x/watchdog.py", line 66 in version_5_ab
+"""
+
+
+def test_the_version_is_the_one_with_the_last_noted_tags(tmp_path: Path, dumping: BinaryIO) -> None:
+    dumping.write(CRASH)
+    refusals = look(tmp_path)
     assert refusals.of(VERSION) is None
-    assert refusals.of(tagged) is not None
+    assert refusals.of(TAGGED) is not None
+
+
+def test_a_crash_is_an_alarm_before_the_process_has_ended(tmp_path: Path, dumping: BinaryIO) -> None:
+    refusals = Refusals(tmp_path, SCOPE)
+    crashes = Crashes(tmp_path, SCOPE, refusals)
+    crashes.collect()
+    assert not crashes.has_alarm()
+    dumping.write(CRASH[:30])
+    for _ in range(2):
+        assert crashes.has_alarm()
+        crashes.collect()
+        assert refusals.of(TAGGED) is None
+    dumping.write(CRASH[30:])
+    crashes.collect()
+    assert refusals.of(TAGGED) is not None
+    assert not crashes.has_alarm()
+    assert len(files(tmp_path)) == 1, "the process may still write"
+    dumping.close()
+    crashes.collect()
+    assert files(tmp_path) == []
 
 
 def test_a_directory_that_cannot_be_written_costs_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

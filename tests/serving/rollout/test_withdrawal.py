@@ -6,8 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from serving.arguments import Arguments
+from serving.commands import run as server
+from serving.registry import registry
+from serving.registry.last_known_good import LastKnownGood
 from serving.replica.served_policy import ServedPolicy
 from serving.rollout.initial_policy import InitialPolicy, load_initial_policy
+from serving.rollout.refusals import Refusals
 from tests.serving.asking import ask
 from tests.serving.failing import FAILING, FATAL_OBSERVATION
 from tests.serving.policies import CARTPOLE_BUNDLE, CONTRARY_BUNDLE, STEERING_BUNDLE
@@ -166,3 +171,21 @@ def test_a_version_with_other_spaces_or_a_refused_one_is_no_fallback(store: Stor
     bench.admission.refusals.add(before.version, "crashed", "it crashed")
     bench.poll()
     assert bench.app.served.fallback is None
+
+
+def test_a_server_that_starts_says_with_which_version(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri, versions = "models:/starting/Production", []
+    known = LastKnownGood(tmp_path, store.uri, uri, application="starting")
+    for bundle in (CARTPOLE_BUNDLE, BAD):
+        store.register("starting", bundle, stage="Production")
+        versions.append(registry.resolve(uri))
+        known.save(versions[-1])
+    Refusals(tmp_path, known.scope).add(versions[1], "crashed", "it crashed")
+    arguments = Arguments(model_uri=uri, tracking_uri=store.uri, cache_dir=str(tmp_path))
+    assert server.check_model(arguments).version.version == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "Warning: version 2 failed in service: it crashed",
+        "Starting with the last known good version, 1. Replicas keep polling the registry.",
+    ]
