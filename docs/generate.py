@@ -22,6 +22,9 @@ _PART = re.compile(r"(<!-- BEGIN ([\w-]+) -->\n).*?(<!-- END -->)", flags=re.DOT
 #: Field values of one example error per code; the example message in the table is the error's own `str()`.
 ERROR_EXAMPLES: dict[str, dict[str, Any]] = {
     "answer_too_late": {"limit_s": 1.5},
+    "crashed": {},
+    "inference_timeout": {"limit_s": 1.0},
+    "output_not_finite": {"name": "action"},
     "computation_too_long": {"found": 1000, "limit_s": 1.5, "most": 120},
     "body_not_json": {"reason": "unexpected character, expected a JSON value: line 1 column 1 (char 0)"},
     "body_not_object": {"found": "a list"},

@@ -61,7 +61,7 @@ class PolicyReplica(InferenceServicer):
         ask = ResolverActor(arguments, name, deployment)
         try:
             start = await asyncio.to_thread(
-                load_initial_policy, arguments, deployment, resolved, application=name, ask=ask
+                load_initial_policy, arguments, deployment, resolved, application=name, ask=ask, share=ask.share
             )
         except ServingError as error:
             raise error from None  # Ray logs causes, and those of other libraries may show credentials
@@ -83,6 +83,7 @@ class PolicyReplica(InferenceServicer):
             replica=replica,
             journal=journal,
             refuse=start.admission.refusals.add,
+            crashes=start.admission.crashes,
         )
         if start.challenge is not None:
             app.challenge = start.challenge

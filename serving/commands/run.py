@@ -35,6 +35,7 @@ from serving.registry.last_known_good import LastKnownGood
 from serving.registry.model_uri import ModelUri, is_route_prefix, route_prefix
 from serving.registry.model_version import ModelVersion, Resolved
 from serving.rollout.candidate_trial import run_trial, trial_conditions
+from serving.rollout.refusals import Refusals
 from serving.telemetry import tracing
 from serving.telemetry.logs import configure_command
 from serving.telemetry.tracing import Tracing
@@ -184,11 +185,13 @@ def check_model(arguments: Arguments, *, trial: bool = True, application: str | 
     uri = tracking.tracking_uri()
     name = application or _application_name(ModelUri.parse(arguments.model_uri).name)
     good = LastKnownGood(arguments.cache_directory, uri, arguments.model_uri, application=name)
+    refusals = Refusals(arguments.cache_directory, good.scope)
     with contextlib.closing(SubprocessRegistry(uri)) as registry:
         try:
             resolved = Resolved(registry.resolve(arguments.model_uri))
             version = resolved.version
             arguments.requirements.check(version)
+            refusals.check(version)
             bundle = registry.fetch(version, arguments.cache_directory)
             if trial and not good.has_files_of(version):
                 run_trial(bundle, trial_conditions(arguments))
@@ -196,16 +199,17 @@ def check_model(arguments: Arguments, *, trial: bool = True, application: str | 
         except (ModelUriInvalid, ModelUnknown, VersionMissing):
             raise  # The registry works, and the user is here to correct the URI or to promote a version.
         except ServingError as error:
-            version = _recall(good, error, arguments)
+            version = _recall(good, refusals, error, arguments)
             return Checked(version, registry.fetch(version, arguments.cache_directory), None)
     return Checked(version, bundle, resolved)
 
 
-def _recall(good: LastKnownGood, error: ServingError, arguments: Arguments) -> ModelVersion:
+def _recall(good: LastKnownGood, refusals: Refusals, error: ServingError, arguments: Arguments) -> ModelVersion:
     """Return the last known good version, with a warning about `error`. Raise `error` if there is none to be served."""
-    version = good.load()
-    if version is None:
+    known = [each for each in (good.load(), *good.previous()) if each is not None]
+    if not known:
         raise error
+    version = next((each for each in known if refusals.of(each) is None), known[0])
     try:
         arguments.requirements.check(version)
     except ServingError as unmet:

@@ -6,10 +6,11 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
 from serving.errors import HttpError
-from serving.policy.errors import PolicyFault
+from serving.policy.errors import PolicyFault, VersionCrashed
 from serving.registry.model_version import ModelVersion
 from serving.replica.metrics import Metrics
 from serving.replica.served_policy import ServedPolicy
+from serving.rollout.crashes import Crashes
 
 logger = logging.getLogger(__name__)
 
@@ -35,13 +36,27 @@ class Faults:
     A fault that another version has with the same request is one of the request: then nothing is taken back.
     """
 
-    def __init__(self, replica: Replica, refuse: Refuse) -> None:
-        self._replica, self._refuse = replica, refuse
+    def __init__(self, replica: Replica, refuse: Refuse, crashes: Crashes | None = None) -> None:
+        """Without `crashes`, nothing is known of other replicas."""
+        self._replica, self._refuse, self._crashes = replica, refuse, crashes
 
     def fallback_of(self, served: ServedPolicy) -> ServedPolicy | None:
         """Return the policy that answers what `served` fails to answer: the version before it, or the current one."""
         current = self._replica.served
-        return served.fallback or (None if current is served.whole else current)
+        return served.fallback or served.whole.fallback or (None if current is served.whole else current)
+
+    def check(self, served: ServedPolicy) -> None:
+        """Raise VersionCrashed if a version has just ended another replica, and a fallback can answer instead.
+
+        The proxy sends the request that ended the other replica to this one: it must not be computed again.
+        """
+        if self._crashes is None or not self._crashes.has_alarm() or not self._crashes.are_of(served.version):
+            return
+        if (fallback := self.fallback_of(served)) is not None:
+            fault = VersionCrashed()
+            if not served.whole.is_withdrawn:
+                self._withdraw(served.whole, fault, fallback)
+            raise fault
 
     async def answer_again(
         self, fault: PolicyFault, served: ServedPolicy, answer: Callable[[ServedPolicy], Awaitable[Answer]]
@@ -74,7 +89,7 @@ class Faults:
             self._replica.served = fallback.whole
         else:
             self._replica.release(served)
-        message = "%s: version %d failed where version %d answers, and is taken back: %s"
+        message = "%s: version %d failed and is taken back, version %d answers: %s"
         logger.error(message, version.uri, version.version, fallback.version.version, fault.details)
         # Another process may hold the lock of the file for a moment.
         arguments = version, fault.code, str(fault)

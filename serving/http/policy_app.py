@@ -40,6 +40,7 @@ from serving.replica.metrics import Metrics
 from serving.replica.pinned_versions import REPINNED, PinnedVersions, pin_of
 from serving.replica.refresh_state import Refresh
 from serving.replica.served_policy import ServedPolicy
+from serving.rollout.crashes import Crashes
 from serving.telemetry.numbers import Number
 from serving.telemetry.request_ids import request_id_of
 
@@ -62,6 +63,7 @@ class PolicyApp:
         replica: ReplicaIdentity = ReplicaIdentity(),  # noqa: B008 - immutable
         journal: Journal | None = None,
         refuse: Refuse = lambda *_: None,
+        crashes: Crashes | None = None,
     ) -> None:
         self.metrics, self.counts = Metrics(), Counts()
         self.refresh = refresh
@@ -72,8 +74,8 @@ class PolicyApp:
         self._ongoing_requests = 0
         batching = arguments.max_batch_size, arguments.batch_wait_timeout_s, arguments.inference_timeout_s
         self._batching = Batching(*batching)
-        self._faults = Faults(self, refuse)
-        self.answer_again = self._faults.answer_again
+        self._faults = Faults(self, refuse, crashes)
+        self.check, self.answer_again = self._faults.check, self._faults.answer_again
         self._autoscaled = arguments.autoscaling is not None
         self._journal = journal
         self.online = None if journal is None else OnlineReturns(lambda: self.served.version.version)
@@ -216,6 +218,7 @@ class PolicyApp:
         if (arms := self.experiment.arms) is not None:
             served = arms.choose(served, protocol.episode(request), pinned=pinned)
         try:
+            self._faults.check(served)
             return served, await protocol.answer(request, served)
         except PolicyFault as fault:
             return await self.answer_again(fault, served, functools.partial(protocol.answer, request))

@@ -88,6 +88,14 @@ class OutputNotFinite(PolicyFault):
 
 
 @dataclass(eq=False)
+class VersionCrashed(PolicyFault):
+    """The version ended the process of another replica, which may be because of this request."""
+
+    code = "crashed"
+    template = "the policy ended the process of another replica"
+
+
+@dataclass(eq=False)
 class ProviderUnavailable(ServingError):
     """The execution provider cannot be used on this machine."""
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from time import monotonic
 
 from serving.errors import ServingError
-from serving.policy.errors import BundleError, InferenceTimeout, OutputNotFinite, PolicyFailed
+from serving.policy.errors import BundleError, InferenceTimeout, OutputNotFinite, PolicyFailed, VersionCrashed
 from serving.policy.spaces import Json
 from serving.registry.errors import RegistryError
 from serving.registry.model_version import ModelVersion
@@ -16,9 +16,7 @@ from serving.registry.model_version import ModelVersion
 UNEXPECTED = "internal_error"
 """The code of a rejection whose reason is no error of this package."""
 
-CRASHED = "crashed"
-"""The code of a version that ended the process of a replica."""
-FAILED_IN_SERVICE = frozenset((CRASHED, PolicyFailed.code, InferenceTimeout.code, OutputNotFinite.code))
+FAILED_IN_SERVICE = frozenset(fault.code for fault in (InferenceTimeout, OutputNotFinite, PolicyFailed, VersionCrashed))
 """The codes of versions that were taken back. Those of versions that were never served are others."""
 
 

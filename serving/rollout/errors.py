@@ -29,6 +29,17 @@ class CandidateRejected(BundleError):
 
 
 @dataclass(eq=False)
+class VersionRefused(BundleError):
+    """The version was served before and failed."""
+
+    code = "version_refused"
+    template = "version {version} failed in service: {reason}"
+
+    version: int
+    reason: str
+
+
+@dataclass(eq=False)
 class SpacesDiffer(BundleError):
     """The new version has another observation or action space than the served one."""
 

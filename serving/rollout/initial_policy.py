@@ -17,7 +17,7 @@ from serving.replica.served_policy import ServedPolicy
 from serving.rollout.candidate_admission import Admission
 from serving.rollout.challenger import first_challenge
 from serving.rollout.sharing.polls import Poll, SharedPolls
-from serving.rollout.sharing.resolver import ApplicationPolls, Ask
+from serving.rollout.sharing.resolver import ApplicationPolls, Ask, Share
 from serving.sandbox.sandbox import log_layers
 from serving.uri_secrets import with_own_secrets
 
@@ -45,13 +45,15 @@ def load_initial_policy(
     *,
     application: str | None = None,
     ask: Ask | None = None,
+    share: Share = lambda refusals: refusals,
 ) -> InitialPolicy:
     """Return the policy that the model URI refers to now, or the last known good one.
 
     A replica that replaces another one of its deployment serves no other spaces than that one did, unless the
     arguments allow it: only a new deployment changes the spaces. `deployment` is the id that its replicas share. The
     first ones take a version that was `resolved` recently, without asking the registry again. Of those that start
-    together on one machine, one asks. `application` is the application's name, and `ask` asks its resolver.
+    together on one machine, one asks. `application` is the application's name, `ask` asks its resolver, and `share`
+    shares refused versions through it.
 
     Raises:
         ServingError: neither can be served; the error is that of the version in the registry.
@@ -63,7 +65,9 @@ def load_initial_policy(
     known = LastKnownGood(directory, uri, model_uri, deployment, application=application)
     registry = open_registry(uri)
     admission = Admission(registry, arguments, known)
-    poll: Poll = registry.poll if ask is None else ApplicationPolls(registry.poll, ask)
+    poll: Poll = registry.poll
+    if ask is not None:
+        poll = ApplicationPolls(registry.poll, ask, share, admission.refusals)
     name = scope(uri, model_uri, application)
     polls = SharedPolls(directory, name, poll)
     admission.crashes.collect()

@@ -19,6 +19,7 @@ from serving.experiments.experiment import without_experiments
 from serving.registry.model_version import ModelVersion
 from serving.registry.node.file_lock import FileLock
 from serving.replica.refresh_state import RejectedVersion, now
+from serving.rollout.errors import VersionRefused
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +104,11 @@ class Refusals:
                 return None
             key = key_of(version)
             return self._read.get(key) or self._own.get(key)
+
+    def check(self, version: ModelVersion) -> None:
+        """Raise VersionRefused if a version is refused."""
+        if (refusal := self.of(version)) is not None:
+            raise VersionRefused(version.version, refusal.reason)
 
     def all(self) -> list[Refusal]:
         """Return all refusals, the oldest first."""

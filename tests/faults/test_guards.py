@@ -56,7 +56,9 @@ def test_a_version_that_fails_at_one_observation_in_a_thousand(
     fatal = [record for record in load.records if record.observation == len(OBSERVATIONS)]
     first = min(record.began for record in fatal if record.began > promoted_at(load.records, failing))
     last = max(record.began for record in load.records if record.version == failing)
+    crashed = trio.shop.output().count("a replica of this node crashed")
     note = f"out {back - first:.1f} s after the first fatal observation, its last answer {last - first:.1f} s after it"
+    note += f", {crashed} replicas crashed" if crashed else ""
     row = tell(f"a version with the fault {code}", load.records, note)
     assert (row.failed, row.wrong) == (0, 0), [record for record in load.records if record.error][:3]
     assert {record.version for record in fatal} == {1}

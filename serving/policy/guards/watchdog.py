@@ -84,7 +84,7 @@ class CallingThread:
         """It must be made in the thread itself."""
         self.call: tuple[Any, float, float] | None = None
         """The options, the time limit, and the `perf_counter` time of the begin; None between two calls."""
-        self._clock = time.pthread_getcpuclockid(threading.get_ident())
+        self._clock = _clock_of_this_thread()
         self._seen: tuple[Any, float, float] | None = None
         self._computed_before = 0.0
         """The CPU time that the thread had used when the watchdog first saw the call."""
@@ -105,6 +105,13 @@ class CallingThread:
             return time.clock_gettime(self._clock)
         except OSError:  # the thread has just ended
             return 0.0
+
+
+def _clock_of_this_thread() -> int:
+    """Return the clock of the thread's CPU time; macOS has only that of the process."""
+    if hasattr(time, "pthread_getcpuclockid"):
+        return time.pthread_getcpuclockid(threading.get_ident())
+    return time.CLOCK_PROCESS_CPUTIME_ID
 
 
 class Watchdog:

@@ -36,7 +36,7 @@ def native_paths(served: ServedPolicy, max_observations: int) -> Paths:
             **error_references(*ACT_STATUSES),
         },
     }
-    status = {"enum": ["ok", "degraded", "stale"]}
+    status = {"enum": ["ok", "degraded", "refused", "stale"]}
     health = record({"status": status, "name": TEXT, "version": {"type": "integer"}})
     model = {"type": "object", "required": ["name", "version"]}
     return {

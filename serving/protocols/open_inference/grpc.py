@@ -79,6 +79,9 @@ class Application(Protocol):
     def pinned(self, pin: bytes) -> tuple[ServedPolicy, bool]:
         """Return the policy for a pinned version, and whether it is of another version. Raises PinInvalid."""
 
+    def check(self, served: ServedPolicy) -> None:
+        """Raise VersionCrashed if a version has just ended another replica, and another one can answer."""
+
     async def answer_again(
         self, fault: PolicyFault, served: ServedPolicy, answer: Callable[[ServedPolicy], Awaitable[Answer]]
     ) -> tuple[ServedPolicy, Answer]:
@@ -146,6 +149,7 @@ class InferenceServicer:
                 raise BodyTooLarge(self._app.max_body_bytes)
             source = self._app.episodes.of_headers(INFERENCE_GRPC, headers)
             try:
+                self._app.check(served)
                 response = await _infer(request, source, served)
             except PolicyFault as fault:
                 _, response = await self._app.answer_again(fault, served, functools.partial(_infer, request, source))

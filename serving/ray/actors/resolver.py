@@ -20,6 +20,7 @@ from serving.credentials import CredentialsFile
 from serving.registry import tracking
 from serving.registry.access import open_registry
 from serving.registry.model_version import ModelVersion
+from serving.rollout.refusals import Refusal
 from serving.rollout.sharing.resolver import Answer, Resolver
 from serving.uri_secrets import with_own_secrets
 
@@ -89,6 +90,17 @@ class ResolverActor:
             self._handle = None  # without handles, the actor ends
             raise
         return answer
+
+    def share(self, refusals: list[Refusal]) -> list[Refusal]:
+        """Return what `Resolver.share` returns; no refusals if there is no actor.
+
+        Raises:
+            RayError: the actor does not answer in time.
+        """
+        if (handle := self._handle) is None:
+            return []
+        shared: list[Refusal] = ray.get(handle.share.remote(refusals), timeout=ANSWER_S)
+        return shared
 
     def _connect_beside(self) -> None:
         is_connecting = self._connecting is not None and self._connecting.is_alive()

@@ -2,7 +2,8 @@
 
     200 nodes -> Resolver.next -> at most one poll an interval
 
-Where there is no resolver, or it does not answer, a node asks the registry itself.
+Where there is no resolver, or it does not answer, a node asks the registry itself. Through the resolver, the nodes also
+learn of each other which versions failed in service.
 """
 
 import asyncio
@@ -10,10 +11,12 @@ import logging
 import math
 from collections.abc import Callable
 from time import monotonic
+from typing import Protocol
 
 from serving.registry.errors import VersionMissing
 from serving.registry.model_version import ModelVersion
 from serving.registry.node.wanted import Outcome
+from serving.rollout.refusals import MAX_KEPT, Refusal, Refusals
 from serving.rollout.sharing.polls import Poll
 
 logger = logging.getLogger(__name__)
@@ -31,6 +34,16 @@ Ask = Callable[[int], Answer | None]
 """Returns what `Resolver.next` returns, None if there is no resolver. Raises any exception if it does not answer."""
 
 
+class Share(Protocol):
+    """Tells the resolver the refusals of a node, and returns those of all nodes; none if there is no resolver.
+
+    Raises any exception if it does not answer.
+    """
+
+    def __call__(self, refusals: list[Refusal]) -> list[Refusal]:
+        """Return the refusals of all nodes."""
+
+
 class Resolver:
     """Polls the registry once an interval at most, and only while somebody asks."""
 
@@ -40,6 +53,14 @@ class Resolver:
         self._ended = -math.inf
         """When the last poll did, by `monotonic`."""
         self._polling = asyncio.Lock()
+        self._refusals: dict[str, Refusal] = {}
+
+    async def share(self, refusals: list[Refusal]) -> list[Refusal]:
+        """Add the refusals of a node, and return those of all nodes."""
+        self._refusals |= {each.key: each for each in refusals if each.key not in self._refusals}
+        for key in list(self._refusals)[:-MAX_KEPT]:
+            del self._refusals[key]
+        return list(self._refusals.values())
 
     async def next(self, seen: int) -> Answer:
         """Return the outcome of the last poll, or of the next one if the caller knows the last or it is old.
@@ -65,10 +86,19 @@ class Resolver:
 
 
 class ApplicationPolls:
-    """Polls through the application's resolver, or else the registry."""
+    """Polls through the application's resolver, or else the registry.
 
-    def __init__(self, poll: Poll, ask: Ask) -> None:
-        self._poll, self._ask = poll, ask
+    Args:
+        poll: Polls the registry.
+        ask: Asks the resolver.
+        share: Shares refusals through the resolver.
+        refusals: Those of this node.
+    """
+
+    def __init__(
+        self, poll: Poll, ask: Ask, share: Share = lambda refusals: refusals, refusals: Refusals | None = None
+    ) -> None:
+        self._poll, self._ask, self._share, self._refusals = poll, ask, share, refusals
         self._seen = self._failed = 0
         self._away_until = -math.inf
 
@@ -87,7 +117,8 @@ class ApplicationPolls:
         if monotonic() < self._away_until:
             return None
         try:
-            return self._ask(self._seen)
+            if (answer := self._ask(self._seen)) is not None and self._refusals is not None:
+                self._refusals.merge(self._share(self._refusals.all()))
         except Exception as error:  # noqa: BLE001 - Ray may raise any
             logger.warning(
                 "the resolver of the application does not answer (%s), so this node asks the registry for %g s",
@@ -96,3 +127,4 @@ class ApplicationPolls:
             )
             self._away_until = monotonic() + AWAY_S
             return None
+        return answer

@@ -1,4 +1,5 @@
 import contextlib
+import json
 import resource
 from collections.abc import Iterator
 from dataclasses import replace
@@ -106,3 +107,32 @@ def test_pruning_keeps_the_bundles_of_records(store: Store, tmp_path: Path) -> N
     known.save(versions[0])
     known.prune_cache(0)
     assert [path.name.split("-")[0] for path in tmp_path.glob("*/*/*-*")] == ["1"]
+
+
+def test_the_versions_that_the_recorded_one_replaced_are_recorded_too(store: Store, tmp_path: Path) -> None:
+    version = registry.resolve(f"models:/replacing/{store.register('replacing')}")
+    known = LastKnownGood(tmp_path, store.uri, URI)
+    assert known.previous() == []
+    for number, previous in [(3, []), (3, []), (4, [3]), (6, [4, 3]), (7, [6, 4]), (6, [4]), (5, [4]), (8, [5, 4])]:
+        known.save(replace(version, version=number))
+        assert [each.version for each in LastKnownGood(tmp_path, store.uri, URI).previous()] == previous
+
+
+def test_a_record_of_an_earlier_release_names_no_previous_versions(store: Store, tmp_path: Path) -> None:
+    version = registry.resolve(f"models:/earlier/{store.register('earlier')}")
+    known = LastKnownGood(tmp_path, store.uri, URI)
+    known.save(version)
+    (record,) = (tmp_path / "good").iterdir()
+    record.write_text(json.dumps({"deployment": None, "version": version.to_json()}))
+    assert (known.load(), known.previous()) == (version, [])
+
+
+def test_pruning_keeps_the_bundles_of_previous_versions(store: Store, tmp_path: Path) -> None:
+    numbers = [store.register("before", bundle) for bundle in (CARTPOLE_BUNDLE, CONTRARY_BUNDLE)]
+    known = LastKnownGood(tmp_path, store.uri, URI)
+    for number in numbers:
+        version = registry.resolve(f"models:/before/{number}")
+        registry.fetch(version, tmp_path)
+        known.save(version)
+    known.prune_cache(0)
+    assert sorted(path.name.split("-")[0] for path in tmp_path.glob("*/*/*-*")) == ["1", "2"]

@@ -10,7 +10,7 @@ import pytest
 from serving.arguments import Arguments
 from serving.http.policy_app import PolicyApp
 from serving.policy.bundle import Bundle
-from serving.policy.errors import PolicyFailed
+from serving.policy.errors import InferenceTimeout, PolicyFailed
 from serving.replica import batching
 from serving.replica.batching import QUICK_S, Batcher, Batching
 from serving.replica.errors import AnswerTooLate, ComputationTooLong
@@ -356,3 +356,77 @@ def test_the_errors_of_late_answers_say_what_to_do() -> None:
         "code": "answer_too_late",
         "message": "the policy did not answer within 0.5 s; try again in a second",
     }
+
+
+class Hanging:
+    """A policy whose calls are stopped as a guard does it, if they hold 7; the first one can be paused."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.entered, self.resume = threading.Event(), threading.Event()
+
+    def __call__(self, observations: Any) -> Any:
+        self.batches.append(len(observations))
+        self.entered.set()
+        assert self.resume.wait(10)
+        if (observations == 7).any():
+            raise InferenceTimeout(1.0)
+        return observations
+
+
+@pytest.mark.parametrize(("has_fallback", "batches"), [(True, [3]), (False, [3, 1, 1, 1])])
+def test_after_a_timeout_a_batch_is_computed_singly_only_if_nothing_else_can_answer_it(
+    *, has_fallback: bool, batches: list[int]
+) -> None:
+    policy = Hanging()
+    policy.resume.set()
+
+    async def run() -> list[Any]:
+        batcher = Batcher(policy, Batching(8, 0.01), Metrics(), has_fallback=lambda: has_fallback)
+        requests = (batcher.act(batch(number)) for number in (1, 7, 2))
+        return await asyncio.gather(*requests, return_exceptions=True)
+
+    found = asyncio.run(run())
+    assert policy.batches == batches
+    assert [isinstance(each, InferenceTimeout) for each in found] == [has_fallback, True, has_fallback]
+
+
+def test_requests_that_wait_for_a_withdrawn_policy_get_its_fault_at_once() -> None:
+    policy, fault = Hanging(), InferenceTimeout(1.0)
+
+    async def run() -> list[Any]:
+        batcher = Batcher(policy, Batching(8, 0.0), Metrics())
+        first = asyncio.create_task(batcher.act(batch(1)))
+        await asyncio.to_thread(policy.entered.wait, 10)
+        waiting = asyncio.create_task(batcher.act(batch(2)))
+        await asyncio.sleep(0)
+        batcher.withdraw(fault)
+        found = await asyncio.gather(waiting, batcher.act(batch(3)), return_exceptions=True)
+        policy.resume.set()
+        return [*found, await first]
+
+    *faults, answer = asyncio.run(run())
+    assert (faults, answer.tolist(), policy.batches) == ([fault, fault], [[1]], [1])
+
+
+@pytest.mark.parametrize(("observation_s", "affordable"), [(0.0, 16), (0.001, 16), (0.1, 2), (1.0, 1)])
+def test_the_first_batch_of_a_slow_policy_is_planned_with_what_its_warm_up_took(
+    observation_s: float, affordable: int
+) -> None:
+    batcher = Batcher(Doubling(), Batching(16, 0.0), Metrics(), observation_s=observation_s)
+    assert batcher._affordable == batcher._inline == affordable
+
+
+def test_calls_are_planned_to_take_a_quarter_of_the_time_limit() -> None:
+    assert [Batching(16, 0.0, limit).part_s for limit in (1.0, 1.4, 0.2)] == [0.25, 0.25, 0.05]
+
+
+def test_the_last_observations_are_kept_unless_they_are_many() -> None:
+    batcher = Batcher(Doubling(), Batching(2, 0.0), Metrics())
+
+    async def last_of(*values: float) -> Any:
+        await batcher.act(batch(*values))
+        return batcher.last
+
+    assert asyncio.run(last_of(1, 2)).tolist() == [[1], [2]]
+    assert asyncio.run(last_of(1, 2, 3)) is None

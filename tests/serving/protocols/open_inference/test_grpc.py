@@ -25,6 +25,7 @@ from tests.serving import asking
 from tests.serving.asking import served
 from tests.serving.experience.reading import decisions
 from tests.serving.experiment import CHALLENGERS, CHAMPIONS, challenge, champion, experiment
+from tests.serving.failing import FAILING, FATAL_OBSERVATION
 from tests.serving.grpc_stub import SERVING, Stub, check_health
 from tests.serving.policies import (
     CARTPOLE_BUNDLE,
@@ -378,3 +379,12 @@ def test_a_call_that_the_challenger_fails_is_answered_by_the_champion(serve_grpc
         response = stub.ModelInfer(request(1, 4, floats=[0, 0, 1, 0]), metadata=metadata)
         assert (response.model_version, response.parameters["repinned"].bool_param) == ("3", repinned)
     assert asking.ask(app, "GET", "/model").json()["experiment"]["failed"] == 2
+
+
+def test_the_version_before_answers_what_this_one_fails_to_answer(serve_grpc: Callable[[PolicyApp], Any]) -> None:
+    app = PolicyApp(served(CARTPOLE_BUNDLE))
+    app.served = served(FAILING["output_not_finite"], version=4)
+    stub = serve_grpc(app)
+    assert stub.ModelInfer(request(1, 4, floats=[0] * 4)).model_version == "4"
+    assert stub.ModelInfer(request(1, 4, floats=FATAL_OBSERVATION)).model_version == "3"
+    assert stub.ModelInfer(request(1, 4, floats=[0] * 4)).model_version == "3"

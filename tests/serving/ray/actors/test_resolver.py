@@ -36,5 +36,6 @@ def test_the_nodes_of_a_cluster_share_a_resolver_and_a_single_node_has_none(shop
     numbers = [number for both in facts["together"] for number, _ in both]
     assert max(numbers) - min(numbers) <= len(facts["together"]), "the two nodes share each poll"
     assert {version for both in facts["together"] for _, version in both} == {1}
+    assert facts["refused"] == [[7], [7, 5], [7, 5]], "each node learns what the other has refused"
     assert facts["after_its_end"], "the other node starts another resolver"
     assert facts["left"] == [], "it ends with the replica that started it"

@@ -15,6 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from serving.arguments import Arguments
 from serving.ray.actors import resolver
+from serving.rollout.refusals import Refusal
 
 INTERVAL_S = 0.5
 
@@ -30,6 +31,11 @@ class Replica:
 
     def pid(self) -> int:
         return os.getpid()
+
+    def share(self, versions: list[int]) -> list[int]:
+        """Share refusals of these versions; return the versions that any node has refused."""
+        shared = self.ask.share([Refusal(str(version), version, "crashed", "") for version in versions])
+        return [refusal.version for refusal in shared]
 
     def poll(self) -> tuple[int, int] | str | None:
         """The number of the poll and the version; None without a resolver, or the type of the exception."""
@@ -76,6 +82,7 @@ def main(*arguments: str) -> None:
     other = start(second, *arguments)
     say(resolved=until_resolved(one, other), owner=resolvers())
     say(together=polls(one, other, number=6))
+    say(refused=[ray.get(each.share.remote(versions)) for each, versions in ((one, [7]), (other, [5]), (one, [7]))])
     ray.kill(one)
     say(after_its_end=until_resolved(other), answers=polls(other, number=3))
     ray.kill(other)
