@@ -155,25 +155,28 @@ class PolicyApp:
             await asgi.reject_websocket(receive, send)
 
     async def _http(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
-        served, repinned, start = self._served, False, perf_counter()
+        served, start = self._served, perf_counter()
         path = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/") or "/"
         protocol, methods = self._route(path)
         try:
             if self.token is not None:
                 self.token.check(path, scope["headers"])
-            if (pin := pin_of(scope["headers"])) is not None:
+            pin = pin_of(scope["headers"])
+            if pin is not None:
                 served, repinned = self.pinned(pin)
-                send = asgi.with_header(send, REPINNED) if repinned else send
+                send, pin = (asgi.with_header(send, REPINNED), None) if repinned else (send, pin)
             if scope["method"] not in methods:
                 raise _not_found(scope["method"], path, methods)  # noqa: TRY301 - it is answered as all errors are
             body = await asgi.read_body(receive, self.max_body_bytes)
-            if body:
-                body = self._decoded(body, scope["headers"], served.batcher)
-            is_pinned = pin is not None and not repinned
-            chosen, response = await self._answer(protocol, Request(scope, path, body), served, pinned=is_pinned)
-            if is_pinned and chosen.version.version != served.version.version:  # the pinned one has failed
-                send = asgi.with_header(send, REPINNED)
-            served = chosen
+            request = Request(scope, path, body and self._decoded(body, scope["headers"], served.batcher))
+            if (arms := self.experiment.arms) is not None:
+                served = arms.choose(served, protocol.episode(request), pinned=pin is not None)
+            try:
+                response = await protocol.answer(request, served)
+            except FAULTS as fault:
+                served = _fallback(served, fault)
+                send = send if pin is None else asgi.with_header(send, REPINNED)
+                response = await protocol.answer(request, served)
             if isinstance(response, bytes):
                 await asgi.respond(send, HTTPStatus.OK, served.headers, response)
             elif await _respond_in_full(receive, send, served, response):
@@ -185,19 +188,6 @@ class PolicyApp:
             await asgi.respond(send, error.status, [*served.headers, *error.headers], protocol.error_body(error))
             return
         self.metrics.request_ms.add((perf_counter() - start) * 1e3)
-
-    async def _answer(
-        self, protocol: Protocol, request: Request, served: ServedPolicy, *, pinned: bool
-    ) -> tuple[ServedPolicy, Response | bytes]:
-        """Return the policy that answers a request, that of its arm or the fallback, and its response."""
-        if (arms := self.experiment.arms) is not None:
-            served = arms.choose(served, protocol.episode(request), pinned=pinned)
-        try:
-            return served, await protocol.answer(request, served)
-        except FAULTS:
-            if served.fallback is None:
-                raise
-            return served.fallback, await protocol.answer(request, served.fallback)
 
     def _decoded(self, body: bytes, headers: asgi.Headers, batcher: Batcher) -> bytes:
         """Return a body without compression. Raises Overloaded before it is decoded, and as `decoded`."""
@@ -279,6 +269,13 @@ class PolicyApp:
             served.prepared(version_spec)
         warn_of(served, self.max_body_bytes, self._explore_share)
         return served
+
+
+def _fallback(served: ServedPolicy, fault: Exception) -> ServedPolicy:
+    """Return the policy that answers instead of one that failed. Raises the fault if there is none."""
+    if served.fallback is None:
+        raise fault
+    return served.fallback
 
 
 async def _respond_in_full(receive: asgi.Receive, send: asgi.Send, served: ServedPolicy, response: Response) -> bool:

@@ -85,11 +85,12 @@ class Arms:
 
 def _in_arm(served: ServedPolicy, arm: Arm, count: Callable[[Arm], None]) -> ServedPolicy:
     """Return the policy for the requests of an arm. It shares the batcher and what protocols prepared."""
-    act, names = served.act, [leaf.tensor(ACTION) for leaf in leaves(served.policy.action_space)]
+    act, found = served.act, leaves(served.policy.action_space)
+    floats = [leaf.tensor(ACTION) for leaf in found if np.dtype(leaf.space.dtype).kind == "f"]
 
     async def act_in_arm(observations: Batch, origin: Origin | None = None) -> Batch:
         actions = await act(observations, None if origin is None else origin._replace(arm=arm))
-        if not _are_finite(actions, names):  # as the protocols say later, when the request would have been counted
+        if floats and not _are_finite(actions, floats):  # as the protocols say later, when it would have been counted
             raise PolicyFailed("the action is not finite")
         count(arm)
         return actions
@@ -101,4 +102,4 @@ def _in_arm(served: ServedPolicy, arm: Arm, count: Callable[[Arm], None]) -> Ser
 
 def _are_finite(actions: Batch, names: Sequence[str]) -> bool:
     tensors = [actions.tensors[name] for name in names] if isinstance(actions, Rows) else [actions]
-    return all(each.dtype.kind != "f" or bool(np.isfinite(each).all()) for each in tensors)
+    return all(bool(np.isfinite(each).all()) for each in tensors)
