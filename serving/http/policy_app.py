@@ -29,7 +29,7 @@ from serving.protocols.mlflow_scoring.scoring import ScoringProtocol
 from serving.protocols.native.observation_size import ObservationSize
 from serving.protocols.native.protocol import NativeProtocol
 from serving.protocols.open_inference.http import InferenceProtocol
-from serving.protocols.protocol import ErrorResponse, Protocol, Request, Response
+from serving.protocols.protocol import ErrorResponse, Protocol, Request
 from serving.replica.arms.arms import Challenge
 from serving.replica.arms.live import LiveExperiment, is_promotion
 from serving.replica.auth import BearerToken
@@ -173,25 +173,28 @@ class PolicyApp:
             await asgi.reject_websocket(receive, send)
 
     async def _http(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
-        served, repinned, start = self._served, False, perf_counter()
+        served, start = self._served, perf_counter()
         path = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/") or "/"
         protocol, methods = self._routes.find(path)
         try:
             if self.token is not None:
                 self.token.check(path, scope["headers"])
-            if (pin := pin_of(scope["headers"])) is not None:
+            pin = pin_of(scope["headers"])
+            if pin is not None:
                 served, repinned = self.pinned(pin)
-                send = asgi.with_header(send, REPINNED) if repinned else send
+                send, pin = (asgi.with_header(send, REPINNED), None) if repinned else (send, pin)
             if scope["method"] not in methods:
                 raise not_found(scope["method"], path, methods)  # noqa: TRY301 - it is answered as all errors are
             body = await asgi.read_body(receive, self.max_body_bytes)
-            if body:
-                body = self._decoded(body, scope["headers"], served.batcher)
-            is_pinned = pin is not None and not repinned
-            chosen, response = await self._answer(protocol, Request(scope, path, body), served, pinned=is_pinned)
-            if is_pinned and chosen.version.version != served.version.version:
-                send = asgi.with_header(send, REPINNED)  # the pinned one has failed
-            served = chosen
+            request = Request(scope, path, body and self._decoded(body, scope["headers"], served.batcher))
+            if (arms := self.experiment.arms) is not None:
+                served = arms.choose(served, protocol.episode(request), pinned=pin is not None)
+            try:
+                self._faults.check(served)
+                response = await protocol.answer(request, served)
+            except PolicyFault as fault:
+                served, response = await self.answer_again(fault, served, functools.partial(protocol.answer, request))
+                send = send if pin is None else asgi.with_header(send, REPINNED)
             if isinstance(response, bytes):
                 await asgi.respond(send, HTTPStatus.OK, served.headers, response)
             else:
@@ -207,21 +210,6 @@ class PolicyApp:
             await asgi.respond(send, error.status, [*served.headers, *error.headers], protocol.error_body(error))
             return
         self.metrics.request_ms.add((perf_counter() - start) * 1e3)
-
-    async def _answer(
-        self, protocol: Protocol, request: Request, served: ServedPolicy, *, pinned: bool
-    ) -> tuple[ServedPolicy, Response | bytes]:
-        """Return the policy that answers a request, that of its arm or a fallback, and its response.
-
-        Raises ServingError.
-        """
-        if (arms := self.experiment.arms) is not None:
-            served = arms.choose(served, protocol.episode(request), pinned=pinned)
-        try:
-            self._faults.check(served)
-            return served, await protocol.answer(request, served)
-        except PolicyFault as fault:
-            return await self.answer_again(fault, served, functools.partial(protocol.answer, request))
 
     def _decoded(self, body: bytes, headers: asgi.Headers, batcher: Batcher) -> bytes:
         """Return a body without compression. Raises Overloaded before it is decoded, and as `decoded`."""
