@@ -1,1 +1,1 @@
-"""Judges a challenger by the returns of live episodes: the statistics, and how many episodes a decision needs."""
+"""Runs experiments: judges a challenger by the returns of live episodes, and promotes it or rolls it back."""

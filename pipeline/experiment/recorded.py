@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.experience.errors import NotCompacted, S3Unusable, VersionNotRecorded
 from pipeline.experience.raw import choose_model, open_experience
-from pipeline.experience.whole_episodes import SUMMARY_FILE, read_current, read_file
+from pipeline.experience.whole_episodes import SUMMARY_FILE, UNREPORTED, read_current, read_file
 from pipeline.experiment.errors import ChampionNotRecorded
 from pipeline.experiment.plan import Baseline
 from serving.experience.errors import StoreUnavailable
@@ -72,7 +73,7 @@ def _returns(model: str, version: int, summary: pa.Table) -> Recorded:
 
 
 def _summary(uri: str, model: str | None) -> tuple[str, pa.Table]:
-    """Return the model, and one row for each of its whole episodes."""
+    """Return the model, and a row for each of its whole episodes whose end was reported: the others have no return."""
     try:
         store = open_experience(uri)
         chosen = choose_model(store, model)
@@ -84,7 +85,8 @@ def _summary(uri: str, model: str | None) -> tuple[str, pa.Table]:
         if not uri.startswith("s3://"):
             raise
         raise S3Unusable(uri, error.reason) from error
-    return chosen, pq.read_table(pa.BufferReader(content), columns=["version", "start", "return"])
+    summary = pq.read_table(pa.BufferReader(content), columns=["version", "start", "return", "done"])
+    return chosen, summary.filter(pc.not_equal(summary["done"], UNREPORTED))
 
 
 def _episodes_per_day(start_ns: NDArray[np.int64]) -> float | None:

@@ -1,5 +1,6 @@
 """The commands `experiment start`, `experiment run`, `experiment status` and `experiment stop`."""
 
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from pipeline.errors import Interrupted
 
 if TYPE_CHECKING:
     from pipeline.experiment.live.start import StartOptions
+    from pipeline.experiment.live.state import Live
     from pipeline.registry.gate import Gate
     from pipeline.registry.signing import Signer
     from pipeline.registry.target import Target
@@ -144,7 +146,11 @@ def promote_with_canary(
     signer: "Signer | None",
     every_s: float | None,
 ) -> None:
-    """Let a version pass the gate, then an experiment, which promotes it; only start it without `every_s`."""
+    """Let a version pass the gate, then an experiment, which promotes it; only start that without `every_s`.
+
+    The exit status is 1 if the experiment ends otherwise.
+    """
+    from pipeline.experiment.live.settings import PROMOTED
     from pipeline.experiment.live.start import check
     from pipeline.registry.promotion import pass_gate
     from pipeline.tables import verdict_table
@@ -154,18 +160,20 @@ def promote_with_canary(
     if verdict is not None:
         verdict_table(verdict)
     begin(target, version, options)
-    watch_unless(target, signer, every_s)
+    ended = watch_unless(target, signer, every_s)
+    if ended is not None and ended.experiment.decision != PROMOTED:
+        sys.exit(1)
 
 
-def watch_unless(target: "Target", signer: "Signer | None", every_s: float | None) -> None:
+def watch_unless(target: "Target", signer: "Signer | None", every_s: float | None) -> "Live | None":
     """Watch an experiment; without `every_s` only print how to."""
-    if every_s is None:
-        click.echo(f"Next: {command_line(target, 'run')}")
-    else:
-        watch(target, signer, every_s)
+    if every_s is not None:
+        return watch(target, signer, every_s)
+    click.echo(f"Next: {command_line(target, 'run')}")
+    return None
 
 
-def watch(target: "Target", signer: "Signer | None", every_s: float) -> None:
+def watch(target: "Target", signer: "Signer | None", every_s: float) -> "Live":
     """Run a controller to the end of the experiment; print how to continue if it is interrupted."""
     from pipeline.experiment.live.controller import Controller
 
@@ -180,3 +188,4 @@ def watch(target: "Target", signer: "Signer | None", every_s: float) -> None:
         click.echo(f"Or end it: {command_line(target, 'stop')}")
         raise
     print_ended(target, ended)
+    return ended

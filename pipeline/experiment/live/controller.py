@@ -153,7 +153,7 @@ class Controller:
             version = "no version" if current is None else f"version {current}"
             return self._end(live, SUPERSEDED, f"the {self.target} was given {version} during the experiment")
         found = self.observer.figures(live, now_s)
-        self._log(live, found)
+        is_logged = self._log(live, found)
         self._tell("damaged", self.observer.damaged and f"Left out, damaged: {', '.join(self.observer.damaged[:3])}")
         verdict = _DECISIONS.get(found.decision)
         if live.settings.decide != AUTO and verdict not in {None, INCONCLUSIVE}:
@@ -163,7 +163,11 @@ class Controller:
         if now_s > live.deadline_s:
             decision = INCONCLUSIVE if live.settings.decide == AUTO else REPORTED
             return self._end(live, decision, f"its time was over; {self._told.get('verdict') or summary(found)}")
-        return self._raise(live, found) if may_rise(live, found) else live
+        if may_rise(live, found):
+            live = self._raise(live, found)
+        if is_logged:  # last, because an artifact store may take its time
+            run_log.draw_chart(live)
+        return live
 
     def _end(self, live: Live, decision: str, why: str) -> Live:
         return end(live, decision, why, self.signer, self.settle_s)
@@ -182,11 +186,14 @@ class Controller:
             self._tell("verdict", verdict)
             run_log.tag_verdict(live, verdict)
 
-    def _log(self, live: Live, found: Figures) -> None:
+    def _log(self, live: Live, found: Figures) -> bool:
+        """Log the figures if they have changed enough, and return whether they had."""
         settled, *before = self._logged
         if found.settled > settled * _GROWTH or before != [found.share, found.decision]:
             run_log.log(live, found)
             self._logged = found.settled, found.share, found.decision
+            return True
+        return False
 
     def _look_through_outages(self) -> Live | None:
         """Look once; return None if the registry or the store of experience does not answer."""

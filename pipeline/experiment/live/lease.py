@@ -73,7 +73,8 @@ class Lease:
             return None
         other = self._other()
         if other is None:
-            is_new, self._until = self._until is None, time.monotonic() + self.lease_s
+            is_new = self._until is None or self._until < time.monotonic()  # as after an outage of MLflow
+            self._until = time.monotonic() + self.lease_s
             with ignored_conflict():
                 self._write({"owner": self.owner, "until_s": time.time() + self.lease_s})
             if is_new:

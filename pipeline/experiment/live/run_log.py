@@ -1,6 +1,7 @@
 """The MLflow run of an experiment: its settings, its figures by time, and its result; and the links to it."""
 
 import contextlib
+import logging
 import math
 import os
 import re
@@ -11,11 +12,19 @@ from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
+from pipeline.experiment.chart import METRICS, draw
 from pipeline.experiment.live.figures import Arm, Figures
 from pipeline.experiment.live.settings import JUDGED
 from pipeline.experiment.live.state import Live
 from pipeline.registry.target import Target
 from pipeline.tracking.run import NOT_FOUND
+from serving.errors import redacted
+from serving.registry.tracking import check_artifact_uri
+
+logger = logging.getLogger(__name__)
+
+CHART = "experiment.png"
+"""The artifact with the chart."""
 
 RUN_TAG = "experiment.run"
 """The tag of the champion's and the challenger's version with the id of the run."""
@@ -40,7 +49,8 @@ def create(target: Target, champion: int, challenger: int, trained: str | None) 
     name = f"experiment {target.model} {challenger} against {champion}"
     note = (
         f"Version {challenger} of {target.model} acts in a share of the live episodes of version {champion}. The "
-        "metrics by time are in the charts; their step is the time since the start in seconds."
+        f"metrics by time are in the charts; their step is the time since the start in seconds. The artifact `{CHART}` "
+        "has the most important ones in one picture."
     )
     return str(client.create_run(experiment_id, run_name=name, tags={MLFLOW_RUN_NOTE: note}).info.run_id)
 
@@ -91,6 +101,19 @@ def log(live: Live, figures: Figures) -> None:
     mlflow.MlflowClient().log_batch(live.settings.run_id, metrics=metrics)
 
 
+def draw_chart(live: Live) -> None:
+    """Replace the chart of the run. Whatever fails in the artifact store is logged: the experiment needs no chart."""
+    client, run_id, experiment = mlflow.MlflowClient(), live.settings.run_id, live.experiment
+    title = f"{live.target.model}: version {experiment.challenger} against {experiment.champion}"
+    try:
+        found = {key: client.get_metric_history(run_id, key) for key in METRICS}
+        points = {key: sorted((float(each.step), each.value) for each in history) for key, history in found.items()}
+        check_artifact_uri(client.get_run(run_id).info.artifact_uri)
+        client.log_figure(run_id, draw(title, live.settings.rules.margin, points), CHART)
+    except Exception as error:  # noqa: BLE001  # each artifact store raises exceptions of its own
+        logger.warning("the chart of the experiment was not uploaded: %s", redacted(str(error)))
+
+
 def _of_arm(name: str, arm: Arm) -> dict[str, float]:
     reported = arm.reported / arm.settled if arm.settled else math.nan
     return {
@@ -115,6 +138,7 @@ def finish(live: Live) -> None:
         client.set_tag(run_id, WHY, live.settings.why)
         client.set_terminated(run_id, "FINISHED" if decision in JUDGED else "KILLED")
     link(live)
+    draw_chart(live)
 
 
 def abandon(run_id: str) -> None:
@@ -142,9 +166,9 @@ def _text(live: Live, url: str) -> str:
     experiment = live.experiment
     how = experiment.decision or "running"
     return (
-        f"**Experiment** on the {live.target}: [version {experiment.challenger} against {experiment.champion}, "
-        f"{how}]({url}). {live.settings.why}"
-    ).strip()
+        f"**Experiment** on the {live.target}: [version {experiment.challenger} against {experiment.champion}]({url}), "
+        f"{how}{': ' if live.settings.why else ''}{live.settings.why}."
+    )
 
 
 def _with_section(description: str, text: str) -> str:

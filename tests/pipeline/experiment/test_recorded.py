@@ -8,10 +8,10 @@ from rich.console import Console
 
 from pipeline.cli import cli
 from pipeline.experience.compaction.run import CompactOptions, compact
-from pipeline.experience.errors import NotCompacted
+from pipeline.experience.errors import NotCompacted, VersionNotRecorded
 from pipeline.experience.progress import StageProgress
 from pipeline.experiment.errors import ChampionNotRecorded
-from pipeline.experiment.recorded import recorded_champion
+from pipeline.experiment.recorded import recorded_champion, recorded_returns
 from serving.experience.store import open_store
 from tests.pipeline.experience.recording import (
     MODEL,
@@ -64,6 +64,22 @@ def test_the_champion_is_the_latest_version_apart_from_the_challenger(uri):
     assert found.baseline.mean == -160.0
     assert found.baseline.std == pytest.approx(50**0.5)
     assert found.baseline.episodes_per_day == pytest.approx(12 / (20.9 - 0.8))
+
+
+def test_episodes_whose_end_nobody_reported_do_not_count(uri):
+    """What was reported of them is no return."""
+    store = open_store(uri)
+    decisions = [Decision("left", 0, 0.85 * DAY_S, {"observations": [0.0] * 4}, {"action": 0})]
+    write_segment(store, [decision_table(spec(3), decisions, segment=3)], None, 3)
+    compacted(uri)
+    found = recorded_returns(uri, MODEL, 3)
+    assert (found.episodes, found.baseline.mean) == (4, -160.0)
+
+
+def test_the_returns_of_a_version_that_was_not_recorded_are_unknown(uri):
+    compacted(uri)
+    with pytest.raises(VersionNotRecorded, match="version 7 of 'cartpole-ppo'; there are of: 2, 3, 4"):
+        recorded_returns(uri, MODEL, 7)
 
 
 def test_the_command_shows_the_days_at_the_recorded_rate(uri):

@@ -28,6 +28,7 @@ def test_an_equal_challenger_is_promoted_with_its_figures_in_the_history(world):
     assert run.data.tags["experiment.decision"] == "promoted"
     assert run.data.metrics["difference/lower_bound"] > -20
     assert run.data.metrics["settled/challenger"] > 500
+    assert [each.path for each in mlflow.MlflowClient().list_artifacts(live.settings.run_id)] == ["experiment.png"]
 
 
 def test_a_worse_challenger_is_rolled_back_and_the_champion_stays(world):
@@ -183,6 +184,17 @@ def test_a_controller_that_begins_anew_sees_what_the_first_one_saw(world):
     anew = world.controller().observer.figures(live, world.now_s)
     assert anew == first.observer.figures(live, world.now_s)
     assert anew.settled == 300
+
+
+def test_an_artifact_store_that_fails_costs_the_chart_and_nothing_else(world, monkeypatch, caplog):
+    def fail(*_, **__):
+        raise RuntimeError("the bucket at https://user:secret@store is gone")
+
+    monkeypatch.setattr(mlflow.MlflowClient, "log_figure", fail)
+    world.start()
+    world.play(1200)
+    assert world.controller().run().experiment.decision == "promoted"
+    assert "the chart of the experiment was not uploaded: the bucket at https://***@store is gone" in caplog.text
 
 
 def test_both_versions_link_to_the_run(world):

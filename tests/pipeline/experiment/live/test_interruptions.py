@@ -22,6 +22,7 @@ WRITES = (
     "transition_model_version_stage",
     "update_model_version",
     "log_batch",
+    "log_figure",
     "set_tag",
     "set_terminated",
 )
@@ -87,11 +88,11 @@ def forget_lease(world) -> None:
 
 
 PROMOTION = (100.0, "promoted")
-IN_SHORT = [pytest.param(*PROMOTION, write, id=f"promoted, write {write}") for write in (2, 3, 4)]
+IN_SHORT = [pytest.param(*PROMOTION, write, id=f"promoted, write {write}") for write in (2, 4, 5)]
 KILLS = [
     pytest.param(*kind, write, marks=pytest.mark.long)
     for kind in (PROMOTION, (50.0, "rolled back"))
-    for write in range(18)
+    for write in range(19)
 ]
 
 

@@ -5,8 +5,10 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.cli import cli
+from pipeline.errors import Interrupted
 from pipeline.experiment import errors
 from pipeline.experiment.live import state
+from pipeline.experiment.live.controller import Controller
 from pipeline.experiment.live.start import start, stop
 from pipeline.registry import promotion
 from pipeline.registry.gate import Gate
@@ -83,6 +85,26 @@ def test_one_experiment_runs_on_a_target_at_a_time(world):
     assert start(TARGET, OTHER, world.options()).live.experiment.id != live.experiment.id
 
 
+def test_an_experiment_that_was_superseded_without_a_controller_ends_when_the_next_one_starts(registry, world):
+    live = world.start()
+    registry.promote(MODEL, registry.register(MODEL))
+    assert start(TARGET, OTHER, world.options()).live.experiment.champion == 3
+    assert state.read(TARGET, CHAMPION).experiment.decision == "superseded"
+    assert mlflow.MlflowClient().get_run(live.settings.run_id).info.status == "KILLED"
+
+
+@pytest.mark.parametrize(("challenger", "status"), [(100.0, 0), (50.0, 1)])
+def test_promote_with_a_canary_succeeds_if_the_version_was_promoted(world, monkeypatch, challenger, status):
+    def play_and_run(_target, _signer, _notify, _every_s):
+        world.now_s = world.live().experiment.shares[0].start_s
+        world.play(600, challenger=challenger, std=1.0)
+        return world.controller()
+
+    monkeypatch.setattr("pipeline.experiment.live.controller.Controller", play_and_run)
+    canary = ("--canary", "--experience", world.uri, *RETURNS, *FAST, "--episodes", "3")
+    assert run("promote", "2", *canary).exit_code == status
+
+
 def test_an_alias_has_an_experiment_of_its_own(registry):
     mlflow.MlflowClient().set_registered_model_alias(MODEL, "blue", "1")
     world = World(registry.directory, Target(MODEL, "blue", is_alias=True)).open()
@@ -124,6 +146,21 @@ def test_the_commands_start_show_and_stop_an_experiment(world):
     assert (again.exit_code, again.output.count("\n")) == (1, 1)
     assert "stopped" in run("experiment", "status").output
     assert "stopped" in run("experiment", "run").output
+
+
+def test_an_interrupted_command_leaves_the_experiment_running_and_says_how_to_continue(world, monkeypatch):
+    world.start()
+
+    def interrupt(self):
+        self.look()
+        raise Interrupted("SIGINT")
+
+    monkeypatch.setattr(Controller, "run", interrupt)
+    result = run("experiment", "run")
+    assert result.exit_code == 1
+    assert "Continue: python -m pipeline experiment run\n" in result.output
+    assert "Or end it: python -m pipeline experiment stop\n" in result.output
+    assert world.live().is_running
 
 
 def test_without_an_experiment_the_commands_say_so(registry):  # noqa: ARG001
