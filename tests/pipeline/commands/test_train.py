@@ -26,6 +26,19 @@ def test_resume_excludes_other_settings():
     assert "--resume takes all settings from the run; omit the other options." in done.output
 
 
+def test_settings_of_learning_need_the_experience():
+    done = train("--algorithm", "bc")
+    assert done.exit_code == 2
+    assert "--algorithm needs --experience, the URI that a server records to." in done.output
+
+
+def test_experience_that_is_not_there_is_refused_before_rllib_is_loaded(tmp_path):
+    done = train("--experience", tmp_path / "none")
+    assert done.exit_code == 1
+    assert f"There is no experience at {tmp_path}/none: there is no such directory." in done.output
+    assert "Loading RLlib" not in done.output
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
