@@ -73,6 +73,7 @@ def reached(monkeypatch, store):
     monkeypatch.setattr("pipeline.rllib.ray_session.RaySession.start", lambda *_: None)
     monkeypatch.setattr(contract, "described", lambda *_, **__: SimpleNamespace(is_exclusive=False))
     monkeypatch.setattr(by_machine, "chosen", lambda config, *_: (config, []))
+    monkeypatch.setattr(Recorded, "read", lambda *_: SimpleNamespace(facts=None))
     client = mlflow.MlflowClient()
 
     def reached(entry_point="main", **parameters):

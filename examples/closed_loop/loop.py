@@ -96,7 +96,7 @@ class Loop:
             "drop",
         )
         origin = ("--from", f"models:/{MODEL}/1", "--max-env-steps", str(_FINE_TUNING), "--seed", str(self.seed))
-        run(python("pipeline", "train", *learning, *origin, "--evaluation-episodes", "50"))
+        run(python("pipeline", "train", *learning, *origin, "--epochs", "30", "--evaluation-episodes", "30"))
         return max(stages_of(self.mlflow_url))
 
     def earn_traffic(self, version: int) -> None:

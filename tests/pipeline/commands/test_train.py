@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.cli import cli
+from pipeline.commands.train import _split
 from pipeline.errors import InvalidConfig
 from pipeline.rllib.ray_session import RaySession
 from pipeline.settings import by_machine
@@ -163,3 +164,9 @@ def test_processes_are_chosen_for_the_machine_unless_they_are_given(options, exp
 
 def fail_here():
     raise InvalidConfig("lr", 0, "anything")
+
+
+def test_the_model_of_from_is_the_one_whose_experience_is_read():
+    learning, others = _split({"experience": "/data", "lr": 0.1}, "models:/pendulum-ppo/3")
+    assert (learning.experience_model, others) == ("pendulum-ppo", {"lr": 0.1})
+    assert _split({"lr": 0.1}, None) == (None, {"lr": 0.1})

@@ -8,7 +8,6 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.cli import cli
-from pipeline.commands.train import _split
 from pipeline.config import TrainConfig
 from pipeline.environments import make as environments
 from pipeline.errors import Interrupted
@@ -23,7 +22,7 @@ from pipeline.training.worker_process import WorkerProcess
 from tests.pipeline.learning.playing import cartpole_logs
 from tests.pipeline.training.test_run import Progress
 
-pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("store")]
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.usefixtures("store")]
 
 SMALL = TrainConfig(evaluation_episodes=2, minibatch_size=64, max_env_steps=2048, train_batch_size_per_learner=1024)
 
@@ -82,7 +81,6 @@ def assert_lineage(trained, episodes, mean):
     assert f"digest `{episodes.digest}`" in version.description
 
 
-@pytest.mark.long
 def test_ppo_continues_from_what_was_learned_and_is_resumed_without_the_episodes(tmp_path):
     cartpole_logs(tmp_path / "experience", (0.9,), 12)
 
@@ -105,7 +103,6 @@ def test_ppo_continues_from_what_was_learned_and_is_resumed_without_the_episodes
     assert version.description.startswith("MARWIL, then PPO policy for **CartPole-v1**")
 
 
-@pytest.mark.long
 def test_a_training_is_not_resumed_with_other_episodes(tmp_path):
     cartpole_logs(tmp_path / "experience", (0.9,), 12)
     with pytest.raises(Interrupted):
@@ -117,7 +114,6 @@ def test_a_training_is_not_resumed_with_other_episodes(tmp_path):
         resume(run.info.run_id, Progress())
 
 
-@pytest.mark.long
 def test_marwil_beats_the_mean_return_of_mixed_logs_and_equal_seeds_give_equal_versions(tmp_path):
     uri = tmp_path / "experience"
     _, mean = cartpole_logs(uri, (0.95, 0.8, 0.6), 60)
@@ -127,7 +123,6 @@ def test_marwil_beats_the_mean_return_of_mixed_logs_and_equal_seeds_give_equal_v
     assert digests_of(first) == digests_of(second)
 
 
-@pytest.mark.long
 def test_cloning_a_perfect_policy_from_100_episodes_is_nearly_perfect(tmp_path):
     _, mean = cartpole_logs(tmp_path / "experience", (0.0,), 100)
     assert mean == 500
@@ -135,7 +130,6 @@ def test_cloning_a_perfect_policy_from_100_episodes_is_nearly_perfect(tmp_path):
     assert trained.evaluation.mean >= 475
 
 
-@pytest.mark.long
 def test_the_settings_of_the_policy_of_from_are_those_of_the_training(tmp_path):
     """Its network and its observation filter are not given again, and its weights are where learning starts."""
     uri = tmp_path / "experience"
@@ -152,9 +146,3 @@ def test_the_settings_of_the_policy_of_from_are_those_of_the_training(tmp_path):
     assert (version.tags["from"], version.tags["algorithm"]) == ("models:/cartpole-ppo/1", "bc")
     done = CliRunner().invoke(cli, ["verify", "models:/cartpole-ppo/2"])
     assert done.exit_code == 0, done.output
-
-
-def test_the_model_of_from_is_the_one_whose_experience_is_read():
-    learning, others = _split({"experience": "/data", "lr": 0.1}, "models:/pendulum-ppo/3")
-    assert (learning.experience_model, others) == ("pendulum-ppo", {"lr": 0.1})
-    assert _split({"lr": 0.1}, None) == (None, {"lr": 0.1})
