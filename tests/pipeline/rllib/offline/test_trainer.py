@@ -102,6 +102,7 @@ def test_marwil_prefers_the_actions_that_were_rewarded_and_cloning_the_more_freq
     assert chosen["bc"] < 0.1
 
 
+@pytest.mark.long
 def test_rewards_do_not_matter_to_cloning(make):
     other = [dataclasses.replace(each, rewards=-7 * each.rewards) for each in EPISODES]
     made = [learned(make(settings=BC, episodes=episodes), 2) for episodes in (EPISODES, other)]
@@ -124,6 +125,7 @@ def test_ppo_continues_with_the_weights_and_counts_on(make, tmp_path):
         assert not are_equal(found, weights(made))
 
 
+@pytest.mark.long
 def test_the_checkpoint_is_that_of_ppo_with_the_learned_weights(make, tmp_path):
     with make() as made:
         next(made.iterations())
@@ -150,6 +152,7 @@ def test_the_filter_has_the_statistics_of_the_recorded_observations(make, tmp_pa
     np.testing.assert_allclose(normalized.std(axis=0, ddof=1), 1, atol=1e-5)
 
 
+@pytest.mark.long
 def test_the_filter_of_another_policy_is_kept(make, tmp_path):
     with make(FILTERED) as made:
         next(made.iterations())
