@@ -52,7 +52,7 @@ test-long: setup ## Further cases of interrupted, lost and failing training.
 	@$(BIN)/python -m pytest -m long
 
 test-conformance: setup ## The conformance suite whole: a policy of each kind of space and network.
-	@$(BIN)/python -m pytest -m 'conformance or not conformance' tests/pipeline/verification/test_suite.py
+	@$(BIN)/python -m pytest -m 'conformance or not conformance' tests/pipeline/verification/test_suite.py tests/pipeline/learning/test_spaces.py
 
 test-faults: setup ## The fault suite: kills, corrupt versions and outages under load.
 	@$(BIN)/python -m pytest -m faults tests/faults

@@ -106,6 +106,17 @@ def training_parameters() -> str:
     return table(("parameter", "default", "meaning"), rows)
 
 
+def learning_parameters() -> str:
+    """Return the table of the fields of LearningSettings."""
+    from pipeline.learning.settings import SETTINGS
+
+    rows = (
+        (f"`{each.name}`", f"`{each.default}`" if each.default != "" else "", each.metadata["help"])
+        for each in SETTINGS
+    )
+    return table(("parameter", "default", "meaning"), rows)
+
+
 def _model_fields(first_column: str, model: Any) -> str:
     rows = (
         (f"`{name}`", f"`{'none' if field.default in {None, ()} else field.default}`", field.description or "")
@@ -278,6 +289,7 @@ EPISODE_METHODS = ("act", "reward", "end")
 
 PARTS: dict[str, Callable[[], str]] = {
     "training-parameters": training_parameters,
+    "learning-parameters": learning_parameters,
     "server-arguments": server_arguments,
     "autoscaling": autoscaling,
     "error-codes": error_codes,

@@ -16,6 +16,9 @@ from pipeline.cli import cli
 from pipeline.config import SETTINGS, TrainConfig
 from pipeline.environments import contract
 from pipeline.errors import PipelineError
+from pipeline.learning.recorded import Recorded
+from pipeline.learning.settings import SETTINGS as LEARNING_SETTINGS
+from pipeline.learning.settings import LearningSettings
 from pipeline.registry import evaluate_version, promotion
 from pipeline.registry.target import Target
 from pipeline.settings import by_machine, files
@@ -70,6 +73,7 @@ def reached(monkeypatch, store):
     monkeypatch.setattr("pipeline.rllib.ray_session.RaySession.start", lambda *_: None)
     monkeypatch.setattr(contract, "described", lambda *_, **__: SimpleNamespace(is_exclusive=False))
     monkeypatch.setattr(by_machine, "chosen", lambda config, *_: (config, []))
+    monkeypatch.setattr(Recorded, "read", lambda *_: SimpleNamespace(facts=None))
     client = mlflow.MlflowClient()
 
     def reached(entry_point="main", **parameters):
@@ -166,6 +170,25 @@ def test_a_run_is_resumed(reached, interrupted):
 def test_a_training_starts_from_a_policy(reached):
     called, (*_, model_uri, _) = reached(**{"from": "models:/cartpole-ppo/1"})
     assert (called, model_uri) == ("training.train", "models:/cartpole-ppo/1")
+
+
+def other_learning_value(setting):
+    """A valid value of a setting of learning that is not its default."""
+    if setting.metadata["choices"]:
+        return next(choice for choice in setting.metadata["choices"] if choice != setting.default)
+    special = {"experience": "/data/experience", "experience_versions": "3,4", "experience_model": "m", "beta": 0.5}
+    value = special.get(setting.name, setting.default)
+    return not value if isinstance(value, bool) else value + 1 if value == setting.default else value
+
+
+def test_each_setting_of_learning_is_a_parameter(reached, monkeypatch):
+    courses = []
+    facts = SimpleNamespace(facts=None)
+    monkeypatch.setattr(Recorded, "read", lambda settings, *_: courses.append(settings) or facts)
+    values = {setting.name: other_learning_value(setting) for setting in LEARNING_SETTINGS}
+    called, _ = reached(**{name: str(value) for name, value in values.items()})
+    assert called == "training.train"
+    assert courses == [LearningSettings(**values)]
 
 
 def test_a_settings_file_is_a_parameter(reached, tmp_path):

@@ -22,8 +22,8 @@ from pipeline.experience.whole_episodes import read_current
 from pipeline.journey import MODEL, await_ready, background, mlflow_server, python, run, stages_of
 from serving.experience.store import open_store
 
-#: Environment steps of the first version: one iteration of PPO.
-_TOO_LITTLE = 1024
+#: Environment steps of the first version: four iterations of PPO.
+_TOO_LITTLE = 4096
 
 #: Episodes of the first version that the second one learns from, and of the second one in the chart.
 _RECORDED, _SHOWN = 150, 30
@@ -96,7 +96,7 @@ class Loop:
             "drop",
         )
         origin = ("--from", f"models:/{MODEL}/1", "--max-env-steps", str(_FINE_TUNING), "--seed", str(self.seed))
-        run(python("pipeline", "train", *learning, *origin))
+        run(python("pipeline", "train", *learning, *origin, "--epochs", "30", "--evaluation-episodes", "30"))
         return max(stages_of(self.mlflow_url))
 
     def earn_traffic(self, version: int) -> None:

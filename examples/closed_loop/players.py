@@ -27,7 +27,7 @@ class Played:
 class Players:
     """A context manager with threads that play while `playing` or `until` lets them.
 
-    Actions are sampled, so that what is recorded shows what other actions lead to.
+    In every third episode, actions are sampled, so that what is recorded shows what other actions lead to.
 
     Args:
         url: The URL of the policy.
@@ -96,7 +96,7 @@ class Players:
         terminated = truncated = False
         with client.episode() as episode:
             while not (terminated or truncated):
-                action = episode.act(observation, explore=True)
+                action = episode.act(observation, explore=seed % 3 == 0)
                 observation, reward, terminated, truncated, _ = environment.step(action)
                 episode.reward(float(reward))
             episode.end("terminated" if terminated else "truncated", observation)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pipeline.tuning.run import Tuned
 
 
-def print_trained(trained: "Trained", *, learns_offline: bool = False) -> None:
+def print_trained(trained: "Trained") -> None:
     """Print a registered version, its final evaluation, and the command that promotes it."""
     uri = f"models:/{trained.name}/{trained.version}"
     click.echo(f"\nRegistered {uri} (run {trained.run_id}): greedy return {trained.evaluation}")
@@ -25,7 +25,7 @@ def print_trained(trained: "Trained", *, learns_offline: bool = False) -> None:
     promote = f"python -m pipeline promote {trained.version}{name}"
     if trained.solved:
         click.echo(f"Next: {promote}")
-    elif learns_offline:
+    elif trained.is_from_experience:
         click.secho(
             f"It did not reach the target of {trained.target_return:g}. "
             "It is registered, but the gate rejects it below that threshold.",

@@ -28,6 +28,7 @@ from pipeline.learning.settings import LearningSettings
 if TYPE_CHECKING:
     from pipeline.environments.make import Environment
     from pipeline.learning.recorded import Recorded
+    from pipeline.registry.registration import Trained
     from pipeline.training.progress import TrainingProgress
     from pipeline.tuning.search_space import SearchSpace
 
@@ -73,36 +74,47 @@ def train(
     if resume and (model_uri or file or wanted):
         raise click.UsageError("--resume takes all settings from the run; omit the other options.")
     learning, wanted = _split(wanted, model_uri)
+    wanted = _checked(file, wanted)
+    integrity: dict[str, Any] = {"trust_checkpoint": trust_checkpoint, "signer": signer_of(signing_key)}
+    trained = _trained(resume, model_uri or None, learning, wanted, address, tuned=tuned, **integrity)
+    print_trained(trained)
+    promote_if_requested(trained, integrity["signer"])
+
+
+def _trained(
+    resume: str | None,
+    model_uri: str | None,
+    learning: LearningSettings | None,
+    wanted: dict[str, Any],
+    address: str | None,
+    *,
+    tuned: bool,
+    **integrity: Any,
+) -> "Trained":
+    """Return the version of a new training, or of one that is resumed."""
     from pipeline.rllib.ray_session import RaySession
     from pipeline.training.progress import TrainingProgress
     from pipeline.training.worker_process import WorkerProcess
 
-    wanted = _checked(file, wanted)
-    integrity: Any = {"trust_checkpoint": trust_checkpoint, "signer": signer_of(signing_key)}
     with RaySession(address) as ray, WorkerProcess() as worker, TrainingProgress() as progress:
         config, environment, recorded = TrainConfig(), None, None
         if not resume:
-            if learning is not None and model_uri:
-                wanted = {**_inherited(model_uri, progress), **wanted}
+            wanted = {**_inherited(learning, model_uri, progress), **wanted}
             config, environment = _prepared(wanted, progress, tuned=tuned)
-            if learning is not None:
-                recorded = _recorded(learning, config, environment, progress)
+            recorded = _recorded(learning, config, environment, progress)
             ray.start(config)
             if not environment.is_exclusive:
                 worker.start(config)
-        params = config.as_params() | (learning.as_params() if learning else {})
-        _check_mlflow(config, params, resume, "config.yaml")
+        _check_mlflow(config, config.as_params() | (learning.as_params() if learning else {}), resume, "config.yaml")
         progress.stage("Loading RLlib")
+        from pipeline.learning.course import course_of
         from pipeline.training import run
 
-        integrity["course"] = _course(resume, learning, recorded)
+        integrity["course"] = course_of(resume, learning, recorded)
         if resume:
-            trained = run.resume(resume, progress, ray, worker, **integrity)
-        else:
-            origin = None if learning is not None and learning.scratch else model_uri or None
-            trained = run.train(config, progress, ray, worker, origin, environment, **integrity)
-    print_trained(trained, learns_offline=integrity["course"] is not None)
-    promote_if_requested(trained, integrity["signer"])
+            return run.resume(resume, progress, ray, worker, **integrity)
+        origin = None if learning and learning.scratch else model_uri
+        return run.train(config, progress, ray, worker, origin, environment, **integrity)
 
 
 @click.command(context_settings=AS_MLFLOW_SPELLS)
@@ -194,8 +206,12 @@ def _split(wanted: Mapping[str, Any], model_uri: str | None) -> tuple[LearningSe
     return LearningSettings(**learning), others
 
 
-def _inherited(model_uri: str, progress: "TrainingProgress") -> dict[str, Any]:
-    """Return the settings of a registered policy."""
+def _inherited(
+    learning: LearningSettings | None, model_uri: str | None, progress: "TrainingProgress"
+) -> dict[str, Any]:
+    """Return the settings of the policy of `--from` if the training learns from experience."""
+    if learning is None or not model_uri:
+        return {}
     from pipeline.learning.origin import settings_of
 
     progress.note(f"Settings: those of {model_uri}")
@@ -203,27 +219,16 @@ def _inherited(model_uri: str, progress: "TrainingProgress") -> dict[str, Any]:
 
 
 def _recorded(
-    learning: LearningSettings, config: TrainConfig, environment: "Environment", progress: "TrainingProgress"
-) -> "Recorded":
+    learning: LearningSettings | None, config: TrainConfig, environment: "Environment", progress: "TrainingProgress"
+) -> "Recorded | None":
     """Return the episodes to learn from, which are checked before anything heavy starts."""
+    if learning is None:
+        return None
     from pipeline.learning.recorded import Recorded
 
     learning.check(config)
     progress.stage("Reading the experience")
     return Recorded.read(learning, environment, progress.note)
-
-
-def _course(resume: str | None, learning: LearningSettings | None, recorded: "Recorded | None") -> Any:
-    """Return what to train with if it learns from experience, else None."""
-    if resume is None and recorded is None:
-        return None
-    from pipeline.learning.course import LearningCourse
-
-    if resume:
-        return LearningCourse.of_run(resume)
-    assert learning is not None  # noqa: S101  # there are no recorded episodes without it
-    assert recorded is not None  # noqa: S101
-    return LearningCourse(learning, recorded.facts, recorded)
 
 
 def _checked(file: str | None, wanted: Mapping[str, Any]) -> dict[str, Any]:

@@ -128,6 +128,17 @@ class LearningCourse(Course):
         return recorded
 
 
+def course_of(
+    resumed: str | None, settings: LearningSettings | None, recorded: Recorded | None
+) -> LearningCourse | None:
+    """Return the course of a run that is resumed, or of a new one with these episodes; None without experience."""
+    if resumed is not None:
+        return LearningCourse.of_run(resumed)
+    if settings is None or recorded is None:
+        return None
+    return LearningCourse(settings, recorded.facts, recorded)
+
+
 def as_learned(episode: Episode, environment: Environment) -> RecordedEpisode:
     """Return a recorded episode with the policy's own actions, and values nested as their spaces."""
     actions = to_policy(environment.action_space, episode.actions)

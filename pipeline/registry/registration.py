@@ -36,6 +36,7 @@ class Trained:
         best_step: Environment steps after which the policy was found.
         config: The settings of its training.
         trend: What the returns did by the end of its training, if known.
+        is_from_experience: Whether it learned from recorded episodes.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Trained:
     best_step: int = 0
     config: TrainConfig = field(default_factory=TrainConfig)
     trend: Trend | None = None
+    is_from_experience: bool = False
 
     @property
     def solved(self) -> bool:
@@ -119,17 +121,7 @@ class Registration:
             tags["target_return"] = f"{self.target_return:g}"
         if started_from is not None:
             tags["from"] = started_from
-        description = model_card.write(
-            self.config,
-            self.environment,
-            final,
-            run_id=self.run_id,
-            commit=made_with["git_commit"],
-            best_step=step,
-            target_return=self.target_return,
-            origin=started_from,
-            method=self.method,
-        )
+        description = self._description(final, step, made_with["git_commit"], started_from)
         name = self.config.registered_model_name
         version = self._send(
             lambda: mlflow_flavor.register(directory, model_id, name, tags, description), f"a version of '{name}'"
@@ -138,7 +130,21 @@ class Registration:
             # The digests are those of the local files: what the registry holds may be of others.
             subject, signer = Subject(name, version, digests(directory)), self.signer
             self._send(lambda: sign(subject, signer), f"the signature of version {version}")
-        return Trained(name, version, self.run_id, final, self.target_return, self.config.promote, step, self.config)
+        facts = name, version, self.run_id, final, self.target_return, self.config.promote, step, self.config
+        return Trained(*facts, is_from_experience=bool(self.method.learned_from))
+
+    def _description(self, final: Evaluation, step: int, commit: str, origin: str | None) -> str:
+        return model_card.write(
+            self.config,
+            self.environment,
+            final,
+            run_id=self.run_id,
+            commit=commit,
+            best_step=step,
+            target_return=self.target_return,
+            origin=origin,
+            method=self.method,
+        )
 
     def _send(self, send: Callable[[], Result], what: str) -> Result:
         with bounded_retries():  # MLflow's own retries would find a server that is back late

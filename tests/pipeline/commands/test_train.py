@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.cli import cli
+from pipeline.commands.train import _split
 from pipeline.errors import InvalidConfig
 from pipeline.rllib.ray_session import RaySession
 from pipeline.settings import by_machine
@@ -24,6 +25,19 @@ def test_resume_excludes_other_settings():
     done = train("--resume", "0" * 32, "--lr", "1")
     assert done.exit_code == 2
     assert "--resume takes all settings from the run; omit the other options." in done.output
+
+
+def test_settings_of_learning_need_the_experience():
+    done = train("--algorithm", "bc")
+    assert done.exit_code == 2
+    assert "--algorithm needs --experience, the URI that a server records to." in done.output
+
+
+def test_experience_that_is_not_there_is_refused_before_rllib_is_loaded(tmp_path):
+    done = train("--experience", tmp_path / "none")
+    assert done.exit_code == 1
+    assert f"There is no experience at {tmp_path}/none: there is no such directory." in done.output
+    assert "Loading RLlib" not in done.output
 
 
 @pytest.mark.parametrize(
@@ -150,3 +164,9 @@ def test_processes_are_chosen_for_the_machine_unless_they_are_given(options, exp
 
 def fail_here():
     raise InvalidConfig("lr", 0, "anything")
+
+
+def test_the_model_of_from_is_the_one_whose_experience_is_read():
+    learning, others = _split({"experience": "/data", "lr": 0.1}, "models:/pendulum-ppo/3")
+    assert (learning.experience_model, others) == ("pendulum-ppo", {"lr": 0.1})
+    assert _split({"lr": 0.1}, None) == (None, {"lr": 0.1})

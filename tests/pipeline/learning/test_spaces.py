@@ -14,13 +14,16 @@ from pipeline.learning.settings import LearningSettings
 from pipeline.rllib.offline.learner import OfflineSettings
 from pipeline.rllib.offline.trainer import OfflineTrainer
 from serving.policy.spaces import leaves
-from tests.pipeline.cases import CASES, IN_SHORT
+from tests.pipeline.cases import CASES
 from tests.pipeline.experience.exports.recorded import random_episode, whole_episodes
 
 pytestmark = [pytest.mark.filterwarnings("ignore")]
 
 #: Policies with a memory are refused.
 LEARNING = [case for case, (settings, _) in CASES.items() if "use_lstm" not in settings.get("model_config", "")]
+
+#: The cases of `make test`; `make test-conformance` runs all.
+IN_SHORT = ("Pendulum-v1, filtered", "zoo:NestedActions-v0")
 
 _SMALL = {"fcnet_hiddens": "8", "num_envs_per_env_runner": 1, "minibatch_size": 32}
 

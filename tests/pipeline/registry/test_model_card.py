@@ -10,9 +10,10 @@ from pipeline.config import TrainConfig
 from pipeline.environments import make as environments
 from pipeline.evaluation.evaluation import Evaluation
 from pipeline.registry import model_card
+from pipeline.registry.model_card import Method
 
 
-def card(environment, target_return=475.0, **settings):
+def card(environment, target_return=475.0, method=None, **settings):
     return model_card.write(
         TrainConfig.of({"env_id": environment.id, **settings}),
         environment,
@@ -22,7 +23,15 @@ def card(environment, target_return=475.0, **settings):
         best_step=40_000,
         target_return=target_return,
         origin="models:/cartpole-ppo/3",
+        method=method,
     )
+
+
+def test_the_card_names_the_experience_that_was_learned_from(cartpole):
+    text = card(cartpole, method=Method("MARWIL", "on 12 recorded episodes (300 steps) of versions 1, 2"))
+    assert text.startswith("MARWIL policy for **CartPole-v1**")
+    assert "**Training** on 12 recorded episodes (300 steps) of versions 1, 2, seed 0, starting from" in text
+    assert "environment steps" not in text
 
 
 def test_the_card_states_training_settings_and_evaluation(cartpole):

@@ -13,7 +13,7 @@ from pipeline.rllib.offline import learner, trainer
 from pipeline.rllib.offline.learner import OfflineSettings, RecordedEpisode
 from pipeline.rllib.offline.trainer import OfflineTrainer
 
-CONFIG = TrainConfig(fcnet_hiddens="8", minibatch_size=16, num_envs_per_env_runner=1, train_batch_size_per_learner=32)
+CONFIG = TrainConfig(fcnet_hiddens="8", minibatch_size=32, num_envs_per_env_runner=1, train_batch_size_per_learner=32)
 MARWIL, BC = OfflineSettings(beta=1.0, lr=0.01), OfflineSettings(beta=0.0, lr=0.01)
 
 
@@ -90,11 +90,11 @@ def test_an_epoch_has_each_episode_once_and_another_order_than_the_one_before(ma
 
 def test_marwil_prefers_the_actions_that_were_rewarded_and_cloning_the_more_frequent_ones(make):
     """Two thirds of the episodes take action 0, without a reward; the others take action 1, with one."""
-    episodes = [episode(seed, act=int(seed % 3 == 0), reward=float) for seed in range(30)]
+    episodes = [episode(seed, act=int(seed % 3 == 0), reward=float) for seed in range(15)]
     chosen = {}
     for name, settings in (("marwil", MARWIL), ("bc", BC)):
         with make(settings=settings, episodes=episodes) as made:
-            for _ in itertools.islice(made.iterations(), 20):
+            for _ in itertools.islice(made.iterations(), 15):
                 pass
             observations = np.concatenate([each.observations for each in episodes])
             chosen[name] = made.policy.run({"observations": observations})["action"].mean()
@@ -102,6 +102,7 @@ def test_marwil_prefers_the_actions_that_were_rewarded_and_cloning_the_more_freq
     assert chosen["bc"] < 0.1
 
 
+@pytest.mark.long
 def test_rewards_do_not_matter_to_cloning(make):
     other = [dataclasses.replace(each, rewards=-7 * each.rewards) for each in EPISODES]
     made = [learned(make(settings=BC, episodes=episodes), 2) for episodes in (EPISODES, other)]
@@ -124,6 +125,7 @@ def test_ppo_continues_with_the_weights_and_counts_on(make, tmp_path):
         assert not are_equal(found, weights(made))
 
 
+@pytest.mark.long
 def test_the_checkpoint_is_that_of_ppo_with_the_learned_weights(make, tmp_path):
     with make() as made:
         next(made.iterations())
@@ -150,6 +152,7 @@ def test_the_filter_has_the_statistics_of_the_recorded_observations(make, tmp_pa
     np.testing.assert_allclose(normalized.std(axis=0, ddof=1), 1, atol=1e-5)
 
 
+@pytest.mark.long
 def test_the_filter_of_another_policy_is_kept(make, tmp_path):
     with make(FILTERED) as made:
         next(made.iterations())
