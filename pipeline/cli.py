@@ -4,6 +4,7 @@ import os
 
 import click
 
+from pipeline.commands.drift.drift import drift
 from pipeline.commands.evaluate import evaluate, verify
 from pipeline.commands.experience import experience
 from pipeline.commands.experience_results import export, report
@@ -36,6 +37,7 @@ for command in (
     history,
     versions,
     experience,
+    drift,
     experiment,
     journey,
 ):
