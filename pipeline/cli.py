@@ -9,6 +9,7 @@ from pipeline.commands.evaluate import evaluate, verify
 from pipeline.commands.experience import experience
 from pipeline.commands.experience_results import export, report
 from pipeline.commands.experiment.plan import experiment
+from pipeline.commands.experiment.shadow import shadow
 from pipeline.commands.journey import journey
 from pipeline.commands.registry import history, promote, rollback, sign, versions
 from pipeline.commands.train import train, tune
@@ -45,3 +46,5 @@ for command in (
 
 for command in (export, report):
     experience.add_command(command)
+
+experiment.add_command(shadow)

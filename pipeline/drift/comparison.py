@@ -51,8 +51,8 @@ class DimensionDrift:
         dimension: The name of the dimension.
         steps: ALL_STEPS or FIRST_STEP.
         psi: The population stability index.
-        distance: The Wasserstein distance in standard deviations of the reference, or of categories the share of the
-            values that differ.
+        distance: The Wasserstein distance in standard deviations of the reference in the same steps, or of categories
+            the share of the values that differ.
         reference_mean, live_mean: Means of the values, or NaN for categories.
     """
 
@@ -138,14 +138,15 @@ def _histograms(reference: Reference, live: Sketches) -> Iterator[tuple[str, str
     for index, dimension in enumerate(reference.dimensions):
         values = np.concatenate([ours.values[index], live.values[index]])
         first = np.concatenate([ours.first[:, index], live.first[:, index]])
-        scale = 1.0
+        scale = first_scale = 1.0
         means = first_means = (math.nan, math.nan)
         if not dimension.categories:
             scale = _scale(ours.values[index], ours.lengths) or _scale(values, lengths) or 1.0
+            first_scale = float(ours.first[:, index].std()) or float(first.std()) or 1.0
             means = _mean(ours.values[index], ours.lengths), _mean(live.values[index], live.lengths)
             first_means = float(ours.first[:, index].mean()), float(live.first[:, index].mean())
         yield dimension.name, ALL_STEPS, Histogram.of_all_steps(values, lengths, dimension, scale), means
-        yield dimension.name, FIRST_STEP, Histogram.of_first_steps(first, dimension, scale), first_means
+        yield dimension.name, FIRST_STEP, Histogram.of_first_steps(first, dimension, first_scale), first_means
 
 
 def _mean(values: NDArray[np.float32], lengths: NDArray[np.int64]) -> float:

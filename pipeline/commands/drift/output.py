@@ -44,20 +44,20 @@ def print_drift(drift: "Drift", run_id: str) -> None:
 
 def _table(rows: "list[DimensionDrift]") -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for title in ("dimension", "in"):
-        table.add_column(title, no_wrap=True)
-    for title in ("mean", "live mean", "PSI", "threshold", "distance", "threshold", ""):
+    table.add_column("dimension", overflow="fold")
+    table.add_column("steps", no_wrap=True)
+    for title in ("mean", "live mean", "PSI/threshold", "distance/threshold", ""):
         table.add_column(title, no_wrap=True, justify="right")
     for each in rows:
         means = ("" if math.isnan(mean) else f"{mean:.3g}" for mean in (each.reference_mean, each.live_mean))
-        cells = (*means, *_cells(each.psi), *_cells(each.distance), "alarm" if each.ratio > 1 else "")
-        table.add_row(each.dimension, each.steps, *cells, style="red" if each.ratio > 1 else "")
+        cells = (*means, _cell(each.psi), _cell(each.distance), "alarm" if each.ratio > 1 else "")
+        table.add_row(each.dimension, each.steps.split()[0], *cells, style="red" if each.ratio > 1 else "")
     return table
 
 
-def _cells(statistic: "Statistic") -> tuple[str, str]:
+def _cell(statistic: "Statistic") -> str:
     threshold = f"{statistic.threshold:.3f}" if math.isfinite(statistic.threshold) else "-"
-    return f"{statistic.value:.3f}", threshold
+    return f"{statistic.value:.3f} / {threshold}"
 
 
 def _time(ns: int) -> str:
