@@ -78,8 +78,8 @@ class EpisodesTooFew(PipelineError):
     alpha: float
 
     template: ClassVar[str] = (
-        "There are {episodes} greedy whole episodes of version {version}{left_out}: too few to find a difference at "
-        "alpha {alpha:g}. Record more, widen --window-hours, or run: python -m pipeline experience compact"
+        "Greedy whole episodes of version {version}: {episodes}{left_out}. That is too few to find a difference at alpha "
+        "{alpha:g}. Record more, widen --window-hours, or run: python -m pipeline experience compact"
     )
 
 
