@@ -1,5 +1,6 @@
 """Measures how long two policies take for the same recorded observations, on this machine."""
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.experiment.shadow.computation import inputs_of
+from serving.policy.errors import PolicyFailed
 from serving.policy.policy import Policy
 from serving.policy.tensors import Tensors
 
@@ -63,7 +65,8 @@ def _measured(challenger: Policy, champion: Policy | None, inputs: Tensors, size
         for policy, feed, found in zip(policies, feeds, durations, strict=True):
             batch = {name: tensor[taken] for name, tensor in feed.items()}
             before = time.perf_counter()
-            policy.run(batch, policy.interface.required_outputs)
+            with contextlib.suppress(PolicyFailed):  # the time until it fails counts as well
+                policy.run(batch, policy.interface.required_outputs)
             found.append(1e3 * (time.perf_counter() - before))
     quantiles = [(float(np.quantile(each, 0.5)), float(np.quantile(each, 0.99))) for each in durations]
     return Latency(size, quantiles[0], quantiles[1] if champion is not None else None)
