@@ -78,8 +78,8 @@ class EpisodesTooFew(PipelineError):
     alpha: float
 
     template: ClassVar[str] = (
-        "Greedy whole episodes of version {version}: {episodes}{left_out}. That is too few to find a difference at alpha "
-        "{alpha:g}. Record more, widen --window-hours, or run: python -m pipeline experience compact"
+        "Greedy whole episodes of version {version}: {episodes}{left_out}. That is too few to find a difference at "
+        "alpha {alpha:g}. Record more, widen --window-hours, or run: python -m pipeline experience compact"
     )
 
 
