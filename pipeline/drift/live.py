@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.drift.errors import EpisodesTooFew, ObservationsNotRecorded, ReferenceDiffers
 from pipeline.experience.compaction.columns import OBS, is_digest, tensor_name
+from pipeline.experience.errors import NotCompacted
 from pipeline.experience.whole_episodes import WholeEpisodes
 from pipeline.reference.dimensions import Dimensions
 from pipeline.reference.reference import Reference
@@ -53,8 +54,11 @@ class Live:
 
 
 def latest_version(whole: WholeEpisodes) -> int:
-    """Return the version of the episode that ended last."""
-    return int(whole.summary().sort_by([("end", "descending")])["version"][0].as_py())
+    """Return the version of the episode that ended last. Raises NotCompacted if all episodes were forgotten."""
+    summary = whole.summary()
+    if not len(summary):
+        raise NotCompacted(whole.store.uri, whole.model)
+    return int(summary.sort_by([("end", "descending")])["version"][0].as_py())
 
 
 def read_live(
