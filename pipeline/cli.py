@@ -4,11 +4,13 @@ import os
 
 import click
 
+from pipeline.commands.drift.drift import drift
 from pipeline.commands.evaluate import evaluate, verify
 from pipeline.commands.experience import experience
 from pipeline.commands.experience_results import export, report
 from pipeline.commands.experiment.live import run, start, status, stop
 from pipeline.commands.experiment.plan import experiment
+from pipeline.commands.experiment.shadow import shadow
 from pipeline.commands.journey import journey
 from pipeline.commands.registry import history, promote, rollback, sign, versions
 from pipeline.commands.train import train, tune
@@ -37,6 +39,7 @@ for command in (
     history,
     versions,
     experience,
+    drift,
     experiment,
     journey,
 ):
@@ -45,5 +48,5 @@ for command in (
 for command in (export, report):
     experience.add_command(command)
 
-for command in (start, run, status, stop):
+for command in (start, run, status, stop, shadow):
     experiment.add_command(command)

@@ -4,6 +4,7 @@ The model has three flavors. `python_function` and `onnx` are MLflow's own, for 
 `rllib` is defined here, for the checkpoint that training continues from.
 """
 
+import hashlib
 import importlib.metadata
 import shutil
 import sys
@@ -24,6 +25,7 @@ from pipeline.bundle.checkpoint_files import digests, manifest_of
 from pipeline.environments.make import Environment
 from pipeline.environments.nested_spaces import stack
 from pipeline.export.onnx_graph import without_optional_inputs
+from pipeline.reference.reference import REFERENCE_FILE
 from serving.integrity.statements import CHECKPOINT_MANIFEST
 from serving.policy.bundle import GRAPH_FILE, POLICY_FILE
 from serving.policy.tensors import OBSERVATIONS
@@ -61,7 +63,7 @@ def register(directory: Path, model_id: str, name: str, tags: dict[str, str], de
     client, source = mlflow.MlflowClient(), f"models:/{model_id}"
     version = _version_of(source, name)
     if version is None:
-        tags = {f"{DIGEST_TAG}{file}": digest for file, digest in digests(directory).items()} | tags
+        tags = {f"{DIGEST_TAG}{file}": digest for file, digest in _digests(directory).items()} | tags
         try:
             version = mlflow.register_model(source, name, tags=tags)
         except MlflowException as error:
@@ -74,6 +76,13 @@ def register(directory: Path, model_id: str, name: str, tags: dict[str, str], de
     return int(version.version)
 
 
+def _digests(directory: Path) -> dict[str, str]:
+    """Return the digests for a version's tags: those that a signature covers, and that of reference.json."""
+    reference = directory / REFERENCE_FILE
+    found = {REFERENCE_FILE: hashlib.sha256(reference.read_bytes()).hexdigest()} if reference.exists() else {}
+    return digests(directory) | found
+
+
 def _version_of(source: str, name: str) -> Any | None:
     return next((version for version in versions_of(name) if version.source == source), None)
 
@@ -84,7 +93,7 @@ def save_model(path: str, mlflow_model: Model, directory: Path, environment: Env
     Args:
         path: The directory to create.
         mlflow_model: Receives the flavors.
-        directory: An assembled bundle.
+        directory: An assembled bundle, and its reference.json if there is one.
         environment: The environment that the policy was trained in.
     """
     mlflow_model.add_flavor(
@@ -109,6 +118,8 @@ def save_model(path: str, mlflow_model: Model, directory: Path, environment: Env
     mlflow_model.save(str(Path(path, MLMODEL_FILE_NAME)))
     for file in (GRAPH_FILE, POLICY_FILE):
         shutil.copyfile(directory / file, Path(path, file))
+    if (directory / REFERENCE_FILE).exists():
+        shutil.copyfile(directory / REFERENCE_FILE, Path(path, REFERENCE_FILE))
     shutil.copytree(directory / CHECKPOINT_DIRECTORY, Path(path, CHECKPOINT_DIRECTORY))
     Path(path, CHECKPOINT_MANIFEST).write_bytes(manifest_of(directory / CHECKPOINT_DIRECTORY))
 

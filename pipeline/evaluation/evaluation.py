@@ -1,7 +1,7 @@
 """Plays greedy episodes with a policy and returns their returns or their observations."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import islice
@@ -18,6 +18,9 @@ from serving.policy.environments import MAX_EPISODE_STEPS, cut_notice, was_cut
 from serving.policy.environments.errors import ContractBroken
 from serving.policy.errors import EnvironmentNotMade
 from serving.policy.tensors import OBSERVATIONS
+
+Observe = Callable[[Sequence[int], Sequence[Any]], None]
+"""Receives, for each step of parallel episodes, their indices and their observations before the step."""
 
 #: Parallel episodes that observations are collected from.
 _COLLECTED_EPISODES = 32
@@ -78,16 +81,20 @@ class Evaluation:
         return f"{self.mean:.1f} +- {self.std:.1f} (minimum {self.minimum:.1f}) over {len(self.returns)} episodes"
 
 
-def play(player: Player, environment: Environment, episodes: int, first_seed: int) -> Evaluation:
+def play(
+    player: Player, environment: Environment, episodes: int, first_seed: int, observe: Observe | None = None
+) -> Evaluation:
     """Play whole episodes in parallel, with one batch of observations per step.
 
-    Episode i is reset with `first_seed + i`.
+    Episode i is reset with `first_seed + i`. `observe` receives all observations.
 
     Raises:
         EnvironmentMisbehaved: If the environment raises an exception or breaks its contract, or a return overflows.
     """
     returns, cut = np.zeros(episodes), 0
     for step in _steps(player, environment, episodes, first_seed):
+        if observe is not None:
+            observe(step.episodes, step.observations)
         with np.errstate(over="ignore"):
             returns[step.episodes] += step.rewards
         cut += step.cut

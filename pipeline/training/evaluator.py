@@ -15,6 +15,7 @@ from pipeline.evaluation.evaluation import Evaluation
 from pipeline.evaluation.player import Player
 from pipeline.evaluation.recording import Recording
 from pipeline.export.exportable_policy import ExportablePolicy
+from pipeline.reference.reference import ReferenceRecorder
 from pipeline.training.worker_process import WorkerProcess
 from pipeline.training.workspace import Workspace
 
@@ -109,10 +110,15 @@ class Evaluator:
             self.worker.submit(bundle.assemble, *arguments).result()
 
     def evaluate_bundle(self, step: int, first_seed: int) -> BestPolicy:
-        """Play the final evaluation of the bundle, while the worker process records an episode."""
+        """Play the final evaluation of the bundle, while the worker process records an episode.
+
+        The observations become the bundle's reference.json.
+        """
         directory, file = self.workspace.bundle, self.workspace.recording
         recorded = self.worker.submit_optional(recording.record, directory, self.environment, first_seed, file)
         player = Player.served(bundle.load(directory))
+        reference = ReferenceRecorder(player.observation_space)
         with self.released():
-            result = evaluation.play(player, self.environment, self.config.evaluation_episodes, first_seed)
+            result = evaluation.play(player, self.environment, self.config.evaluation_episodes, first_seed, reference)
+        reference.write(directory)
         return BestPolicy(result, step, recorded)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.drift import prometheus
 from serving.errors import http_errors
 from serving.play.errors import PlayBusy
 from serving.protocols.protocol import INTERNAL_ERROR
@@ -89,7 +90,7 @@ def test_every_query_of_the_dashboard_is_valid(tmp_path: Path) -> None:
 def test_every_metric_of_the_alerts_and_the_dashboard_exists(text: str) -> None:
     found = metrics_in(text)
     assert found
-    assert found <= {f"ray_{name}" for name in DESCRIPTIONS} | RAY_SERVE.keys()
+    assert found <= {f"ray_{name}" for name in DESCRIPTIONS} | RAY_SERVE.keys() | {prometheus.METRIC}
 
 
 def test_ray_serve_still_declares_its_metrics_that_the_alerts_use() -> None:

@@ -14,9 +14,11 @@ import pytest
 from gymnasium import spaces
 
 from pipeline.bundle import mlflow_flavor
+from pipeline.bundle.checkpoint_files import digests
 from pipeline.environments.nested_spaces import stack
 from pipeline.export.exportable_policy import ExportablePolicy
 from pipeline.tracking import run as tracking
+from serving.integrity.statements import Subject
 from serving.policy.policy import Policy
 from serving.policy.tensors import OBSERVATIONS
 from serving.registry.registry import fetch, resolve
@@ -67,6 +69,21 @@ def test_the_digests_of_the_files_that_serving_loads_are_tags(registered, tmp_pa
         assert tags[f"sha256.{file}"] == hashlib.sha256(Path(directory, file).read_bytes()).hexdigest()
     assert tags["env_id"] == "CartPole-v1"
     assert Path(directory, "checkpoint/learner_group").is_dir()
+
+
+def test_the_reference_of_observations_is_a_file_of_the_version_that_no_signature_covers(store, assembled, cartpole):
+    directory, _ = assembled
+    before = digests(directory)
+    (directory / "reference.json").write_bytes(b"{}")
+    assert digests(directory) == before
+    with tracking.run("train") as run_id:
+        model_id = mlflow_flavor.log(directory, cartpole, run_id, step=0)
+        number = mlflow_flavor.register(directory, model_id, "cartpole-ppo", {}, "a card")
+    version = resolve(f"models:/cartpole-ppo/{number}")
+    assert version.digests == before | {"reference.json": hashlib.sha256(b"{}").hexdigest()}
+    assert Subject.of(version).digests == before
+    file = mlflow.artifacts.download_artifacts(f"{version.pinned_uri}/reference.json", dst_path=str(store / "got"))
+    assert Path(file).read_bytes() == b"{}"
 
 
 def test_serving_loads_the_policy_that_was_registered(registered, cartpole, tmp_path):

@@ -1,5 +1,6 @@
 """The evaluator raises a failed preflight export once it is known, and before the export of the best policy."""
 
+import shutil
 from concurrent.futures import BrokenExecutor, Future
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from pipeline.config import TrainConfig
 from pipeline.evaluation.evaluation import Evaluation
 from pipeline.evaluation.recording import Recording
 from pipeline.export.errors import ExportFailed
+from pipeline.reference.reference import Reference
 from pipeline.training.evaluator import BestPolicy, Evaluator
 from pipeline.training.worker_process import WorkerProcess
 from pipeline.training.workspace import Workspace
@@ -72,3 +74,12 @@ def test_a_policy_without_a_recording_is_kept_and_a_note_says_why(best, expected
     file = best.recorded(Path("episode.gif"), noted.append)
     assert file == (expected and Path(expected))
     assert noted == notes
+
+
+def test_the_final_evaluation_leaves_the_reference_of_its_observations_in_the_bundle(evaluator, assembled, tmp_path):
+    directory, _ = assembled
+    made = evaluator(evaluation_episodes=3)
+    shutil.copytree(directory, made.workspace.bundle, dirs_exist_ok=True)
+    best = made.evaluate_bundle(step=0, first_seed=5)
+    reference = Reference.from_bytes((tmp_path / "bundle" / "reference.json").read_bytes())
+    assert reference.sketches.lengths.tolist() == list(best.evaluation.returns)

@@ -1,0 +1,1 @@
+"""The command `drift`, which compares live observations with those of a version's final evaluation."""

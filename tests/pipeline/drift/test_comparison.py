@@ -1,0 +1,133 @@
+"""Alarms: for what has changed, and rarely for what has not."""
+
+import math
+
+import gymnasium
+import numpy as np
+import pytest
+from scipy import stats
+
+from pipeline.drift.comparison import FIRST_STEP, compare
+from pipeline.evaluation import evaluation
+from pipeline.evaluation.player import Player
+from pipeline.reference.reference import Reference, ReferenceRecorder
+from tests.pipeline.drift.episodes import DIMENSIONS, QUANTILES, compared, episodes, sketched
+
+REPETITIONS = 100
+
+
+def most_false_alarms(alpha):
+    """The count that is exceeded with a probability of 0.1% if each repetition alarms with `alpha`."""
+    return int(stats.binom.ppf(0.999, REPETITIONS, alpha))
+
+
+def alarming(comparison):
+    return {(each.dimension, each.steps) for each in comparison.dimensions if each.ratio > 1}
+
+
+def test_a_shifted_sensor_alarms_and_is_named():
+    found = compared(0, shift=1.5)
+    assert found.alarms
+    assert ("0", "all steps") in alarming(found)
+    assert found.dimensions[0].dimension == "0"
+    assert found.dimensions[0].live_mean - found.dimensions[0].reference_mean == pytest.approx(1.5, abs=0.5)
+
+
+def test_a_new_start_distribution_alarms_in_the_first_step():
+    found = compared(0, start=4.0)
+    assert found.alarms
+    assert {steps for _, steps in alarming(found)} >= {FIRST_STEP}
+
+
+def test_other_categories_alarm():
+    found = compared(0, gears=(0.1, 0.1, 0.8))
+    assert found.alarms
+    assert {dimension for dimension, _ in alarming(found)} == {"gear"}
+    assert math.isnan(found.dimensions[0].live_mean)
+
+
+def test_the_same_source_does_not_alarm():
+    found = compared(3)
+    assert not found.alarms
+    assert found.ratio < 1
+    assert found.p_value > found.alpha
+
+
+def test_the_same_seed_gives_the_same_result():
+    first, second = compared(5, live=15), compared(5, live=15)
+    assert first == second
+
+
+def test_a_dimension_that_never_varies_has_no_threshold_until_it_does():
+    made = episodes(np.random.default_rng(0), 60)
+    for each in made:
+        each.numbers[:, 1] = 3
+    reference = Reference(DIMENSIONS, sketched(made[:30]), QUANTILES)
+    same = {each.dimension: each for each in compare(reference, sketched(made[30:])).dimensions}
+    assert math.isinf(same["1"].psi.threshold)
+    assert same["1"].ratio == 0
+    for each in made[30:]:
+        each.numbers[:, 1] = 4
+    assert ("1", "all steps") in alarming(compare(reference, sketched(made[30:])))
+
+
+def test_an_alarm_at_a_level_needs_enough_evidence():
+    assert compared(2, shift=0.8, alpha=0.05).alarms
+    assert not compared(2, shift=0.05, alpha=0.05).alarms
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("live", "reference"), [(40, 40), (15, 100), (200, 20)])
+@pytest.mark.parametrize("alpha", [0.01, 0.05])
+def test_no_change_alarms_at_most_at_its_level(live, reference, alpha):
+    alarms = sum(compared(seed, live, reference, alpha).alarms for seed in range(REPETITIONS))
+    assert alarms <= most_false_alarms(alpha)
+
+
+@pytest.mark.long
+def test_cartpole_alarms_for_a_sensor_and_a_start_but_not_for_nothing(cartpole):
+    """Real episodes: 20 live ones against 40 of the reference, each time new ones."""
+
+    def played(seed, count, kind=None):
+        def act(feeds):
+            actions = (feeds["observations"] @ np.array([0.1, 0.2, 3.0, 1.0]) > 0).astype(np.int64)
+            return {"action": actions}
+
+        recorder = ReferenceRecorder(cartpole.observation_space)
+        offset = np.array([0, 0, 0.05, 0], np.float32) if kind == "sensor" else np.zeros(4, np.float32)
+        environment = _shortened(cartpole, wide=kind == "start")
+
+        def seen(feeds):
+            return act({"observations": feeds["observations"] + offset})
+
+        player = Player(cartpole.observation_space, cartpole.action_space, seen)
+        evaluation.play(player, environment, count, seed, lambda ids, rows: recorder(ids, [r + offset for r in rows]))
+        return recorder.reference()
+
+    def alarms(kind, repetitions):
+        found = 0
+        for repetition in range(repetitions):
+            reference = played(10_000 * repetition, 40)
+            found += compare(reference, played(10_000 * repetition + 5000, 20, kind).sketches, seed=repetition).alarms
+        return found
+
+    assert alarms("sensor", 10) == 10
+    assert alarms("start", 10) == 10
+    assert alarms(None, REPETITIONS) <= most_false_alarms(0.01)
+
+
+def _shortened(environment, *, wide):
+    """CartPole with episodes of 100 steps, which may start far from the middle."""
+
+    class Start(gymnasium.Wrapper):
+        def reset(self, *, seed=None, options=None):
+            return self.env.reset(seed=seed, options={"low": -0.15, "high": 0.15} if wide else options)
+
+    class Shortened:
+        id, max_episode_steps = environment.id, 100
+
+        @staticmethod
+        def make():
+            return gymnasium.wrappers.TimeLimit(Start(gymnasium.make("CartPole-v1").unwrapped), 100)
+
+    return Shortened()
