@@ -56,15 +56,18 @@ class Withdrawal:
         self.wanted = version
         self.look()
         refusal = self._refusals.of(version)
-        if refusal is not None:
-            self.report(version, refusal)
-        return refusal is not None
+        if refusal is None:
+            self._reported = None
+            return False
+        self._replica.refresh = replace(self._replica.refresh, degraded=False)
+        self.report(version, refusal)
+        return True
 
     def report(self, version: ModelVersion, refusal: Refusal) -> None:
         """Show in the state of the replica that a version is refused; count and log it the first time."""
         serving, before = self._replica.served.version, self._replica.refresh
         reason = refusal.describe(serving.version)
-        self._replica.refresh = before = replace(before, error=reason, rejected=refusal.rejected, degraded=False)
+        self._replica.refresh = before = replace(before, error=reason, rejected=refusal.rejected)
         if self._reported == (refusal.version, refusal.at):
             return
         self._reported = refusal.version, refusal.at

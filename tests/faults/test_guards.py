@@ -62,6 +62,7 @@ def test_a_version_that_fails_at_one_observation_in_a_thousand(
     row = tell(f"a version with the fault {code}", load.records, note)
     assert (row.failed, row.wrong) == (0, 0), [record for record in load.records if record.error][:3]
     assert {record.version for record in fatal} == {1}
+    assert crashed == (code == "crashed"), "the request that crashes a replica is not computed by the others"
     assert last - first < OUT_WITHIN_S
     trio.end()
     again = Server(registry, 1, cache=cache)

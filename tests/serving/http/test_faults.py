@@ -169,6 +169,14 @@ def test_a_version_that_has_crashed_another_replica_computes_nothing_more() -> N
     assert app.metrics.requests_fallen_back == {"crashed": 1}
 
 
+def test_a_request_that_the_version_before_fails_to_answer_does_not_keep_the_one_that_crashed() -> None:
+    app = PolicyApp(served(FAILING["output_not_finite"]), crashes=Crashed(4))  # type: ignore[arg-type]
+    app.served = served(version=4)
+    answer = ask(app, body=FATAL)
+    assert (said(answer), answer.json()["error"]["code"]) == ((500, "4"), "crashed")
+    assert said(ask(app, body=TILTED)) == (200, "3")
+
+
 @pytest.mark.parametrize("crashed", [3, 5])
 def test_a_crash_of_another_version_changes_nothing(crashed: int) -> None:
     app = PolicyApp(served(), crashes=Crashed(crashed))  # type: ignore[arg-type]

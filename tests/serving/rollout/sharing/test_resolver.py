@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import itertools
 import sys
 import threading
@@ -11,6 +12,7 @@ import pytest
 from serving.registry.errors import PollFailed, RegistryFailed, VersionMissing
 from serving.registry.model_version import ModelVersion
 from serving.registry.node.wanted import Outcome
+from serving.rollout.refusals import MAX_KEPT, Refusal, Refusals
 from serving.rollout.sharing import resolver as module
 from serving.rollout.sharing.polls import SharedPolls
 from serving.rollout.sharing.resolver import AWAY_S, MISSED, Answer, ApplicationPolls, Ask, Resolver
@@ -218,3 +220,39 @@ def test_10_000_replicas_on_500_nodes_cost_one_poll_an_interval(tmp_path: Path) 
     loop.close()
     assert all(after - before >= interval_s for before, after in itertools.pairwise(registry.began))
     sys.stderr.write(f"\n10,000 replicas: {len(registry.began)} polls in {elapsed:.1f} s\n")  # for `pytest -s`
+
+
+def node(directory: Path, resolver: Resolver, registry: Registry) -> tuple[ApplicationPolls, Refusals]:
+    """The polls of a node that asks a resolver, and the refusals of the node."""
+    refusals = Refusals(directory, "an-app")
+    return (
+        ApplicationPolls(
+            registry.poll,
+            lambda seen: asyncio.run(resolver.next(seen)),
+            lambda known: asyncio.run(resolver.share(known)),
+            refusals,
+        ),
+        refusals,
+    )
+
+
+@pytest.mark.parametrize("failure", [None, RegistryFailed("http://registry", "it is down")])
+def test_a_version_that_failed_on_one_node_is_refused_on_all_after_their_next_poll(
+    tmp_path: Path, failure: Exception | None
+) -> None:
+    registry = Registry()
+    registry.failure = failure
+    resolver = Resolver(registry.poll, 0.01)
+    one, of_one = node(tmp_path / "one", resolver, registry)
+    other, of_other = node(tmp_path / "other", resolver, registry)
+    of_one.add(version(5), "crashed", "it crashed")
+    for poll in (one, other):
+        with contextlib.suppress(RegistryFailed):
+            poll(URI)
+    assert of_other.of(version(5)) == of_one.of(version(5))
+    assert Refusals(tmp_path / "other", "an-app").of(version(5)) is not None, "also after a restart"
+
+
+def test_a_resolver_keeps_the_last_refusals() -> None:
+    refusals = [Refusal(str(number), number, "crashed", "") for number in range(MAX_KEPT + 2)]
+    assert asyncio.run(Resolver(Registry().poll, 0.01).share(refusals)) == refusals[2:]
