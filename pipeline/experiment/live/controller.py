@@ -140,7 +140,7 @@ class Controller:
             ExperimentUnknown: There is none.
         """
         mine = self._lease.live if self._lease else None
-        found = state.find(self.target, mine and mine.experiment.id)
+        found = state.find(self.target, mine.experiment.id if mine else None)
         if found is None:
             if mine is not None:
                 run_log.abandon(mine.settings.run_id)
