@@ -144,22 +144,13 @@ def start(target: Target, version: int, options: StartOptions) -> Started:
         StartContested: Another experiment was started at the same moment.
     """
     champion, challenger, baseline = check(target, version, options)
-    margin = options.margin if options.margin_of_mean is None else options.margin_of_mean * abs(baseline.mean)
-    planned = plan(baseline, margin, options.shares[-1], options.alpha)
-    steps = sum(options.step_episodes / share for share in options.shares[:-1])
-    rules = replace(
-        planned.rules,
-        budget=options.budget or planned.rules.budget + int(steps),
-        default_return=options.default_return,
-        return_bounds=options.return_bounds,
-        minimum_episodes=options.minimum_episodes,
-    )
+    planned = _plan(baseline, options)
     history.settle(target)  # a change by hand before the experiment has its event before those of the experiment
     run_id = run_log.create(target, champion, version, challenger.run_id)
     now_s = time.time()
     settings = Settings(
         options.experience,
-        rules,
+        planned.rules,
         options.shares,
         options.reward_wait_s,
         run_id,
@@ -181,6 +172,21 @@ def start(target: Target, version: int, options: StartOptions) -> Started:
         run_log.abandon(run_id)
         raise StartContested(str(target), target.model)
     return Started(live, baseline, planned)
+
+
+def _plan(baseline: Baseline, options: StartOptions) -> Plan:
+    """Return the plan at the last share, whose rules are those of the options. Raises MarginZero, RulesInvalid."""
+    margin = options.margin if options.margin_of_mean is None else options.margin_of_mean * abs(baseline.mean)
+    planned = plan(baseline, margin, options.shares[-1], options.alpha)
+    before = sum(options.step_episodes / share for share in options.shares[:-1])
+    rules = replace(
+        planned.rules,
+        budget=options.budget or planned.rules.budget + int(before),
+        default_return=options.default_return,
+        return_bounds=options.return_bounds,
+        minimum_episodes=options.minimum_episodes,
+    )
+    return replace(planned, rules=rules)
 
 
 def stop(target: Target, why: str = "a person stopped it", settle_s: float = SETTLE_S) -> Live:
