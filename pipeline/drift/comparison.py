@@ -23,8 +23,10 @@ ALL_STEPS, FIRST_STEP = "all steps", "first step"
 _DIVISIONS_PER_ALPHA = 20
 _MIN_DIVISIONS = 1000
 _MIN_DIVISIONS_PER_ALPHA = 5
-_MAX_NUMBERS = 2.5e7
-"""The elements of the matrix of divisions, above which there are fewer of them."""
+_MAX_NUMBERS = 1e7
+"""The elements of the matrix of divisions, and of that of the statistics, above which there are fewer divisions."""
+_STATISTICS = 4
+"""Of each dimension: two in all steps, and two in the first step."""
 
 _NOTHING = 1e-9
 """A standard deviation below this is rounding: the statistic is the same in all divisions."""
@@ -92,7 +94,7 @@ class Comparison:
 def compare(
     reference: Reference,
     live: Sketches,
-    alpha: float = 0.01,
+    alpha: float = 0.001,
     seed: int = 0,
     advance: Callable[[], object] = lambda: None,
 ) -> Comparison:
@@ -106,7 +108,8 @@ def compare(
         advance: Called after each dimension.
     """
     first, count = len(reference.sketches), len(reference.sketches) + len(live)
-    divisions = _divisions(first, count, alpha, np.random.default_rng(seed))
+    largest = max(count, _STATISTICS * len(reference.dimensions))
+    divisions = _divisions(first, count, _how_many(largest, alpha), np.random.default_rng(seed))
     rows: list[tuple[str, str, tuple[float, float]]] = []
     statistics: list[NDArray[np.float64]] = []
     for name, steps, histogram, means in _histograms(reference, live):
@@ -120,10 +123,14 @@ def compare(
     return Comparison(tuple(sorted(found, key=lambda each: -each.ratio)), p_value, alpha)
 
 
-def _divisions(first: int, count: int, alpha: float, generator: np.random.Generator) -> NDArray[np.float64]:
-    """Return the actual division of the episodes into two groups, and then random ones, `[divisions, episodes]`."""
+def _how_many(largest: int, alpha: float) -> int:
+    """Return how many divisions there are, if they are one side of matrices whose other side is `largest` at most."""
     wanted = max(_MIN_DIVISIONS, _DIVISIONS_PER_ALPHA / alpha)
-    rows = math.ceil(max(min(wanted, _MAX_NUMBERS / count), _MIN_DIVISIONS_PER_ALPHA / alpha))
+    return math.ceil(max(min(wanted, _MAX_NUMBERS / largest), _MIN_DIVISIONS_PER_ALPHA / alpha))
+
+
+def _divisions(first: int, count: int, rows: int, generator: np.random.Generator) -> NDArray[np.float64]:
+    """Return the actual division of the episodes into two groups, and then random ones, `[rows, episodes]`."""
     divisions = np.zeros((rows, count))
     divisions[0, :first] = 1
     for row in divisions[1:]:
@@ -169,8 +176,9 @@ def _judged(statistics: NDArray[np.float64], alpha: float) -> tuple[NDArray[np.f
     """
     mean, std = statistics.mean(axis=1), statistics.std(axis=1)
     varies = std > _NOTHING
-    standardized = (statistics[varies] - mean[varies, None]) / std[varies, None]
-    largest = standardized.max(axis=0, initial=-np.inf)
+    largest = np.full(statistics.shape[1], -np.inf)
+    for index in np.flatnonzero(varies):
+        np.maximum(largest, (statistics[index] - mean[index]) / std[index], out=largest)
     critical = np.sort(largest)[::-1][int(alpha * len(largest))]
     thresholds = np.where(varies, mean + critical * std, np.inf)
     return statistics[:, 0], thresholds, float((largest >= largest[0]).mean())

@@ -31,7 +31,7 @@ ALARM = 3
 @click.option(
     "--alpha",
     type=click.FloatRange(0.001, 0.2),
-    default=0.01,
+    default=0.001,
     show_default=True,
     help="Probability of a false alarm, over all dimensions together.",
 )

@@ -34,11 +34,11 @@ def print_drift(drift: "Drift", run_id: str) -> None:
     if comparison.alarms:
         click.secho(
             f"\nAlarm: the observations have drifted in {len(names)} of {len(drift.reference.dimensions)} dimensions "
-            f"(p {comparison.p_value:.4f}, alpha {comparison.alpha:g}). Nothing was rolled back.",
+            f"(p {comparison.p_value:.2g}, alpha {comparison.alpha:g}). Nothing was rolled back.",
             fg="red",
         )
     else:
-        click.echo(f"\nNo drift at alpha {comparison.alpha:g} (p {comparison.p_value:.4f}).")
+        click.echo(f"\nNo drift at alpha {comparison.alpha:g} (p {comparison.p_value:.2g}).")
     click.echo(f"Logged in run {run_id}: in MLflow 'drift of {drift.model} version {drift.version}'.")
 
 

@@ -36,7 +36,7 @@ def test_without_a_change_the_status_is_0_and_the_metric_is_below_1(register, re
     assert lines[0].endswith("reference of 60 episodes.")
     assert lines[1] == "dimension steps mean live mean PSI/threshold distance/threshold"
     assert len(lines) == 2 + 8 + 2
-    assert lines[-2].startswith("No drift at alpha 0.01 (p 0.")
+    assert lines[-2].startswith("No drift at alpha 0.001 (p 0.")
     *comments, sample = (tmp_path / "drift.prom").read_text().splitlines()
     assert [each.split()[:3] for each in comments] == [
         ["#", "HELP", "ray_policy_drift"],
@@ -56,10 +56,12 @@ def test_a_shifted_sensor_alarms_with_status_3_and_is_logged_at_the_version(regi
     assert status == 3
     assert lines[2].startswith("1 all ")
     assert lines[2].endswith(" alarm")
-    assert lines[-2].startswith("Alarm: the observations have drifted in 1 of 4 dimensions (p 0.0005, alpha 0.01).")
+    assert lines[-2].startswith("Alarm: the observations have drifted in 1 of 4 dimensions (p 5e-05, alpha 0.001).")
     run = drift_run()
     assert lines[-1] == f"Logged in run {run.info.run_id}: in MLflow 'drift of {MODEL} version 1'."
-    assert float((tmp_path / "drift.prom").read_text().split()[-1]) == pytest.approx(run.data.metrics["drift/ratio"])
+    assert float((tmp_path / "drift.prom").read_text().split()[-1]) == pytest.approx(
+        run.data.metrics["drift/ratio"], rel=1e-5
+    )
     assert run.data.metrics["drift/alarm"] == 1
     client = mlflow.MlflowClient()
     assert {each.path for each in client.list_artifacts(run.info.run_id)} == {"drift.json", "drift.png"}
@@ -113,7 +115,11 @@ def test_sampled_mixed_and_incomplete_episodes_are_left_out(register, recorder, 
             (),
             "Greedy whole episodes of version 1: 0 (left out: 2 with sampled action",
         ),
-        ({"count": 1}, (), "Greedy whole episodes of version 1: 1. That is too few to find a difference at alpha 0.01"),
+        (
+            {"count": 1},
+            (),
+            "Greedy whole episodes of version 1: 1. That is too few to find a difference at alpha 0.001",
+        ),
         ({"count": 3, "flags": OMITTED}, (), "has no observations. Start the server with --experience-observations"),
         ({"count": 3, "flags": DIGESTS}, (), "has no observations. Start the server with --experience-observations"),
         ({"count": 3}, ("--version", "7"), "There are no whole episodes of version 7 of 'cartpole-ppo'; there are of"),
