@@ -9,6 +9,7 @@ from pipeline.commands.experience import experience
 from pipeline.commands.experience_results import export, report
 from pipeline.commands.experiment.plan import experiment
 from pipeline.commands.journey import journey
+from pipeline.commands.ope.command import ope
 from pipeline.commands.registry import history, promote, rollback, sign, versions
 from pipeline.commands.train import train, tune
 from serving.client.proxies import bypass_loopback
@@ -37,6 +38,7 @@ for command in (
     versions,
     experience,
     experiment,
+    ope,
     journey,
 ):
     cli.add_command(command)

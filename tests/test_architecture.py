@@ -67,6 +67,7 @@ ORDER = {
         "journey",
         "experience",
         "experiment",
+        "ope",
         "commands",
         "cli",
         "__main__",

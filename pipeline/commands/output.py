@@ -10,7 +10,7 @@ from pipeline.config import TrainConfig
 
 if TYPE_CHECKING:
     from pipeline.registry.gate import Gate
-    from pipeline.registry.promotion import Promotion
+    from pipeline.registry.promotion import Promotion, SecondGate
     from pipeline.registry.registration import Trained
     from pipeline.registry.signing import Signer
     from pipeline.registry.target import Target
@@ -106,12 +106,18 @@ def promote_if_requested(trained: "Trained", signer: "Signer | None" = None) -> 
         promote_and_print(Target(trained.name, "Production"), trained.version, Gate(), signer)
 
 
-def promote_and_print(target: "Target", version: int, gate: "Gate", signer: "Signer | None" = None) -> None:
+def promote_and_print(
+    target: "Target",
+    version: int,
+    gate: "Gate",
+    signer: "Signer | None" = None,
+    second: "SecondGate | None" = None,
+) -> None:
     """Promote a version, and print the verdict of the gate and the result."""
     from pipeline.registry.promotion import promote
     from pipeline.tables import verdict_table
 
-    promotion = promote(target, version, gate, signer)
+    promotion = promote(target, version, gate, signer, second)
     if promotion.verdict is not None:
         verdict_table(promotion.verdict)
     for objection in promotion.overridden:

@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from pipeline.commands.ope.command import ope_options, second_gate
 from pipeline.commands.options import (
     OptionalFloat,
     bounded_requests,
@@ -39,20 +40,32 @@ from pipeline.commands.output import print_promotion, promote_and_print
     help="Fraction of the champion's mean return that may be lost.",
 )
 @click.option("--force", is_flag=True, help="Promote in spite of objections, which are recorded.")
+@ope_options
 @signing_key_option
 @registry_option
 @one_line_errors
 @bounded_requests
-def promote(version: int, stage: str, alias: str | None, name: str, signing_key: str | None, **gate: Any) -> None:
+def promote(
+    version: int,
+    stage: str,
+    alias: str | None,
+    name: str,
+    signing_key: str | None,
+    ope: str | None,
+    ope_demand: str,
+    **gate: Any,
+) -> None:
     """Assign VERSION to a stage or an alias if it passes the gate. The version that it replaces in a stage is archived.
 
     For Production and aliases, VERSION plays the same seeded episodes as the champion. It must reach the threshold, and
-    the lower 95% bound of the mean difference of returns must not be below minus the tolerance.
+    the lower 95% bound of the mean difference of returns must not be below minus the tolerance. With --ope, recorded
+    episodes may object as well.
     """
     from pipeline.registry.gate import Gate
     from pipeline.registry.target import Target
 
-    promote_and_print(Target.of(name, stage, alias), version, Gate(**gate), signer_of(signing_key))
+    second = second_gate(ope, ope_demand)
+    promote_and_print(Target.of(name, stage, alias), version, Gate(**gate), signer_of(signing_key), second)
 
 
 @click.command()

@@ -1,7 +1,7 @@
 """Promotes versions to a stage or alias, rolls back, and lists versions."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,8 +67,14 @@ class VersionRow:
     age_s: float
 
 
-def promote(target: Target, version: int, gate: Gate, signer: Signer | None = None) -> Promotion:
-    """Assign a version to a stage or alias if it passes the gate.
+SecondGate = Callable[[ModelVersion, int | None], tuple[list[str], str]]
+"""Returns the objections to a challenger, beside a champion or none, and a summary of them for the history."""
+
+
+def promote(
+    target: Target, version: int, gate: Gate, signer: Signer | None = None, second: SecondGate | None = None
+) -> Promotion:
+    """Assign a version to a stage or alias if it passes the gate, and the `second` one if there is one.
 
     The gate guards `Production` and aliases; any version may be assigned to `Staging` and `Archived`. What the gate
     found is recorded in tags of the version. A `signer` signs the version, and the record. A version that is already
@@ -96,10 +102,13 @@ def promote(target: Target, version: int, gate: Gate, signer: Signer | None = No
     params = {"version": version, "name": target.model, "target": str(target), "champion": champion}
     with tracking.run(f"promote {target.model} {version}", params):
         verdict, objections = _judge(target, challenger, champion, gate)
+        figures = verdict.figures if verdict else "not compared"
+        if second is not None:
+            further, summary = second(challenger, champion)
+            objections, figures = [*objections, *further], f"{figures}; {summary}"
         _log(verdict, objections)
         if objections and not gate.force:
             raise PromotionRefused(version, str(target), objections)
-        figures = verdict.figures if verdict else "not compared"
         # Before the assignment, after which servers look for the tags.
         record_gate(Subject.of(challenger), target, _facts(gate, champion, verdict), signer, passed=not objections)
         _sign(challenger, signer)
