@@ -16,6 +16,7 @@ from pipeline.ope.statistics.estimators import (
     weighted_doubly_robust,
 )
 from pipeline.ope.statistics.fitted_q import fit
+from pipeline.ope.statistics.intervals import lower_bound, upper_bound
 from pipeline.ope.statistics.logs import Floats, Logs
 from pipeline.ope.statistics.weights import MAX_UNSUPPORTED, TargetActions, weigh
 
@@ -126,11 +127,13 @@ class Judge:
         def estimates(beyond: float) -> list[Estimate]:
             return [weighted_doubly_robust(logs, weights, each, gamma, beyond) for each in fitted.values]
 
+        lower = estimates(float(to_go.min()))
+        is_lost = bool((weights.before * weights.lost_share).any())
         return Value(
             fitted_q=fitted.estimates,
             per_decision=per_decision(logs, weights, gamma),
-            lower=estimates(float(to_go.min())),
-            upper=estimates(float(to_go.max())),
+            lower=lower,
+            upper=estimates(float(to_go.max())) if is_lost else lower,
             effective=weights.effective_episodes(logs),
             unsupported=weights.unsupported(logs, weights.active),
             episodes=int(weights.active.sum()),
@@ -140,12 +143,12 @@ class Judge:
         """Return the answer for a value, against that of another target or the recorded behaviour."""
         baseline = mean_return(self.logs, self.settings.gamma)
         missing = [*_missing(value, "it"), *(_missing(against, "the other version") if against else [])]
-        if not value.lower or (against and not against.lower):
+        effective = min(value.effective, against.effective if against else math.inf)
+        if effective <= 1:
             return Judgement(Answer.CANNOT_TELL, missing, value, baseline, against)
         lowest, highest = self._differences(value, baseline, against)
-        effective = min(value.effective, against.effective if against else math.inf)
-        lower = lowest.value - self._half_width(lowest, effective)
-        upper = highest.value + self._half_width(highest, effective)
+        lower = lower_bound(lowest, self.settings.alpha, effective)
+        upper = upper_bound(highest, self.settings.alpha, effective)
         answer, reasons = Answer.CANNOT_TELL, missing
         if not missing and lower > 0:
             answer = Answer.BETTER
@@ -162,15 +165,6 @@ class Judge:
         others = (against.lower, against.upper) if against else ([baseline] * count, [baseline] * count)
         least = combined([own - other for own, other in zip(value.lower, others[1], strict=True)])
         return least, combined([own - other for own, other in zip(value.upper, others[0], strict=True)])
-
-    def _half_width(self, difference: Estimate, effective: float) -> float:
-        """Return the half-width of a one-sided studentized interval, with the effective degrees of freedom."""
-        from scipy.stats import t
-
-        if effective <= 1:
-            return math.inf
-        quantile = float(t.ppf(1 - self.settings.alpha, effective - 1))
-        return quantile * difference.standard_error
 
 
 def _missing(value: Value, who: str) -> list[str]:

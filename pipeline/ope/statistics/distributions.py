@@ -189,4 +189,4 @@ def _coded(space: LeafSpace, actions: NDArray[Any]) -> Floats:
         numbers = actions
     else:
         numbers = actions - (space.low if isinstance(space, spaces.Box) else space.start)
-    return np.asarray(numbers, np.float64).reshape(len(actions), -1)
+    return np.asarray(numbers, np.float64).reshape(len(actions), math.prod(space.shape or ()))

@@ -18,7 +18,7 @@ _FOURIER = 256
 _MOST_ROWS = 20_000
 """The most steps that a model in Fourier features is fitted to."""
 _CHUNK = 4096
-_RIDGE = 0.1
+_RIDGE, _RIDGE_OF_PAIRS = 0.1, 0.01
 _CHOICE_SCALE = 2.0
 """How far apart two choices are, in standard deviations of the observations: far enough to have values of their own."""
 
@@ -92,7 +92,7 @@ class Indicators(Features):
         )
         rewards = np.bincount(inverse, logs.rewards[rows], minlength=len(counts)) / counts
         pair, after = pair[index], after[index]
-        totals = np.bincount(pair, counts, minlength=self.size) + _RIDGE
+        totals = np.bincount(pair, counts, minlength=self.size) + _RIDGE_OF_PAIRS
 
         def solve(goal: Floats) -> Floats:
             found: Floats = np.bincount(pair, counts * goal, minlength=self.size) / totals

@@ -105,9 +105,10 @@ class _Model:
         bounds = np.cumsum(gamma ** np.arange(logs.horizon))
         low, high = min(logs.rewards.min(), 0.0) * bounds, max(logs.rewards.max(), 0.0) * bounds
         value = np.zeros(len(data.rewards))
+        shares = data.counts / max(1.0, data.counts.sum())
         for k in range(logs.horizon):
             goal = data.rewards + follows * value
-            offsets[k] = np.average(goal, weights=data.counts) if len(goal) else 0.0
+            offsets[k] = shares @ goal
             thetas[k] = data.solve(goal - offsets[k])
             value = np.clip(offsets[k] + data.following @ thetas[k], low[k], high[k])
         return cls(logs, target, features, thetas, offsets, low, high)
