@@ -12,6 +12,7 @@ from pipeline.commands.experiment.live import run, start, status, stop
 from pipeline.commands.experiment.plan import experiment
 from pipeline.commands.experiment.shadow import shadow
 from pipeline.commands.journey import journey
+from pipeline.commands.ope.command import ope
 from pipeline.commands.registry import history, promote, rollback, sign, versions
 from pipeline.commands.train import train, tune
 from serving.client.proxies import bypass_loopback
@@ -41,6 +42,7 @@ for command in (
     experience,
     drift,
     experiment,
+    ope,
     journey,
 ):
     cli.add_command(command)

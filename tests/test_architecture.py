@@ -70,6 +70,7 @@ ORDER = {
         "learning",
         "experiment",
         "drift",
+        "ope",
         "commands",
         "cli",
         "__main__",

@@ -12,6 +12,7 @@ from pipeline.commands.experiment.options import (
     experiment_options,
     start_options,
 )
+from pipeline.commands.ope.command import ope_options, second_gate
 from pipeline.commands.options import (
     OptionalFloat,
     bounded_requests,
@@ -47,6 +48,7 @@ from pipeline.commands.output import print_promotion, promote_and_print
     help="Fraction of the champion's mean return that may be lost.",
 )
 @click.option("--force", is_flag=True, help="Promote in spite of objections, which are recorded.")
+@ope_options
 @click.option(
     "--canary",
     is_flag=True,
@@ -67,6 +69,8 @@ def promote(
     alias: str | None,
     name: str,
     signing_key: str | None,
+    ope: str | None,
+    ope_demand: str,
     every_s: float,
     experience: str | None,
     *,
@@ -77,7 +81,8 @@ def promote(
     """Assign VERSION to a stage or an alias if it passes the gate. The version that it replaces in a stage is archived.
 
     For Production and aliases, VERSION plays the same seeded episodes as the champion. It must reach the threshold, and
-    the lower 95% bound of the mean difference of returns must not be below minus the tolerance.
+    the lower 95% bound of the mean difference of returns must not be below minus the tolerance. With --ope, recorded
+    episodes may object as well.
 
     With --canary, it is assigned only after an experiment with live episodes has shown that it is not worse.
     """
@@ -86,13 +91,14 @@ def promote(
 
     target, signer = Target.of(name, stage, alias), signer_of(signing_key)
     canary_options = {each: options.pop(each) for each in EXPERIMENT_OPTIONS}
+    gate = Gate(**options, second=second_gate(ope, ope_demand))
     if canary:
         if experience is None or not target.holds_one_version:
             raise click.UsageError("--canary needs --experience, and a stage or an alias that servers follow.")
         settings = start_options(experience, **canary_options)
-        promote_with_canary(target, version, Gate(**options), settings, signer, None if detach else every_s)
+        promote_with_canary(target, version, gate, settings, signer, None if detach else every_s)
     else:
-        promote_and_print(target, version, Gate(**options), signer)
+        promote_and_print(target, version, gate, signer)
 
 
 @click.command()

@@ -1,13 +1,18 @@
 """Decides whether a version (the challenger) may replace the current version of a target (the champion)."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from pipeline.evaluation.evaluation import Evaluation
+from serving.registry.model_version import ModelVersion
 
 _CONFIDENCE = 0.95
+
+SecondGate = Callable[[ModelVersion, int | None], tuple[list[str], str]]
+"""Returns the objections to a challenger, beside a champion or none, and a summary of them for the history."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,7 @@ class Gate:
             `target_return`), else the environment's reward threshold, else none.
         tolerance: The fraction of the champion's mean return that may be lost.
         force: Promote in spite of objections, and record them.
+        second: Another gate, beside the episodes that are played.
     """
 
     episodes: int = 100
@@ -28,6 +34,7 @@ class Gate:
     threshold: float | None = None
     tolerance: float = 0.02
     force: bool = False
+    second: SecondGate | None = None
 
 
 @dataclass(frozen=True)

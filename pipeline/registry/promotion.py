@@ -68,7 +68,7 @@ class VersionRow:
 
 
 def promote(target: Target, version: int, gate: Gate, signer: Signer | None = None) -> Promotion:
-    """Assign a version to a stage or alias if it passes the gate.
+    """Assign a version to a stage or alias if it passes the gate, and a second one if there is one.
 
     The gate guards `Production` and aliases; any version may be assigned to `Staging` and `Archived`. What the gate
     found is recorded in tags of the version. A `signer` signs the version, and the record. A version that is already
@@ -96,8 +96,7 @@ def promote(target: Target, version: int, gate: Gate, signer: Signer | None = No
     params = {"version": version, "name": target.model, "target": str(target), "champion": champion}
     with tracking.run(f"promote {target.model} {version}", params):
         # The records come before the assignment, after which servers look for the tags.
-        verdict, objections = _pass(target, challenger, champion, gate, signer)
-        figures = verdict.figures if verdict else "not compared"
+        verdict, objections, figures = _pass(target, challenger, champion, gate, signer)
         kind, why = ("forced", "; ".join([figures, *objections])) if objections else ("promotion", figures)
         if not is_there:
             assign(target, challenger, kind, why)
@@ -125,19 +124,23 @@ def _previous(target: Target) -> int | None:
 
 def _pass(
     target: Target, challenger: ModelVersion, champion: int | None, gate: Gate, signer: Signer | None
-) -> tuple[Verdict | None, list[str]]:
-    """Return what the gate found and its objections, log them to the current run, and record and sign them.
+) -> tuple[Verdict | None, list[str], str]:
+    """Return the verdict, the objections and the figures of the gate; log them to the run, record and sign them.
 
     Raises:
         PromotionRefused: If the gate objects, unless it is forced; nothing is recorded then.
     """
     verdict, objections = _judge(target, challenger, champion, gate)
+    figures = verdict.figures if verdict else "not compared"
+    if gate.second is not None:
+        further, summary = gate.second(challenger, champion)
+        objections, figures = [*objections, *further], f"{figures}; {summary}"
     _log(verdict, objections)
     if objections and not gate.force:
         raise PromotionRefused(challenger.version, str(target), objections)
     record_gate(Subject.of(challenger), target, _facts(gate, champion, verdict), signer, passed=not objections)
     _sign(challenger, signer)
-    return verdict, objections
+    return verdict, objections, figures
 
 
 def _sign(version: ModelVersion, signer: Signer | None) -> None:

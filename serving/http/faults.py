@@ -8,11 +8,15 @@ from typing import Protocol, TypeVar
 from serving.errors import HttpError
 from serving.policy.errors import PolicyFault, VersionCrashed
 from serving.registry.model_version import ModelVersion
+from serving.replica.errors import AnswerTooLate
 from serving.replica.metrics import Metrics
 from serving.replica.served_policy import ServedPolicy
 from serving.rollout.crashes import Crashes
 
 logger = logging.getLogger(__name__)
+
+FAULTS = (PolicyFault, AnswerTooLate)
+"""Errors of a version for which another version may answer."""
 
 Answer = TypeVar("Answer")
 
@@ -33,7 +37,8 @@ class Replica(Protocol):
 class Faults:
     """Finds another version for a request that one fails to answer.
 
-    A fault that another version has with the same request is one of the request: then nothing is taken back.
+    A fault that another version has with the same request is one of the request: then nothing is taken back. Neither is a
+    version that is late, because the machine may be busy; if it computes for too long, it is stopped and taken back.
     """
 
     def __init__(self, replica: Replica, refuse: Refuse, crashes: Crashes | None = None) -> None:
@@ -59,7 +64,10 @@ class Faults:
             raise fault
 
     async def answer_again(
-        self, fault: PolicyFault, served: ServedPolicy, answer: Callable[[ServedPolicy], Awaitable[Answer]]
+        self,
+        fault: PolicyFault | AnswerTooLate,
+        served: ServedPolicy,
+        answer: Callable[[ServedPolicy], Awaitable[Answer]],
     ) -> tuple[ServedPolicy, Answer]:
         """Return the policy that answers the request instead of `served`, and its answer. Raises `fault` if none does.
 
@@ -69,14 +77,15 @@ class Faults:
             answer: Answers the request with a policy.
         """
         fallback = self.fallback_of(served)
-        if fallback is None:
+        is_late, is_current = isinstance(fault, AnswerTooLate), self._replica.served is served.whole
+        if fallback is None or (is_late and is_current):  # another version would be as late on a busy machine
             raise fault
         try:
             answered = await answer(fallback)
         except HttpError as other:
             raise fault from other
         self._replica.metrics.requests_fallen_back[fault.code] += 1
-        if not served.whole.is_withdrawn:
+        if isinstance(fault, PolicyFault) and not served.whole.is_withdrawn:
             self._withdraw(served.whole, fault, fallback)
         return fallback, answered
 

@@ -16,7 +16,7 @@ from serving.experience.journal.journal import Journal
 from serving.experience.online import OnlineReturns
 from serving.http import asgi
 from serving.http.content_encoding import decoded
-from serving.http.faults import Faults, Refuse
+from serving.http.faults import FAULTS, Faults, Refuse
 from serving.http.notices import warn_of
 from serving.http.routes import Routes, not_found, reports_to
 from serving.play.protocol import Play
@@ -192,7 +192,7 @@ class PolicyApp:
             try:
                 self._faults.check(served)
                 response = await protocol.answer(request, served)
-            except PolicyFault as fault:
+            except FAULTS as fault:
                 served, response = await self.answer_again(fault, served, functools.partial(protocol.answer, request))
                 send = send if pin is None else asgi.with_header(send, REPINNED)
             if isinstance(response, bytes):

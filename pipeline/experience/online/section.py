@@ -8,17 +8,22 @@ BEGIN, END = "<!-- online return: written by `pipeline experience report` -->", 
 MAX_CHARACTERS = 5000
 """MLflow stores no longer description in most databases."""
 
-_SECTION = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", flags=re.DOTALL)
 
-
-def with_section(description: str, content: str) -> str | None:
-    """Return a description with this content as the section, in the place of an earlier one or at the end.
+def with_section(description: str, content: str, begin: str = BEGIN, end: str = END) -> str | None:
+    """Return a description with this content as a section, in the place of an earlier one or at the end.
 
     Returns None if the description would become too long.
+
+    Args:
+        description: The description of a registered model or a version.
+        content: The text of the section.
+        begin: The line before it.
+        end: The line after it.
     """
-    section = f"{BEGIN}\n{content}\n{END}"
-    if _SECTION.search(description):
-        changed = _SECTION.sub(lambda _: section, description, count=1)
+    section = f"{begin}\n{content}\n{end}"
+    earlier = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", flags=re.DOTALL)
+    if earlier.search(description):
+        changed = earlier.sub(lambda _: section, description, count=1)
     else:
         changed = f"{description.rstrip()}\n\n{section}".lstrip()
     return changed if len(changed) <= MAX_CHARACTERS else None

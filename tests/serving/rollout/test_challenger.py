@@ -4,7 +4,6 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -60,8 +59,7 @@ class Bench:
         self.known = LastKnownGood(cache, store.uri, uri)
         self.admission = Admission(self.registry, self.arguments, self.known)
         self.app = PolicyApp(self.admission.admit(registry.resolve(uri)))
-        self.refused: dict[int, Any] = {}
-        self.watcher = Watcher(self.app, self.admission, refused=lambda version: self.refused.get(version.version))
+        self.watcher = Watcher(self.app, self.admission)
         now = time.time()
         self.state = Experiment("e1", "salt", 1, self.challenger, (Step(now - 1, 1.0),), now + 1000)
 
@@ -238,13 +236,18 @@ def test_files_that_are_missing_for_a_while_are_tried_again(bench: Bench, monkey
 
 
 def test_a_challenger_that_failed_in_service_gets_no_episode_and_is_shown(bench: Bench) -> None:
+    from mlflow import MlflowClient
+
     bench.start()
-    bench.refused[2] = SimpleNamespace(version=2, code="crashed", reason="it crashed", at="2026-12-01T00:00:00+00:00")
-    bench.watcher.poll()
+    version = registry.resolve(f"models:/{bench.name}/2")
+    refusal = bench.admission.refusals.add(version, "crashed", "it crashed")  # as another replica does
+    bench.watcher._look()
     assert (bench.loaded, bench.answer(x_pin_version="2")) == (None, ("1", "true"))
-    refused = ask(bench.app, "GET", "/model").json()["refused"]
-    assert refused == {"version": 2, "code": "crashed", "reason": "it crashed", "at": "2026-12-01T00:00:00+00:00"}
-    del bench.refused[2]
+    for _ in range(2):
+        refused = ask(bench.app, "GET", "/model").json()["refused"]
+        assert refused == {"version": 2, "code": "crashed", "reason": "it crashed", "at": refusal.at}
+        bench.watcher.poll()
+    MlflowClient(bench.store.uri).set_model_version_tag(bench.name, "2", "mended", "yes")
     bench.watcher.poll()
     assert (bench.loaded, bench.app.refresh.rejected) == (2, None)
 
@@ -252,7 +255,7 @@ def test_a_challenger_that_failed_in_service_gets_no_episode_and_is_shown(bench:
 def test_the_challenger_is_tried_once_for_all_replicas_of_a_node(bench: Bench, trials: list[Bundle]) -> None:
     assert trials == [CARTPOLE_BUNDLE]
     bench.start()
-    found = first_challenge(bench.admission, bench.app.served)
+    found = first_challenge(bench.admission, bench.app.served, bench.admission.refusals.of)
     assert found is not None
     assert (found.experiment, found.served.version.version) == (bench.state, 2)
     assert trials == [CARTPOLE_BUNDLE, CONTRARY_BUNDLE]

@@ -1,0 +1,1 @@
+"""The command `ope`, and the options of `promote` that use it."""

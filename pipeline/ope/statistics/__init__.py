@@ -1,0 +1,1 @@
+"""The arithmetic of off-policy evaluation, on arrays of recorded steps."""
