@@ -37,8 +37,8 @@ class Replica(Protocol):
 class Faults:
     """Finds another version for a request that one fails to answer.
 
-    A fault that another version has with the same request is one of the request: then nothing is taken back. Neither is a
-    version that is late, because the machine may be busy; if it computes for too long, it is stopped and taken back.
+    A fault that another version has with the same request is one of the request: then nothing is taken back. Nor is a
+    version that is late, because the machine may be busy; one that computes for too long is stopped and taken back.
     """
 
     def __init__(self, replica: Replica, refuse: Refuse, crashes: Crashes | None = None) -> None:

@@ -21,7 +21,6 @@ from serving.replica.refresh_state import Refresh, RejectedVersion
 from serving.replica.served_policy import ServedPolicy
 from serving.rollout.candidate_admission import Admission
 from serving.rollout.errors import TRANSIENT
-from serving.rollout.refusals import Refusal
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +38,6 @@ class Replica(Protocol):
     refresh: Refresh
 
 
-Refused = Callable[[ModelVersion], Refusal | None]
-"""Returns why a version that has failed in service is refused, None if it is not."""
-
-
 class Challengers:
     """Keeps a replica's challenger at what the champion's tag says.
 
@@ -54,7 +49,7 @@ class Challengers:
 
     def __init__(self, replica: Replica, admission: Admission, live: Callable[[], Tensors | None]) -> None:
         self._replica, self._admission, self._live = replica, admission, live
-        self._refused: Refused = admission.refusals.of
+        self._refused = admission.refusals.of
         self._rejected: tuple[ModelVersion, RejectedVersion] | None = None
         """The last challenger that could not be loaded, and why."""
         self._attempts, self._retry_at = 0, math.inf
@@ -146,13 +141,13 @@ def running(champion: ModelVersion) -> tuple[Experiment, ModelVersion] | None:
     return experiment, challenger
 
 
-def first_challenge(admission: Admission, champion: ServedPolicy, refused: Refused) -> Challenge | None:
+def first_challenge(admission: Admission, champion: ServedPolicy) -> Challenge | None:
     """Return the challenger for a replica that starts, before it receives requests; None if there is none.
 
     One that cannot be loaded is tried again, and shown, by `Challengers`.
     """
     found = running(champion.version)
-    if found is None or refused(found[1]) is not None:
+    if found is None or admission.refusals.of(found[1]) is not None:
         return None
     experiment, challenger = found
     try:

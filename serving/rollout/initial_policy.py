@@ -65,11 +65,8 @@ def load_initial_policy(
     known = LastKnownGood(directory, uri, model_uri, deployment, application=application)
     registry = open_registry(uri)
     admission = Admission(registry, arguments, known)
-    poll: Poll = registry.poll
-    if ask is not None:
-        poll = ApplicationPolls(registry.poll, ask, share, admission.refusals)
     name = scope(uri, model_uri, application)
-    polls = SharedPolls(directory, name, poll)
+    polls = _polls(admission, name, ask, share)
     admission.crashes.collect()
     try:
         is_first = not known.is_from_this_deployment()
@@ -85,8 +82,15 @@ def load_initial_policy(
             raise
         logger.warning("serving the last known good version, %d: %s", last.version.version, error)
         served, state = last, Refresh(error=str(error), degraded=True)
-    challenge = first_challenge(admission, served, admission.refusals.of)
+    challenge = first_challenge(admission, served)
     return InitialPolicy(served, state, admission, polls, name, challenge)
+
+
+def _polls(admission: Admission, name: str, ask: Ask | None, share: Share) -> SharedPolls:
+    poll: Poll = admission.registry.poll
+    if ask is not None:
+        poll = ApplicationPolls(poll, ask, share, admission.refusals)
+    return SharedPolls(admission.arguments.cache_directory, name, poll)
 
 
 def _first(

@@ -325,7 +325,7 @@ def test_a_quick_challenger_stays_out_of_the_event_loop() -> None:
     assert threading.main_thread() not in threads
 
 
-def test_what_a_challenger_answers_too_late_is_answered_by_the_champion_and_counted(
+def test_what_a_challenger_answers_too_late_the_champion_answers_and_counts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("serving.replica.batching.ANSWER_WITHIN_S", 0.05)

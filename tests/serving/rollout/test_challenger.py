@@ -255,7 +255,7 @@ def test_a_challenger_that_failed_in_service_gets_no_episode_and_is_shown(bench:
 def test_the_challenger_is_tried_once_for_all_replicas_of_a_node(bench: Bench, trials: list[Bundle]) -> None:
     assert trials == [CARTPOLE_BUNDLE]
     bench.start()
-    found = first_challenge(bench.admission, bench.app.served, bench.admission.refusals.of)
+    found = first_challenge(bench.admission, bench.app.served)
     assert found is not None
     assert (found.experiment, found.served.version.version) == (bench.state, 2)
     assert trials == [CARTPOLE_BUNDLE, CONTRARY_BUNDLE]

@@ -378,7 +378,8 @@ def test_a_call_that_the_challenger_fails_is_answered_by_the_champion(serve_grpc
         metadata = (("x-episode-id", CHALLENGERS[0]), *more)
         response = stub.ModelInfer(request(1, 4, floats=[0, 0, 1, 0]), metadata=metadata)
         assert (response.model_version, response.parameters["repinned"].bool_param) == ("3", repinned)
-    assert asking.ask(app, "GET", "/model").json()["experiment"]["failed"] == 2
+    assert asking.ask(app, "GET", "/model").json()["experiment"]["failed"] == 1
+    assert app.challenge is None
 
 
 def test_the_version_before_answers_what_this_one_fails_to_answer(serve_grpc: Callable[[PolicyApp], Any]) -> None:
