@@ -28,7 +28,7 @@ from serving.release import release, warn_if_other
 from serving.replica.auth import BearerToken
 from serving.replica.identity import ReplicaCount, ReplicaIdentity
 from serving.replica.metrics import Exporter
-from serving.rollout.initial_policy import load_initial_policy
+from serving.rollout.initial_policy import InitialPolicy, load_initial_policy
 from serving.rollout.watcher import Watcher
 from serving.telemetry import tracing
 from serving.telemetry.request_ids import with_request_ids
@@ -58,16 +58,7 @@ class PolicyReplica(InferenceServicer):
             self._credentials.load()  # before MLflow reads them
         token = BearerToken.from_file(arguments.auth_token_file) if arguments.auth_token_file else None
         name = serve.get_replica_context().app_name
-        ask = ResolverActor(arguments, name, deployment)
-        try:
-            start = await asyncio.to_thread(
-                load_initial_policy, arguments, deployment, resolved, application=name, ask=ask, share=ask.share
-            )
-        except ServingError as error:
-            raise error from None  # Ray logs causes, and those of other libraries may show credentials
-        except Exception as error:
-            logger.exception("the policy cannot be loaded")  # without the credentials, as all records of this package
-            raise RuntimeError(redacted(f"{type(error).__name__}: {error}")) from None
+        start = await _load(arguments, deployment, resolved, name)
         identifier = serve.get_replica_context().replica_id.unique_id
         await asyncio.to_thread(warn_if_other, arguments.release)
         count = ReplicaCount(arguments.largest_num_replicas, _num_replicas)
@@ -160,6 +151,20 @@ def application(arguments: Arguments, resolved: Resolved | None = None) -> Appli
         logging_config=settings.logging_config(access_log=arguments.access_log, log_format=arguments.log_format),
     )
     return deployment(PolicyReplica).bind(_absolute(arguments), uuid.uuid4().hex, resolved=resolved)
+
+
+async def _load(arguments: Arguments, deployment: str, resolved: Resolved | None, application: str) -> InitialPolicy:
+    """Return the policy that a replica starts with. Its errors have no causes, as Ray logs them."""
+    ask = ResolverActor(arguments, application, deployment)
+    try:
+        return await asyncio.to_thread(
+            load_initial_policy, arguments, deployment, resolved, application=application, ask=ask, share=ask.share
+        )
+    except ServingError as error:
+        raise error from None  # the causes, which are errors of other libraries, may show credentials
+    except Exception as error:
+        logger.exception("the policy cannot be loaded")  # without the credentials, as all records of this package
+        raise RuntimeError(redacted(f"{type(error).__name__}: {error}")) from None
 
 
 def _experience(arguments: Arguments, scope: str, application: str, replica: str) -> Experience | None:

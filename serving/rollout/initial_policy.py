@@ -10,7 +10,6 @@ from serving.registry.access import open_registry
 from serving.registry.errors import ModelUriInvalid
 from serving.registry.last_known_good import LastKnownGood
 from serving.registry.model_version import ModelVersion, Resolved
-from serving.registry.node.scope import scope
 from serving.replica.arms.arms import Challenge
 from serving.replica.refresh_state import Refresh, now
 from serving.replica.served_policy import ServedPolicy
@@ -65,8 +64,7 @@ def load_initial_policy(
     known = LastKnownGood(directory, uri, model_uri, deployment, application=application)
     registry = open_registry(uri)
     admission = Admission(registry, arguments, known)
-    name = scope(uri, model_uri, application)
-    polls = _polls(admission, name, ask, share)
+    polls = _polls(admission, known.scope, ask, share)
     admission.crashes.collect()
     try:
         is_first = not known.is_from_this_deployment()
@@ -83,7 +81,7 @@ def load_initial_policy(
         logger.warning("serving the last known good version, %d: %s", last.version.version, error)
         served, state = last, Refresh(error=str(error), degraded=True)
     challenge = first_challenge(admission, served)
-    return InitialPolicy(served, state, admission, polls, name, challenge)
+    return InitialPolicy(served, state, admission, polls, known.scope, challenge)
 
 
 def _polls(admission: Admission, name: str, ask: Ask | None, share: Share) -> SharedPolls:
