@@ -100,9 +100,10 @@ class Loop:
         return max(stages_of(self.mlflow_url))
 
     def earn_traffic(self, version: int) -> None:
-        """Bring a version into service while clients play.
+        """Bring a version into service. Clients play until the server answers with it.
 
-        It passes the gate in simulation, and all traffic moves at once.
+        It passes the gate in simulation, and then all traffic moves at once. A step in which it first answers a share
+        of the episodes belongs here: `playing` lets clients play meanwhile.
         """
         run(python("pipeline", "promote", str(version)))
         self.players.until(lambda: self.served_version() == version)

@@ -23,6 +23,7 @@ from pipeline.rllib.offline.learner import OfflineSettings, RecordedEpisode
 from pipeline.rllib.offline.trainer import OfflineTrainer
 from pipeline.rllib.trainer import Trainer
 from pipeline.tracking import run as tracking
+from pipeline.tracking.errors import NotResumable
 from pipeline.training.errors import CannotContinueFrom
 from pipeline.training.run import Course, Parts
 from pipeline.training.warm_start import InitialPolicy
@@ -50,14 +51,14 @@ class LearningCourse(Course):
 
     @classmethod
     def of_run(cls, run_id: str) -> Self | None:
-        """Return the course of an unfinished run, or None if it does not learn from experience."""
-        try:
-            artifacts = mlflow.get_run(run_id).info.artifact_uri
-            if DIGEST_TAG not in mlflow.get_run(run_id).data.tags:
-                return None
-            content = yaml.safe_load(mlflow.artifacts.load_text(f"{artifacts}/{_FILE}"))
-        except (MlflowException, OSError):
+        """Return the course of an unfinished run, or None if it does not learn from experience. Raises NotResumable."""
+        run = mlflow.get_run(run_id)
+        if _ALGORITHM_TAG not in run.data.tags:
             return None
+        try:
+            content = yaml.safe_load(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{_FILE}"))
+        except (MlflowException, OSError) as error:
+            raise NotResumable(run_id, f"its {_FILE} cannot be read.") from error
         return cls(LearningSettings.of(content["settings"]), Facts(**content["facts"]))
 
     @property
