@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 
 from serving.errors import HttpError
 from serving.policy.errors import PolicyFault, VersionCrashed
+from serving.policy.spaces import space_differences
 from serving.registry.model_version import ModelVersion
 from serving.replica.metrics import Metrics
 from serving.replica.served_policy import ServedPolicy
@@ -41,9 +42,14 @@ class Faults:
         self._replica, self._refuse, self._crashes = replica, refuse, crashes
 
     def fallback_of(self, served: ServedPolicy) -> ServedPolicy | None:
-        """Return the policy that answers what `served` fails to answer: the version before it, or the current one."""
+        """Return the policy that answers what `served` fails to answer: the version before it, or the current one.
+
+        None if there is none with the same spaces.
+        """
         current = self._replica.served
-        return served.fallback or (None if current is served else current)
+        if served.fallback is not None:
+            return served.fallback
+        return None if current is served or space_differences(served.policy, current.policy) else current
 
     def check(self, served: ServedPolicy) -> None:
         """Raise VersionCrashed if a version has just ended another replica, and a fallback can answer instead.

@@ -82,7 +82,8 @@ class Watcher:
         self._stopped.set()
 
     def poll(self) -> None:
-        """Poll once, and serve the version that the registry returned."""
+        """Poll once, and serve the version that the registry returned. First load the one before the served one."""
+        self._withdrawal.keep_fallback()
         try:
             version = self._polls.poll(self._arguments.model_uri)
         except VersionMissing as error:
@@ -100,7 +101,6 @@ class Watcher:
             self._rejected = None
         else:
             self._serve(version)
-        self._withdrawal.keep_fallback()
 
     def pause_s(self) -> float:
         """Return the seconds until the next poll."""

@@ -129,6 +129,13 @@ def test_a_pinned_version_that_fails_is_answered_by_the_current_one_and_released
     assert app.served.version.version == 4
 
 
+def test_a_pinned_version_with_other_spaces_has_no_fallback() -> None:
+    app = PolicyApp(served(STEERING_BUNDLE))
+    app.served = served(version=4)
+    answer = ask(app, body=b'{"observation": [7]}', headers={"X-Pin-Version": "3"})
+    assert (said(answer), answer.json()["error"]["code"]) == ((500, "3"), "output_not_finite")
+
+
 def test_only_one_version_before_the_served_one_stays_loaded() -> None:
     app = PolicyApp(served(version=3), Arguments(pin_grace_s=0))
     for version in (4, 5):
