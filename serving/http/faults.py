@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
 from serving.errors import HttpError
-from serving.policy.errors import PolicyFault, VersionCrashed
+from serving.policy.errors import InferenceTimeout, PolicyFault, VersionCrashed
 from serving.policy.spaces import space_differences
 from serving.registry.model_version import ModelVersion
+from serving.replica.errors import AnswerTooLate
 from serving.replica.metrics import Metrics
 from serving.replica.served_policy import ServedPolicy
 from serving.rollout.crashes import Crashes
@@ -65,9 +66,14 @@ class Faults:
             raise fault
 
     async def answer_again(
-        self, fault: PolicyFault, served: ServedPolicy, answer: Callable[[ServedPolicy], Awaitable[Answer]]
+        self,
+        fault: PolicyFault | AnswerTooLate,
+        served: ServedPolicy,
+        answer: Callable[[ServedPolicy], Awaitable[Answer]],
     ) -> tuple[ServedPolicy, Answer]:
         """Return the policy that answers the request instead of `served`, and its answer. Raises `fault` if none does.
+
+        A request that is late because a call is stuck proves nothing yet: the machine may be busy.
 
         Args:
             fault: What `served` raised.
@@ -75,16 +81,24 @@ class Faults:
             answer: Answers the request with a policy.
         """
         fallback = self.fallback_of(served)
-        if fallback is None:
+        if fallback is None or (isinstance(fault, AnswerTooLate) and not fault.is_stuck):
             raise fault
         try:
             answered = await answer(fallback)
         except HttpError as other:
             raise fault from other
         self._replica.metrics.requests_fallen_back[fault.code] += 1
-        if not served.is_withdrawn:
+        if isinstance(fault, AnswerTooLate):
+            served.was_stuck = True
+        elif not served.is_withdrawn:
             self._withdraw(served, fault, fallback)
         return fallback, answered
+
+    def note_timeout(self, fault: InferenceTimeout, served: ServedPolicy) -> None:
+        """Take a version back whose call was stopped after its fallback had answered the requests."""
+        fallback = self.fallback_of(served)
+        if served.was_stuck and fallback is not None and not served.is_withdrawn:
+            self._withdraw(served, fault, fallback)
 
     def _withdraw(self, served: ServedPolicy, fault: PolicyFault, fallback: ServedPolicy) -> None:
         """Take a version back at once, here, and record that it is refused, which the other replicas see."""

@@ -34,7 +34,7 @@ from serving.protocols.openapi.openapi import Documentation
 from serving.protocols.protocol import ErrorResponse, Protocol, Request, Response
 from serving.replica.auth import BearerToken
 from serving.replica.batching import Batcher, Batching
-from serving.replica.errors import BodyTooLarge, ObservationsTooMany, Overloaded
+from serving.replica.errors import AnswerTooLate, BodyTooLarge, ObservationsTooMany, Overloaded
 from serving.replica.identity import Counts, ReplicaIdentity
 from serving.replica.metrics import Metrics
 from serving.replica.pinned_versions import REPINNED, PinnedVersions, pin_of
@@ -184,7 +184,7 @@ class PolicyApp:
         try:
             self._faults.check(served)
             return served, await protocol.answer(request, served)
-        except PolicyFault as fault:
+        except (PolicyFault, AnswerTooLate) as fault:
             return await self.answer_again(fault, served, functools.partial(protocol.answer, request))
 
     def experience_numbers(self) -> Iterator[Number]:
@@ -259,6 +259,7 @@ class PolicyApp:
             quick=quick,
             observation_s=served.policy.observation_s,
             has_fallback=lambda: self._faults.fallback_of(served) is not None,
+            on_timeout=lambda fault: self._faults.note_timeout(fault, served),
         )
         served.batcher, served.act = batcher, functools.partial(self._act, served, batcher)
         for protocol in self._protocols:

@@ -10,11 +10,10 @@ from serving.registry.access import open_registry
 from serving.registry.errors import ModelUriInvalid
 from serving.registry.last_known_good import LastKnownGood
 from serving.registry.model_version import ModelVersion, Resolved
-from serving.registry.node.scope import scope
 from serving.replica.refresh_state import Refresh, now
 from serving.replica.served_policy import ServedPolicy
 from serving.rollout.candidate_admission import Admission
-from serving.rollout.sharing.polls import Poll, SharedPolls
+from serving.rollout.sharing.polls import SharedPolls
 from serving.rollout.sharing.resolver import ApplicationPolls, Ask, Share
 from serving.sandbox.sandbox import log_layers
 from serving.uri_secrets import with_own_secrets
@@ -40,7 +39,7 @@ def load_initial_policy(
     resolved: Resolved | None = None,
     *,
     application: str | None = None,
-    ask: Ask | None = None,
+    ask: Ask = lambda _: None,
     share: Share = lambda refusals: refusals,
 ) -> InitialPolicy:
     """Return the policy that the model URI refers to now, or the last known good one.
@@ -61,11 +60,8 @@ def load_initial_policy(
     known = LastKnownGood(directory, uri, model_uri, deployment, application=application)
     registry = open_registry(uri)
     admission = Admission(registry, arguments, known)
-    poll: Poll = registry.poll
-    if ask is not None:
-        poll = ApplicationPolls(registry.poll, ask, share, admission.refusals)
-    name = scope(uri, model_uri, application)
-    polls = SharedPolls(directory, name, poll)
+    poll = ApplicationPolls(registry.poll, ask, share, admission.refusals)
+    polls = SharedPolls(directory, known.scope, poll)
     admission.crashes.collect()
     try:
         is_first = not known.is_from_this_deployment()
@@ -75,13 +71,13 @@ def load_initial_policy(
             version = polls.resolve(lambda: registry.resolve(model_uri))
         predecessor = None if is_first else admission.last_known_good()
         served, refresh = _first(admission, version, predecessor)
-        return InitialPolicy(served, refresh, admission, polls, name)
+        return InitialPolicy(served, refresh, admission, polls, known.scope)
     except ServingError as error:
         known_good = None if isinstance(error, ModelUriInvalid) else admission.last_known_good()
         if known_good is None:
             raise
         logger.warning("serving the last known good version, %d: %s", known_good.version.version, error)
-        return InitialPolicy(known_good, Refresh(error=str(error), degraded=True), admission, polls, name)
+        return InitialPolicy(known_good, Refresh(error=str(error), degraded=True), admission, polls, known.scope)
 
 
 def _first(

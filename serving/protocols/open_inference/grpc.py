@@ -26,7 +26,7 @@ from serving.protocols.open_inference.model import InferenceModel, InferenceRequ
 from serving.protocols.open_inference.protos import inference_pb2 as pb
 from serving.protocols.protocol import ErrorResponse
 from serving.replica.auth import BearerToken
-from serving.replica.errors import BodyTooLarge
+from serving.replica.errors import AnswerTooLate, BodyTooLarge
 from serving.replica.metrics import Metrics
 from serving.replica.pinned_versions import pin_of
 from serving.replica.served_policy import ServedPolicy
@@ -81,7 +81,10 @@ class Application(Protocol):
         """Raise VersionCrashed if a version has just ended another replica, and another one can answer."""
 
     async def answer_again(
-        self, fault: PolicyFault, served: ServedPolicy, answer: Callable[[ServedPolicy], Awaitable[Answer]]
+        self,
+        fault: PolicyFault | AnswerTooLate,
+        served: ServedPolicy,
+        answer: Callable[[ServedPolicy], Awaitable[Answer]],
     ) -> tuple[ServedPolicy, Answer]:
         """Return the policy that answers instead of `served`, and its answer. Raises `fault` if there is none."""
 
@@ -145,7 +148,7 @@ class InferenceServicer:
             try:
                 self._app.check(served)
                 response = await _infer(request, source, served)
-            except PolicyFault as fault:
+            except (PolicyFault, AnswerTooLate) as fault:
                 _, response = await self._app.answer_again(fault, served, functools.partial(_infer, request, source))
             if repinned:
                 response.parameters["repinned"].bool_param = True
