@@ -59,11 +59,12 @@ class PolicyReplica(InferenceServicer):
         token = BearerToken.from_file(arguments.auth_token_file) if arguments.auth_token_file else None
         name = serve.get_replica_context().app_name
         start = await _load(arguments, deployment, resolved, name)
-        identifier = serve.get_replica_context().replica_id.unique_id
         await asyncio.to_thread(warn_if_other, arguments.release)
-        count = ReplicaCount(arguments.largest_num_replicas, _num_replicas)
-        replica = ReplicaIdentity(identifier, count, await asyncio.to_thread(release))
-        self._experience = await asyncio.to_thread(_experience, arguments, start.scope, name, identifier)
+        of = ReplicaCount(arguments.largest_num_replicas, _num_replicas)
+        replica = ReplicaIdentity(
+            serve.get_replica_context().replica_id.unique_id, of, await asyncio.to_thread(release)
+        )
+        self._experience = await asyncio.to_thread(_experience, arguments, start.scope, name, replica.id)
         journal = None if self._experience is None else self._experience.journal
         await asyncio.to_thread(start.admission.crashes.enable)
         self._app = app = PolicyApp(
@@ -78,9 +79,7 @@ class PolicyReplica(InferenceServicer):
         )
         if start.challenge is not None:
             app.challenge = start.challenge
-        self._asgi_app = with_cors(app, arguments.cors_origin)
-        if tracing.is_on():
-            self._asgi_app = tracing.with_span_attributes(self._asgi_app)
+        self._asgi_app = _asgi_app(app, arguments)
         self._watcher = Watcher(app, start.admission, start.polls)
         self._watcher.start()
         self._exporting = asyncio.create_task(_exporter(app).run())
@@ -176,6 +175,11 @@ def _experience(arguments: Arguments, scope: str, application: str, replica: str
     experience = Experience(arguments.experience, directory, scope, replica, header, log_format)
     experience.start()
     return experience
+
+
+def _asgi_app(app: PolicyApp, arguments: Arguments) -> Any:
+    asgi_app = with_cors(app, arguments.cors_origin)
+    return tracing.with_span_attributes(asgi_app) if tracing.is_on() else asgi_app
 
 
 def _exporter(app: PolicyApp) -> Exporter:

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
 from serving.errors import HttpError
-from serving.policy.errors import PolicyFault, VersionCrashed
+from serving.policy.errors import InferenceTimeout, PolicyFault, VersionCrashed
+from serving.policy.spaces import space_differences
 from serving.registry.model_version import ModelVersion
 from serving.replica.errors import AnswerTooLate
 from serving.replica.metrics import Metrics
@@ -46,9 +47,15 @@ class Faults:
         self._replica, self._refuse, self._crashes = replica, refuse, crashes
 
     def fallback_of(self, served: ServedPolicy) -> ServedPolicy | None:
-        """Return the policy that answers what `served` fails to answer: the version before it, or the current one."""
+        """Return the policy that answers what `served` fails to answer: the version before it, or the current one.
+
+        None if there is none with the same spaces.
+        """
         current = self._replica.served
-        return served.fallback or served.whole.fallback or (None if current is served.whole else current)
+        fallback = served.fallback or served.whole.fallback
+        if fallback is not None:
+            return fallback
+        return None if current is served.whole or space_differences(served.policy, current.policy) else current
 
     def check(self, served: ServedPolicy) -> None:
         """Raise VersionCrashed if a version has just ended another replica, and a fallback can answer instead.
@@ -71,23 +78,35 @@ class Faults:
     ) -> tuple[ServedPolicy, Answer]:
         """Return the policy that answers the request instead of `served`, and its answer. Raises `fault` if none does.
 
+        A request that is late because a call is stuck proves nothing yet: the machine may be busy.
+
         Args:
             fault: What `served` raised.
             served: The policy that failed.
             answer: Answers the request with a policy.
         """
         fallback = self.fallback_of(served)
-        is_late, is_current = isinstance(fault, AnswerTooLate), self._replica.served is served.whole
-        if fallback is None or (is_late and is_current):  # another version would be as late on a busy machine
+        is_current = self._replica.served is served.whole
+        is_waiting = isinstance(fault, AnswerTooLate) and not fault.is_stuck
+        if fallback is None or (is_waiting and is_current):  # another version would be as late on a busy machine
             raise fault
         try:
             answered = await answer(fallback)
         except HttpError as other:
             raise fault from other
         self._replica.metrics.requests_fallen_back[fault.code] += 1
-        if isinstance(fault, PolicyFault) and not served.whole.is_withdrawn:
-            self._withdraw(served.whole, fault, fallback)
+        if isinstance(fault, PolicyFault):
+            if not served.whole.is_withdrawn:
+                self._withdraw(served.whole, fault, fallback)
+        elif fault.is_stuck:
+            served.whole.was_stuck = True
         return fallback, answered
+
+    def note_timeout(self, fault: InferenceTimeout, served: ServedPolicy) -> None:
+        """Take a version back whose call was stopped after its fallback had answered the requests."""
+        fallback = self.fallback_of(served)
+        if served.was_stuck and fallback is not None and not served.is_withdrawn:
+            self._withdraw(served, fault, fallback)
 
     def _withdraw(self, served: ServedPolicy, fault: PolicyFault, fallback: ServedPolicy) -> None:
         """Take a version back at once, here, and record that it is refused, which the other replicas see."""

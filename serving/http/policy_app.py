@@ -277,6 +277,7 @@ class PolicyApp:
             inline=inline,
             observation_s=served.policy.observation_s,
             has_fallback=lambda: self._faults.fallback_of(served) is not None,
+            on_timeout=lambda fault: self._faults.note_timeout(fault, served),
         )
         served.batcher, served.act = batcher, functools.partial(self._act, served, batcher)
         for protocol in self._routes.protocols:

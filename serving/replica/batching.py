@@ -79,6 +79,7 @@ class Batcher:
         has_fallback: Returns whether another policy answers a request when this one fails.
         inline: Whether a quick policy may be computed in the event loop; else always in a thread, so that a policy that
             hangs delays no request but its own.
+        on_timeout: Receives a timeout that no request waits for any more.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Batcher:
         observation_s: float = 0.0,
         has_fallback: Callable[[], bool] = lambda: False,
         inline: bool = True,
+        on_timeout: Callable[[InferenceTimeout], None] = lambda _: None,
     ) -> None:
         self._act = act
         self._batching = batching
@@ -109,7 +111,9 @@ class Batcher:
         self._late: HttpError = AnswerTooLate(ANSWER_WITHIN_S)
         """What the requests that are being computed get if they are late."""
         self._expiry: asyncio.TimerHandle | None = None
-        self._has_fallback = has_fallback
+        self._has_fallback, self._on_timeout = has_fallback, on_timeout
+        self._call_began = 0.0
+        """The event loop's time at which the last call in a thread began."""
         self._withdrawn: PolicyFault | None = None
         fitting = int(batching.part_s / observation_s) if observation_s else batching.max_batch_size
         self._affordable = max(1, min(batching.max_batch_size, fitting))
@@ -250,6 +254,7 @@ class Batcher:
         try:
             while done < count:
                 part, start = observations[done : done + self._affordable], loop.time()
+                self._call_began = start
                 parts.append(await asyncio.to_thread(self._compute, part))
                 done += len(part)
                 # Only a single request can have more observations than one call computes.
@@ -265,7 +270,9 @@ class Batcher:
     def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
         """Answer the requests that have waited too long, while a thread computes."""
         now = loop.time()
-        for requests, error in ((self._computing, self._late), (self._pending, AnswerTooLate(ANSWER_WITHIN_S))):
+        is_stuck = now - self._call_began >= self._batching.inference_timeout_s
+        late = AnswerTooLate(ANSWER_WITHIN_S, is_stuck=is_stuck)
+        for requests, error in ((self._computing, late if is_stuck else self._late), (self._pending, late)):
             for each in requests:
                 if each.deadline <= now and not each.actions.done():
                     each.actions.set_exception(error)
@@ -277,7 +284,9 @@ class Batcher:
 
         After a timeout, there is no time for that, if another policy can answer them all.
         """
-        if isinstance(error, InferenceTimeout) and self._has_fallback():
+        if isinstance(error, InferenceTimeout) and all(each.actions.done() for each in batch):
+            self._on_timeout(error)
+        elif isinstance(error, InferenceTimeout) and self._has_fallback():
             for each in batch:
                 if not each.actions.done():
                     each.actions.set_exception(error)

@@ -88,6 +88,8 @@ class AnswerTooLate(HttpError):
     template = "the policy did not answer within {limit_s:g} s; try again in a second"
 
     limit_s: float
+    is_stuck: bool = False
+    """Whether one call takes longer than its time limit. Then another version answers the request, if there is one."""
 
     @property
     def headers(self) -> tuple[tuple[bytes, bytes], ...]:

@@ -43,6 +43,8 @@ class ServedPolicy:
     """Computes the actions of one request through the batcher, within the limits of the application."""
     fallback: "ServedPolicy | None" = None
     """The policy that answers a request again when this one fails, None if there is none: the version before it."""
+    was_stuck = False
+    """Whether its fallback has answered a request that was late because a call of this one took too long."""
     is_withdrawn = False
     """Whether it has failed where its fallback did not, so that it answers no more."""
     whole: "ServedPolicy"

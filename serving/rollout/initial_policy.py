@@ -15,7 +15,7 @@ from serving.replica.refresh_state import Refresh, now
 from serving.replica.served_policy import ServedPolicy
 from serving.rollout.candidate_admission import Admission
 from serving.rollout.challenger import first_challenge
-from serving.rollout.sharing.polls import Poll, SharedPolls
+from serving.rollout.sharing.polls import SharedPolls
 from serving.rollout.sharing.resolver import ApplicationPolls, Ask, Share
 from serving.sandbox.sandbox import log_layers
 from serving.uri_secrets import with_own_secrets
@@ -43,7 +43,7 @@ def load_initial_policy(
     resolved: Resolved | None = None,
     *,
     application: str | None = None,
-    ask: Ask | None = None,
+    ask: Ask = lambda _: None,
     share: Share = lambda refusals: refusals,
 ) -> InitialPolicy:
     """Return the policy that the model URI refers to now, or the last known good one.
@@ -64,7 +64,8 @@ def load_initial_policy(
     known = LastKnownGood(directory, uri, model_uri, deployment, application=application)
     registry = open_registry(uri)
     admission = Admission(registry, arguments, known)
-    polls = _polls(admission, known.scope, ask, share)
+    poll = ApplicationPolls(registry.poll, ask, share, admission.refusals)
+    polls = SharedPolls(directory, known.scope, poll)
     admission.crashes.collect()
     try:
         is_first = not known.is_from_this_deployment()
@@ -82,13 +83,6 @@ def load_initial_policy(
         served, state = last, Refresh(error=str(error), degraded=True)
     challenge = first_challenge(admission, served)
     return InitialPolicy(served, state, admission, polls, known.scope, challenge)
-
-
-def _polls(admission: Admission, name: str, ask: Ask | None, share: Share) -> SharedPolls:
-    poll: Poll = admission.registry.poll
-    if ask is not None:
-        poll = ApplicationPolls(poll, ask, share, admission.refusals)
-    return SharedPolls(admission.arguments.cache_directory, name, poll)
 
 
 def _first(

@@ -73,7 +73,11 @@ class Watcher:
         self._stopped.set()
 
     def poll(self) -> None:
-        """Poll once, serve the version that the registry returned, and the challenger of its experiment."""
+        """Poll once, serve the version that the registry returned, and the challenger of its experiment.
+
+        Before that, load the version before the served one.
+        """
+        self._withdrawal.keep_fallback()
         self._challengers.update(self._poll())
 
     def _poll(self) -> ModelVersion | None:
@@ -98,7 +102,6 @@ class Watcher:
             self._rejected = None
         else:
             self._serve(version)
-        self._withdrawal.keep_fallback()
         return version
 
     def pause_s(self) -> float:

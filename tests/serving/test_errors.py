@@ -49,5 +49,5 @@ def test_every_error_has_a_docstring() -> None:
 
 def test_every_error_that_rejects_a_version_has_a_code_of_its_own() -> None:
     codes = [kind.code for kind in CONCRETE if issubclass(kind, BundleError)]
-    assert len(codes) == len(set(codes)) == 16
+    assert len(codes) == len(set(codes)) == 17
     assert "digest_mismatch" in codes

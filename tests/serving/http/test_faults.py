@@ -10,9 +10,11 @@ import pytest
 from serving.arguments import Arguments
 from serving.http.policy_app import PolicyApp
 from serving.policy.bundle import Bundle
+from serving.policy.errors import InferenceTimeout
 from serving.policy.guards.watchdog import Guard
 from serving.policy.policy import Policy
 from serving.registry.model_version import ModelVersion
+from serving.replica.errors import AnswerTooLate
 from serving.replica.served_policy import ServedPolicy
 from tests.serving.asking import Answer, ask, post, served
 from tests.serving.failing import FAILING, FATAL_OBSERVATION
@@ -22,7 +24,7 @@ FATAL = json.dumps({"observation": FATAL_OBSERVATION}).encode()
 TILTED = b'{"observation": [0, 0, 1, 0]}'
 TENSOR = {"name": "observations", "shape": [1, 4], "datatype": "FP32", "data": FATAL_OBSERVATION}
 TENSORS = json.dumps({"inputs": [TENSOR]}).encode()
-TIMEOUT_S = 0.2
+TIMEOUT_S = 0.05
 
 
 def guarded(bundle: Bundle, version: int) -> ServedPolicy:
@@ -127,6 +129,32 @@ def test_a_pinned_version_that_fails_is_answered_by_the_current_one_and_released
     assert said(answer) == (200, "4")
     assert ask(app, body=TILTED, headers={"X-Pin-Version": "3"}).headers["x-repinned"] == "true"
     assert app.served.version.version == 4
+
+
+@pytest.mark.parametrize("timeout_s", [0.1, 1.4], ids=["a call is stuck", "no call is"])
+def test_a_request_that_is_late_is_answered_by_the_version_before_only_if_a_call_is_stuck(timeout_s: float) -> None:
+    """As on a busy machine, where a call that is stuck is stopped later. Only then is the version taken back."""
+    refused: list[str] = []
+    app = PolicyApp(served(), Arguments(inference_timeout_s=timeout_s), refuse=lambda _, code, __: refused.append(code))
+    app.served = served(version=4)
+    late = AnswerTooLate(1.5, is_stuck=timeout_s < 1)
+
+    def act(*_: Any) -> Any:
+        raise late
+
+    app.served.batcher.act = act  # type: ignore[method-assign]
+    stuck, answer = app.served, ask(app, body=TILTED)
+    assert said(answer) == ((200, "3") if late.is_stuck else (503, "4"))
+    assert (app.served, refused) == (stuck, [])
+    app._faults.note_timeout(InferenceTimeout(timeout_s), stuck)
+    assert (app.served.version.version, stuck.is_withdrawn) == ((3, True) if late.is_stuck else (4, False))
+
+
+def test_a_pinned_version_with_other_spaces_has_no_fallback() -> None:
+    app = PolicyApp(served(STEERING_BUNDLE))
+    app.served = served(version=4)
+    answer = ask(app, body=b'{"observation": [7]}', headers={"X-Pin-Version": "3"})
+    assert (said(answer), answer.json()["error"]["code"]) == ((500, "3"), "output_not_finite")
 
 
 def test_only_one_version_before_the_served_one_stays_loaded() -> None:

@@ -430,3 +430,24 @@ def test_the_last_observations_are_kept_unless_they_are_many() -> None:
 
     assert asyncio.run(last_of(1, 2)).tolist() == [[1], [2]]
     assert asyncio.run(last_of(1, 2, 3)) is None
+
+
+@pytest.mark.parametrize(("timeout_s", "is_stuck"), [(0.01, True), (60.0, False)])
+def test_a_late_request_tells_whether_a_call_is_stuck_and_its_timeout_is_reported(
+    monkeypatch: pytest.MonkeyPatch, timeout_s: float, *, is_stuck: bool
+) -> None:
+    monkeypatch.setattr(batching, "ANSWER_WITHIN_S", 0.2)
+    policy, reported = Hanging(), list[InferenceTimeout]()
+
+    async def run() -> AnswerTooLate:
+        batcher = Batcher(policy, Batching(8, 0.0, timeout_s), Metrics(), on_timeout=reported.append)
+        with pytest.raises(AnswerTooLate) as caught:
+            await batcher.act(batch(7))
+        assert not reported
+        policy.resume.set()
+        assert batcher._running is not None
+        await batcher._running
+        return caught.value
+
+    assert asyncio.run(run()).is_stuck is is_stuck
+    assert len(reported) == 1

@@ -9,6 +9,7 @@ import pytest
 from serving.arguments import Arguments
 from serving.commands import run as server
 from serving.registry import registry
+from serving.registry.errors import RegistryFailed
 from serving.registry.last_known_good import LastKnownGood
 from serving.replica.served_policy import ServedPolicy
 from serving.rollout.initial_policy import InitialPolicy, load_initial_policy
@@ -156,6 +157,13 @@ def test_a_replica_that_starts_loads_the_version_before_after_its_first_poll(ben
     assert fallback is not None
     assert fallback.version.version == 1
     assert ask(bench.app, body=FATAL).headers["x-model-version"] == "1"
+
+
+def test_it_does_so_while_the_registry_is_down(bench: Bench) -> None:
+    bench.registry.failure = RegistryFailed("http://registry", "it is down")
+    fallback = loaded_fallback(bench)
+    assert fallback is not None
+    assert fallback.version.version == 1
 
 
 def test_a_version_with_other_spaces_or_a_refused_one_is_no_fallback(store: Store, tmp_path: Path) -> None:
