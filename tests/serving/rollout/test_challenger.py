@@ -136,7 +136,7 @@ def test_it_is_released_when_the_experiment_ends(bench: Bench, end: str) -> None
     bench.start()
     assert bench.answer(x_pin_version="2") == ("2", None)
     if end == "decision":
-        bench.tag(replace(bench.state, decision="roll_back"))
+        bench.tag(replace(bench.state, decision="rolled back"))
     elif end == "tag":
         bench.tag(None)
     elif end == "champion":
@@ -179,7 +179,7 @@ def test_it_expires_by_the_clock_of_the_replica_while_the_registry_is_away(
 def test_an_episode_of_the_challenger_goes_on_through_its_promotion(bench: Bench) -> None:
     bench.start()
     for promote in (
-        lambda: bench.tag(replace(bench.state, decision="promote")),
+        lambda: bench.tag(replace(bench.state, decision="promoted")),
         lambda: bench.store.promote(bench.name, 2),
     ):
         promote()
