@@ -136,9 +136,9 @@ class Challengers:
 def running(champion: ModelVersion) -> tuple[Experiment, ModelVersion] | None:
     """Return the experiment that a champion's tag describes, with the challenger; None if none runs now."""
     experiment, challenger = champion.experiment, champion.challenger
-    if experiment is None or challenger is None or not experiment.is_running_at(time.time()):
+    if experiment is None or challenger is None or challenger.version != experiment.challenger:
         return None
-    return experiment, challenger
+    return (experiment, challenger) if experiment.is_running_at(time.time()) else None
 
 
 def first_challenge(admission: Admission, champion: ServedPolicy) -> Challenge | None:

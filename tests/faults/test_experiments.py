@@ -125,8 +125,8 @@ def test_a_rollback(contest: Contest) -> None:
     state = contest.start(SHARE)
     with Clients(contest.server.url, pause_s=SLOW_S) as clients:
         time.sleep(5)
-        decided = contest.write(state, decision="roll_back")
-        taken = contest.server.await_models(lambda model: model["experiment"]["decision"] == "roll_back", "seen", 30)
+        decided = contest.write(state, decision="rolled back")
+        taken = contest.server.await_models(lambda model: model["experiment"]["decision"] == "rolled back", "seen", 30)
         time.sleep(3)
     assert taken < RELEASED_WITHIN_S
     assert_as_assigned(contest, [each for each in clients.played if each.began + sum(each.seconds) + 1 < decided])
@@ -147,7 +147,7 @@ def test_a_promotion(contest: Contest) -> None:
     state = contest.start(SHARE)
     with Clients(contest.server.url, pause_s=SLOW_S) as clients:
         time.sleep(5)
-        decided = contest.write(state, decision="promote")
+        decided = contest.write(state, decision="promoted")
         time.sleep(3)  # the decision is written before the stage changes
         promoted = contest.registry.promote(2, contest.name)
         taken = contest.server.await_models(lambda model: model["version"] == 2, "promoted", 30)

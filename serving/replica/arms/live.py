@@ -10,8 +10,8 @@ from serving.replica.arms.counts import ArmCounts
 from serving.replica.served_policy import ServedPolicy
 from serving.telemetry.numbers import Number
 
-PROMOTED = "promote"
-"""How the decision of an experiment begins whose challenger becomes the champion."""
+PROMOTED = "promoted"
+"""The decision of an experiment whose challenger becomes the champion, as commands write it."""
 
 
 class LiveExperiment:
@@ -49,7 +49,7 @@ class LiveExperiment:
         decided = champion.experiment
         if arms is None or decided is None or decided.id != arms.experiment.id:
             return None
-        return arms.challenger if (decided.decision or "").startswith(PROMOTED) else None
+        return arms.challenger if decided.decision == PROMOTED else None
 
     def describe(self, champion: ModelVersion) -> dict[str, Json] | None:
         """Return the member `experiment` of `/model`: that of the champion's tag, also after its end, or None."""

@@ -242,5 +242,5 @@ def test_an_experiment_is_one_line_over_all_replicas(serve_http: Callable[[Any],
         app.experiment.arms.counts.failed = 1
     assert line.format("0.5 of the episodes", 6, 4, 2) in " ".join(shown(url))
     for app in replicas:
-        app.served = champion(experiment(expires_s=4102444800.0, decision="roll_back"))
-    assert line.format("ended (roll_back)", 6, 4, 2) in " ".join(shown(url))
+        app.served = champion(experiment(expires_s=4102444800.0, decision="rolled back"))
+    assert line.format("ended (rolled back)", 6, 4, 2) in " ".join(shown(url))

@@ -141,7 +141,7 @@ def test_an_episode_of_the_challenger_goes_on_through_its_promotion() -> None:
     state = experiment()
     app = PolicyApp(champion(state))
     app.challenge = challenge(state)
-    decided = experiment(decision="promote", shares=state.shares, expires_s=state.expires_s)
+    decided = experiment(decision="promoted", shares=state.shares, expires_s=state.expires_s)
     app.served = champion(decided)  # the poll that finds the decision
     app.challenge = None
     for _ in range(2):
@@ -155,11 +155,11 @@ def test_an_episode_of_the_challenger_goes_on_through_its_promotion() -> None:
 
 def test_an_episode_of_the_challenger_goes_to_the_champion_after_a_rollback() -> None:
     app = running()
-    app.served = champion(experiment(decision="roll_back"))
+    app.served = champion(experiment(decision="rolled back"))
     app.challenge = None
     answer = step(app, CHALLENGERS[0], x_pin_version="4")
     assert (version(answer), answer.headers["x-repinned"]) == (3, "true")
-    assert described(app)["decision"] == "roll_back"
+    assert described(app)["decision"] == "rolled back"
 
 
 def test_another_champion_ends_the_experiment() -> None:

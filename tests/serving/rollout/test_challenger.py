@@ -11,6 +11,7 @@ import pytest
 from serving.arguments import Arguments
 from serving.experiments.experiment import Experiment, Step
 from serving.http.policy_app import PolicyApp
+from serving.integrity.statements import GATE, GATE_TAG, Subject
 from serving.policy.bundle import Bundle
 from serving.registry import registry
 from serving.registry.access import DirectRegistry
@@ -133,7 +134,7 @@ def test_it_is_released_when_the_experiment_ends(bench: Bench, end: str) -> None
     bench.start()
     assert bench.answer(x_pin_version="2") == ("2", None)
     if end == "decision":
-        bench.tag(replace(bench.state, decision="roll_back"))
+        bench.tag(replace(bench.state, decision="rolled back"))
     elif end == "tag":
         bench.tag(None)
     elif end == "champion":
@@ -176,7 +177,7 @@ def test_it_expires_by_the_clock_of_the_replica_while_the_registry_is_away(
 def test_an_episode_of_the_challenger_goes_on_through_its_promotion(bench: Bench) -> None:
     bench.start()
     for promote in (
-        lambda: bench.tag(replace(bench.state, decision="promote")),
+        lambda: bench.tag(replace(bench.state, decision="promoted")),
         lambda: bench.store.promote(bench.name, 2),
     ):
         promote()
@@ -202,6 +203,19 @@ def test_a_challenger_that_may_not_be_served_is_refused_and_shown_and_gets_no_ep
     assert (refused["refused"]["version"], refused["refused"]["code"], refused["refusals"]) == (2, code, 1)
     assert (refused["refresh_error"][:11], refused["experiment"]["share"]) == ("version 2: ", 0.0)
     assert (bench.loaded, bench.answer()) == (None, ("1", None))
+
+
+@pytest.mark.parametrize(("stage", "loaded"), [("Production", 2), ("Staging", None)])
+def test_a_required_gate_is_that_of_the_champions_stage(bench: Bench, stage: str, loaded: int | None) -> None:
+    from mlflow import MlflowClient
+
+    statement = Subject.of(registry.resolve(f"models:/{bench.name}/2")).statement(
+        GATE, {"target": f"stage.{stage}", "passed": True}
+    )
+    MlflowClient(bench.store.uri).set_model_version_tag(bench.name, "2", f"{GATE_TAG}stage.{stage}", statement)
+    bench.admission.arguments = bench.arguments.model_copy(update={"require_gate": True})
+    bench.start()
+    assert bench.loaded == loaded
 
 
 def test_a_refused_challenger_is_tried_again_when_its_tags_change(
