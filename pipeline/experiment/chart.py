@@ -53,7 +53,8 @@ def draw(title: str, margin: float, metrics: Mapping[str, Points]) -> "Figure":
     for axes in (returns, difference, share):
         axes.grid(alpha=0.3)
     for axes in (returns, difference):
-        axes.legend(fontsize="small")
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize="small")
     return figure
 
 

@@ -54,13 +54,18 @@ def complete(live: Live, signer: Signer | None = None) -> Live:
 
 def _promote(live: Live, signer: Signer | None) -> bool:
     """Assign the challenger, and return whether that was done, now or before; False if somebody was quicker."""
-    target, at = live.target, str(live.settings.decided_at)
+    target, at, experiment = live.target, str(live.settings.decided_at), live.experiment
     history.settle(target)  # confirms the event of a promotion that was interrupted
+    current = target.current_version()
     if history.has_event(target, at):
         return True
-    if target.current_version() != live.experiment.champion:
+    if current == experiment.challenger:
+        # Another controller is between the assignment and its event, or a person did what was decided.
+        history.record(target, current, history.EXPERIMENT, _reason(live), at=at)
+        return True
+    if current != experiment.champion:
         return False
-    challenger = resolve(f"models:/{target.model}/{live.experiment.challenger}")
+    challenger = resolve(f"models:/{target.model}/{experiment.challenger}")
     if not has_passed(challenger, target, signer):
         # Servers may demand a record of the gate. An experiment is the stricter one.
         record_gate(Subject.of(challenger), target, _facts(live), signer, passed=True)

@@ -149,7 +149,7 @@ def start(target: Target, version: int, options: StartOptions) -> Started:
     run_id = run_log.create(target, champion, version, challenger.run_id)
     now_s = time.time()
     settings = Settings(
-        options.experience,
+        _absolute(options.experience),
         planned.rules,
         options.shares,
         options.reward_wait_s,
@@ -172,6 +172,12 @@ def start(target: Target, version: int, options: StartOptions) -> Started:
         run_log.abandon(run_id)
         raise StartContested(str(target), target.model)
     return Started(live, baseline, planned)
+
+
+def _absolute(uri: str) -> str:
+    """Return the URI of a store, with an absolute path: a controller may run in another directory."""
+    store = open_experience(uri)
+    return uri if store.local is None else str(store.local)
 
 
 def _plan(baseline: Baseline, options: StartOptions) -> Plan:

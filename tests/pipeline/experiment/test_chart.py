@@ -14,6 +14,7 @@ def test_the_chart_shows_returns_bounds_and_share_over_the_time(last_s, unit):
     assert [line.get_ydata()[0] for line in difference.lines[3:]] == [0, -5.0]
 
 
+@pytest.mark.filterwarnings("error")
 def test_an_experiment_without_settled_episodes_has_a_chart():
     returns, *_ = draw("a title", 5.0, {"share": [(0.0, 0.1)]}).axes
     assert not returns.lines

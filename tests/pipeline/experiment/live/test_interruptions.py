@@ -123,6 +123,23 @@ def test_two_controllers_at_once_decide_once(world, monkeypatch, leased):
     assert outcome() == (OTHER, 1, [])
 
 
+@pytest.mark.parametrize(("by_hand", "decision", "events"), [(OTHER, "promoted", 1), (3, "superseded", 0)])
+def test_a_version_that_a_person_assigns_between_a_decision_and_the_promotion(
+    world, registry, by_hand, decision, events
+):
+    """The controller was killed after its decision."""
+    registry.register(MODEL)
+    world.start()
+    world.play(600, std=1.0)
+    with pytest.raises(Killed), killed_after(2):
+        world.controller().run()
+    assert (world.live().experiment.decision, TARGET.current_version()) == ("promoted", CHAMPION)
+    registry.promote(MODEL, by_hand)
+    forget_lease(world)
+    assert world.controller().run().experiment.decision == decision
+    assert outcome() == (by_hand, events, [])
+
+
 def test_two_decisions_that_were_carried_out_both_are_one_event(world):
     """What is left if a write takes longer than both controllers wait."""
     world.start()

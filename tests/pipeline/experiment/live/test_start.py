@@ -1,5 +1,7 @@
 """What is checked before an experiment starts, and what a started one leaves in the registry; its commands."""
 
+from dataclasses import replace
+
 import mlflow
 import pytest
 from click.testing import CliRunner
@@ -41,6 +43,12 @@ def test_a_started_experiment_is_one_tag_of_the_champion_that_each_poll_returns(
     assert state.find(TARGET) == live
     params = mlflow.MlflowClient().get_run(live.settings.run_id).data.params
     assert (params["champion"], params["challenger"], params["shares"]) == ("1", "2", "0.1, 0.5")
+
+
+def test_the_tag_names_the_experience_wherever_the_next_command_runs(world, monkeypatch):
+    monkeypatch.chdir(world.directory)
+    live = start(TARGET, OTHER, replace(world.options(), experience="experience")).live
+    assert live.settings.experience == world.uri
 
 
 def test_the_budget_is_that_of_the_plan_and_of_the_steps_before_the_last_share(world):
