@@ -91,6 +91,7 @@ def test_no_change_alarms_at_most_at_its_level(live, reference, alpha):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_cartpole_alarms_for_a_sensor_and_a_start_but_not_for_nothing(cartpole):
     assert alarms(cartpole, 10, sensor=0.05) == 10
     assert alarms(cartpole, 10, start=0.15) == 10
