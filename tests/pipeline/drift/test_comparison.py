@@ -77,8 +77,9 @@ def test_an_alarm_at_a_level_needs_enough_evidence():
 
 
 @pytest.mark.long
-def test_no_change_does_not_alarm_at_the_default_level():
-    assert not any(compared(seed, alpha=0.001).alarms for seed in range(REPETITIONS))
+def test_no_change_alarms_at_most_at_the_default_level():
+    found = sum(compared(seed, alpha=0.001).alarms for seed in range(REPETITIONS))
+    assert found <= most_false_alarms(0.001)
 
 
 @pytest.mark.long
@@ -90,10 +91,11 @@ def test_no_change_alarms_at_most_at_its_level(live, reference, alpha):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_cartpole_alarms_for_a_sensor_and_a_start_but_not_for_nothing(cartpole):
     assert alarms(cartpole, 10, sensor=0.05) == 10
     assert alarms(cartpole, 10, start=0.15) == 10
-    assert alarms(cartpole, REPETITIONS) == 0
+    assert alarms(cartpole, REPETITIONS) <= most_false_alarms(0.001)
 
 
 def alarms(environment, repetitions, **changes):
