@@ -65,6 +65,8 @@ def test_the_probability_of_a_clipped_number_is_that_of_everything_beyond_the_bo
     inputs = np.array([[1.0, 0.0]])  # mean 1, which is the bound, and standard deviation 1
     at_bound = distribution.coded([np.array([[2.0]], np.float32)])
     assert np.exp(distribution.log_prob(inputs, at_bound)) == pytest.approx([0.5])
+    at_other = distribution.coded([np.array([[-2.0]], np.float32)])  # two standard deviations below the mean
+    assert np.exp(distribution.log_prob(inputs, at_other)) == pytest.approx([0.02275], abs=1e-5)
 
 
 @pytest.mark.parametrize("space", [spaces.MultiDiscrete([2, 3]), spaces.MultiDiscrete([9] * 4)], ids=str)

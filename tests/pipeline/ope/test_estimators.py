@@ -91,6 +91,7 @@ def test_an_action_that_is_never_taken_leaves_the_support():
     assert weights.lost.tolist() == [[False, True]] * 3
     assert weights.lost_share.tolist() == pytest.approx([0.1] * 3)
     assert weights.unsupported(logs, weights.active) == pytest.approx(0.1)
+    assert not weigh(logs, target_of(logs, 0.9999), TWO).lost.any(), "it takes the action as seldom"
     exact = Values(np.array([3.0, 2, 5]), np.array([2.7, 1.8, 4.5]))
     low, high = (weighted_doubly_robust(logs, weights, exact, 1.0, beyond).value for beyond in (0.0, 10.0))
     assert high - low == pytest.approx(0.1 * 10 + (0.9 * 0.1) * 10 / 2, rel=0.01)
@@ -140,6 +141,9 @@ def test_fitted_q_evaluation_finds_the_value_of_the_time_that_remains():
     target = tabular.target(policy, logs)
     fitted = fit(logs, target, np.zeros((logs.steps, 4), np.bool_), [4], 1.0)
     assert fitted.estimates == pytest.approx([tabular.value(policy)] * 5, rel=0.03)
+    exact = (policy * tabular.q(policy)).sum(axis=2)[logs.t, logs.states[0][: logs.steps]]
+    late = logs.t > 10
+    assert np.median(np.abs(fitted.values[0].v - exact)[late]) < 0.05 * np.abs(exact[late]).mean()
     discounted = fit(logs, target, np.zeros((logs.steps, 4), np.bool_), [4], 0.9)
     assert discounted.estimates == pytest.approx([tabular.value(policy, gamma=0.9)] * 5, rel=0.03)
 
