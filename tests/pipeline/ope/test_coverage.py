@@ -16,6 +16,7 @@ from tests.pipeline.ope.tabular import Tabular
 
 ALPHA = 0.05
 SEED = 1
+pytestmark = pytest.mark.timeout(1800)  # 200 sets on a busy machine
 ENVIRONMENTS = {"lake": ("FrozenLake-v1", 100), "taxi": ("Taxi-v3", 200), "cliff": ("CliffWalking-v1", 100)}
 
 
