@@ -18,6 +18,8 @@ from serving.experiments.errors import ExperimentInvalid
 
 FORMAT = 1
 
+_EXPERIMENT, _LEASE = "experiment.", ".controller"
+
 MAX_TAG_LENGTH = 5000
 """The most characters that MLflow stores in a tag."""
 
@@ -124,6 +126,16 @@ def tag_key(*, stage: str | None = None, alias: str | None = None) -> str | None
     return None if stage is None else f"experiment.stage.{stage}"
 
 
+def lease_key(key: str) -> str:
+    """Return the key of the tag with which a controller of the experiment in the tag `key` keeps others from acting."""
+    return key + _LEASE
+
+
+def without_leases(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return the tags without those of controllers, which change all the time and mean nothing to a server."""
+    return {key: tag for key, tag in tags.items() if not (key.startswith(_EXPERIMENT) and key.endswith(_LEASE))}
+
+
 def without_experiments(tags: Mapping[str, str]) -> dict[str, str]:
     """Return the tags that say something of the version itself."""
-    return {key: tag for key, tag in tags.items() if not key.startswith("experiment.")}
+    return {key: tag for key, tag in tags.items() if not key.startswith(_EXPERIMENT)}

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.errors import redacted
+from serving.experiments.experiment import without_leases
 from serving.policy.bundle import BUNDLE_FILES, Bundle
 from serving.policy.errors import BundleFileMissing
 from serving.registry.cache import BundleCache
@@ -93,7 +94,7 @@ def _pinned(model_uri: str, found: Any) -> ModelVersion:
         version=int(found.version),
         run_id=found.run_id or None,
         stage=found.current_stage,
-        tags=dict(found.tags),
+        tags=without_leases(found.tags),
         registry=redacted(_registry_uri()),
     )
 

@@ -64,8 +64,7 @@ def load_initial_policy(
     known = LastKnownGood(directory, uri, model_uri, deployment, application=application)
     registry = open_registry(uri)
     admission = Admission(registry, arguments, known)
-    poll = ApplicationPolls(registry.poll, ask, share, admission.refusals)
-    polls = SharedPolls(directory, known.scope, poll)
+    polls = SharedPolls(directory, known.scope, ApplicationPolls(registry.poll, ask, share, admission.refusals))
     admission.crashes.collect()
     try:
         is_first = not known.is_from_this_deployment()

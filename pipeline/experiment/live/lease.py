@@ -19,6 +19,7 @@ import psutil
 from mlflow.exceptions import MlflowException
 
 from pipeline.experiment.live.state import Live, key_of
+from serving.experiments.experiment import lease_key
 
 LEASE_S = 60.0
 """How long a lease lasts that is not renewed, as after a kill. It is renewed after half of it."""
@@ -65,7 +66,7 @@ class Lease:
     @property
     def key(self) -> str:
         """The key of the tag."""
-        return f"{key_of(self.live.target)}.controller"
+        return lease_key(key_of(self.live.target))
 
     def acquire(self) -> str | None:
         """Take the lease, or renew it; return None with it, or who has it."""

@@ -1,6 +1,7 @@
 """The work of refusing a large malformed body, in calls of functions by Python code: none for each number in it."""
 
 import base64
+import gc
 import json
 import sys
 from collections.abc import Callable
@@ -135,11 +136,14 @@ def calls(function: Callable[[], Answer]) -> tuple[int, Answer]:
         nonlocal count
         count += event in ("call", "c_call")
 
+    gc.collect()  # the garbage of other tests is not the work of a refusal
+    gc.disable()
     sys.setprofile(profile)
     try:
         result = function()
     finally:
         sys.setprofile(None)
+        gc.enable()
     return count, result
 
 

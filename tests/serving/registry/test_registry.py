@@ -13,7 +13,7 @@ import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
 
-from serving.experiments.experiment import Experiment, Step
+from serving.experiments.experiment import Experiment, Step, lease_key
 from serving.policy.errors import BundleFileMissing
 from serving.registry import registry
 from serving.registry.errors import (
@@ -242,6 +242,9 @@ def test_a_version_comes_with_the_challenger_of_its_running_experiment(store: St
         assert version.challenger is not None
         assert (version.challenger.version, version.challenger.digests) == (2, version.digests)
     assert registry.poll("models:/challenged/1").challenger is None
+    tags = registry.poll("models:/challenged/Production").tags
+    client.set_model_version_tag("challenged", "1", lease_key("experiment.stage.Production"), "a controller")
+    assert registry.poll("models:/challenged/Production").tags == tags, "replicas do not see who controls"
     for ended in (replace(running, decision="stopped"), replace(running, expires_s=1.0)):
         tag(ended)
         version = registry.poll("models:/challenged/Production")

@@ -44,7 +44,7 @@ class ListProtocol(Protocol):
 @pytest.mark.parametrize(("count", "answer"), [(3, (200, b"3")), (4, (413, b"observations_too_many"))])
 def test_the_limit_applies_to_every_protocol(count: int, answer: tuple[int, bytes]) -> None:
     app = PolicyApp(served(), Arguments(max_observations=3))
-    app._protocols = (ListProtocol(),)
+    app._routes.protocols = (ListProtocol(),)
     found = ask(app, "POST", "/list", json.dumps([ZERO] * count).encode())
     assert (found.status, found.body) == answer
 
