@@ -31,6 +31,10 @@ _RECORDED, _SHOWN = 150, 30
 #: PPO's environment steps after learning from what was recorded.
 _FINE_TUNING = 60_000
 
+#: How the second version earns its traffic. An episode takes seconds, and its decisions are recorded after 10 s.
+_CANARY = ["--share", "0.2,0.5", "--step-episodes", "20", "--margin", "10%"]
+_CANARY += ["--reward-wait", "20s", "--record-wait", "20s", "--every", "2s"]
+
 _TIMEOUT_S = 300.0
 
 
@@ -102,10 +106,12 @@ class Loop:
     def earn_traffic(self, version: int) -> None:
         """Bring a version into service. Clients play until the server answers with it.
 
-        It passes the gate in simulation, and then all traffic moves at once. A step in which it first answers a share
-        of the episodes belongs here: `playing` lets clients play meanwhile.
+        It computes what was recorded, passes the gate in simulation, and answers a share of the episodes. Their returns
+        promote it.
         """
-        run(python("pipeline", "promote", str(version)))
+        run(python("pipeline", "experiment", "shadow", str(version), "--experience", str(self.experience)))
+        with self.players.playing():
+            run(python("pipeline", "promote", str(version), "--canary", "--experience", str(self.experience), *_CANARY))
         self.players.until(lambda: self.served_version() == version)
 
     def show(self, version: int) -> None:
