@@ -95,6 +95,10 @@ class VersionCrashed(PolicyFault):
     template = "the policy ended the process of another replica"
 
 
+FAULT_CODES = tuple(each.code for each in (PolicyFailed, InferenceTimeout, OutputNotFinite, VersionCrashed))
+"""The codes of the faults of a version."""
+
+
 @dataclass(eq=False)
 class ProviderUnavailable(ServingError):
     """The execution provider cannot be used on this machine."""

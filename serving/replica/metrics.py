@@ -14,6 +14,7 @@ from functools import partial
 from itertools import accumulate
 from typing import Any
 
+from serving.policy.errors import FAULT_CODES
 from serving.replica.refresh_state import Refresh
 from serving.telemetry.numbers import Number
 
@@ -78,7 +79,7 @@ class Metrics:
         self.batch_size = Tally(BATCH)
         self.requests_rejected: Counter[str] = Counter()
         """The number of error responses by their code."""
-        self.requests_fallen_back: Counter[str] = Counter()
+        self.requests_fallen_back = Counter(dict.fromkeys(FAULT_CODES, 0))  # a rate needs the zero before the first
         """The number of requests that another version answered, by the code of the fault of the first one."""
 
     @property

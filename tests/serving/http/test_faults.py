@@ -63,7 +63,7 @@ def test_the_version_before_answers_and_this_one_is_taken_back(code: str) -> Non
     assert (said(answer), answer.json()) == ((200, "3"), {"action": 1})
     assert said(ask(promoted.app, body=TILTED)) == (200, "3")
     assert promoted.codes == [(4, code)]
-    assert promoted.app.metrics.requests_fallen_back == {code: 1}
+    assert +promoted.app.metrics.requests_fallen_back == {code: 1}
     assert promoted.app.counts.errors == 0
 
 
@@ -194,7 +194,7 @@ def test_a_version_that_has_crashed_another_replica_computes_nothing_more() -> N
     app.served = served(version=4)
     app.served.policy._run = None  # type: ignore[assignment]
     assert [said(ask(app, body=TILTED)) for _ in range(2)] == [(200, "3")] * 2
-    assert app.metrics.requests_fallen_back == {"crashed": 1}
+    assert +app.metrics.requests_fallen_back == {"crashed": 1}
 
 
 def test_a_request_that_the_version_before_fails_to_answer_does_not_keep_the_one_that_crashed() -> None:

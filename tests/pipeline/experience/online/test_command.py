@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import mlflow
 import pytest
 from click.testing import CliRunner
@@ -64,7 +66,7 @@ def test_watching_shows_failures_and_goes_on_until_it_is_interrupted(recorder, s
         else:
             raise Interrupted("SIGINT")
 
-    monkeypatch.setattr(experience_results.time, "sleep", pause)
+    monkeypatch.setattr(experience_results, "time", SimpleNamespace(sleep=pause))  # other threads sleep, too
     status, lines = shown("--watch")
     assert status == 1
     assert pauses == [60.0, 60.0]
