@@ -71,6 +71,9 @@ def deferred(longest_s: float = 0.0) -> Iterator[None]:
         longest_s: Seconds after the first signal at which Interrupted is raised wherever the main thread is, as in a
             step of an environment that does not return; 0 for no limit.
     """
+    if threading.current_thread() is not threading.main_thread():  # signals interrupt the main thread only
+        yield
+        return
     previous = _Interruption.is_deferred, _Interruption.longest_s
     _Interruption.is_deferred, _Interruption.longest_s = True, longest_s
     try:

@@ -36,6 +36,29 @@ def test_the_first_signal_raises_at_once(number):
     assert signal_that_interrupts(body) == number.name
 
 
+def test_blocks_in_other_threads_defer_nothing():
+    """Two blocks that overlap would leave what the other one found."""
+    first, second = threading.Event(), threading.Event()
+
+    def one():
+        with deferred():
+            first.set()
+            second.wait(5)
+
+    def other():
+        first.wait(5)
+        with deferred():
+            second.set()
+            threads[0].join(5)
+
+    threads = [threading.Thread(target=run) for run in (one, other)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    test_the_first_signal_raises_at_once(signal.SIGINT)
+
+
 @pytest.mark.parametrize("number", NUMBERS)
 def test_within_deferred_a_signal_raises_at_the_next_check(number):
     def body():
