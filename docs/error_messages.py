@@ -1,4 +1,4 @@
-"""Finds the messages of all HTTP errors where the code makes the errors, so that no table of them can lack one."""
+"""The messages of all HTTP errors, found where the code makes the errors, and an example of each."""
 # ruff: noqa: INP001  # A script beside the pages, not a package.
 
 import ast
@@ -23,6 +23,67 @@ class _Varies(str):
 
 VARIES = _Varies("…")
 """Stands for the part of a message that depends on the request or the policy."""
+
+
+#: Field values of one example error per code; the example message in the table is the error's own `str()`.
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "answer_too_late": {"limit_s": 1.5},
+    "crashed": {},
+    "inference_timeout": {"limit_s": 1.0},
+    "output_not_finite": {"name": "action"},
+    "computation_too_long": {"found": 1000, "limit_s": 1.5, "most": 120},
+    "body_not_json": {"reason": "unexpected character, expected a JSON value: line 1 column 1 (char 0)"},
+    "body_not_object": {"found": "a list"},
+    "body_too_large": {"limit": 1000},
+    "compression_invalid": {"coding": "gzip", "reason": "it is cut off"},
+    "content_encoding_unsupported": {"found": "br"},
+    "episode_ambiguous": {"found": 2},
+    "explore_unsupported": {},
+    "feedback_invalid": {"path": "rewards[0].reward", "found": "NaN", "expected": "a finite number"},
+    "header_invalid": {
+        "name": "X-Episode-Step",
+        "found": "-1",
+        "expected": "an integer from 0 to 2**53, and an episode",
+    },
+    "inference_invalid": {"path": "inputs[0].shape", "found": "[2, -2]", "expected": "a list of lengths"},
+    "invocation_invalid": {"reason": "observations[0] has shape (3,), expected (4,) float32"},
+    "invocation_malformed": {
+        "reason": "the body is a list, expected an object with one of inputs, instances, dataframe_split, "
+        "dataframe_records"
+    },
+    "journal_full": {},
+    "key_unknown": {"key": "x", "known": "observation, state, explore, seed, details, episode, step, reward"},
+    "media_type_unsupported": {"found": '"text/plain"'},
+    "method_not_allowed": {"method": "PUT", "path": "/", "allowed": ("GET", "POST")},
+    "model_not_served": {"name": "other", "served": "cartpole-ppo"},
+    "observation_ambiguous": {},
+    "observation_encoding": {
+        "path": "observation",
+        "reason": "base64 holds 3 bytes, expected 16 for shape (4,) float32",
+    },
+    "observation_key_missing": {"path": "observation.arm", "found": 'no key "position"', "expected": "grip, position"},
+    "observation_key_unknown": {
+        "path": "observation.arm",
+        "found": 'an unknown key "color"',
+        "expected": "grip, position",
+    },
+    "observation_length": {"path": "observation.goal", "found": "a list of 1", "expected": "2 elements"},
+    "observation_missing": {"found": "no key"},
+    "observation_not_finite": {"path": "observation[3]", "found": "NaN", "expected": "a finite float32"},
+    "observation_range": {"path": "observation", "found": "7", "expected": "an integer from 0 to 4"},
+    "observation_shape": {"path": "observation", "found": "shape (3,)", "expected": "(4,) float32"},
+    "observation_type": {"path": "observation", "found": 'the string "abc"', "expected": "(4,) float32"},
+    "observations_too_many": {"found": 5000, "limit": 4096},
+    "option_invalid": {"name": "seed", "found": "-1", "expected": "an integer from 0 to 2**64 - 1"},
+    "overloaded": {"limit": 256},
+    "path_unknown": {"path": "/nowhere", "known": ("/", "/model", "/health")},
+    "play_busy": {"limit": 2},
+    "pin_invalid": {"found": "v3"},
+    "policy_failed": {"reason": "out of memory"},
+    "state_invalid": {"path": "state", "reason": "was not written by this server, or was changed"},
+    "unauthorized": {"given": False},
+    "version_not_served": {"name": "cartpole-ppo", "version": "4", "served": "3"},
+}
 
 
 def messages() -> dict[str, list[str]]:

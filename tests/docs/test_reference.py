@@ -10,7 +10,8 @@ import pytest
 import yaml
 from gymnasium import spaces
 
-from docs.generate import ERROR_EXAMPLES, PARTS, generated
+from docs.error_messages import EXAMPLES
+from docs.generate import PARTS, generated
 from pipeline.config import TrainConfig
 from serving.arguments import Arguments
 from serving.http.policy_app import PolicyApp
@@ -39,7 +40,7 @@ def test_every_generated_part_is_in_a_page():
 
 def test_the_examples_of_errors_are_of_codes_that_exist():
     listed = {row[1].strip("`") for row in rows(DOCS / "reference" / "error-codes.md", "status")}
-    assert set(ERROR_EXAMPLES) | {INTERNAL_ERROR} == listed
+    assert set(EXAMPLES) | {INTERNAL_ERROR} == listed
 
 
 def test_every_message_that_a_malformed_request_gets_is_listed():
@@ -63,7 +64,7 @@ def message_of(error):
 
 def test_every_code_has_a_message_in_the_table():
     codes = {row[0].strip("`") for row in rows(DOCS / "reference" / "error-codes.md", "error code")}
-    assert set(ERROR_EXAMPLES) | {INTERNAL_ERROR} <= codes
+    assert set(EXAMPLES) | {INTERNAL_ERROR} <= codes
 
 
 def test_a_changed_row_of_a_generated_table_is_found():
