@@ -55,6 +55,12 @@ class Experiments:
     def served(self) -> int:
         return int(next(iter(self.server.models().values()))["version"])
 
+    def challenger(self) -> int | None:
+        """The challenger that all replicas have loaded, and let act in a share of the episodes."""
+        found = [model["experiment"] or {} for model in self.server.models().values()]
+        numbers = {each["challenger"] if each.get("share") else None for each in found}
+        return numbers.pop() if len(numbers) == 1 else None
+
     def close(self) -> None:
         self.server.end()
         self.registry.shop.end()
@@ -107,6 +113,7 @@ def test_a_controller_waits_for_a_registry_that_is_away_and_decides_when_it_is_b
         command = (sys.executable, "-m", "pipeline", "experiment", "start", "2", *options)
         process = shop.start(*command, *returns, log="controller.log")
         await_true(lambda: "MLflow run" in shop.output("controller.log"), "it has started", 120)
+        await_true(lambda: experiments.challenger() == 2, "all replicas let it act", 60)
         experiments.registry.stop()
         await_true(lambda: "The experiment goes on" in shop.output("controller.log"), "it says so", 120)
         experiments.registry.start()

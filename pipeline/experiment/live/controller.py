@@ -13,7 +13,7 @@ from pipeline.experience.raw import open_experience
 from pipeline.experiment.errors import ExperimentUnknown
 from pipeline.experiment.live import run_log, state
 from pipeline.experiment.live.ending import complete, end, summary
-from pipeline.experiment.live.figures import Figures, figures
+from pipeline.experiment.live.figures import SERVED, Figures, figures
 from pipeline.experiment.live.lease import SETTLE_S, Lease, is_conflict
 from pipeline.experiment.live.outcomes import Outcomes
 from pipeline.experiment.live.settings import (
@@ -226,7 +226,8 @@ class Controller:
 def may_rise(live: Live, found: Figures) -> bool:
     """Return whether the next share may begin.
 
-    The challenger has enough settled episodes at this share, and its returns show no harm. The share never falls.
+    The challenger has enough settled episodes at this share, it acted in them, and its returns show no harm. The share
+    never falls.
     """
     return (
         live.next_share is not None
@@ -234,6 +235,7 @@ def may_rise(live: Live, found: Figures) -> bool:
         and found.settled_at_share >= live.settings.step_episodes
         and found.decision == Decision.CONTINUE
         and not found.shows_harm
+        and not found.settled_served < SERVED
     )
 
 

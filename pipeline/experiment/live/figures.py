@@ -22,7 +22,7 @@ SERVED, RECENT_SERVED, RECENT = 0.9, 0.5, 50
 """The least part of its episodes that the challenger itself must have begun, of all and of the RECENT last ones."""
 
 GRACE_S = 30.0
-"""Episodes that begin so soon after the first share are not asked who answered them: replicas may still be loading."""
+"""Episodes that begin so soon after the first share are left out: replicas may still be loading the challenger."""
 
 _LARGEST = 1e100
 _ERRORS = 2.0
@@ -55,6 +55,7 @@ class Figures:
         settled_at_share: The challenger's settled episodes that began at this share.
         served: The part of the challenger's episodes that it began itself; NaN while they are few.
         recently_served: The same, of the last ones.
+        settled_served: The same, of the settled ones, from which the statistics are.
         difference: The estimated difference of the mean returns, challenger - champion.
         error: The standard error of the difference.
         lower: Its lower bound, -inf while an arm has too few episodes.
@@ -71,6 +72,7 @@ class Figures:
     settled_at_share: int = 0
     served: float = math.nan
     recently_served: float = math.nan
+    settled_served: float = math.nan
     difference: float = math.nan
     error: float = math.nan
     lower: float = -math.inf
@@ -101,8 +103,8 @@ class Figures:
             return self.statistics
         if self.is_unserved:
             return Decision.BLOCKED
-        is_unknown = self.statistics == Decision.PROMOTE and math.isnan(self.served)
-        return Decision.CONTINUE if is_unknown else self.statistics
+        is_shown = self.served >= SERVED and self.settled_served >= SERVED  # neither is NaN
+        return Decision.CONTINUE if self.statistics == Decision.PROMOTE and not is_shown else self.statistics
 
 
 @dataclass(frozen=True)
@@ -131,8 +133,7 @@ def figures(live: Live, episodes: Mapping[bytes, Outcome], now_s: float) -> Figu
     """
     experiment, settings = replace(live.experiment, decision=None), live.settings
     found = _assigned(live, episodes)
-    first_s, start_s = experiment.shares[0].start_s, experiment.shares[-1].start_s
-    served = found.as_assigned[found.challenger & (found.started_s >= first_s + GRACE_S)]
+    start_s, served = experiment.shares[-1].start_s, found.as_assigned[found.challenger]
     base = Figures(now_s, live.experiment.share_at(now_s))
     if len(served) >= settings.rules.minimum_episodes:
         base = replace(base, served=float(served.mean()), recently_served=float(served[-RECENT:].mean()))
@@ -141,11 +142,13 @@ def figures(live: Live, episodes: Mapping[bytes, Outcome], now_s: float) -> Figu
     told = Assignments(found.started_s, found.challenger, found.share, in_time, returns)
     settled = told.settled(now_s - settings.record_wait_s, settings.reward_wait_s, settings.rules.unreported_return)
     began = found.started_s[: len(settled)]
+    settled_served = found.as_assigned[: len(settled)][settled.challenger]
     arms = [_arm(found.challenger == each, settled, settled.challenger == each) for each in (False, True)]
     base = replace(
         base,
         champion=arms[0],
         challenger=arms[1],
+        settled_served=float(settled_served.mean()) if len(settled_served) else math.nan,
         settled_at_share=int((settled.challenger & (began >= start_s)).sum()),
         clipped=clipped,
     )
@@ -187,7 +190,8 @@ def _assigned(live: Live, episodes: Mapping[bytes, Outcome]) -> _Assigned:
             continue
         began_s = each.first_ns / _NS
         arm = experiment.arm(name, began_s)
-        if arm is None or np.abs(starts - began_s).min() < GUARD_S or began_s >= live.ended_s:
+        is_early = began_s < starts[0] + GRACE_S
+        if arm is None or is_early or np.abs(starts - began_s).min() < GUARD_S or began_s >= live.ended_s:
             continue
         returned = each.returned(each.first_ns + int(wait_s * _NS))
         is_challenger = arm == CHALLENGER

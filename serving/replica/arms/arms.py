@@ -61,8 +61,6 @@ class Arms:
         if arm is None:
             return served
         assigned = self._by_arm[arm]
-        if assigned.whole.is_withdrawn and assigned.fallback is not None:
-            return assigned.fallback
         return served if pinned and served.version.version != assigned.version.version else assigned
 
     def answers(self, version: int) -> bool:

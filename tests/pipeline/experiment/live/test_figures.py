@@ -46,8 +46,8 @@ def total(found: Figures) -> int:
     ("at_s", "counts"),
     [
         (START_S - 1, False),
-        (START_S + 2.9, False),
-        (START_S + 3.1, True),
+        (START_S + 29.9, False),
+        (START_S + 30.1, True),
         (2000.0 - 2.9, False),
         (2000.0 + 2.9, False),
         (2000.0 + 3.1, True),
@@ -58,6 +58,20 @@ def total(found: Figures) -> int:
 def test_an_episode_counts_by_the_time_of_its_first_decision(at_s, counts):
     live = live_of(Step(2000.0, 0.6))
     assert total(figures(live, episodes([at_s]), 10_000.0)) == counts
+
+
+def test_a_challenger_is_not_promoted_for_settled_episodes_in_which_the_champion_acted():
+    """Servers that were cut off from the registry began to let it act only a while ago."""
+    live = live_of()
+    early = episodes([START_S + 31 + n / 20 for n in range(1000)], version=1)
+    late = {
+        HASH(f"late{number}"): outcome(at_s, version=2 if arm_of(live, f"late{number}", at_s) == "challenger" else 1)
+        for number, at_s in enumerate(START_S + 200 + n / 200 for n in range(20_000))
+    }
+    found = figures(live, early | late, START_S + 290)
+    assert (found.settled_served, found.served > 0.9, found.recently_served) == (0.0, True, 1.0)
+    assert (found.statistics, found.decision) == (Decision.PROMOTE, Decision.CONTINUE)
+    assert figures(live, early | late, START_S + 1000).decision == Decision.PROMOTE
 
 
 def test_episodes_after_the_decision_do_not_count_and_those_before_still_do():
@@ -116,20 +130,22 @@ def test_the_first_seconds_do_not_count_in_who_answered():
 
 
 @pytest.mark.parametrize(
-    ("statistics", "served", "recent", "decision"),
+    ("statistics", "served", "recent", "settled", "decision"),
     [
-        (Decision.PROMOTE, 1.0, 1.0, Decision.PROMOTE),
-        (Decision.PROMOTE, 0.89, 1.0, Decision.BLOCKED),
-        (Decision.PROMOTE, 0.95, 0.49, Decision.BLOCKED),
-        (Decision.PROMOTE, math.nan, math.nan, Decision.CONTINUE),
-        (Decision.CONTINUE, 0.5, 0.5, Decision.BLOCKED),
-        (Decision.ROLL_BACK, 0.5, 0.5, Decision.ROLL_BACK),
-        (Decision.INCONCLUSIVE, math.nan, math.nan, Decision.INCONCLUSIVE),
+        (Decision.PROMOTE, 1.0, 1.0, 1.0, Decision.PROMOTE),
+        (Decision.PROMOTE, 0.89, 1.0, 1.0, Decision.BLOCKED),
+        (Decision.PROMOTE, 0.95, 0.49, 1.0, Decision.BLOCKED),
+        (Decision.PROMOTE, 0.95, 1.0, 0.89, Decision.CONTINUE),
+        (Decision.PROMOTE, math.nan, math.nan, 1.0, Decision.CONTINUE),
+        (Decision.PROMOTE, 1.0, 1.0, math.nan, Decision.CONTINUE),
+        (Decision.CONTINUE, 0.5, 0.5, 0.5, Decision.BLOCKED),
+        (Decision.ROLL_BACK, 0.5, 0.5, 0.5, Decision.ROLL_BACK),
+        (Decision.INCONCLUSIVE, math.nan, math.nan, math.nan, Decision.INCONCLUSIVE),
     ],
 )
-def test_a_challenger_is_promoted_only_if_it_acted(statistics, served, recent, decision):
-    found = Figures(2000.0, 0.5, statistics=statistics, served=served, recently_served=recent)
-    assert found.decision == decision
+def test_a_challenger_is_promoted_only_if_it_acted(statistics, served, recent, settled, decision):
+    shares = {"served": served, "recently_served": recent, "settled_served": settled}
+    assert Figures(2000.0, 0.5, statistics=statistics, **shares).decision == decision
 
 
 @pytest.mark.parametrize(
@@ -137,6 +153,7 @@ def test_a_challenger_is_promoted_only_if_it_acted(statistics, served, recent, d
     [
         ({}, True),
         ({"settled_at_share": 49}, False),
+        ({"settled_served": 0.89}, False),
         ({"difference": -5.0, "error": 2.0}, False),
         ({"difference": -5.0, "error": 3.0}, True),
         ({"statistics": Decision.BLOCKED}, False),

@@ -14,6 +14,7 @@ import numpy as np
 
 from pipeline.experiment.live import state
 from pipeline.experiment.live.controller import Controller
+from pipeline.experiment.live.figures import GRACE_S
 from pipeline.experiment.live.start import StartOptions, start
 from pipeline.experiment.live.state import Live
 from pipeline.registry.target import Target
@@ -88,7 +89,7 @@ class World:
         return Controller(self.target, **{**given, "settle_s": 0.0, **options})
 
     def play(self, count, champion=100.0, challenger=100.0, std=20.0, *, served=None, reports=lambda _arm, _n: True):
-        """Let episodes begin for 100 s, as the experiment assigns them, and pass the time until all are settled.
+        """Let episodes begin for 100 s, from when on they count, and pass the time until all are settled.
 
         Args:
             count: the number of episodes.
@@ -97,7 +98,8 @@ class World:
             served: the version that answers in the challenger's arm, by default the challenger.
             reports: whether the client of an episode reports, by arm and number.
         """
-        experiment, begun = self.live().experiment, self.now_s + 5
+        experiment = self.live().experiment
+        begun = max(self.now_s + 5, experiment.shares[0].start_s + GRACE_S)
         rows = []
         for number in range(count):
             name, at_s = f"episode-{next(self._names)}", begun + 100 * number / count
