@@ -93,7 +93,8 @@ def test_a_better_challenger_is_promoted_by_itself_after_the_gate_and_its_share_
 ) -> None:
     canary = ("--canary", "--experience", experiments.uri, "--episodes", "5")
     with Reporters(experiments.url, RETURNS) as players:
-        said = experiments.command("promote", "3", *canary, *TIMES, *RULES)
+        # More episodes than one look at the first share can find, so that the share rises before the decision.
+        said = experiments.command("promote", "3", *canary, *TIMES, *RULES, "--minimum-episodes", "600")
         await_true(lambda: experiments.served() == 3, "the server serves it", 30)
     sys.stdout.write(f"\n{said}\n{dict(players.episodes)} episodes by version\n")
     assert "Share 0.5 from " in said
