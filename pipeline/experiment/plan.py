@@ -8,7 +8,7 @@ from statistics import NormalDist
 from pipeline.experiment.errors import MarginZero, RulesInvalid
 from pipeline.experiment.statistics.boundaries import best_rho, normal_mixture
 from pipeline.experiment.statistics.decision import LOST_EPISODES, ROLLBACK_HORIZON
-from pipeline.experiment.statistics.rules import Rules
+from pipeline.experiment.statistics.rules import MINIMUM_EPISODES, Rules
 
 MEDIAN, LIKELY = 0.5, 0.8
 """The shares of the experiments that are decided with the planned numbers of episodes."""
@@ -79,7 +79,9 @@ class Plan:
     rollback: tuple[Need, ...]
 
 
-def plan(baseline: Baseline, margin: float, share: float = 0.5, alpha: float = 0.05) -> Plan:
+def plan(
+    baseline: Baseline, margin: float, share: float = 0.5, alpha: float = 0.05, minimum_episodes: int = MINIMUM_EPISODES
+) -> Plan:
     """Return the plan of an experiment.
 
     The estimated difference is about normal with the variance std**2 / information. So the bound has passed its limit
@@ -92,6 +94,7 @@ def plan(baseline: Baseline, margin: float, share: float = 0.5, alpha: float = 0
         margin: The loss of mean return that is acceptable, in units of the return.
         share: The challenger's share of the episodes.
         alpha: The probability of a false promotion, and that of a false rollback.
+        minimum_episodes: The settled episodes that each arm needs before there are bounds.
 
     Raises:
         MarginZero: The margin is 0.
@@ -101,13 +104,14 @@ def plan(baseline: Baseline, margin: float, share: float = 0.5, alpha: float = 0
         raise MarginZero
     if not 0 < share < 1:
         raise RulesInvalid("share", share, "a number between 0 and 1")
-    draft = Rules(margin, 1, baseline.mean, baseline.std, alpha=alpha)
+    known = {"alpha": alpha, "minimum_episodes": minimum_episodes}
+    draft = Rules(margin, 1, baseline.mean, baseline.std, **known)
     likely = _need(baseline, draft, share, LIKELY, margin, lambda information: information)
     horizon = likely.information
     median = _need(baseline, draft, share, MEDIAN, margin, lambda _: horizon)
     loss, powers = abs(baseline.mean) / 2, (MEDIAN, LIKELY) if baseline.mean else ()
     rollback = [_need(baseline, draft, share, power, loss, lambda _: ROLLBACK_HORIZON) for power in powers]
-    rules = Rules(margin, likely.episodes, baseline.mean, baseline.std, horizon=horizon, alpha=alpha)
+    rules = Rules(margin, likely.episodes, baseline.mean, baseline.std, horizon=horizon, **known)
     return Plan(rules, share, (median, likely), tuple(rollback))
 
 

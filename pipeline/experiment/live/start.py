@@ -21,6 +21,7 @@ from pipeline.experiment.live.settings import AUTO, STOPPED, SUPERSEDED, Setting
 from pipeline.experiment.live.state import Live
 from pipeline.experiment.plan import Baseline, Plan, plan
 from pipeline.experiment.recorded import recorded_returns
+from pipeline.experiment.statistics.rules import MINIMUM_EPISODES
 from pipeline.registry import history
 from pipeline.registry.target import Target
 from serving.experiments.experiment import Experiment, Step
@@ -72,7 +73,7 @@ class StartOptions:
     return_std: float | None = None
     default_return: float | None = None
     return_bounds: tuple[float, float] | None = None
-    minimum_episodes: int = 50
+    minimum_episodes: int = MINIMUM_EPISODES
     step_episodes: int = 50
     delay_s: float = 10.0
 
@@ -183,14 +184,13 @@ def _absolute(uri: str) -> str:
 def _plan(baseline: Baseline, options: StartOptions) -> Plan:
     """Return the plan at the last share, whose rules are those of the options. Raises MarginZero, RulesInvalid."""
     margin = options.margin if options.margin_of_mean is None else options.margin_of_mean * abs(baseline.mean)
-    planned = plan(baseline, margin, options.shares[-1], options.alpha)
+    planned = plan(baseline, margin, options.shares[-1], options.alpha, options.minimum_episodes)
     before = sum(options.step_episodes / share for share in options.shares[:-1])
     rules = replace(
         planned.rules,
         budget=options.budget or planned.rules.budget + int(before),
         default_return=options.default_return,
         return_bounds=options.return_bounds,
-        minimum_episodes=options.minimum_episodes,
     )
     return replace(planned, rules=rules)
 

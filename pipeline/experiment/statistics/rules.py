@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from pipeline.experiment.errors import RulesInvalid
 
+MINIMUM_EPISODES = 50
+"""The settled episodes that each arm needs before there are bounds, by default."""
+
 
 @dataclass(frozen=True)
 class Rules:
@@ -37,7 +40,7 @@ class Rules:
     horizon: float | None = None
     alpha: float = 0.05
     ratio_alpha: float = 0.01
-    minimum_episodes: int = 50
+    minimum_episodes: int = MINIMUM_EPISODES
     largest_loss: float | None = None
     default_return: float | None = None
     return_bounds: tuple[float, float] | None = None

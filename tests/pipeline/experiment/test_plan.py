@@ -66,6 +66,11 @@ def test_each_arm_has_at_least_the_minimum_of_episodes():
             assert min(need.challengers, need.episodes - need.challengers) >= planned.rules.minimum_episodes
 
 
+def test_a_larger_minimum_of_episodes_needs_a_larger_budget():
+    rules = plan(Baseline(100.0, 1.0), 20.0, share=0.2, minimum_episodes=600).rules
+    assert (rules.minimum_episodes, 600 / 0.2 < rules.budget < 700 / 0.2) == (600, True)
+
+
 def test_returns_without_variance_need_episodes_because_of_the_floor():
     assert plan(Baseline(500.0, 0.0), 10.0).promotion[-1].episodes > 300
 
