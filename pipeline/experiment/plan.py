@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 from pipeline.experiment.errors import MarginZero, RulesInvalid
 from pipeline.experiment.statistics.boundaries import best_rho, normal_mixture
@@ -104,7 +105,7 @@ def plan(
         raise MarginZero
     if not 0 < share < 1:
         raise RulesInvalid("share", share, "a number between 0 and 1")
-    known = {"alpha": alpha, "minimum_episodes": minimum_episodes}
+    known: dict[str, Any] = {"alpha": alpha, "minimum_episodes": minimum_episodes}
     draft = Rules(margin, 1, baseline.mean, baseline.std, **known)
     likely = _need(baseline, draft, share, LIKELY, margin, lambda information: information)
     horizon = likely.information

@@ -20,6 +20,7 @@ RETURNS = {1: 100.0, 2: 50.0, 3: 110.0}
 """What an episode returns by the version that acts in it. The graphs are the same; the clients report."""
 TIMES = ("--reward-wait", "5s", "--record-wait", "20s", "--every", "2s")
 RULES = ("--share", "0.2,0.5", "--step-episodes", "20", "--margin", "20%")
+LATER = ("--minimum-episodes", "600", "--budget", "20000")
 
 
 class Experiments:
@@ -94,7 +95,7 @@ def test_a_better_challenger_is_promoted_by_itself_after_the_gate_and_its_share_
     canary = ("--canary", "--experience", experiments.uri, "--episodes", "5")
     with Reporters(experiments.url, RETURNS) as players:
         # More episodes than one look at the first share can find, so that the share rises before the decision.
-        said = experiments.command("promote", "3", *canary, *TIMES, *RULES, "--minimum-episodes", "600")
+        said = experiments.command("promote", "3", *canary, *TIMES, *RULES, *LATER)
         await_true(lambda: experiments.served() == 3, "the server serves it", 30)
     sys.stdout.write(f"\n{said}\n{dict(players.episodes)} episodes by version\n")
     assert "Share 0.5 from " in said
