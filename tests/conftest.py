@@ -37,6 +37,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
 
 
+@pytest.fixture
+def hangup() -> Iterator[None]:
+    """Let SIGHUP do here, and in the processes that the test starts, what it does outside `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture(scope="session")
 def new_database(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[[Path], None]:
     """Return a function that puts an empty `mlflow.db` into a directory.

@@ -12,6 +12,8 @@ from pipeline import signals
 from pipeline.errors import Interrupted
 from pipeline.signals import deferred, interruptible
 
+pytestmark = pytest.mark.usefixtures("hangup")
+
 NUMBERS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 

@@ -133,6 +133,7 @@ def test_a_killed_server_leaves_no_proxy_and_no_replica(guarded: Server) -> None
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("hangup")
 def test_a_terminal_that_closes_ends_only_the_command_which_ends_the_others_in_order(store: Store) -> None:
     store.register("hung-up", stage="Production")
     server = start_run(store, "models:/hung-up/Production")

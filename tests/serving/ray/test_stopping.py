@@ -8,6 +8,8 @@ import pytest
 
 from serving.ray.stopping import Stop, hangup_blocked, restore_handlers, stop_on_signals
 
+pytestmark = pytest.mark.usefixtures("hangup")
+
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_raises_stop_and_later_ones_are_ignored(signum: signal.Signals) -> None:
