@@ -46,7 +46,7 @@ test: setup ## All tests, the fault suite in short.
 	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 test-unit: setup ## The tests that take seconds.
-	@$(BIN)/python -m pytest -m 'not e2e'
+	@$(BIN)/python -m pytest -m 'not (e2e or long or conformance or faults or stores or cluster or exports)'
 
 test-long: setup ## Further cases of interrupted, lost and failing training.
 	@$(BIN)/python -m pytest -m long
@@ -97,7 +97,7 @@ audit: setup ## A bill of materials (CycloneDX) of each extra in audit-report/, 
 fuzz: setup ## 100,000 malformed requests over all routes of a real server.
 	@$(BIN)/python -m tests.serving.fuzz
 
-mutants: setup ## Put small faults into the code: at least 90% of them must make a test fail. Takes half an hour.
+mutants: setup ## Put small faults into the code: at least 90% of them must make a test fail. Takes an hour.
 	@$(BIN)/python -m tests.mutants
 
 lint: setup ## ruff: rules and format.
