@@ -75,12 +75,13 @@ class Lease:
         other = self._other()
         if other is None:
             is_new = self._until is None or self._until < time.monotonic()  # as after an outage of MLflow
-            self._until = time.monotonic() + self.lease_s
+            until = time.monotonic() + self.lease_s
             with ignored_conflict():
                 self._write({"owner": self.owner, "until_s": time.time() + self.lease_s})
             if is_new:
                 time.sleep(self.settle_s)
                 other = self._other()
+            self._until = until
         if other is not None:
             self._until = None
         return other
