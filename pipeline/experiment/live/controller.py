@@ -249,6 +249,11 @@ def reason(live: Live, found: Figures) -> str:
             f"the challenger answered only {found.served:.0%} of its episodes, and {found.recently_served:.0%} of the "
             f"last ones: the servers refuse it, or have not loaded it (see /model); {summary(found)}"
         )
+    if found.is_mixed:
+        return (
+            f"version {live.experiment.champion} began only {found.champion_served:.0%} of the champion's episodes: a "
+            f"server of another version records to {live.settings.experience}, too; {summary(found)}"
+        )
     champion, challenger = found.champion, found.challenger
     return (
         f"the arms do not report alike: {_part(challenger.reported, challenger.settled)} of the challenger's episodes "
