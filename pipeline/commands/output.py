@@ -136,3 +136,21 @@ def print_promotion(promotion: "Promotion") -> None:
     click.echo(f"{target} now has version {promotion.version}{replaced}.")
     uri = promotion.target.uri
     click.echo(f"Servers of {uri} load it; start one: python -m serving run --model-uri {shlex.quote(uri)}")
+    _print_superseded(promotion.target)
+
+
+def _print_superseded(target: "Target") -> None:
+    """Print which running experiments an assignment to a target has ended. A version is in one stage at a time."""
+    from pipeline.commands.experiment.status_output import command_line
+    from pipeline.experiment.live.state import find_superseded
+    from pipeline.registry.target import STAGES, Target
+
+    for each in [target] if target.is_alias else [Target(target.model, stage) for stage in STAGES]:
+        if live := find_superseded(each):
+            experiment = live.experiment
+            click.secho(
+                f"Experiment {experiment.id}, version {experiment.challenger} against {experiment.champion}, ends as "
+                f"superseded: version {experiment.champion} has left the {each}. If no controller runs: "
+                f"{command_line(each, 'run')}",
+                fg="yellow",
+            )
