@@ -41,6 +41,16 @@ def end(live: Live, decision: str, why: str, signer: Signer | None = None, settl
     return complete(now, signer) if now.experiment.decision == decision else now
 
 
+def supersede(live: Live, settle_s: float = SETTLE_S) -> Live:
+    """End a running experiment whose target was given another version; return it as it is then.
+
+    Otherwise it would go on as soon as its champion is in the target again, such as after a rollback.
+    """
+    current = live.target.current_version()
+    version = "no version" if current is None else f"version {current}"
+    return end(live, SUPERSEDED, f"the {live.target} was given {version} during the experiment", settle_s=settle_s)
+
+
 def complete(live: Live, signer: Signer | None = None) -> Live:
     """Do what follows from the decision of an experiment, as far as it has not been done; return it as it is then."""
     decision = live.experiment.decision

@@ -13,6 +13,7 @@ from tests.pipeline.experiment.live.test_figures import EXPIRES_S, live_of
 from tests.pipeline.experiment.live.world import CHAMPION, OTHER, TARGET
 
 RUN = "python -m pipeline experiment run"
+SUPERSEDED = "version 2 against 1, has ended as superseded: version 1 has left the stage 'Production'."
 FORCED = ("--episodes", "2", "--force")
 
 
@@ -66,10 +67,17 @@ def test_a_command_that_supersedes_an_experiment_says_so(world, registry, comman
         for version in ("3", str(CHAMPION)):
             said_by("promote", version, *FORCED)
     live = world.start()
-    assert said_by(*command).splitlines()[-1] == (
-        f"Experiment {live.experiment.id}, version 2 against 1, ends as superseded: version 1 has left the stage "
-        "'Production'. If no controller runs: python -m pipeline experiment run"
-    )
+    assert said_by(*command).splitlines()[-1] == f"Experiment {live.experiment.id}, {SUPERSEDED}"
+    assert (world.live().experiment.decision, world.live().settings.finished) == ("superseded", True)
+
+
+def test_a_rollback_to_the_champion_of_a_superseded_experiment_does_not_let_it_go_on(world, registry):
+    """A person assigned the challenger in MLflow's user interface, and no controller was running."""
+    live = world.start()
+    registry.promote(MODEL, OTHER)
+    assert said_by("rollback").splitlines()[0] == f"Experiment {live.experiment.id}, {SUPERSEDED}"
+    assert TARGET.current_version() == CHAMPION
+    assert world.live().experiment.share_at(world.now_s) == 0
 
 
 def test_an_assignment_elsewhere_leaves_the_experiment_and_says_nothing_of_it(world):
