@@ -117,7 +117,10 @@ def promote_and_print(target: "Target", version: int, gate: "Gate", signer: "Sig
     """Promote a version, and print the verdict of the gate and the result."""
     from pipeline.registry.promotion import promote
     from pipeline.tables import verdict_table
+    from serving.registry.tracking import check_tracking_server
 
+    check_tracking_server()
+    end_superseded(target)
     promotion = promote(target, version, gate, signer)
     if promotion.verdict is not None:
         verdict_table(promotion.verdict)
@@ -136,3 +139,26 @@ def print_promotion(promotion: "Promotion") -> None:
     click.echo(f"{target} now has version {promotion.version}{replaced}.")
     uri = promotion.target.uri
     click.echo(f"Servers of {uri} load it; start one: python -m serving run --model-uri {shlex.quote(uri)}")
+    end_superseded(promotion.target)
+
+
+def end_superseded(target: "Target") -> None:
+    """End the running experiments that assignments to a target have superseded, and say so.
+
+    It is called before an assignment, too: if that assigns the champion of such an experiment again, and no controller
+    runs, the experiment would go on.
+    """
+    from pipeline.experiment.live.ending import supersede
+    from pipeline.experiment.live.state import find_superseded
+    from pipeline.registry.target import STAGES, Target
+
+    # A version is in one stage at a time, so an assignment to a stage may take the champion of another one away.
+    for each in [target] if target.is_alias else [Target(target.model, stage) for stage in STAGES]:
+        if live := find_superseded(each):
+            supersede(live)
+            experiment = live.experiment
+            click.secho(
+                f"Experiment {experiment.id}, version {experiment.challenger} against {experiment.champion}, has ended "
+                f"as superseded: version {experiment.champion} has left the {each}.",
+                fg="yellow",
+            )

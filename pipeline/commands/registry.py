@@ -24,7 +24,7 @@ from pipeline.commands.options import (
     signing_key_option,
     target_options,
 )
-from pipeline.commands.output import print_promotion, promote_and_print
+from pipeline.commands.output import end_superseded, print_promotion, promote_and_print
 
 
 @click.command()
@@ -136,8 +136,12 @@ def rollback(stage: str, alias: str | None, name: str) -> None:
     """Assign the previous version to a stage or an alias again; each further rollback goes back one more."""
     from pipeline.registry.promotion import rollback
     from pipeline.registry.target import Target
+    from serving.registry.tracking import check_registry
 
-    print_promotion(rollback(Target.of(name, stage, alias)))
+    check_registry()
+    target = Target.of(name, stage, alias)
+    end_superseded(target)
+    print_promotion(rollback(target))
 
 
 @click.command()

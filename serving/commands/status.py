@@ -7,6 +7,7 @@ distributes new connections over them, so that repeated requests reach each one.
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -147,8 +148,13 @@ def _experiment(parts: Sequence[Mapping[str, Json]]) -> str:
     first, taking = parts[0], sum(part["share"] > 0 for part in parts)
     answered = {arm: sum(part["answered"][arm] for part in parts) for arm in ("champion", "challenger")}
     share = max(part["share"] for part in parts)
-    state = f"ended ({first['decision']})" if first["decision"] else f"{share:.3g} of the episodes"
-    state += "" if first["decision"] or taking == len(parts) else f" at {taking} of {len(parts)} replicas"
+    if first["decision"]:
+        state = f"ended ({first['decision']})"
+    elif datetime.fromisoformat(first["expires_at"]) <= datetime.now(UTC):
+        state = "expired"
+    else:
+        where = "" if taking == len(parts) else f" at {taking} of {len(parts)} replicas"
+        state = f"{share:.3g} of the episodes{where}"
     failed = sum(part["failed"] for part in parts)
     return (
         f"Experiment {first['id']}: version {first['challenger']} beside {first['champion']}, {state}, until "

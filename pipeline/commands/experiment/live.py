@@ -98,6 +98,7 @@ def status(stage: str, alias: str | None, name: str, every_s: float, *, watched:
     The figures are computed from what is recorded now. Nothing is written.
     """
     from pipeline.experiment.live.controller import Observer
+    from pipeline.experiment.live.lease import Lease
     from pipeline.experiment.live.state import find
     from pipeline.registry.target import Target
     from serving.registry.tracking import check_registry
@@ -109,7 +110,7 @@ def status(stage: str, alias: str | None, name: str, every_s: float, *, watched:
         if live is None or not live.is_running:
             print_ended(target, live)
             return
-        print_status(live, observer.figures(live, time.time()), observer.damaged)
+        print_status(live, observer.figures(live, time.time()), observer.damaged, Lease(live).holder())
         if not watched:
             return
         time.sleep(every_s)

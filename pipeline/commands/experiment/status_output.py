@@ -24,9 +24,13 @@ _SECONDS_PER_DAY = 86_400.0
 
 def command_line(target: "Target", command: str) -> str:
     """Return a command of experiments with the options that name a target."""
+    return _command_line(target, f"experiment {command}")
+
+
+def _command_line(target: "Target", command: str) -> str:
     name = "" if target.model == TrainConfig.registered_model_name else f" --name {shlex.quote(target.model)}"
     where = f" --alias {target.name}" if target.is_alias else "" if target.name == "Production" else " --stage Staging"
-    return f"python -m pipeline experiment {command}{where}{name}"
+    return f"python -m pipeline {command}{where}{name}"
 
 
 def print_started(started: "Started") -> None:
@@ -52,8 +56,8 @@ def print_started(started: "Started") -> None:
         )
 
 
-def print_status(live: "Live", found: "Figures", damaged: Sequence[str]) -> None:
-    """Print how an experiment stands."""
+def print_status(live: "Live", found: "Figures", damaged: Sequence[str], controller: str | None) -> None:
+    """Print how an experiment stands. `controller` is the host and process that decides, None without one."""
     experiment, rules = live.experiment, live.settings.rules
     click.echo(
         f"Experiment {experiment.id} on the {live.target} of '{live.target.model}': version {experiment.challenger} "
@@ -80,6 +84,9 @@ def print_status(live: "Live", found: "Figures", damaged: Sequence[str]) -> None
         click.secho(f"{found.clipped:,} returns are outside the bounds, and count as the nearest one.", fg="yellow")
     if damaged:
         click.secho(f"Left out, because they are damaged: {', '.join(damaged[:3])}", fg="yellow")
+    if controller is None:
+        run = command_line(live.target, "run")
+        click.secho(f"No controller runs, so nobody raises the share or decides. Run one: {run}", fg="yellow")
     click.echo(f"Next: {next_step(live, found)}")
 
 
@@ -89,13 +96,25 @@ def next_step(live: "Live", found: "Figures") -> str:
     from pipeline.experiment.statistics.decision import Decision
 
     if found.decision != Decision.CONTINUE:
-        run = command_line(live.target, "run")
-        verdict = f"{found.decision.name.lower().replace('_', ' ')}: {reason(live, found)}."
-        return verdict + ("" if live.settings.decide == "report" else f" The controller acts on it: {run}")
+        return f"{found.decision.name.lower().replace('_', ' ')}: {reason(live, found)}."
+    if found.at_s >= live.experiment.expires_s:
+        return "it has expired, and ends when the outcomes of its last episodes are known."
     if found.at_s < live.experiment.shares[-1].start_s:
         return f"share {live.experiment.shares[-1].share:g} begins in a few seconds."
     if not found.champion.episodes:
         return "no episodes are recorded yet. Clients must name their episodes, and servers record them."
+    return _awaited(live, found)
+
+
+def _awaited(live: "Live", found: "Figures") -> str:
+    """Return what a decision or the next share waits for, while episodes come in."""
+    from pipeline.experiment.live.figures import SERVED
+
+    if found.settled_served < SERVED:
+        return (
+            f"the challenger began only {found.settled_served:.0%} of its settled episodes, so it is not promoted and "
+            "the share does not rise until it has begun more of them."
+        )
     if live.next_share is None:
         return "more episodes, until a bound decides or the budget is used up."
     if found.shows_harm:
@@ -120,6 +139,13 @@ def print_ended(target: "Target", live: "Live | None") -> None:
     click.echo(f"MLflow run {live.settings.run_id}.")
     if live.is_open:
         click.echo(f"What follows from it is not finished. Next: {command_line(target, 'run')}")
+    elif experiment.decision == "promoted":
+        click.echo(f"Undo it: {_command_line(target, 'rollback')}")
+    else:
+        again = command_line(
+            target, f"start {experiment.challenger} --experience {shlex.quote(live.settings.experience)}"
+        )
+        click.echo(f"Another one: {again}")
 
 
 def _arms(live: "Live", found: "Figures") -> list[tuple["Arm", int]]:

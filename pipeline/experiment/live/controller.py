@@ -12,7 +12,7 @@ from pipeline import signals
 from pipeline.experience.raw import open_experience
 from pipeline.experiment.errors import ExperimentUnknown
 from pipeline.experiment.live import run_log, state
-from pipeline.experiment.live.ending import complete, end, summary
+from pipeline.experiment.live.ending import complete, end, summary, supersede
 from pipeline.experiment.live.figures import SERVED, Figures, figures
 from pipeline.experiment.live.lease import SETTLE_S, Lease, is_conflict
 from pipeline.experiment.live.outcomes import Outcomes
@@ -23,7 +23,6 @@ from pipeline.experiment.live.settings import (
     PROMOTED,
     REPORTED,
     ROLLED_BACK,
-    SUPERSEDED,
 )
 from pipeline.experiment.live.state import Live
 from pipeline.experiment.statistics.decision import Decision
@@ -148,10 +147,9 @@ class Controller:
         return found
 
     def _act(self, live: Live) -> Live:
-        now_s, current = self.clock(), self.target.current_version()
-        if current != live.experiment.champion:
-            version = "no version" if current is None else f"version {current}"
-            return self._end(live, SUPERSEDED, f"the {self.target} was given {version} during the experiment")
+        now_s = self.clock()
+        if self.target.current_version() != live.experiment.champion:
+            return supersede(live, self.settle_s)
         found = self.observer.figures(live, now_s)
         is_logged = self._log(live, found)
         self._tell("damaged", self.observer.damaged and f"Left out, damaged: {', '.join(self.observer.damaged[:3])}")
@@ -248,6 +246,11 @@ def reason(live: Live, found: Figures) -> str:
         return (
             f"the challenger answered only {found.served:.0%} of its episodes, and {found.recently_served:.0%} of the "
             f"last ones: the servers refuse it, or have not loaded it (see /model); {summary(found)}"
+        )
+    if found.is_mixed:
+        return (
+            f"version {live.experiment.champion} began only {found.champion_served:.0%} of the champion's episodes: a "
+            f"server of another version records to {live.settings.experience}, too; {summary(found)}"
         )
     champion, challenger = found.champion, found.challenger
     return (

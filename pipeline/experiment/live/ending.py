@@ -23,6 +23,7 @@ from pipeline.registry import history
 from pipeline.registry.promotion import assign
 from pipeline.registry.signing import Signer, has_passed, record_gate, sign
 from serving.integrity.statements import Subject
+from serving.registry.errors import VersionMissing
 from serving.registry.registry import resolve
 
 
@@ -40,11 +41,20 @@ def end(live: Live, decision: str, why: str, signer: Signer | None = None, settl
     return complete(now, signer) if now.experiment.decision == decision else now
 
 
+def supersede(live: Live, settle_s: float = SETTLE_S) -> Live:
+    """End a running experiment whose target was given another version; return it as it is then.
+
+    Otherwise it would go on as soon as its champion is in the target again, such as after a rollback.
+    """
+    current = live.target.current_version()
+    version = "no version" if current is None else f"version {current}"
+    return end(live, SUPERSEDED, f"the {live.target} was given {version} during the experiment", settle_s=settle_s)
+
+
 def complete(live: Live, signer: Signer | None = None) -> Live:
     """Do what follows from the decision of an experiment, as far as it has not been done; return it as it is then."""
     decision = live.experiment.decision
-    if decision == PROMOTED and not _promote(live, signer):
-        why = "another version was assigned after the decision to promote"
+    if decision == PROMOTED and (why := _promote(live, signer)):
         live = state.update(live, lambda now: now.decided(SUPERSEDED, str(live.settings.decided_at), why))
     elif decision in JUDGED and decision != PROMOTED:
         _record(live)
@@ -52,27 +62,30 @@ def complete(live: Live, signer: Signer | None = None) -> Live:
     return state.update(live, Live.finished)
 
 
-def _promote(live: Live, signer: Signer | None) -> bool:
-    """Assign the challenger, and return whether that was done, now or before; False if somebody was quicker."""
+def _promote(live: Live, signer: Signer | None) -> str | None:
+    """Assign the challenger, unless that was done before; return why it is not possible any more, else None."""
     target, at, experiment = live.target, str(live.settings.decided_at), live.experiment
     history.settle(target)  # confirms the event of a promotion that was interrupted
     current = target.current_version()
     if history.has_event(target, at):
-        return True
+        return None
     if current == experiment.challenger:
         # Another controller is between the assignment and its event, or a person did what was decided.
         history.record(target, current, history.EXPERIMENT, _reason(live), at=at)
-        return True
+        return None
     if current != experiment.champion:
-        return False
-    challenger = resolve(f"models:/{target.model}/{experiment.challenger}")
+        return "another version was assigned after the decision to promote"
+    try:
+        challenger = resolve(f"models:/{target.model}/{experiment.challenger}")
+    except VersionMissing:
+        return f"version {experiment.challenger} no longer exists"
     if not has_passed(challenger, target, signer):
         # Servers may demand a record of the gate. An experiment is the stricter one.
         record_gate(Subject.of(challenger), target, _facts(live), signer, passed=True)
     if signer is not None:
         sign(Subject.of(challenger), signer)
     assign(target, challenger, history.EXPERIMENT, _reason(live), at)
-    return True
+    return None
 
 
 def _record(live: Live) -> None:

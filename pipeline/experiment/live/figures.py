@@ -56,6 +56,8 @@ class Figures:
         served: The part of the challenger's episodes that it began itself; NaN while they are few.
         recently_served: The same, of the last ones.
         settled_served: The same, of the settled ones, from which the statistics are.
+        champion_served: The part of the champion's settled episodes that the champion began itself; NaN while they are
+            few.
         difference: The estimated difference of the mean returns, challenger - champion.
         error: The standard error of the difference.
         lower: Its lower bound, -inf while an arm has too few episodes.
@@ -73,6 +75,7 @@ class Figures:
     served: float = math.nan
     recently_served: float = math.nan
     settled_served: float = math.nan
+    champion_served: float = math.nan
     difference: float = math.nan
     error: float = math.nan
     lower: float = -math.inf
@@ -87,6 +90,11 @@ class Figures:
         return self.champion.settled + self.challenger.settled
 
     @property
+    def is_mixed(self) -> bool:
+        """Whether other versions act in the champion's episodes, so that its returns are not the champion's."""
+        return self.champion_served < SERVED
+
+    @property
     def is_unserved(self) -> bool:
         """Whether the servers do not let the challenger act in its episodes."""
         return self.served < SERVED or self.recently_served < RECENT_SERVED
@@ -98,12 +106,13 @@ class Figures:
 
     @property
     def decision(self) -> Decision:
-        """The decision. A challenger that does not act in its episodes is not promoted for the champion's returns."""
+        """The decision. No challenger is promoted for returns of episodes in which other versions acted."""
         if self.statistics == Decision.ROLL_BACK:
             return self.statistics
-        if self.is_unserved:
+        if self.is_unserved or self.is_mixed:
             return Decision.BLOCKED
-        is_shown = self.served >= SERVED and self.settled_served >= SERVED  # neither is NaN
+        parts = (self.served, self.settled_served, self.champion_served)
+        is_shown = all(part >= SERVED for part in parts)  # NaN is not
         return Decision.CONTINUE if self.statistics == Decision.PROMOTE and not is_shown else self.statistics
 
 
@@ -134,21 +143,23 @@ def figures(live: Live, episodes: Mapping[bytes, Outcome], now_s: float) -> Figu
     experiment, settings = replace(live.experiment, decision=None), live.settings
     found = _assigned(live, episodes)
     start_s, served = experiment.shares[-1].start_s, found.as_assigned[found.challenger]
-    base = Figures(now_s, live.experiment.share_at(now_s))
-    if len(served) >= settings.rules.minimum_episodes:
+    base, fewest = Figures(now_s, live.experiment.share_at(now_s)), settings.rules.minimum_episodes
+    if len(served) >= fewest:
         base = replace(base, served=float(served.mean()), recently_served=float(served[-RECENT:].mean()))
     returns, clipped = _clipped(found.returns, settings.rules.return_bounds)
     in_time = np.where(np.isnan(returns), np.inf, found.started_s)
     told = Assignments(found.started_s, found.challenger, found.share, in_time, returns)
     settled = told.settled(now_s - settings.record_wait_s, settings.reward_wait_s, settings.rules.unreported_return)
     began = found.started_s[: len(settled)]
-    settled_served = found.as_assigned[: len(settled)][settled.challenger]
+    as_assigned = found.as_assigned[: len(settled)]
+    settled_served, champion_served = as_assigned[settled.challenger], as_assigned[~settled.challenger]
     arms = [_arm(found.challenger == each, settled, settled.challenger == each) for each in (False, True)]
     base = replace(
         base,
         champion=arms[0],
         challenger=arms[1],
         settled_served=float(settled_served.mean()) if len(settled_served) else math.nan,
+        champion_served=float(champion_served.mean()) if len(champion_served) >= fewest else math.nan,
         settled_at_share=int((settled.challenger & (began >= start_s)).sum()),
         clipped=clipped,
     )

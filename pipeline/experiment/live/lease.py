@@ -72,15 +72,16 @@ class Lease:
         """Take the lease, or renew it; return None with it, or who has it."""
         if self._until is not None and self._until - time.monotonic() > self.lease_s / 2:
             return None
-        other = self._other()
+        other = self.holder()
         if other is None:
             is_new = self._until is None or self._until < time.monotonic()  # as after an outage of MLflow
-            self._until = time.monotonic() + self.lease_s
+            until = time.monotonic() + self.lease_s
             with ignored_conflict():
                 self._write({"owner": self.owner, "until_s": time.time() + self.lease_s})
             if is_new:
                 time.sleep(self.settle_s)
-                other = self._other()
+                other = self.holder()
+            self._until = until
         if other is not None:
             self._until = None
         return other
@@ -94,8 +95,8 @@ class Lease:
                     client, live = mlflow.MlflowClient(), self.live
                     client.delete_model_version_tag(live.target.model, str(live.experiment.champion), self.key)
 
-    def _other(self) -> str | None:
-        """Return the host and process that has the lease, None if nobody else has."""
+    def holder(self) -> str | None:
+        """Return the host and process that has the lease, None if no other controller has it."""
         found = self._read()
         owner = str(found.get("owner", ""))
         if owner in {"", self.owner} or float(found.get("until_s", 0)) < time.time():

@@ -98,7 +98,8 @@ def log(live: Live, figures: Figures) -> None:
         "served/challenger": figures.served,
     }
     metrics = [Metric(key, value, now, step) for key, value in values.items() if math.isfinite(value)]
-    mlflow.MlflowClient().log_batch(live.settings.run_id, metrics=metrics)
+    with _if_exists():
+        mlflow.MlflowClient().log_batch(live.settings.run_id, metrics=metrics)
 
 
 def draw_chart(live: Live) -> None:
@@ -126,7 +127,8 @@ def _of_arm(name: str, arm: Arm) -> dict[str, float]:
 
 def tag_verdict(live: Live, verdict: str) -> None:
     """Write what the figures would decide, for an experiment that is only reported."""
-    mlflow.MlflowClient().set_tag(live.settings.run_id, VERDICT, verdict)
+    with _if_exists():
+        mlflow.MlflowClient().set_tag(live.settings.run_id, VERDICT, verdict)
 
 
 def finish(live: Live) -> None:
@@ -142,8 +144,9 @@ def finish(live: Live) -> None:
 
 
 def abandon(run_id: str) -> None:
-    """End the run of an experiment that did not start."""
-    mlflow.MlflowClient().set_terminated(run_id, "KILLED")
+    """End the run of an experiment that did not start, or whose tag was removed."""
+    with _if_exists():
+        mlflow.MlflowClient().set_terminated(run_id, "KILLED")
 
 
 def link(live: Live) -> None:

@@ -15,9 +15,9 @@ from pipeline.experiment.errors import (
     StepsInvalid,
 )
 from pipeline.experiment.live import run_log, state
-from pipeline.experiment.live.ending import end
+from pipeline.experiment.live.ending import end, supersede
 from pipeline.experiment.live.lease import SETTLE_S
-from pipeline.experiment.live.settings import AUTO, STOPPED, SUPERSEDED, Settings
+from pipeline.experiment.live.settings import AUTO, STOPPED, Settings
 from pipeline.experiment.live.state import Live
 from pipeline.experiment.plan import Baseline, Plan, plan
 from pipeline.experiment.recorded import recorded_returns
@@ -126,7 +126,7 @@ def _require_free(target: Target) -> None:
         raise ExperimentUnfinished(*about, str(found.experiment.decision))
     if found.experiment.champion == target.current_version():
         raise ExperimentRunning(*about, found.experiment.challenger)
-    end(found, SUPERSEDED, "another version was assigned during the experiment, and no controller was running")
+    supersede(found)
 
 
 def _baseline(model: str, champion: int, options: StartOptions) -> Baseline:

@@ -106,6 +106,14 @@ def find_open(target: Target) -> Live:
     return found
 
 
+def find_superseded(target: Target) -> Live | None:
+    """Return the running experiment of a target that another version was assigned to meanwhile, None without one."""
+    found = find(target)
+    if found is None or not found.is_running or found.experiment.champion == target.current_version():
+        return None
+    return found
+
+
 def read(target: Target, champion: int) -> Live | None:
     """Return the experiment that the tag of a version describes, None without one."""
     return _of(target, mlflow.MlflowClient().get_model_version(target.model, str(champion)))

@@ -244,3 +244,6 @@ def test_an_experiment_is_one_line_over_all_replicas(serve_http: Callable[[Any],
     for app in replicas:
         app.served = champion(experiment(expires_s=4102444800.0, decision="rolled back"))
     assert line.format("ended (rolled back)", 6, 4, 2) in " ".join(shown(url))
+    for app in replicas:
+        app.served = champion(experiment(expires_s=1.0))
+    assert "version 4 beside 3, expired, until 1970-01-01T00:00:01+00:00. Requests: " in " ".join(shown(url))

@@ -197,6 +197,24 @@ def test_an_artifact_store_that_fails_costs_the_chart_and_nothing_else(world, mo
     assert "the chart of the experiment was not uploaded: the bucket at https://***@store is gone" in caplog.text
 
 
+def test_an_experiment_whose_run_was_deleted_is_decided(world):
+    live = world.start()
+    mlflow.delete_run(live.settings.run_id)
+    world.play(1200)
+    ended = world.controller().run()
+    assert (ended.experiment.decision, ended.settings.finished) == ("promoted", True)
+
+
+def test_a_challenger_that_was_deleted_is_not_promoted_and_the_experiment_ends(world):
+    world.start()
+    world.play(1200)
+    mlflow.MlflowClient().delete_model_version(MODEL, str(OTHER))
+    ended = world.controller().run()
+    assert (ended.experiment.decision, ended.settings.finished) == ("superseded", True)
+    assert ended.settings.why == "version 2 no longer exists"
+    assert TARGET.current_version() == CHAMPION
+
+
 def test_both_versions_link_to_the_run(world):
     live = world.start()
     world.play(1200)

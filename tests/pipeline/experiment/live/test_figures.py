@@ -74,6 +74,21 @@ def test_a_challenger_is_not_promoted_for_settled_episodes_in_which_the_champion
     assert figures(live, early | late, START_S + 1000).decision == Decision.PROMOTE
 
 
+def test_a_challenger_is_not_promoted_for_champions_episodes_in_which_another_version_acted():
+    """Another server, such as that of Staging, has the challenger for all its episodes, and records to the same URI."""
+    live = live_of()
+    mixed = {
+        HASH(f"e{number}"): outcome(START_S + 31 + number / 20, version=2 if number % 2 or is_challenger else 1)
+        for number in range(20_000)
+        for is_challenger in [arm_of(live, f"e{number}", START_S + 31 + number / 20) == "challenger"]
+    }
+    found = figures(live, mixed, 10_000.0)
+    assert (found.statistics, found.served) == (Decision.PROMOTE, 1.0)
+    assert 0.49 < found.champion_served < 0.51
+    assert found.decision == Decision.BLOCKED
+    assert reason(live, found).startswith("version 1 began only 50% of the champion's episodes: ")
+
+
 def test_episodes_after_the_decision_do_not_count_and_those_before_still_do():
     decided = live_of().decided("stopped", "1970-01-01T00:25:00Z", "why")  # 1,500 s
     assert total(figures(decided, episodes([1400.0, 1600.0]), 10_000.0)) == 1
@@ -130,22 +145,24 @@ def test_the_first_seconds_do_not_count_in_who_answered():
 
 
 @pytest.mark.parametrize(
-    ("statistics", "served", "recent", "settled", "decision"),
+    ("statistics", "served", "recent", "settled", "champion", "decision"),
     [
-        (Decision.PROMOTE, 1.0, 1.0, 1.0, Decision.PROMOTE),
-        (Decision.PROMOTE, 0.89, 1.0, 1.0, Decision.BLOCKED),
-        (Decision.PROMOTE, 0.95, 0.49, 1.0, Decision.BLOCKED),
-        (Decision.PROMOTE, 0.95, 1.0, 0.89, Decision.CONTINUE),
-        (Decision.PROMOTE, math.nan, math.nan, 1.0, Decision.CONTINUE),
-        (Decision.PROMOTE, 1.0, 1.0, math.nan, Decision.CONTINUE),
-        (Decision.CONTINUE, 0.5, 0.5, 0.5, Decision.BLOCKED),
-        (Decision.ROLL_BACK, 0.5, 0.5, 0.5, Decision.ROLL_BACK),
-        (Decision.INCONCLUSIVE, math.nan, math.nan, math.nan, Decision.INCONCLUSIVE),
+        (Decision.PROMOTE, 1.0, 1.0, 1.0, 1.0, Decision.PROMOTE),
+        (Decision.PROMOTE, 0.89, 1.0, 1.0, 1.0, Decision.BLOCKED),
+        (Decision.PROMOTE, 0.95, 0.49, 1.0, 1.0, Decision.BLOCKED),
+        (Decision.PROMOTE, 0.95, 1.0, 0.89, 1.0, Decision.CONTINUE),
+        (Decision.PROMOTE, 1.0, 1.0, 1.0, 0.89, Decision.BLOCKED),
+        (Decision.PROMOTE, math.nan, math.nan, 1.0, 1.0, Decision.CONTINUE),
+        (Decision.PROMOTE, 1.0, 1.0, math.nan, 1.0, Decision.CONTINUE),
+        (Decision.PROMOTE, 1.0, 1.0, 1.0, math.nan, Decision.CONTINUE),
+        (Decision.CONTINUE, 0.5, 0.5, 0.5, 1.0, Decision.BLOCKED),
+        (Decision.ROLL_BACK, 0.5, 0.5, 0.5, 0.5, Decision.ROLL_BACK),
+        (Decision.INCONCLUSIVE, math.nan, math.nan, math.nan, math.nan, Decision.INCONCLUSIVE),
     ],
 )
-def test_a_challenger_is_promoted_only_if_it_acted(statistics, served, recent, settled, decision):
-    shares = {"served": served, "recently_served": recent, "settled_served": settled}
-    assert Figures(2000.0, 0.5, statistics=statistics, **shares).decision == decision
+def test_a_challenger_is_promoted_only_if_both_versions_acted(statistics, served, recent, settled, champion, decision):
+    parts = {"served": served, "recently_served": recent, "settled_served": settled, "champion_served": champion}
+    assert Figures(2000.0, 0.5, statistics=statistics, **parts).decision == decision
 
 
 @pytest.mark.parametrize(

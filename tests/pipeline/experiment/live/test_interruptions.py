@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import mlflow
 import pytest
+from mlflow.exceptions import MlflowException
 
 from pipeline.experiment.live.lease import Lease
 from pipeline.registry import history
@@ -180,3 +181,18 @@ def test_of_two_that_take_the_lease_at_once_one_has_it(world):
     with ThreadPoolExecutor(2) as pool:
         others = list(pool.map(lambda _: Lease(live, settle_s=0.5).acquire(), range(2)))
     assert others.count(None) == 1
+
+
+def test_a_lease_that_could_not_be_written_is_not_had(world, monkeypatch):
+    live = world.start()
+    lease = Lease(live, settle_s=0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow.MlflowClient, "set_model_version_tag", unreachable)
+        with pytest.raises(MlflowException):
+            lease.acquire()
+    assert Lease(live, settle_s=0.0, owner="other-host:1:x").acquire() is None
+    assert lease.acquire() == "other-host, process 1"
+
+
+def unreachable(*_, **__):
+    raise MlflowException("no answer")

@@ -27,7 +27,8 @@ def live_of(rules) -> Live:
 
 def simulate(returns, rules, rng, difference=0.0) -> tuple[Decision, float]:
     """Run an experiment as a controller does that looks after each 50 episodes; return the decision and the share."""
-    live, base = live_of(rules), Figures(1.0, SHARES[0], served=1.0, recently_served=1.0, settled_served=1.0)
+    acted = {"served": 1.0, "recently_served": 1.0, "settled_served": 1.0, "champion_served": 1.0}
+    live, base = live_of(rules), Figures(1.0, SHARES[0], **acted)
     challenger, share, got, at_share = np.empty(0, bool), np.empty(0), np.empty(0), 0
     while True:
         now = live.experiment.shares[-1].share
