@@ -89,7 +89,7 @@ class OfflineTrainer(Trainer):
         """Yield the results of iterations without end.
 
         Raises:
-            LearningDiverged: If the loss is not finite.
+            LearningDiverged: If the loss or a gradient is not finite.
             Exception: As `Trainer.iterations`, after `begin_ppo`.
         """
         if self._before_ppo is None:
@@ -165,7 +165,8 @@ class OfflineTrainer(Trainer):
             minibatch_size=self._config.minibatch_size,
         )
         learned = {name: float(stats.peek()) for name, stats in results[DEFAULT_MODULE_ID].items()}
-        if not math.isfinite(learned["total_loss"]):
+        # Of all minibatches' squared advantages, the mean stays infinite if one was.
+        if not all(math.isfinite(learned.get(name, 0.0)) for name in ("total_loss", "moving_avg_sqd_adv_norm")):
             raise LearningDiverged(self._settings.lr)
         group = self._algorithm.learner_group
         group.set_weights(self._learners.get_weights())

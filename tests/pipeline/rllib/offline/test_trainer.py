@@ -174,6 +174,14 @@ def test_a_loss_that_is_not_finite_ends_the_training(make):
             pass
 
 
+def test_one_advantage_that_is_too_large_ends_the_training_at_once(make, capfd):
+    """RLlib would log each weight, apply the largest float32 in place of infinity, and go on."""
+    huge = dataclasses.replace(EPISODES[0], rewards=np.append(1e25, EPISODES[0].rewards[1:]))
+    with make(episodes=[huge, *EPISODES[1:]]) as made, pytest.raises(LearningDiverged, match="--reward-scale"):
+        next(made.iterations())
+    assert "nan/inf" not in capfd.readouterr().err
+
+
 def test_a_policy_with_a_memory_is_refused(make):
     recurrent = dataclasses.replace(CONFIG, model_config='{"use_lstm": true, "lstm_cell_size": 4}')
     with pytest.raises(RecurrentUnsupported, match="Recurrent policies cannot learn"), make(recurrent):
