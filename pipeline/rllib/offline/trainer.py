@@ -19,7 +19,7 @@ from pipeline.config import TrainConfig
 from pipeline.environments.make import Environment
 from pipeline.export.observation_filter import FrozenFilter
 from pipeline.rllib import checkpoint_layout, compat
-from pipeline.rllib.errors import LearningDiverged, RecurrentUnsupported
+from pipeline.rllib.errors import RecurrentUnsupported
 from pipeline.rllib.offline import learner
 from pipeline.rllib.offline.learner import OfflineSettings, RecordedEpisode
 from pipeline.rllib.trainer import Iteration, Trainer
@@ -165,9 +165,6 @@ class OfflineTrainer(Trainer):
             minibatch_size=self._config.minibatch_size,
         )
         learned = {name: float(stats.peek()) for name, stats in results[DEFAULT_MODULE_ID].items()}
-        # Of all minibatches' squared advantages, the mean stays infinite if one was.
-        if not all(math.isfinite(learned.get(name, 0.0)) for name in ("total_loss", "moving_avg_sqd_adv_norm")):
-            raise LearningDiverged(self._settings.lr)
         group = self._algorithm.learner_group
         group.set_weights(self._learners.get_weights())
         self._algorithm.env_runner_group.sync_weights(from_worker_or_learner_group=group)
