@@ -57,7 +57,7 @@ def test_a_version_is_trained_from_experience_in_s3(store, tmp_path: Path):  # n
     episodes, _ = cartpole_logs(uri, (0.9,), 12)
     shop = Workshop(tmp_path)
     train = ("pipeline", "train", "--algorithm", "bc", "--epochs", "1", "--evaluation-episodes", "2", "--experience")
-    done = shop.python(*train, uri)
+    done = shop.python(*train, uri, timeout_s=480)
     assert done.returncode == 0, done.stdout + done.stderr
     assert MARKER not in done.stdout + done.stderr
     with shop.inside():
