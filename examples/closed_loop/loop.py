@@ -7,7 +7,7 @@ import socket
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -33,9 +33,10 @@ _FINE_TUNING = 60_000
 
 #: How the second version earns its traffic. An episode takes seconds, and its decisions are recorded after 10 s.
 _CANARY = ["--share", "0.2,0.5", "--step-episodes", "20", "--margin", "10%"]
-_CANARY += ["--reward-wait", "20s", "--record-wait", "20s", "--every", "2s"]
+_CANARY += ["--reward-wait", "20s", "--record-wait", "20s", "--every", "2s", "--expires", "30m"]
 
-_TIMEOUT_S = 300.0
+#: Seconds for recorded episodes to become whole, and for clients to play what a step needs.
+_TIMEOUT_S, _PLAY_TIMEOUT_S = 300.0, 900.0
 
 
 @dataclass(eq=False)
@@ -79,7 +80,7 @@ class Loop:
     def gather(self) -> None:
         """Let clients play until enough episodes are recorded and whole."""
         say(f"Simulated clients play {_RECORDED} episodes against version 1")
-        self.players.until(lambda: len(self.players.returns_of(1)) >= _RECORDED)
+        self._play(1, _RECORDED)
         deadline = time.monotonic() + _TIMEOUT_S
         while self._whole_episodes() < _RECORDED:
             if time.monotonic() > deadline:
@@ -112,18 +113,34 @@ class Loop:
         run(python("pipeline", "experiment", "shadow", str(version), "--experience", str(self.experience)))
         with self.players.playing():
             run(python("pipeline", "promote", str(version), "--canary", "--experience", str(self.experience), *_CANARY))
-        self.players.until(lambda: self.served_version() == version)
+        self._play_until(lambda: self.served_version() == version, f"the server answers with version {version}")
 
     def show(self, version: int) -> None:
         """Let clients play against the new version."""
         say(f"Simulated clients play {_SHOWN} episodes against version {version}")
-        self.players.until(lambda: len(self.players.returns_of(version)) >= _SHOWN)
+        self._play(version, _SHOWN)
 
     def served_version(self) -> int:
         """Return the version that the server answers with."""
         answer = requests.get(f"{self.policy_url}/model", timeout=10)
         answer.raise_for_status()
         return int(answer.json()["version"])
+
+    def _play(self, version: int, episodes: int) -> None:
+        """Let clients play until a version has acted in so many episodes."""
+        enough = f"{episodes} episodes of version {version} are played"
+        self._play_until(lambda: len(self.players.returns_of(version)) >= episodes, enough)
+
+    def _play_until(self, condition: Callable[[], bool], what: str) -> None:
+        """Let clients play until a condition holds. Raises NotHappened, and what a client raised."""
+        deadline = time.monotonic() + _PLAY_TIMEOUT_S
+
+        def holds() -> bool:
+            if time.monotonic() > deadline:
+                raise NotHappened(what, _PLAY_TIMEOUT_S)
+            return condition()
+
+        self.players.until(holds)
 
     def _whole_episodes(self) -> int:
         current = read_current(open_store(str(self.experience)), MODEL) if self.experience.exists() else None

@@ -20,15 +20,10 @@ def store_errors(command: Callable[..., None]) -> Callable[..., None]:
     @one_line_errors
     @functools.wraps(command)
     def wrapped(*args: Any, uri: str, **kwargs: Any) -> None:
-        from pipeline.experience.errors import S3Unusable
-        from serving.experience.errors import StoreUnavailable
+        from pipeline.experience.raw import s3_explained
 
-        try:
+        with s3_explained(uri):
             command(*args, uri=uri, **kwargs)
-        except StoreUnavailable as error:
-            if not uri.startswith("s3://"):
-                raise
-            raise S3Unusable(uri, error.reason) from error
 
     return wrapped
 

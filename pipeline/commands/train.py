@@ -24,6 +24,7 @@ from pipeline.commands.output import print_trained, print_tuned, promote_if_requ
 from pipeline.config import TrainConfig
 from pipeline.learning.settings import SETTINGS as LEARNING_SETTINGS
 from pipeline.learning.settings import LearningSettings
+from serving.registry.model_uri import ModelUri
 
 if TYPE_CHECKING:
     from pipeline.environments.make import Environment
@@ -197,12 +198,12 @@ def _split(wanted: Mapping[str, Any], model_uri: str | None) -> tuple[LearningSe
     learning = {name: value for name, value in wanted.items() if name in names}
     others = {name: value for name, value in wanted.items() if name not in names}
     if not learning.get("experience"):
-        if learning:
-            option = "--" + next(iter(learning)).replace("_", "-")
+        if given_without := [name for name in learning if name != "experience"]:
+            option = "--" + given_without[0].replace("_", "-")
             raise click.UsageError(f"{option} needs --experience, the URI that a server records to.")
         return None, others
     if model_uri and learning.get("experience_model", "auto") == "auto":
-        learning["experience_model"] = model_uri.removeprefix("models:/").split("/")[0].split("@")[0]
+        learning["experience_model"] = ModelUri.parse(model_uri).name
     return LearningSettings(**learning), others
 
 

@@ -4,6 +4,7 @@ A manifest is written after the files of its segment. A file that no manifest li
 conversion has not ended, and is not read.
 """
 
+import contextlib
 import hashlib
 import json
 import re
@@ -21,7 +22,7 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 
-from pipeline.experience.errors import ExperienceDamaged, ModelNotRecorded, NoExperience, SeveralModels
+from pipeline.experience.errors import ExperienceDamaged, ModelNotRecorded, NoExperience, S3Unusable, SeveralModels
 from serving.experience.errors import StoreUnavailable
 from serving.experience.store import Store, check_uri, open_store
 from serving.experience.tables import model_directory
@@ -134,6 +135,17 @@ def open_experience(uri: str) -> Store:
     if parts.scheme != "s3" and not Path(parts.path if parts.scheme else uri).is_dir():
         raise NoExperience(uri, "there is no such directory")
     return open_store(uri)
+
+
+@contextlib.contextmanager
+def s3_explained(uri: str) -> Iterator[None]:
+    """Raise S3Unusable, which names what to check, for what fails in the block if the URI is one of S3."""
+    try:
+        yield
+    except StoreUnavailable as error:
+        if not uri.startswith("s3://"):
+            raise
+        raise S3Unusable(uri, error.reason) from error
 
 
 def models_of(store: Store) -> list[str]:

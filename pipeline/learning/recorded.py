@@ -12,7 +12,7 @@ from pipeline.experience.exports.episodes import KEEP, Counts, Episode, Selectio
 from pipeline.experience.exports.errors import VersionNotExportable
 from pipeline.experience.exports.export import left_out
 from pipeline.experience.exports.spaces import PolicySpaces
-from pipeline.experience.raw import choose_model, open_experience
+from pipeline.experience.raw import choose_model, open_experience, s3_explained
 from pipeline.experience.whole_episodes import UNREPORTED, WholeEpisodes
 from pipeline.learning import checks
 from pipeline.learning.errors import RewardsMissing, TooFewEpisodes
@@ -68,14 +68,12 @@ class Recorded:
 
         Raises:
             NoExperience, ModelNotRecorded, SeveralModels, NotCompacted, VersionNotRecorded, EpisodesReplaced,
-            ExperienceDamaged, StoreUnavailable: If they cannot be read.
+            ExperienceDamaged, StoreUnavailable, S3Unusable: If they cannot be read.
             VersionNotExportable: If a version has other arrays than the others.
             ObservationsNotRecorded, OtherSpaces, ValueInvalid, RewardsMissing, RewardsUnreported, TooFewEpisodes:
                 If they cannot be learned from.
         """
-        store = open_experience(settings.experience)
-        model = choose_model(store, None if settings.experience_model == "auto" else settings.experience_model)
-        whole = WholeEpisodes.open(store, model, min(settings.versions or {0}) or None)
+        whole = _opened(settings)
         checks.check_arrays(whole, environment)
         selection = _selection(whole, settings, environment)
         counts, unfinished = Counts(), _unfinished(whole) if settings.uses_rewards else set()
@@ -85,13 +83,20 @@ class Recorded:
             reasons.append(f"{dropped} whose end nobody reported")
         if len(found) < LEAST_EPISODES:
             left = f"; left out: {', '.join(reasons)}" if reasons else ""
-            raise TooFewEpisodes(model, len(found), LEAST_EPISODES, left)
+            raise TooFewEpisodes(whole.model, len(found), LEAST_EPISODES, left)
         recorded = cls(whole, found, _facts(whole, found, counts))
         _report(recorded.facts, reasons, note)
         share = checks.share_at_bounds(found, environment.action_space)
         if share:
             note(f"{share:.1%} of the actions lie at a bound, where they may have been clipped: the bound is learned")
         return recorded
+
+
+def _opened(settings: LearningSettings) -> WholeEpisodes:
+    with s3_explained(settings.experience):
+        store = open_experience(settings.experience)
+        model = choose_model(store, None if settings.experience_model == "auto" else settings.experience_model)
+        return WholeEpisodes.open(store, model, min(settings.versions or {0}) or None)
 
 
 def _selection(whole: WholeEpisodes, settings: LearningSettings, environment: Environment) -> Selection:

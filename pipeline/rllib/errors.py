@@ -73,13 +73,13 @@ class GradientsNotFinite(PipelineError):
 
 @dataclass(eq=False)
 class LearningDiverged(PipelineError):
-    """The loss of learning from recorded experience is not finite any more."""
+    """The loss of learning from recorded experience, or a gradient of it, is not finite any more."""
 
     lr: float
 
     template: ClassVar[str] = (
-        "Learning from the experience diverged: the loss is not finite. Lower --offline-lr, which is {lr:g}, or "
-        "--reward-scale."
+        "Learning from the experience diverged: the loss or a gradient is not finite. Lower --offline-lr, which is "
+        "{lr:g}, or --reward-scale."
     )
 
 

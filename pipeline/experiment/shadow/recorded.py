@@ -63,7 +63,8 @@ class Selection:
 
 def select(raw: Raw, challenger: int, decisions: int) -> Selection:
     """Select the newest decisions of the versions that are served now. Nothing but the manifests is needed for that."""
-    dated = [(each.time[1], each) for each in raw.manifests if each.time is not None]
+    # Of a segment with reports only, the time says nothing about decisions.
+    dated = [(each.time[1], each) for each in raw.manifests if each.time is not None and each.versions]
     dated.sort(key=lambda pair: -pair[0])
     versions = _served_now(dated) - {challenger}
     files, remaining = [], decisions

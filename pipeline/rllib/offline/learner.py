@@ -25,6 +25,7 @@ from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 from pipeline.config import TrainConfig
 from pipeline.environments.make import Environment
 from pipeline.networks import module_spec
+from pipeline.rllib.errors import LearningDiverged
 from pipeline.rllib.learner import ScaledRewards
 
 #: The share by which each minibatch moves the mean of squared advantages, which advantages are normalized by.
@@ -68,7 +69,17 @@ class OfflineSettings:
 
 
 class OfflineLearner(MARWILTorchLearner):  # type: ignore[misc]  # RLlib has no types
-    """RLlib's learner, whose state includes all that its next update depends on."""
+    """RLlib's learner, whose state includes all that its next update depends on, and which ends where it diverges."""
+
+    def compute_gradients(self, *args: Any, **kwargs: Any) -> dict[Any, torch.Tensor]:
+        """Return the gradients of a minibatch. Raises LearningDiverged unless all are finite.
+
+        RLlib would apply the largest float32 for infinity, which ends Adam's learning for good, and go on.
+        """
+        gradients: dict[Any, torch.Tensor] = super().compute_gradients(*args, **kwargs)
+        if not torch.isfinite(torch.nn.utils.get_total_norm(each for each in gradients.values() if each is not None)):
+            raise LearningDiverged(self.config.lr)
+        return gradients
 
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Return RLlib's state, and the mean of squared advantages."""

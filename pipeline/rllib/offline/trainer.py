@@ -19,7 +19,7 @@ from pipeline.config import TrainConfig
 from pipeline.environments.make import Environment
 from pipeline.export.observation_filter import FrozenFilter
 from pipeline.rllib import checkpoint_layout, compat
-from pipeline.rllib.errors import LearningDiverged, RecurrentUnsupported
+from pipeline.rllib.errors import RecurrentUnsupported
 from pipeline.rllib.offline import learner
 from pipeline.rllib.offline.learner import OfflineSettings, RecordedEpisode
 from pipeline.rllib.trainer import Iteration, Trainer
@@ -89,7 +89,7 @@ class OfflineTrainer(Trainer):
         """Yield the results of iterations without end.
 
         Raises:
-            LearningDiverged: If the loss is not finite.
+            LearningDiverged: If the loss or a gradient is not finite.
             Exception: As `Trainer.iterations`, after `begin_ppo`.
         """
         if self._before_ppo is None:
@@ -165,8 +165,6 @@ class OfflineTrainer(Trainer):
             minibatch_size=self._config.minibatch_size,
         )
         learned = {name: float(stats.peek()) for name, stats in results[DEFAULT_MODULE_ID].items()}
-        if not math.isfinite(learned["total_loss"]):
-            raise LearningDiverged(self._settings.lr)
         group = self._algorithm.learner_group
         group.set_weights(self._learners.get_weights())
         self._algorithm.env_runner_group.sync_weights(from_worker_or_learner_group=group)

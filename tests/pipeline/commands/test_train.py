@@ -14,7 +14,7 @@ from pipeline.rllib.ray_session import RaySession
 from pipeline.settings import by_machine
 from pipeline.tracking import preconditions
 from pipeline.training.worker_process import WorkerProcess
-from tests.workshop import PROJECT
+from tests.workshop import PROJECT, free_port
 
 
 def train(*arguments):
@@ -38,6 +38,24 @@ def test_experience_that_is_not_there_is_refused_before_rllib_is_loaded(tmp_path
     assert done.exit_code == 1
     assert f"There is no experience at {tmp_path}/none: there is no such directory." in done.output
     assert "Loading RLlib" not in done.output
+
+
+def test_an_s3_server_that_does_not_answer_is_named_with_what_to_check(monkeypatch):
+    for name, value in {
+        "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{free_port()}",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+    }.items():
+        monkeypatch.setenv(name, value)
+    done = train("--experience", "s3://policies/served")
+    assert done.exit_code == 1
+    assert "s3://policies/served cannot be used: " in done.output
+    assert "Check the bucket, the network, and the variables AWS_ACCESS_KEY_ID" in done.output
+
+
+def test_without_experience_its_empty_parameter_is_none():
+    """`mlflow run . -P experience=` passes it."""
+    assert _split({"experience": "", "lr": 1.0}, None) == (None, {"lr": 1.0})
 
 
 @pytest.mark.parametrize(

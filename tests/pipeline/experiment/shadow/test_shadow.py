@@ -18,7 +18,15 @@ from serving.policy.bundle import Bundle
 from serving.policy.policy import Policy
 from serving.policy.spaces import leaves
 from serving.policy.tensors import ACTION, OBSERVATIONS, STATE_IN
-from tests.pipeline.experience.recording import MODEL, Decision, decision_table, spec, write_segment
+from tests.pipeline.experience.recording import (
+    MODEL,
+    Decision,
+    Feedback,
+    decision_table,
+    feedback_table,
+    spec,
+    write_segment,
+)
 from tests.serving.policies import (
     CARTPOLE_BUNDLE,
     CONTRARY_BUNDLE,
@@ -169,6 +177,13 @@ def test_each_version_that_is_served_now_has_figures_of_its_own(service):
     }
     assert found.total.agreement == pytest.approx(100 / 150)
     assert found.versions[2].variation.mean > 0.3
+
+
+def test_reports_that_arrive_long_after_the_last_decision_do_not_hide_the_version_that_made_it(service):
+    service.register(CARTPOLE_BUNDLE, CARTPOLE_BUNDLE)
+    service.record(1, CARTPOLE_BUNDLE, seen(), at=2000.0)
+    write_segment(service.store, feedback=feedback_table([Feedback("late", 100.0, {0: 1.0})]), segment=2)
+    assert set(service.shadow(2).versions) == {1}
 
 
 def test_agreement_and_total_variation_are_those_of_the_two_policies(service):

@@ -174,6 +174,15 @@ def test_a_loss_that_is_not_finite_ends_the_training(make):
             pass
 
 
+def test_a_gradient_that_is_not_finite_ends_the_training_in_whichever_minibatch_it_is(make):
+    """RLlib would apply zeros or the largest float32 in its place, and go on."""
+    observations = EPISODES[0].observations.copy()
+    observations[0] = np.nan  # one step of 160, in one minibatch of six
+    odd = dataclasses.replace(EPISODES[0], observations=observations)
+    with make(settings=BC, episodes=[odd, *EPISODES[1:]]) as made, pytest.raises(LearningDiverged, match="a gradient"):
+        next(made.iterations())
+
+
 def test_a_policy_with_a_memory_is_refused(make):
     recurrent = dataclasses.replace(CONFIG, model_config='{"use_lstm": true, "lstm_cell_size": 4}')
     with pytest.raises(RecurrentUnsupported, match="Recurrent policies cannot learn"), make(recurrent):
