@@ -13,6 +13,7 @@ from serving.arguments import Arguments
 from serving.experiments.experiment import Experiment, Step
 from serving.http.policy_app import PolicyApp
 from serving.policy.errors import PolicyFailed
+from serving.protocols.episodes import EpisodeReader
 from serving.replica.arms.arms import Challenge
 from tests.serving.asking import Answer, ask, post, served
 from tests.serving.experiment import CHALLENGERS, CHAMPIONS, NAMES, challenge, champion, experiment, is_challengers
@@ -288,6 +289,15 @@ def test_a_version_before_the_champion_that_is_refused_meanwhile_answers_no_epis
     fatal = json.dumps({"observation": FATAL_OBSERVATION}).encode()
     answer = step(app, CHAMPIONS[0], body=fatal)
     assert (answer.status, answer.json()["error"]["code"]) == (500, "output_not_finite")
+
+
+def test_of_two_headers_the_one_that_is_recorded_decides_the_arm() -> None:
+    headers = tuple((b"x-episode-id", name.encode()) for name in (CHAMPIONS[0], CHALLENGERS[0]))
+    claim = EpisodeReader().of_headers("native", headers).claim
+    assert claim is not None
+    assert claim.episode == CHALLENGERS[0]
+    _, answered, _ = asyncio.run(post(running(), TILTED, more=headers))
+    assert answered[b"x-model-version"] == b"4"
 
 
 @pytest.mark.parametrize("pin", ["3", "4", None])
