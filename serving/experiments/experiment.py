@@ -134,8 +134,3 @@ def lease_key(key: str) -> str:
 def without_leases(tags: Mapping[str, str]) -> dict[str, str]:
     """Return the tags without those of controllers, which change all the time and mean nothing to a server."""
     return {key: tag for key, tag in tags.items() if not (key.startswith(_EXPERIMENT) and key.endswith(_LEASE))}
-
-
-def without_experiments(tags: Mapping[str, str]) -> dict[str, str]:
-    """Return the tags that say something of the version itself."""
-    return {key: tag for key, tag in tags.items() if not key.startswith(_EXPERIMENT)}

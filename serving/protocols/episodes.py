@@ -155,7 +155,7 @@ class Source(NamedTuple):
 
 def episode_of(headers: Headers) -> str | None:
     """Return the name of an episode in headers with names in lower case, None if there is no valid one."""
-    name = next((value.decode("latin-1") for key, value in headers if key == ID), None)
+    name = dict(headers).get(ID, b"").decode("latin-1")
     return name if is_episode_name(name) else None
 
 

@@ -21,6 +21,7 @@ from serving.replica.refresh_state import Refresh, RejectedVersion
 from serving.replica.served_policy import ServedPolicy
 from serving.rollout.candidate_admission import Admission
 from serving.rollout.errors import TRANSIENT
+from serving.rollout.refusals import Refusal
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,8 @@ class Challengers:
         self._rejected: tuple[ModelVersion, RejectedVersion] | None = None
         """The last challenger that could not be loaded, and why."""
         self._attempts, self._retry_at = 0, math.inf
+        self._taken_back: Refusal | None = None
+        """The last refusal of a challenger that was counted and logged."""
 
     def update(self, wanted: ModelVersion | None) -> None:
         """Load, keep or release the challenger.
@@ -70,8 +73,7 @@ class Challengers:
         experiment, challenger = found
         refusal = self._refused(challenger)
         if refusal is not None:
-            self._release()
-            self._show(refusal.rejected)
+            self._take_back(refusal)
         elif self._rejected is None or self._rejected[0] != challenger or monotonic() >= self._retry_at:
             self._keep(experiment, challenger)
         else:
@@ -81,8 +83,17 @@ class Challengers:
         """Release the challenger, without waiting for the next poll, if a replica of the application has refused it."""
         current = self._replica.challenge
         if current is not None and (refusal := self._refused(current.served.version)) is not None:
-            self._release()
-            self._show(refusal.rejected)
+            self._take_back(refusal)
+
+    def _take_back(self, refusal: Refusal) -> None:
+        """Release the challenger if it is loaded, and show that it is refused; count and log it the first time."""
+        self._replica.challenge = None
+        reason, before = refusal.describe(self._replica.served.version.version), self._replica.refresh
+        if refusal != self._taken_back:
+            self._taken_back = refusal
+            logger.error("the challenger, %s", reason)
+            before = replace(before, rejections=_counted(before, refusal.code))
+        self._replica.refresh = replace(before, rejected=refusal.rejected, error=reason)
 
     def _keep(self, experiment: Experiment, challenger: ModelVersion) -> None:
         """Go on with the challenger that is loaded, or load it."""
@@ -121,9 +132,8 @@ class Challengers:
         pause_s = min(2.0 ** min(self._attempts, MAX_DOUBLINGS), MAX_PAUSE_S)
         self._rejected, self._retry_at = (challenger, rejected), math.inf if final else monotonic() + pause_s
         if before is None or replace(before[1], at=rejected.at) != rejected:
-            rejections = self._replica.refresh.rejections
-            counted = {**rejections, rejected.code: rejections.get(rejected.code, 0) + 1}
-            self._replica.refresh = replace(self._replica.refresh, rejections=counted)
+            refresh = self._replica.refresh
+            self._replica.refresh = replace(refresh, rejections=_counted(refresh, rejected.code))
             unexpected = None if isinstance(error, ServingError) else error
             message = "the challenger, version %d, is rejected and gets no episode: %s"
             logger.error(message, challenger.version, error, exc_info=unexpected)
@@ -131,6 +141,11 @@ class Challengers:
 
     def _show(self, rejected: RejectedVersion) -> None:
         self._replica.refresh = replace(self._replica.refresh, rejected=rejected, error=rejected.describe())
+
+
+def _counted(refresh: Refresh, code: str) -> dict[str, int]:
+    """Return the rejections with one more of a code."""
+    return {**refresh.rejections, code: refresh.rejections.get(code, 0) + 1}
 
 
 def running(champion: ModelVersion) -> tuple[Experiment, ModelVersion] | None:

@@ -87,9 +87,12 @@ class Crashes:
         faulthandler.enable(self._file, all_threads=True)
 
     def note(self, label: str, version: ModelVersion) -> None:
-        """Record which version the policy with that label is, now that it is loaded or its tags have changed."""
-        self._versions[label] = version
-        if self._file is not None:
+        """Record which version the policy with that label is, now that it is loaded or its tags have changed.
+
+        Most tags mean nothing here. They change for as long as the version is served, and the file must not grow.
+        """
+        before, self._versions[label] = self._versions.get(label), version
+        if self._file is not None and (before is None or key_of(before) != key_of(version)):
             self._write(self._file, label, version)
 
     def are_of(self, version: ModelVersion) -> bool:

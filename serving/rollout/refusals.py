@@ -2,7 +2,8 @@
 
     a replica: add(version, code, reason)  ->  <cache>/refused/<scope>.json  ->  of(version): all replicas of the node
 
-A refusal holds for a version's number, files and own tags. A person who sets another tag of the version lifts it.
+A refusal holds for a version's number and files. A person lifts it by the tag LIFTED of the version; its other tags,
+which commands set as well, change nothing.
 """
 
 import hashlib
@@ -15,7 +16,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from serving.experiments.experiment import without_experiments
 from serving.registry.model_version import ModelVersion
 from serving.registry.node.file_lock import FileLock
 from serving.replica.refresh_state import RejectedVersion, now
@@ -25,14 +25,17 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 1
 
+LIFTED = "refusal.lifted"
+"""The tag with which a person lifts the refusal of a version. Each new value lifts it once; nothing else sets it."""
+
 MAX_KEPT = 64
 """The most refusals that are kept, the last ones."""
 LOCK_S = 1.0
 
 
 def key_of(version: ModelVersion) -> str:
-    """Return what identifies a version with its files and its own tags."""
-    content = [version.name, version.version, without_experiments(version.tags)]
+    """Return what identifies a version with its files, and with the value of its tag LIFTED."""
+    content = [version.name, version.version, version.digests, version.tags.get(LIFTED)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -65,7 +68,8 @@ class Refusal:
         consequence = f"version {serving} answers"
         if serving == self.version:
             consequence = "it stays in service, as no version that it replaced can be served"
-        return f"version {self.version} failed in service: {self.reason}; {consequence}"
+        remedy = f"another version, or a new value of its tag {LIFTED}, ends this"
+        return f"version {self.version} failed in service: {self.reason}; {consequence}; {remedy}"
 
     @property
     def rejected(self) -> RejectedVersion:

@@ -13,9 +13,9 @@ import orjson
 
 from serving.experience.journal import records
 from serving.policy.policy import Policy
-from serving.policy.spaces import Json, describe, leaves
+from serving.policy.spaces import Json, describe
 from serving.policy.state_tokens import StateCodec
-from serving.policy.tensors import ACTION, Rows, Tensors
+from serving.policy.tensors import Rows, Tensors
 from serving.protocols.episodes import EpisodeReader, episode_of
 from serving.protocols.errors import BodyNotJson
 from serving.protocols.json_body import noise_for, parse
@@ -23,7 +23,6 @@ from serving.protocols.mlflow_scoring.errors import InvocationInvalid, Invocatio
 from serving.protocols.mlflow_scoring.paths import scoring_paths
 from serving.protocols.mlflow_scoring.signature import Signature
 from serving.protocols.mlflow_scoring.tables import Table
-from serving.protocols.native.actions import leaf_writer
 from serving.protocols.openapi.parts import Paths
 from serving.protocols.protocol import ErrorResponse, Protocol, Request, Response
 from serving.registry.model_version import ModelVersion
@@ -113,7 +112,6 @@ class ScoringCodec:
     def __init__(self, policy: Policy, version: ModelVersion) -> None:  # noqa: ARG002 - as `ServedPolicy.prepared` calls it
         self._signature = Signature(policy.observation_space)
         self._states = StateCodec(policy.interface.state_shapes)
-        self._writers = {leaf.tensor(ACTION): leaf_writer(leaf) for leaf in leaves(policy.action_space)}
 
     def decode(self, request: Request, max_observations: int) -> Rows:
         """Return the observations of a request, each as the first step of an episode. Raises RequestError."""
@@ -127,9 +125,8 @@ class ScoringCodec:
         return Rows(tensors | initial, details=np.ones(batch, np.bool_), reset=np.zeros(batch, np.bool_))
 
     def encode(self, rows: Rows) -> bytes:
-        """Return all outputs of the graph by name, in JSON. Raises PolicyFailed if an action is not finite."""
-        writer_of = self._writers.get
-        predictions = {name: writer_of(name, np.ndarray.tolist)(tensor) for name, tensor in rows.tensors.items()}
+        """Return all outputs of the graph by name, in JSON. The actions are finite: JSON has no NaN."""
+        predictions = {name: tensor.tolist() for name, tensor in rows.tensors.items()}
         return orjson.dumps({"predictions": predictions})
 
 

@@ -6,16 +6,10 @@ Discrete actions are numbers, arrays and Tuples are lists, Dicts are objects.
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 from gymnasium import Space, spaces
-from numpy.typing import NDArray
 
-from serving.policy.errors import PolicyFailed
-from serving.policy.spaces import Json, Leaf, children, leaves
+from serving.policy.spaces import Json, children, leaves
 from serving.policy.tensors import ACTION, Tensors
-
-LeafWriter = Callable[[NDArray[Any]], Sequence[Json]]
-"""Actions `[batch, *shape]` of one leaf -> the JSON form of each."""
 
 ActionWriter = Callable[[Tensors], Sequence[Json]]
 """Actions `[batch, *shape]` by the names of the graph's outputs -> the JSON form of each."""
@@ -23,25 +17,13 @@ ActionWriter = Callable[[Tensors], Sequence[Json]]
 
 def action_writer(space: Space[Any]) -> ActionWriter:
     """Return the function that writes a space's actions. Raises SpaceUnsupported."""
-    writers = [(leaf.tensor(ACTION), leaf_writer(leaf)) for leaf in leaves(space)]
+    names = [leaf.tensor(ACTION) for leaf in leaves(space)]
 
     def write(tensors: Tensors) -> list[Json]:
-        columns = [write_leaf(tensors[name]) for name, write_leaf in writers]
+        columns = [tensors[name].tolist() for name in names]
         return [_nest(space, iter(row)) for row in zip(*columns, strict=True)]
 
     return write
-
-
-def leaf_writer(leaf: Leaf) -> LeafWriter:
-    """Return the function that writes one leaf's actions."""
-    return _write_finite if np.dtype(leaf.space.dtype).kind == "f" else lambda actions: actions.tolist()
-
-
-def _write_finite(actions: NDArray[Any]) -> Sequence[Json]:
-    # JSON has no NaN, and the actions of a diverged policy must not become null.
-    if not np.isfinite(actions).all():
-        raise PolicyFailed("the action is not finite")
-    return actions.tolist()  # type: ignore[no-any-return]
 
 
 def _nest(space: Space[Any], values: Iterator[Json]) -> Json:

@@ -16,7 +16,7 @@ from serving.policy.tensors import ACTION_DIST_INPUTS, ACTION_LOGP, VALUES, Batc
 from serving.protocols.episodes import KEYS, PLURAL_KEYS, Source, is_episode_name
 from serving.protocols.errors import BodyNotJson, BodyNotObject, KeyUnknown, ObservationAmbiguous, ObservationMissing
 from serving.protocols.json_body import counted, flag, noise_for, parse
-from serving.protocols.native.actions import action_writer, leaf_writer
+from serving.protocols.native.actions import action_writer
 from serving.protocols.native.leaf_reader import LeafReader
 from serving.protocols.native.observations import ObservationReader
 from serving.registry.model_version import ModelVersion
@@ -63,7 +63,7 @@ class JsonCodec:
         self._policy = policy
         # A policy without states needs this as well: clients may still send those of the version before a promotion.
         self._states = StateCodec(interface.state_shapes, f"{version.name}/{version.version}", policy.digest)
-        self._reader, self._write_plain = LeafReader(leaves(observation_space)[0]), leaf_writer(leaves(action_space)[0])
+        self._reader = LeafReader(leaves(observation_space)[0])
         # Requests with only observations, for spaces of one array, skip the construction of rows.
         nested = any(isinstance(space, spaces.Dict | spaces.Tuple) for space in (observation_space, action_space))
         self._plain_keys = 0 if nested or self._states.recurrent else 1
@@ -85,10 +85,10 @@ class JsonCodec:
         return self._decode_rows(_checked(request), max_observations, source)
 
     def encode(self, actions: Batch, *, batched: bool) -> bytes:
-        """Return the response body for a policy's actions. Raises PolicyFailed if they are not finite."""
+        """Return the response body for a policy's actions, which are finite: JSON has no NaN."""
         if isinstance(actions, Rows):
             return self._encode_rows(actions, batched=batched)
-        written = self._write_plain(actions)
+        written = actions.tolist()
         return orjson.dumps({"actions": written} if batched else {"action": written[0]})
 
     def _decode_rows(self, request: dict[str, Json], max_observations: int, source: Source | None) -> Decoded:

@@ -104,7 +104,7 @@ def _parse(path: str) -> tuple[str, str | None, str]:
     """Return the model's name, its version if given, and the action: `infer`, `ready`, or "" for the metadata."""
     name, *rest = path.removeprefix(MODELS).split("/")
     version = None
-    if rest[:1] == ["versions"] and len(rest) > 1:
+    if rest[:1] == ["versions"] and len(rest) > 1 and rest[1]:
         version, rest = rest[1], rest[2:]
     if rest not in ([], ["ready"], ["infer"]):
         raise PathUnknown(path, PATHS)

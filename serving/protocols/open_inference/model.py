@@ -12,7 +12,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from serving.experience.episodes import Origin
-from serving.policy.errors import OptionInvalid, PolicyFailed
+from serving.policy.errors import OptionInvalid
 from serving.policy.policy import Policy
 from serving.policy.spaces import Json, Leaf, describe, leaves
 from serving.policy.tensors import ACTION, OBSERVATIONS, STATE_IN, Batch, Rows, Tensors
@@ -74,7 +74,6 @@ class InferenceModel:
         self._empty = {name: each[:0] for name, each in example.items()}
         self._datatypes = {name: DATATYPES[each.dtype.name] for name, each in self._empty.items()}
         self._all = tuple(self._empty)
-        self._floats = tuple(name for name in self._actions if self._empty[name].dtype.kind == "f")
         # Without noise, states and details, the batch can be one array, as on the native route.
         self._plain = tuple(self._observations) == (OBSERVATIONS,) and self._actions == (ACTION,) and not self._states
         self.inputs = tuple(_info(name, reader.dtype, reader.shape) for name, reader in self._readers.items())
@@ -123,14 +122,11 @@ class InferenceModel:
         return DecodedRequest(batch, outputs, state_reset, origin)
 
     def encode(self, request: DecodedRequest, computed: Batch) -> list[OutputTensor]:
-        """Return the requested outputs. Raises PolicyFailed if an action is not finite."""
+        """Return the requested outputs."""
         if not len(request.batch):
             tensors = self._empty
         else:
             tensors = computed.tensors if isinstance(computed, Rows) else {ACTION: computed}
-        for name in self._floats:
-            if not np.isfinite(tensors[name]).all():
-                raise PolicyFailed("the action is not finite")
         return [OutputTensor(name, self._datatypes[name], tensors[name]) for name in request.outputs]
 
     def _without_foreign_states(self, request: InferenceRequest) -> tuple[Sequence[InputTensor], bool]:

@@ -85,5 +85,5 @@ def _in_arm(served: ServedPolicy, arm: Arm, count: Callable[[Arm], None]) -> Ser
         return actions
 
     copied = copy.copy(served)
-    copied.act = act_in_arm
+    copied.act, copied.fallback = act_in_arm, None  # that of the policy itself may change
     return copied

@@ -8,7 +8,7 @@ import pytest
 from serving.experience.episodes import NO_EPISODE, EpisodeHasher
 from serving.experiments.assignment import CHALLENGER, CHAMPION
 from serving.experiments.errors import ExperimentInvalid
-from serving.experiments.experiment import Experiment, Step, tag_key, without_experiments
+from serving.experiments.experiment import Experiment, Step, tag_key
 
 STEPS = (Step(100.0, 0.01), Step(200.0, 0.5))
 EXPERIMENT = Experiment("e1", "salt", 3, 4, STEPS, 1000.0, settings={"alpha": 0.05})
@@ -83,6 +83,3 @@ def test_the_key_of_the_tag_names_the_stage_or_the_alias() -> None:
     assert tag_key(stage="Production") == "experiment.stage.Production"
     assert tag_key(alias="champion") == "experiment.alias.champion"
     assert tag_key() is None
-    assert without_experiments({"experiment.alias.champion": "{}", "sha256.model.onnx": "0"}) == {
-        "sha256.model.onnx": "0"
-    }

@@ -13,6 +13,7 @@ from serving.arguments import Arguments
 from serving.experiments.experiment import Experiment, Step
 from serving.http.policy_app import PolicyApp
 from serving.policy.errors import PolicyFailed
+from serving.protocols.episodes import EpisodeReader
 from serving.replica.arms.arms import Challenge
 from tests.serving.asking import Answer, ask, post, served
 from tests.serving.experiment import CHALLENGERS, CHAMPIONS, NAMES, challenge, champion, experiment, is_challengers
@@ -277,6 +278,43 @@ def test_a_request_that_both_fail_is_no_failure_of_the_challenger() -> None:
     app.challenge = challenge(state, STEERING_BUNDLE)
     assert step(app, CHALLENGERS[0], body=b'{"observation": [7]}').status == 500
     assert (described(app)["answered"], described(app)["failed"]) == ({"champion": 0, "challenger": 0}, 0)
+
+
+def test_a_version_before_the_champion_that_is_refused_meanwhile_answers_no_episode() -> None:
+    state = experiment()
+    app = PolicyApp(served(version=2))
+    app.served = champion(state, FAILING["output_not_finite"])
+    app.challenge = challenge(state)
+    app.served.fallback = None  # as `Withdrawal.keep_fallback` does
+    fatal = json.dumps({"observation": FATAL_OBSERVATION}).encode()
+    answer = step(app, CHAMPIONS[0], body=fatal)
+    assert (answer.status, answer.json()["error"]["code"]) == (500, "output_not_finite")
+
+
+def test_of_two_headers_the_one_that_is_recorded_decides_the_arm() -> None:
+    headers = tuple((b"x-episode-id", name.encode()) for name in (CHAMPIONS[0], CHALLENGERS[0]))
+    claim = EpisodeReader().of_headers("native", headers).claim
+    assert claim is not None
+    assert claim.episode == CHALLENGERS[0]
+    _, answered, _ = asyncio.run(post(running(), TILTED, more=headers))
+    assert answered[b"x-model-version"] == b"4"
+
+
+@pytest.mark.parametrize("pin", ["3", "4", None])
+@pytest.mark.parametrize("asked", ["2", "3", "4", ""])
+def test_a_request_for_a_version_is_answered_by_that_version_or_by_none(asked: str, pin: str | None) -> None:
+    """The champion is chosen without a pin; the challenger answers only if the pin names it, too."""
+    app = running()
+    headers = {"X_Pin_Version": pin} if pin else {}
+    path = f"/v2/models/cartpole-ppo/versions/{asked}/infer"
+    for name in (CHAMPIONS[0], CHALLENGERS[0]):
+        answer = step(app, name, path, TENSORS, **headers)
+        if asked == (pin or "3"):
+            assert version(answer) == int(asked)
+            assert answer.json()["model_version"] == asked
+        else:
+            assert answer.status == 404
+    assert described(app)["answered"] == {"champion": 0, "challenger": 0}
 
 
 def test_a_challenger_that_hangs_delays_no_request_of_the_champion() -> None:

@@ -24,6 +24,7 @@ from serving.rollout.candidate_admission import Admission
 from serving.rollout.challenger import first_challenge
 from serving.rollout.errors import CandidateRejected
 from serving.rollout.initial_policy import load_initial_policy
+from serving.rollout.refusals import LIFTED
 from serving.rollout.watcher import Watcher
 from tests.serving.asking import ask
 from tests.serving.experiment import CHALLENGERS
@@ -249,7 +250,9 @@ def test_files_that_are_missing_for_a_while_are_tried_again(bench: Bench, monkey
     assert (bench.loaded, bench.app.refresh.error) == (2, None)
 
 
-def test_a_challenger_that_failed_in_service_gets_no_episode_and_is_shown(bench: Bench) -> None:
+def test_a_challenger_that_failed_in_service_gets_no_episode_and_is_shown(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
     from mlflow import MlflowClient
 
     bench.start()
@@ -261,7 +264,10 @@ def test_a_challenger_that_failed_in_service_gets_no_episode_and_is_shown(bench:
         refused = ask(bench.app, "GET", "/model").json()["refused"]
         assert refused == {"version": 2, "code": "crashed", "reason": "it crashed", "at": refusal.at}
         bench.watcher.poll()
-    MlflowClient(bench.store.uri).set_model_version_tag(bench.name, "2", "mended", "yes")
+    assert bench.app.refresh.error == refusal.describe(1)
+    assert bench.app.refresh.rejections == {"crashed": 1}
+    assert caplog.text.count(f"the challenger, {refusal.describe(1)}") == 1
+    MlflowClient(bench.store.uri).set_model_version_tag(bench.name, "2", LIFTED, "mended")
     bench.watcher.poll()
     assert (bench.loaded, bench.app.refresh.rejected) == (2, None)
 

@@ -9,7 +9,7 @@ from typing import BinaryIO
 import pytest
 
 from serving.rollout.crashes import Crashes, computed, label_of
-from serving.rollout.refusals import Refusals
+from serving.rollout.refusals import LIFTED, Refusals
 from tests.serving.rollout.test_refusals import VERSION
 
 SCOPE = "an-app"
@@ -132,7 +132,7 @@ def dumping(tmp_path: Path) -> BinaryIO:
     return file
 
 
-TAGGED = replace(VERSION, tags={**VERSION.tags, "checked": "yes"})
+TAGGED = replace(VERSION, tags={**VERSION.tags, LIFTED: "checked"})
 CRASH = b"""Fatal Python error: Aborted
 
 Current thread 0x1 (most recent call first):
@@ -145,6 +145,18 @@ def test_the_version_is_the_one_with_the_last_noted_tags(tmp_path: Path, dumping
     refusals = look(tmp_path)
     assert refusals.of(VERSION) is None
     assert refusals.of(TAGGED) is not None
+
+
+def test_tags_that_no_refusal_depends_on_take_no_place_in_the_file(tmp_path: Path) -> None:
+    """The online return of a version changes for as long as it is served, and only a part of the file is read."""
+    crashes = Crashes(tmp_path, SCOPE, Refusals(tmp_path, SCOPE))
+    (tmp_path / "crashes" / SCOPE).mkdir(parents=True)
+    crashes._file = crashes._locked_file()
+    sizes = []
+    for count, lifted in ((1, {}), (2, {}), (2, {LIFTED: "1"})):
+        crashes.note("version_5_ab", replace(VERSION, tags={**VERSION.tags, "online.episodes": f"{count}", **lifted}))
+        sizes.append(os.fstat(crashes._file.fileno()).st_size)
+    assert sizes[0] == sizes[1] < sizes[2]
 
 
 def test_a_crash_is_an_alarm_before_the_process_has_ended(tmp_path: Path, dumping: BinaryIO) -> None:

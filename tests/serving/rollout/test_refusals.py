@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from serving.registry.model_version import ModelVersion
-from serving.rollout.refusals import MAX_KEPT, Refusals
+from serving.rollout.refusals import LIFTED, MAX_KEPT, Refusals
 from tests.serving.policies import CARTPOLE_BUNDLE, digest_tags
 
 VERSION = ModelVersion(
@@ -37,13 +37,15 @@ def test_applications_have_refusals_of_their_own(tmp_path: Path) -> None:
     [
         ({"stage": "Staging", "uri": "models:/judged/Staging", "run_id": "0"}, True),
         ({"tags": {**VERSION.tags, "experiment.stage.Production": "{}"}}, True),
-        ({"tags": {**VERSION.tags, "checked": "by a person"}}, False),
+        ({"tags": {**VERSION.tags, "online.return": "475", "ope.answer": "better"}}, True),
+        ({"tags": {**VERSION.tags, "gate.stage.Production": "{}", "signature.version.0": "0"}}, True),
+        ({"tags": {**VERSION.tags, LIFTED: "the sensor was at fault"}}, False),
         ({"tags": {**VERSION.tags, "sha256.model.onnx": "0"}}, False),
         ({"version": 6}, False),
         ({"name": "another"}, False),
     ],
 )
-def test_a_refusal_holds_for_the_files_and_the_own_tags_of_a_version(
+def test_a_refusal_holds_for_the_files_of_a_version_until_a_person_lifts_it(
     changes: dict[str, object], *, is_refused: bool, tmp_path: Path
 ) -> None:
     refusals = Refusals(tmp_path, "an-app")

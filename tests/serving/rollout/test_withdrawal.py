@@ -13,7 +13,7 @@ from serving.registry.errors import RegistryFailed
 from serving.registry.last_known_good import LastKnownGood
 from serving.replica.served_policy import ServedPolicy
 from serving.rollout.initial_policy import InitialPolicy, load_initial_policy
-from serving.rollout.refusals import Refusals
+from serving.rollout.refusals import LIFTED, Refusals
 from tests.serving.asking import ask
 from tests.serving.failing import FAILING, FATAL_OBSERVATION
 from tests.serving.policies import CARTPOLE_BUNDLE, CONTRARY_BUNDLE, STEERING_BUNDLE
@@ -60,7 +60,8 @@ def test_the_replica_says_that_it_has_taken_a_version_back(bench: Bench, caplog:
         "output_not_finite",
         reason,
     )
-    assert refresh.error == f"version 2 failed in service: {reason}; version 1 answers"
+    remedy = "another version, or a new value of its tag refusal.lifted, ends this"
+    assert refresh.error == f"version 2 failed in service: {reason}; version 1 answers; {remedy}"
     assert (refresh.status, refresh.degraded, refresh.swaps) == ("refused", False, 2)
     assert refresh.rejections == {"output_not_finite": 1}
     assert caplog.text.count(refresh.error) == 1
@@ -94,19 +95,35 @@ def test_the_watchers_thread_notices_a_refusal_between_two_polls(bench: Bench) -
         bench.watcher.stop()
 
 
-def test_another_tag_or_a_newer_version_lifts_it(store: Store, bench: Bench) -> None:
+def test_a_person_lifts_it_by_a_tag_and_a_newer_version_ends_it(store: Store, bench: Bench) -> None:
     from mlflow import MlflowClient
 
     fail(bench)
-    assert bench.poll().status == "refused"
-    MlflowClient(store.uri).set_model_version_tag(bench.name, "2", "checked", "by a person")
-    assert bench.poll().status == "ok"
-    assert bench.app.served.version.version == 2
-    fail(bench)
-    await_true(lambda: len(bench.admission.refusals.all()) == 2, "the version with its new tag is refused")
+    for count, value in enumerate(("1", "2"), 2):
+        assert bench.poll().status == "refused"
+        MlflowClient(store.uri).set_model_version_tag(bench.name, "2", LIFTED, value)
+        assert bench.poll().status == "ok"
+        assert bench.app.served.version.version == 2
+        fail(bench)
+        await_true(lambda: len(bench.admission.refusals.all()) == count, "the version is refused again")  # noqa: B023
     assert bench.poll().status == "refused"
     promote(store, bench, CONTRARY_BUNDLE)
     assert (bench.poll().status, bench.answer()) == ("ok", (0, "3"))
+
+
+def test_no_other_tag_and_no_repeated_promotion_lifts_it(store: Store, bench: Bench) -> None:
+    from mlflow import MlflowClient
+
+    fail(bench)
+    bench.poll()
+    for tag in ("online.return", "gate.stage.Production", "checked"):
+        MlflowClient(store.uri).set_model_version_tag(bench.name, "2", tag, "1")
+        assert bench.poll().status == "refused"
+    for version in (1, 2):
+        store.promote(bench.name, version)
+        refresh = bench.poll()
+    assert (refresh.status, bench.app.served.version.version) == ("refused", 1)
+    assert restarted(bench, store).served.version.version == 1
 
 
 def test_after_a_rollback_by_hand_there_is_nothing_to_say(store: Store, bench: Bench) -> None:
@@ -138,7 +155,8 @@ def test_without_a_version_before_it_stays_and_says_so(store: Store, tmp_path: P
     for _ in range(2):
         refresh = bench.poll()
     expected = (
-        "version 1 failed in service: it crashed; it stays in service, as no version that it replaced can be served"
+        "version 1 failed in service: it crashed; it stays in service, as no version that it replaced can be served; "
+        "another version, or a new value of its tag refusal.lifted, ends this"
     )
     assert (refresh.error, refresh.status, refresh.swaps) == (expected, "refused", 0)
     start = restarted(bench, store)
