@@ -30,6 +30,8 @@ _STATISTICS = 4
 
 _NOTHING = 1e-9
 """A standard deviation below this is rounding: the statistic is the same in all divisions."""
+_TIED = 1e-6
+"""Standardized statistics that differ by less are equal: they differ by rounding alone, as those of few episodes do."""
 
 
 @dataclass(frozen=True)
@@ -175,13 +177,16 @@ def _judged(statistics: NDArray[np.float64], alpha: float) -> tuple[NDArray[np.f
         alpha: The probability of a false alarm.
     """
     mean, std = statistics.mean(axis=1), statistics.std(axis=1)
-    varies = std > _NOTHING
+    thresholds = np.full(len(statistics), np.inf)
+    varying = np.flatnonzero(std > _NOTHING)
+    if not len(varying):
+        return statistics[:, 0], thresholds, 1.0
     largest = np.full(statistics.shape[1], -np.inf)
-    for index in np.flatnonzero(varies):
+    for index in varying:
         np.maximum(largest, (statistics[index] - mean[index]) / std[index], out=largest)
-    critical = np.sort(largest)[::-1][int(alpha * len(largest))]
-    thresholds = np.where(varies, mean + critical * std, np.inf)
-    return statistics[:, 0], thresholds, float((largest >= largest[0]).mean())
+    critical = np.sort(largest)[::-1][int(alpha * len(largest))] + _TIED
+    thresholds[varying] = mean[varying] + critical * std[varying]
+    return statistics[:, 0], thresholds, float((largest > largest[0] - _TIED).mean())
 
 
 def _in_pairs(
