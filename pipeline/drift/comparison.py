@@ -151,9 +151,10 @@ def _histograms(reference: Reference, live: Sketches) -> Iterator[tuple[str, str
         means = first_means = (math.nan, math.nan)
         if not dimension.categories:
             scale = _scale(ours.values[index], ours.lengths) or _scale(values, lengths) or 1.0
-            first_scale = float(ours.first[:, index].std()) or float(first.std()) or 1.0
+            own_first, live_first = (each.first[:, index].astype(np.float64) for each in (ours, live))
+            first_scale = float(own_first.std()) or float(first.std(dtype=np.float64)) or 1.0
             means = _mean(ours.values[index], ours.lengths), _mean(live.values[index], live.lengths)
-            first_means = float(ours.first[:, index].mean()), float(live.first[:, index].mean())
+            first_means = float(own_first.mean()), float(live_first.mean())
         yield dimension.name, ALL_STEPS, Histogram.of_all_steps(values, lengths, dimension, scale), means
         yield dimension.name, FIRST_STEP, Histogram.of_first_steps(first, dimension, first_scale), first_means
 

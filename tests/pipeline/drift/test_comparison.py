@@ -86,6 +86,17 @@ def test_equal_observations_in_all_episodes_do_not_alarm():
     assert (found.alarms, found.ratio, found.p_value) == (False, 0.0, 1.0)
 
 
+def test_numbers_near_the_largest_float32_are_compared():
+    generator = np.random.default_rng(0)
+    groups = [
+        Sketches.of([Steps(1, value[np.newaxis]) for value in values], DIMENSIONS[:1], QUANTILES)
+        for values in (generator.normal(at, 0.1, (40, 1)).astype(np.float32) * np.float32(1e30) for at in (1, 2))
+    ]
+    found = compare(Reference(DIMENSIONS[:1], groups[0], QUANTILES), groups[1])
+    assert {each.steps: each.distance.ratio > 1 for each in found.dimensions} == {"all steps": True, FIRST_STEP: True}
+    assert [each.live_mean for each in found.dimensions] == [pytest.approx(2e30, rel=0.1)] * 2
+
+
 def test_an_alarm_at_a_level_needs_enough_evidence():
     assert compared(2, shift=0.8, alpha=0.05).alarms
     assert not compared(2, shift=0.05, alpha=0.05).alarms
