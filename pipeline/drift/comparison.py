@@ -30,6 +30,8 @@ _STATISTICS = 4
 
 _NOTHING = 1e-9
 """A standard deviation below this is rounding: the statistic is the same in all divisions."""
+_TIED = 1e-6
+"""Standardized statistics that differ by less are equal: they differ by rounding alone, as those of few episodes do."""
 
 
 @dataclass(frozen=True)
@@ -149,9 +151,10 @@ def _histograms(reference: Reference, live: Sketches) -> Iterator[tuple[str, str
         means = first_means = (math.nan, math.nan)
         if not dimension.categories:
             scale = _scale(ours.values[index], ours.lengths) or _scale(values, lengths) or 1.0
-            first_scale = float(ours.first[:, index].std()) or float(first.std()) or 1.0
+            own_first, live_first = (each.first[:, index].astype(np.float64) for each in (ours, live))
+            first_scale = float(own_first.std()) or float(first.std(dtype=np.float64)) or 1.0
             means = _mean(ours.values[index], ours.lengths), _mean(live.values[index], live.lengths)
-            first_means = float(ours.first[:, index].mean()), float(live.first[:, index].mean())
+            first_means = float(own_first.mean()), float(live_first.mean())
         yield dimension.name, ALL_STEPS, Histogram.of_all_steps(values, lengths, dimension, scale), means
         yield dimension.name, FIRST_STEP, Histogram.of_first_steps(first, dimension, first_scale), first_means
 
@@ -175,13 +178,16 @@ def _judged(statistics: NDArray[np.float64], alpha: float) -> tuple[NDArray[np.f
         alpha: The probability of a false alarm.
     """
     mean, std = statistics.mean(axis=1), statistics.std(axis=1)
-    varies = std > _NOTHING
+    thresholds = np.full(len(statistics), np.inf)
+    varying = np.flatnonzero(std > _NOTHING)
+    if not len(varying):
+        return statistics[:, 0], thresholds, 1.0
     largest = np.full(statistics.shape[1], -np.inf)
-    for index in np.flatnonzero(varies):
+    for index in varying:
         np.maximum(largest, (statistics[index] - mean[index]) / std[index], out=largest)
-    critical = np.sort(largest)[::-1][int(alpha * len(largest))]
-    thresholds = np.where(varies, mean + critical * std, np.inf)
-    return statistics[:, 0], thresholds, float((largest >= largest[0]).mean())
+    critical = np.sort(largest)[::-1][int(alpha * len(largest))] + _TIED
+    thresholds[varying] = mean[varying] + critical * std[varying]
+    return statistics[:, 0], thresholds, float((largest > largest[0] - _TIED).mean())
 
 
 def _in_pairs(

@@ -14,8 +14,9 @@ class ReferenceMissing(PipelineError):
     version: int
 
     template: ClassVar[str] = (
-        "Version {version} of '{model}' has no reference.json, because an earlier release registered it. Versions that "
-        "are trained from now on have one."
+        "Version {version} of '{model}' has no reference.json, because an earlier release registered it. Pass "
+        "--play 100 to play that many episodes in its environment for the comparison. Versions that are trained from "
+        "now on have one."
     )
 
 

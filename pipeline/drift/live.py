@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.drift.errors import EpisodesTooFew, ObservationsNotRecorded, ReferenceDiffers
 from pipeline.experience.compaction.columns import OBS, is_digest, tensor_name
 from pipeline.experience.errors import NotCompacted
-from pipeline.experience.whole_episodes import WholeEpisodes
+from pipeline.experience.whole_episodes import UNREPORTED, WholeEpisodes
 from pipeline.reference.dimensions import Dimensions
 from pipeline.reference.reference import Reference
 from pipeline.reference.sketches import Sketches, Steps, max_steps, stride
@@ -72,7 +72,7 @@ def read_live(
     """Read the selected episodes. Memory is bounded by their number.
 
     Episodes with sampled actions are left out, because the reference consists of greedy ones, and so are episodes that
-    lack decisions.
+    lack decisions, or an end where clients report ends: the reference has none that were cut.
 
     Args:
         whole: The whole episodes with the layout of the version.
@@ -122,8 +122,14 @@ def _chosen(summary: pa.Table, selection: Selection) -> tuple[pa.Table, Counter[
     own = own.slice(0, selection.episodes)
     pure = own.filter(pc.equal(own["versions"], 1))
     complete = pure.filter(pure["complete"])
-    left_out = {"several versions": len(own) - len(pure), "missing decisions": len(pure) - len(complete)}
-    return complete, Counter(left_out)
+    ended = complete.filter(pc.not_equal(complete["done"], UNREPORTED))
+    kept = ended if len(ended) else complete  # of clients that never report an end
+    left_out = {
+        "several versions": len(own) - len(pure),
+        "missing decisions": len(pure) - len(complete),
+        "no reported end": len(complete) - len(kept),
+    }
+    return kept, Counter(left_out)
 
 
 def _episodes(table: pa.Table, wanted: dict[str, int]) -> Iterator[tuple[str, pa.Table]]:

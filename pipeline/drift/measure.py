@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pipeline.drift.comparison import Comparison, compare
 from pipeline.drift.errors import EpisodesTooFew
 from pipeline.drift.live import Live, Selection, described, read_live
-from pipeline.drift.registered import fetch_reference
+from pipeline.drift.references import fetch_reference, play_reference
 from pipeline.experience.whole_episodes import WholeEpisodes
 from pipeline.reference.dimensions import Dimensions
 from pipeline.reference.reference import Reference
@@ -42,6 +42,7 @@ def measure(
     whole: WholeEpisodes,
     selection: Selection,
     alpha: float,
+    played: int | None = None,
     stage: Callable[[str, int], object] = lambda _about, _total: None,
     advance: Callable[[], object] = lambda: None,
 ) -> Drift:
@@ -51,16 +52,23 @@ def measure(
         whole: The whole episodes with the layout of the version.
         selection: The version, and which of its episodes.
         alpha: The probability of a false alarm.
+        played: How many episodes to play for a reference in place of the version's reference.json; None for that file.
         stage: Called when a part of the work begins, with the number of calls of `advance` that follow.
         advance: Called for each step of it.
 
     Raises:
         ReferenceMissing, ReferenceUnavailable, ReferenceChanged, ReferenceUnreadable: As `fetch_reference`.
+        EnvironmentNotFound, EnvironmentMisbehaved: As `play_reference`.
         ObservationsNotRecorded, ReferenceDiffers, EpisodesTooFew: As `read_live`.
         ServingError: If the version cannot be resolved, fetched or verified.
     """
     version = resolve(f"models:/{whole.model}/{selection.version}")
-    reference = fetch_reference(version)
+    if played is None:
+        reference = fetch_reference(version)
+    else:
+        stage(f"play {played:,} episodes", 1)
+        reference = play_reference(fetch(version), played)
+        advance()
     dimensions = Dimensions(fetch(version).observation_space)
     stage("read episodes", len(whole.parts))
     live = read_live(whole, reference, dimensions, selection, alpha, advance)

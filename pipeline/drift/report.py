@@ -35,7 +35,7 @@ def report(drift: Drift) -> str:
     model_id = model_id_of(drift.model, drift.version)
     run = _run(client, drift, version.run_id, model_id)
     run_id: str = run.info.run_id
-    state = f"{drift.digest} {drift.comparison.alpha:g} {len(drift.live.sketches)}"
+    state = f"{drift.digest} {drift.comparison.alpha:g} {len(drift.live.sketches)} {drift.reference.episodes}"
     if run.data.tags.get(STATE_TAG) == state:
         return run_id
     check_artifact_uri(run.info.artifact_uri)

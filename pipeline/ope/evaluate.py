@@ -15,6 +15,7 @@ from pipeline.ope.statistics.distributions import ActionDistribution
 from pipeline.ope.statistics.fitted_q import SEEDS
 from pipeline.ope.target import Target
 from pipeline.tracking import run as tracking
+from serving.errors import ExpectedError
 from serving.policy.policy import Policy
 from serving.policy.spaces import space_to_json
 from serving.registry.model_version import ModelVersion
@@ -97,9 +98,15 @@ def judge(version: ModelVersion, against: ModelVersion | None, request: Request,
 def objections(
     version: ModelVersion, champion: int | None, request: Request, demand: str, progress: StageProgress
 ) -> tuple[list[str], str]:
-    """Return what speaks against a promotion beside a champion, and a summary; record it in the active run."""
-    other = None if champion is None else resolve(f"models:/{version.name}/{champion}")
-    evaluated = judge(version, other, request, progress)
+    """Return what speaks against a promotion beside a champion, and a summary; record it in the active run.
+
+    That the episodes cannot be read, or the version not be judged from them, speaks against it too.
+    """
+    try:
+        other = None if champion is None else resolve(f"models:/{version.name}/{champion}")
+        evaluated = judge(version, other, request, progress)
+    except ExpectedError as error:
+        return [f"it cannot be judged from recorded episodes: {error}"], "recorded episodes: not judged"
     record_in_active_run(evaluated)
     judgement = evaluated.judgement
     summary = f"recorded episodes: {headline(judgement)}"

@@ -17,8 +17,8 @@ from serving.experience.tables import DIGEST_KEY, tensor_of
 from serving.policy.policy import Policy
 from serving.policy.spaces import leaves
 
-_SAME_PROPENSITY = 1e-2
-"""How far, relatively, a recorded propensity may be from that of the recorded inputs of the distribution."""
+_SAME_LOG_PROB = 1e-2
+"""How far a recorded log-probability may be from that of the recorded inputs of the distribution."""
 
 
 @dataclass
@@ -102,7 +102,7 @@ class Reader:
 
     @property
     def _columns(self) -> list[str]:
-        columns = ["eps_id", "rewards", "terminateds", "version", "mode", "propensity", "action_dist_inputs"]
+        columns = ["eps_id", "rewards", "terminateds", "version", "mode", "action_logp", "action_dist_inputs"]
         return [*columns, *self._names(OBS), *self._names(NEW_OBS), *self._names(ACTIONS)]
 
     def _names(self, root: str) -> list[str]:
@@ -147,13 +147,16 @@ class Reader:
         return table.filter(pa.array(keep[code])).combine_chunks(), total[keep]
 
     def _agrees(self, table: pa.Table, size: int) -> NDArray[np.bool_]:
-        """Return whether the recorded propensity of sampled actions is that of the inputs of their distribution."""
+        """Return whether the recorded log-probability of sampled actions is that of their distribution's inputs.
+
+        The propensity is no measure: as a float32, it is 0 for many improbable choices or numbers together.
+        """
         distribution = ActionDistribution(self.policy.action_space)
-        recorded = np.nan_to_num(table["propensity"].to_numpy().astype(np.float64))
+        recorded = table["action_logp"].to_numpy().astype(np.float64)
         if not distribution.is_discrete:  # a density, also of the numbers that the graph has clipped
-            return np.asarray(recorded > 0, np.bool_)
-        found = np.exp(distribution.log_prob(_inputs(table, size), distribution.coded(self._tensors(table, ACTIONS))))
-        same: NDArray[np.bool_] = np.isclose(found, recorded, rtol=_SAME_PROPENSITY) & (recorded > 0)
+            return np.asarray(np.isfinite(recorded), np.bool_)
+        found = distribution.log_prob(_inputs(table, size), distribution.coded(self._tensors(table, ACTIONS)))
+        same: NDArray[np.bool_] = np.isclose(found, recorded, rtol=0, atol=_SAME_LOG_PROB)
         return same
 
     def _followers(self, table: pa.Table, last: Ints) -> tuple[tuple[NDArray[np.generic], ...], Ints]:

@@ -107,6 +107,10 @@ def test_the_dashboard_shows_every_metric_of_a_replica() -> None:
     assert {f"ray_{name}" for name in DESCRIPTIONS} <= shown
 
 
+def test_the_dashboard_shows_the_drift_of_each_version() -> None:
+    assert prometheus.METRIC in set().union(*map(metrics_in, expressions()))
+
+
 def test_the_error_rate_counts_every_error_that_is_the_servers_fault() -> None:
     (expression,) = [alert["expr"] for alert in ALERTS if alert["alert"] == "PolicyErrorRate"]
     counted = re.search(r'code=~"([\w|]+)"', expression)

@@ -25,10 +25,9 @@ CONVERTED_WITHIN_S = 120
 class Recorder:
     """A server that records, and what it recorded."""
 
-    def __init__(self, registry: Registry, directory: Path, uri: str = "") -> None:
+    def __init__(self, registry: Registry, directory: Path, uri: str = "", *options: str, name: str = NAME) -> None:
         self.uri, self.cache = uri or str(directory / "experience"), directory / "cache"
-        options = ("--experience-uri", self.uri)
-        self.server = Server(registry, 2, *options, cache=self.cache, name=NAME)
+        self.server = Server(registry, 2, "--experience-uri", self.uri, *options, cache=self.cache, name=name)
 
     def converters(self) -> list[psutil.Process]:
         """The processes that convert segments of this server."""

@@ -36,6 +36,12 @@ ALARM = 3
     help="Probability of a false alarm, over all dimensions together.",
 )
 @click.option(
+    "--play",
+    "played",
+    type=click.IntRange(2, 10_000),
+    help="Greedy episodes to play for the comparison, in place of the version's reference.json.",
+)
+@click.option(
     "--metrics-file",
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -51,6 +57,7 @@ def drift(
     episodes: int,
     window_hours: float | None,
     alpha: float,
+    played: int | None,
     metrics_file: Path | None,
 ) -> None:
     """Compare the observations of live episodes with those of the version's final evaluation.
@@ -72,7 +79,7 @@ def drift(
     whole = WholeEpisodes.open(store, choose_model(store, model), version)
     selection = Selection(version or latest_version(whole), episodes, window_hours)
     with StageProgress() as progress:
-        found = measure(whole, selection, alpha, progress.stage, progress.advance)
+        found = measure(whole, selection, alpha, played, progress.stage, progress.advance)
     if metrics_file is not None:
         write_metric(metrics_file, found.model, found.version, found.comparison.ratio)
     print_drift(found, report(found))

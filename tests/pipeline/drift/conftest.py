@@ -70,14 +70,14 @@ class Recorder:
         self.store = open_store(str(uri))
         self.segments = 0
 
-    def record(self, count, *, explored=(), mixed=(), lost=(), hours_ago=0.0, flags=0, **changes):
-        """Record episodes, of which some have sampled actions, decisions of version 2, or lack a decision."""
+    def record(self, count, *, explored=(), mixed=(), lost=(), cut=(), hours_ago=0.0, flags=0, **changes):
+        """Record episodes, of which some have sampled actions, decisions of version 2, lack a decision, or an end."""
         self.segments += 1
         names = [f"{self.segments}-{number}" for number in range(count)]
         decisions = {1: [], 2: []}
         for number, name in enumerate(names):
             rows = observations(100_000 * self.segments + number, **changes)
-            for step in range(STEPS):
+            for step in range(1 if number in cut else STEPS):
                 seen = np.zeros(16, np.uint8) if flags & DIGESTS else rows[step]
                 at = 3600 * hours_ago + 1000 - step
                 made = Decision(name, step, at, {"observations": seen}, {"action": 0}, explored=number in explored)
@@ -90,7 +90,8 @@ class Recorder:
         ]
         events = [
             Feedback(name, 3600 * hours_ago + 900, total=float(STEPS), length=STEPS, done="terminated")
-            for name in names
+            for number, name in enumerate(names)
+            if number not in cut
         ]
         write_segment(self.store, tables, feedback_table(events, segment=self.segments), self.segments)
         with StageProgress() as progress:

@@ -107,6 +107,21 @@ def test_sampled_mixed_and_incomplete_episodes_are_left_out(register, recorder, 
     ) in lines[0]
 
 
+def test_episodes_that_were_cut_are_left_out_where_clients_report_ends(register, recorder, drift):
+    register()
+    recorder.record(60, cut=range(30), hours_ago=2)
+    status, lines = drift()
+    assert status == 0
+    assert ": 30 live episodes from " in lines[0]
+    assert " (left out: 30 with no reported end); " in lines[0]
+
+
+def test_without_any_reported_end_all_episodes_count(register, recorder, drift):
+    register()
+    recorder.record(30, cut=range(30), hours_ago=2)
+    assert ": 30 live episodes from " in drift()[1][0]
+
+
 @pytest.mark.parametrize(
     ("recorded", "options", "expected"),
     [
@@ -141,6 +156,15 @@ def test_a_version_of_an_earlier_release_has_no_reference(register, recorder, dr
     status, lines = drift()
     assert status == 1
     assert lines[-1].startswith("Error: Version 1 of 'cartpole-ppo' has no reference.json, because an earlier release")
+    assert "Pass --play 100 to play that many episodes in its environment for the comparison." in lines[-1]
+
+
+def test_episodes_that_are_played_replace_a_reference(register, recorder, drift):
+    register(episodes=0)
+    recorder.record(30)
+    status, lines = drift("--play", "20")
+    assert status == 3  # what was recorded are no observations of CartPole
+    assert lines[0].endswith("reference of 20 episodes.")
 
 
 def test_a_reference_that_was_changed_in_the_store_is_refused(register, recorder, drift, tmp_path):

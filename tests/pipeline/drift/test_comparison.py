@@ -11,6 +11,7 @@ from pipeline.drift.comparison import FIRST_STEP, compare
 from pipeline.evaluation import evaluation
 from pipeline.evaluation.player import Player
 from pipeline.reference.reference import Reference, ReferenceRecorder
+from pipeline.reference.sketches import Sketches, Steps
 from tests.pipeline.drift.episodes import DIMENSIONS, QUANTILES, compared, episodes, sketched
 
 REPETITIONS = 100
@@ -69,6 +70,31 @@ def test_a_dimension_that_never_varies_has_no_threshold_until_it_does():
     for each in made[30:]:
         each.numbers[:, 1] = 4
     assert ("1", "all steps") in alarming(compare(reference, sketched(made[30:])))
+
+
+@pytest.mark.parametrize(("reference", "live"), [((40, 4), (40, 0)), ((100, 4), (15, 2)), ((60, 2), (5, 1))])
+def test_an_observation_that_many_divisions_equal_does_not_alarm(reference, live):
+    """Of so many episodes, some have another constant: rounding alone tells the equal statistics of divisions apart."""
+    groups = [_constants(*reference), _constants(*live)]
+    found = compare(Reference(DIMENSIONS[:1], groups[0], QUANTILES), groups[1], 0.05)
+    assert not found.alarms
+    assert found.p_value > 0.1
+
+
+def test_equal_observations_in_all_episodes_do_not_alarm():
+    found = compare(Reference(DIMENSIONS[:1], _constants(40, 0), QUANTILES), _constants(20, 0))
+    assert (found.alarms, found.ratio, found.p_value) == (False, 0.0, 1.0)
+
+
+def test_numbers_near_the_largest_float32_are_compared():
+    generator = np.random.default_rng(0)
+    groups = [
+        Sketches.of([Steps(1, value[np.newaxis]) for value in values], DIMENSIONS[:1], QUANTILES)
+        for values in (generator.normal(at, 0.1, (40, 1)).astype(np.float32) * np.float32(1e30) for at in (1, 2))
+    ]
+    found = compare(Reference(DIMENSIONS[:1], groups[0], QUANTILES), groups[1])
+    assert {each.steps: each.distance.ratio > 1 for each in found.dimensions} == {"all steps": True, FIRST_STEP: True}
+    assert [each.live_mean for each in found.dimensions] == [pytest.approx(2e30, rel=0.1)] * 2
 
 
 def test_an_alarm_at_a_level_needs_enough_evidence():
@@ -130,3 +156,9 @@ def played(environment, seed, count, sensor=0.0, start=None):
     player = Player(environment.observation_space, environment.action_space, act)
     evaluation.play(player, Shortened(), count, seed, lambda ids, rows: recorder(ids, [row + error for row in rows]))
     return recorder.reference()
+
+
+def _constants(count, others):
+    """Sketches of episodes of one step, of which some have another value."""
+    values = np.arange(count) < others
+    return Sketches.of([Steps(1, np.full((1, 1), value, np.float32)) for value in values], DIMENSIONS[:1], QUANTILES)

@@ -107,6 +107,15 @@ def test_greedy_episodes_do_not_tell_and_block_a_promotion_only_if_better_is_dem
     assert f"The stage 'Production' of '{MODEL}' now has version {WRONG}." in run(*promote, status=0)
 
 
+def test_a_version_that_cannot_be_judged_is_promoted_by_force_only(recorded):
+    uri = recorded(20, rewards=False)
+    promote = "promote", WRONG, "--ope", uri, "--threshold", "1000", "--episodes", "2"
+    output = run(*promote, status=1)
+    assert "is below the threshold 1000; it cannot be judged from recorded episodes: 20 of 20 episodes have" in output
+    assert f"now has version {WRONG}." in run(*promote, "--force", status=0)
+    assert "; recorded episodes: not judged; " in promotion.timeline(Stage(MODEL, "Production"))[-1].why
+
+
 def test_greedy_and_sampled_episodes_together_tell(recorded):
     shown = ope(WRONG, recorded(1500, greedy_share=0.5), status=3)
     assert "1,500 episodes with 3,000 steps of version 1, 7" in shown

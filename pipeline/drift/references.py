@@ -1,4 +1,4 @@
-"""Fetches the reference.json of a registered version."""
+"""Fetches the reference of a registered version, or plays one for a version that has none."""
 
 import hashlib
 import tempfile
@@ -7,8 +7,13 @@ from pathlib import Path
 import mlflow
 
 from pipeline.drift.errors import ReferenceChanged, ReferenceMissing, ReferenceUnavailable
-from pipeline.reference.reference import REFERENCE_FILE, Reference
+from pipeline.environments import make as environments
+from pipeline.evaluation import evaluation
+from pipeline.evaluation.player import Player
+from pipeline.reference.reference import REFERENCE_FILE, Reference, ReferenceRecorder
 from serving.errors import redacted
+from serving.policy.bundle import Bundle
+from serving.policy.policy import Policy
 from serving.registry.model_version import ModelVersion
 from serving.registry.registry import files_uri
 
@@ -37,3 +42,16 @@ def fetch_reference(version: ModelVersion) -> Reference:
     if hashlib.sha256(content).hexdigest() != expected:
         raise ReferenceChanged(version.name, version.version)
     return Reference.from_bytes(content)
+
+
+def play_reference(bundle: Bundle, episodes: int) -> Reference:
+    """Return the observations of greedy episodes in the version's environment, episode i with the seed i.
+
+    Raises:
+        EnvironmentNotFound: The environment that the version was trained in is not installed.
+        EnvironmentMisbehaved: The environment raises an exception or breaks its contract.
+    """
+    policy = Policy.load(bundle)
+    recorder = ReferenceRecorder(policy.observation_space)
+    evaluation.play(Player.served(policy), environments.of_policy(policy), episodes, 0, recorder)
+    return recorder.reference()
