@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.commands.experiment.options import Margin, alpha_option, margin_option
-from pipeline.commands.options import one_line_errors
+from pipeline.commands.options import InOrder, one_line_errors
 
 if TYPE_CHECKING:
     from pipeline.experiment.plan import Baseline
 
 
-@click.group()
+@click.group(cls=InOrder)
 def experiment() -> None:
-    """Compare a version with the champion: it acts in a share of the live episodes, and their returns decide."""
+    """Let live traffic judge a version: it acts in a share of the episodes, and their returns decide."""
 
 
 @experiment.command()
