@@ -18,10 +18,14 @@ def experiment() -> None:
 
 @experiment.command()
 @click.argument("version", type=click.IntRange(1))
-@click.option("--model", metavar="NAME", help="Registered model.  [default: the only one that is recorded]")
-@click.option("--experience", metavar="URI", help="Recorded experience with the champion's returns.")
+@click.option(
+    "--model", "--name", "model", metavar="NAME", help="Registered model.  [default: the only one that is recorded]"
+)
+@click.option("--experience", metavar="URI", help="Directory or S3 prefix that the servers record to.")
 @click.option("--return-mean", type=float, help="The champion's mean return, instead of --experience.")
-@click.option("--return-std", type=click.FloatRange(0), help="The standard deviation of its returns, with it.")
+@click.option(
+    "--return-std", type=click.FloatRange(0), help="The standard deviation of its returns; needs --return-mean."
+)
 @margin_option
 @click.option(
     "--share",
