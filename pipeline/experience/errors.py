@@ -60,7 +60,10 @@ class VersionNotRecorded(PipelineError):
     version: int
     versions: str
 
-    template: ClassVar[str] = "There are no whole episodes of version {version} of '{model}'; there are of: {versions}."
+    template: ClassVar[str] = (
+        "There are no whole episodes of version {version} of '{model}'; there are of: {versions}. To add those that were "
+        "recorded since the last compaction, run: python -m pipeline experience compact URI"
+    )
 
 
 @dataclass(eq=False)
