@@ -61,8 +61,8 @@ class VersionNotRecorded(PipelineError):
     versions: str
 
     template: ClassVar[str] = (
-        "There are no whole episodes of version {version} of '{model}'; there are of: {versions}. To add those that were "
-        "recorded since the last compaction, run: python -m pipeline experience compact URI"
+        "There are no whole episodes of version {version} of '{model}'; there are of: {versions}. Those recorded "
+        "since the last compaction count after another one: python -m pipeline experience compact URI"
     )
 
 
