@@ -212,7 +212,17 @@ def rooms(package: str) -> str:
         if not name.startswith("__"):
             shown = f"`{name.replace('.', '/')}{'/' if path.is_dir() else '.py'}`"
             rows.append((shown, _responsibility(path / "__init__.py" if path.is_dir() else path.with_suffix(".py"))))
+            rows.extend(_parts(PROJECT / package, path, set(ORDER[package])))
     return table((f"in `{package}/`", "responsibility"), rows)
+
+
+def _parts(package: Path, room: Path, rooms: set[str]) -> Iterable[tuple[str, str]]:
+    """Yield a row for each folder in a room that is no room of its own."""
+    for file in sorted(room.rglob("*/__init__.py")):
+        path = file.parent.relative_to(package)
+        above = {".".join(each.parts) for each in (path, *path.parents) if each != room.relative_to(package)}
+        if not above & rooms and (about := _responsibility(file)):
+            yield f"... `{path}/`", about
 
 
 def _responsibility(file: Path) -> str:

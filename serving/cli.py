@@ -89,7 +89,10 @@ def run(arguments: Arguments, **options: Any) -> None:
     server.run(arguments, server.ServerOptions(**options))
 
 
-@main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@main.command(
+    short_help="Start Ray on a node of a cluster.",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
 @click.option(
     "--max-body-bytes",
     default=MAX_BODY_BYTES,
@@ -102,13 +105,13 @@ def run(arguments: Arguments, **options: Any) -> None:
 @click.argument("ray_options", metavar="[OPTIONS OF RAY START]", nargs=-1, type=click.UNPROCESSED)
 @one_line_errors
 def ray(max_body_bytes: int, command: str, ray_options: tuple[str, ...]) -> None:  # noqa: ARG001
-    """Run `ray start` on a node of a cluster, with the settings that Serve and HAProxy need there."""
+    """Start Ray on a node of a cluster: `ray start` with the settings that Serve and HAProxy need."""
     from serving.ray import node
 
     node.start(ray_options, max_body_bytes)
 
 
-@main.command()
+@main.command(short_help="Deploy the applications of a Serve config FILE on a cluster.")
 @click.argument("file", type=click.Path(path_type=Path))
 @DASHBOARD_OPTION
 @click.option(
@@ -128,7 +131,7 @@ def deploy(**options: Any) -> None:
     deploy.deploy(**options)
 
 
-@main.command()
+@main.command(short_help="Delete an application that was deployed from a file.")
 @click.argument("name")
 @DASHBOARD_OPTION
 @click.option(
@@ -145,7 +148,7 @@ def delete(**options: Any) -> None:
     deploy.delete(**options)
 
 
-@main.command()
+@main.command(short_help="Play episodes with a served policy, over HTTP.")
 @URL_OPTION
 @click.option("--episodes", default=5, show_default=True, type=click.IntRange(1), help="Number of episodes to play.")
 @click.option("--env-id", help="Environment to play.  [default: the one that the policy was trained in]")
@@ -180,7 +183,7 @@ def query(**options: Any) -> None:
     query.query(**options)
 
 
-@main.command()
+@main.command(short_help="Show the version and the last poll of each replica.")
 @URL_OPTION
 @click.option("--watch", is_flag=True, help="Refresh every second until Ctrl-C.")
 @TOKEN_OPTION

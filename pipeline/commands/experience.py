@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pipeline.commands.options import one_line_errors
+from pipeline.commands.options import InOrder, one_line_errors
 
 uri_argument = click.argument("uri")
 model_option = click.option("--model", metavar="NAME", help="Registered model.  [default: the only one that there is]")
@@ -28,9 +28,9 @@ def store_errors(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-@click.group()
+@click.group(cls=InOrder)
 def experience() -> None:
-    """Use what servers recorded: decisions, and what followed from them.
+    """Build, describe, check, export and delete episodes from what servers recorded.
 
     URI is the directory or the S3 prefix that a server records to (its --experience-uri).
     """

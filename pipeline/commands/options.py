@@ -1,8 +1,8 @@
-"""Options and parameter types that several commands share."""
+"""Options, parameter types and the kind of group that several commands share."""
 
 import functools
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -58,6 +58,24 @@ trust_checkpoint_option = click.option(
     default=False,
     help="Read a checkpoint without recorded digests, which an earlier release made. Reading it runs the code in it.",
 )
+
+
+class InOrder(click.Group):
+    """A group whose `--help` lists its commands in the order of their definition, each with its first sentence."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
+        """Return the names in the order of their definition."""
+        return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the list of commands."""
+        write_commands("Commands", self.commands.values(), formatter)
+
+
+def write_commands(title: str, commands: Iterable[click.Command], formatter: click.HelpFormatter) -> None:
+    """Write a list of commands with their first sentences, which click alone would cut to fit one line."""
+    with formatter.section(title):
+        formatter.write_dl([(str(each.name), each.get_short_help_str(limit=sys.maxsize)) for each in commands])
 
 
 def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:

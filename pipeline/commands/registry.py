@@ -16,6 +16,7 @@ from pipeline.commands.ope.command import ope_options, second_gate
 from pipeline.commands.options import (
     OptionalFloat,
     bounded_requests,
+    given,
     name_option,
     one_line_errors,
     registry_option,
@@ -25,6 +26,8 @@ from pipeline.commands.options import (
     target_options,
 )
 from pipeline.commands.output import end_superseded, print_promotion, promote_and_print
+
+_ONLY_WITH_CANARY = (*EXPERIMENT_OPTIONS, "experience", "every_s", "detach")
 
 
 @click.command()
@@ -52,8 +55,8 @@ from pipeline.commands.output import end_superseded, print_promotion, promote_an
 @click.option(
     "--canary",
     is_flag=True,
-    help="After the gate, let it act in a share of the live episodes, whose returns decide. The options from here on "
-    "are those of `experiment start`.",
+    help="After the gate, let VERSION act in a share of the live episodes, whose returns decide. All options below, up "
+    "to --detach, need it; they are those of `experiment start`.",
 )
 @click.option("--experience", metavar="URI", help="Directory or S3 prefix that the servers record to, for --canary.")
 @experiment_options
@@ -89,6 +92,7 @@ def promote(
     from pipeline.registry.gate import Gate
     from pipeline.registry.target import Target
 
+    _check_dependent_options(click.get_current_context(), ope, canary=canary)
     target, signer = Target.of(name, stage, alias), signer_of(signing_key)
     canary_options = {each: options.pop(each) for each in EXPERIMENT_OPTIONS}
     gate = Gate(**options, second=second_gate(ope, ope_demand))
@@ -99,6 +103,21 @@ def promote(
         promote_with_canary(target, version, gate, settings, signer, None if detach else every_s)
     else:
         promote_and_print(target, version, gate, signer)
+
+
+def _check_dependent_options(context: click.Context, ope: str | None, *, canary: bool) -> None:
+    """Reject options that would have no effect: a promotion at once is not what `--share 0.1` asks for.
+
+    Raises:
+        UsageError: An option of experiments is given without --canary, or --ope-demand without --ope.
+    """
+    options = given(context, context.params)
+    ineffective = {} if canary else {name: "--canary" for name in _ONLY_WITH_CANARY if name in options}
+    if ope is None and "ope_demand" in options:
+        ineffective["ope_demand"] = "--ope"
+    for option in context.command.params:
+        if option.name in ineffective:
+            raise click.UsageError(f"{option.opts[0]} has no effect without {ineffective[option.name]}: add that.")
 
 
 @click.command()

@@ -62,8 +62,8 @@ def train(
 ) -> None:
     """Train PPO until its greedy policy reaches the target and stops improving, and register the best policy.
 
-    With --experience, it learns from what a server recorded instead, or before (--then ppo). --from then gives the
-    environment, the network and all other settings, too.
+    With --experience, it learns from recorded episodes instead of with PPO, or before PPO (--then ppo). --from then
+    gives the environment, the network and all other settings, too.
 
     Settings that are given neither by options nor by --config come from the file in pipeline/tuned for the
     environment, or are chosen by its spaces and horizon; they are printed with the reason.

@@ -60,7 +60,10 @@ class VersionNotRecorded(PipelineError):
     version: int
     versions: str
 
-    template: ClassVar[str] = "There are no whole episodes of version {version} of '{model}'; there are of: {versions}."
+    template: ClassVar[str] = (
+        "There are no whole episodes of version {version} of '{model}'; there are of: {versions}. Those recorded "
+        "since the last compaction count after another one: python -m pipeline experience compact URI"
+    )
 
 
 @dataclass(eq=False)

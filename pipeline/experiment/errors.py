@@ -113,8 +113,8 @@ class NoChampion(PipelineError):
     version: int
 
     template: ClassVar[str] = (
-        "The {target} of '{model}' has no version to compare with. Promote one first: "
-        "python -m pipeline promote {version}"
+        "The {target} of '{model}' has no version to compare with version {version}. An experiment needs a champion: "
+        "promote another version to the {target} first."
     )
 
 

@@ -27,12 +27,12 @@ class LearningSettings:
         InvalidConfig: On a value outside its range.
     """
 
-    experience: str = _setting("", "Learn from the whole episodes at this experience URI.")
+    experience: str = _setting("", "Directory or S3 prefix that servers record to: learn from its whole episodes.")
     experience_model: str = _setting(
         "auto", "The model whose experience it is; auto is that of --from, or the only one."
     )
     experience_versions: str = _setting(
-        "all", "Versions whose episodes are learned from, separated by commas; all of the newest arrays."
+        "all", "Versions to learn from, such as 3,4; all takes those whose arrays are those of the newest one."
     )
     unreported: str = _setting(
         REFUSE, "What becomes of episodes with unreported rewards: drop, keep (the default reward), or refuse.",
@@ -46,11 +46,12 @@ class LearningSettings:
     epochs: int = _setting(100, "Budget: passes over the episodes.")
     epochs_per_evaluation: int = _setting(5, "Passes between greedy evaluations.")
     beta: float = _setting(1.0, "How much marwil prefers actions with more reward, from 0 (bc) to 1.")
-    offline_lr: float = _setting(1e-3, "Adam's learning rate.")
+    offline_lr: float = _setting(1e-3, "Adam's learning rate while it learns from experience.")
 
     def __post_init__(self) -> None:
+        are_versions = bool(self.versions) or self.experience_versions == "all"
         for name, is_valid, expected in (
-            ("experience_versions", bool(self.versions) or self.experience_versions == "all", "such as 3,4, or all"),
+            ("experience_versions", are_versions, "version numbers such as 3,4, or all"),
             ("unreported", self.unreported in (REFUSE, KEEP, DROP), "refuse, keep or drop"),
             ("algorithm", self.algorithm in (BC, MARWIL), "bc or marwil"),
             ("then", self.then in (NOTHING, PPO), "none or ppo"),

@@ -56,6 +56,7 @@ def evaluate(model_uri: str, against: str | None, request: Request, progress: St
     check_tracking_server()
     version = resolve(model_uri)
     other = resolve(against) if against else None
+    choose_model(open_experience(request.uri), version.name)  # a wrong URI leaves no failed run behind
     params = {
         "model_uri": model_uri,
         "against": against,

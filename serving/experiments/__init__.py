@@ -1,1 +1,1 @@
-"""Experiments: a challenger answers a share of the episodes beside the champion. Which ones follows from one tag."""
+"""Reads an experiment from its tag in the registry, and assigns each episode to the champion or the challenger."""

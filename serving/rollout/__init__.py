@@ -1,1 +1,1 @@
-"""Brings a new version into service: trial, admission, and the watcher that swaps policies."""
+"""Brings a new version into service: trial, admission, swap; and takes one back that fails there."""

@@ -12,6 +12,13 @@ ALARM = 3
 """The exit status if the observations have drifted."""
 
 
+def _check_metrics_file(_context: click.Context, _option: click.Parameter, file: Path | None) -> Path | None:
+    """Return the file. Raises BadParameter for one that node_exporter would not read."""
+    if file is not None and file.suffix != ".prom":
+        raise click.BadParameter(f"'{file}' does not end with .prom; node_exporter reads no other files.")
+    return file
+
+
 @click.command()
 @uri_argument
 @model_option
@@ -45,6 +52,7 @@ ALARM = 3
     "--metrics-file",
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
+    callback=_check_metrics_file,
     help="File *.prom for the textfile collector of Prometheus' node_exporter, to write ray_policy_drift to.",
 )
 @registry_option

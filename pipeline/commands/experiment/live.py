@@ -178,6 +178,7 @@ def watch(target: "Target", signer: "Signer | None", every_s: float) -> "Live":
     """Run a controller to the end of the experiment; print how to continue if it is interrupted."""
     from pipeline.experiment.live.controller import Controller
 
+    click.echo(f"Watching until the experiment ends. In another terminal: {command_line(target, 'status')}")
     try:
         ended = Controller(target, signer, click.echo, every_s).run()
     except Interrupted:

@@ -99,7 +99,7 @@ every_option = click.option(
     type=Duration(),
     default="10s",
     show_default=True,
-    help="Time between two looks.",
+    help="Time between two looks at what was recorded.",
 )
 
 detach_option = click.option(
@@ -120,10 +120,15 @@ _OPTIONS = (
     click.option(
         "--budget",
         type=click.IntRange(1),
-        help="Settled episodes of both arms after which it is inconclusive.  [default: those of the plan]",
+        help="Settled episodes of both arms after which it ends without a decision.  [default: those of the plan]",
     ),
     click.option(
-        "--expires", "expires_s", type=Duration(), default="7d", show_default=True, help="Time after which it ends."
+        "--expires",
+        "expires_s",
+        type=Duration(),
+        default="7d",
+        show_default=True,
+        help="Time after which it ends without a decision.",
     ),
     click.option(
         "--reward-wait",
@@ -151,15 +156,17 @@ _OPTIONS = (
     click.option(
         "--return-bounds",
         type=Numbers("LOW,HIGH", _LIMITS),
-        help="Smallest and largest possible return: bounds for any number of episodes, but wider.",
+        help="Smallest and largest possible return: a decision then assumes nothing else, but needs more episodes.",
     ),
     click.option(
         "--default-return",
         type=float,
-        help="Return of an episode that is not reported in time.  [default: a catastrophic one]",
+        help="What an episode that is not reported in time counts as.  [default: a catastrophic return]",
     ),
     click.option("--return-mean", type=float, help="The champion's mean return.  [default: as recorded]"),
-    click.option("--return-std", type=click.FloatRange(0), help="The standard deviation of its returns, with it."),
+    click.option(
+        "--return-std", type=click.FloatRange(0), help="The standard deviation of its returns; needs --return-mean."
+    ),
     click.option(
         "--minimum-episodes",
         type=click.IntRange(2),

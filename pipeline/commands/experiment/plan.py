@@ -5,23 +5,27 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.commands.experiment.options import Margin, alpha_option, margin_option
-from pipeline.commands.options import one_line_errors
+from pipeline.commands.options import InOrder, one_line_errors
 
 if TYPE_CHECKING:
     from pipeline.experiment.plan import Baseline
 
 
-@click.group()
+@click.group(cls=InOrder)
 def experiment() -> None:
-    """Compare a version with the champion: it acts in a share of the live episodes, and their returns decide."""
+    """Let live traffic judge a version: it acts in a share of the episodes, and their returns decide."""
 
 
 @experiment.command()
 @click.argument("version", type=click.IntRange(1))
-@click.option("--model", metavar="NAME", help="Registered model.  [default: the only one that is recorded]")
-@click.option("--experience", metavar="URI", help="Recorded experience with the champion's returns.")
+@click.option(
+    "--model", "--name", "model", metavar="NAME", help="Registered model.  [default: the only one that is recorded]"
+)
+@click.option("--experience", metavar="URI", help="Directory or S3 prefix that the servers record to.")
 @click.option("--return-mean", type=float, help="The champion's mean return, instead of --experience.")
-@click.option("--return-std", type=click.FloatRange(0), help="The standard deviation of its returns, with it.")
+@click.option(
+    "--return-std", type=click.FloatRange(0), help="The standard deviation of its returns; needs --return-mean."
+)
 @margin_option
 @click.option(
     "--share",

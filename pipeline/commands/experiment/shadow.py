@@ -13,8 +13,12 @@ UNFIT = 3
 
 @click.command()
 @click.argument("version", type=click.IntRange(1))
-@click.option("--experience", "uri", metavar="URI", required=True, help="Recorded experience.")
-@click.option("--model", metavar="NAME", help="Registered model.  [default: the only one that is recorded]")
+@click.option(
+    "--experience", "uri", metavar="URI", required=True, help="Directory or S3 prefix that the servers record to."
+)
+@click.option(
+    "--model", "--name", "model", metavar="NAME", help="Registered model.  [default: the only one that is recorded]"
+)
 @click.option(
     "--decisions",
     type=click.IntRange(1),

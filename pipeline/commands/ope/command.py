@@ -20,7 +20,9 @@ STATUSES = {"better": 0, "worse": 3, "cannot tell": 4}
 
 @click.command()
 @click.argument("model_uri")
-@click.option("--experience", "uri", metavar="URI", required=True, help="Where a server records to.")
+@click.option(
+    "--experience", "uri", metavar="URI", required=True, help="Directory or S3 prefix that the servers record to."
+)
 @click.option("--against", metavar="MODEL_URI", help="Version to compare with.  [default: what was recorded]")
 @click.option(
     "--target",
@@ -54,13 +56,13 @@ STATUSES = {"better": 0, "worse": 3, "cannot tell": 4}
     type=click.IntRange(1),
     default=10_000,
     show_default=True,
-    help="Most episodes to use, a random sample.",
+    help="Episodes to use, at most; of more, a random sample.",
 )
 @registry_option
 @bounded_requests
 @store_errors
 def ope(uri: str, model_uri: str, against: str | None, target: str, gamma: float, alpha: float, **reading: Any) -> None:
-    """Judge MODEL_URI, such as models:/cartpole-ppo/4, from recorded episodes of other versions.
+    """Estimate from recorded episodes of other versions whether MODEL_URI, such as models:/cartpole-ppo/4, is better.
 
     The answer is 'better' (exit status 0), 'worse' (3) or 'cannot tell' (4). It is recorded in an MLflow run and on the
     version. Episodes are as of the last compaction.

@@ -32,6 +32,7 @@ from pipeline.tracking.outages import is_failure
 from serving.errors import ExpectedError
 from serving.experience.errors import StoreUnavailable
 from serving.registry.errors import DatabaseUnreachable, TrackingServerUnreachable
+from serving.registry.mlflow_api import as_expected
 
 EVERY_S = 10.0
 """How often a controller looks, by default."""
@@ -266,8 +267,9 @@ def is_outage(error: Exception) -> bool:
 
 
 def _first_sentence(error: Exception) -> str:
-    text = str(error) if isinstance(error, ExpectedError) else "MLflow does not answer."
-    return text.split(". ")[0].rstrip(".") + "."
+    expected = error if isinstance(error, ExpectedError) else as_expected(error)
+    text = str(expected or "MLflow does not answer.")
+    return text.split(". ", maxsplit=1)[0].rstrip(".") + "."
 
 
 def _part(count: int, total: int) -> str:

@@ -150,6 +150,13 @@ def test_what_cannot_be_compared_is_refused_in_one_line(register, recorder, drif
     assert expected in lines[-1]
 
 
+def test_a_metrics_file_that_node_exporter_would_not_read_is_refused(recorder, drift):
+    recorder.record(3)
+    status, lines = drift("--metrics-file", "drift.txt")
+    assert status == 2
+    assert "'drift.txt' does not end with .prom" in lines[-1]
+
+
 def test_a_version_of_an_earlier_release_has_no_reference(register, recorder, drift):
     assert register(episodes=0) == 1
     recorder.record(5)

@@ -218,6 +218,23 @@ def test_a_canary_needs_experience(world):  # noqa: ARG001
     assert "--canary needs --experience" in run("promote", "2", "--canary").output
 
 
+@pytest.mark.parametrize(
+    ("options", "needed"),
+    [
+        (("--share", "0.1"), "--share has no effect without --canary"),
+        (("--experience", "somewhere"), "--experience has no effect without --canary"),
+        (("--detach",), "--detach has no effect without --canary"),
+        (("--every", "5s"), "--every has no effect without --canary"),
+        (("--ope-demand", "better"), "--ope-demand has no effect without --ope"),
+    ],
+)
+def test_options_of_an_experiment_never_lead_to_a_promotion_without_one(world, options, needed):  # noqa: ARG001
+    result = run("promote", "2", *options)
+    assert result.exit_code == 2
+    assert needed in result.output
+    assert TARGET.current_version() == CHAMPION
+
+
 def test_a_signed_canary_is_signed_when_it_is_promoted(world, tmp_path):
     file = tmp_path / "key.pem"
     file.write_bytes(private_pem(KEY.key))
