@@ -156,12 +156,17 @@ def running(champion: ModelVersion) -> tuple[Experiment, ModelVersion] | None:
     return (experiment, challenger) if experiment.is_running_at(time.time()) else None
 
 
-def first_challenge(admission: Admission, champion: ServedPolicy) -> Challenge | None:
+def first_challenge(
+    admission: Admission, champion: ServedPolicy, wanted: ModelVersion | None = None
+) -> Challenge | None:
     """Return the challenger for a replica that starts, before it receives requests; None if there is none.
 
-    One that cannot be loaded is tried again, and shown, by `Challengers`.
+    One that cannot be loaded is tried again, and shown, by `Challengers`. If the registry names another version,
+    `wanted`, than the champion, the experiment of the champion has ended.
     """
     found = running(champion.version)
+    if wanted is not None and wanted.version != champion.version.version:
+        return None
     if found is None or admission.refusals.of(found[1]) is not None:
         return None
     experiment, challenger = found

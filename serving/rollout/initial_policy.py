@@ -66,22 +66,22 @@ def load_initial_policy(
     admission = Admission(registry, arguments, known)
     polls = SharedPolls(directory, known.scope, ApplicationPolls(registry.poll, ask, share, admission.refusals))
     admission.crashes.collect()
+    wanted: ModelVersion | None = None
     try:
         is_first = not known.is_from_this_deployment()
         if is_first and resolved is not None and resolved.is_recent:
-            version = resolved.version
+            wanted = resolved.version
         else:
-            version = polls.resolve(lambda: registry.resolve(model_uri))
+            wanted = polls.resolve(lambda: registry.resolve(model_uri))
         predecessor = None if is_first else admission.last_known_good()
-        served, state = _first(admission, version, predecessor)
+        served, state = _first(admission, wanted, predecessor)
     except ServingError as error:
         last = None if isinstance(error, ModelUriInvalid) else admission.last_known_good()
         if last is None:
             raise
         logger.warning("serving the last known good version, %d: %s", last.version.version, error)
         served, state = last, Refresh(error=str(error), degraded=True)
-    challenge = first_challenge(admission, served)
-    return InitialPolicy(served, state, admission, polls, known.scope, challenge)
+    return InitialPolicy(served, state, admission, polls, known.scope, first_challenge(admission, served, wanted))
 
 
 def _first(

@@ -315,6 +315,16 @@ def test_a_replica_that_starts_while_the_registry_is_down_takes_part_too(
     assert (found.experiment, found.served.version.version) == (bench.state, 2)
 
 
+def test_a_replica_that_starts_with_the_champion_of_an_experiment_that_was_superseded_takes_no_part(
+    bench: Bench,
+) -> None:
+    bench.start()
+    bench.store.promote(bench.name, bench.store.register(bench.name))
+    bench.store.file(bench.name, 3, "model.onnx").write_bytes(b"other")
+    start = load_initial_policy(bench.arguments)
+    assert (start.challenge, start.served.version.version, start.refresh.degraded) == (None, 1, True)
+
+
 def test_a_challenger_that_cannot_be_loaded_at_the_start_keeps_no_replica_from_starting(bench: Bench) -> None:
     bench.tag(bench.state)
     bench.store.file(bench.name, 2, "model.onnx").write_bytes(b"other")
