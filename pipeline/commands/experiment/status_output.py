@@ -142,9 +142,9 @@ def print_ended(target: "Target", live: "Live | None") -> None:
     elif experiment.decision == "promoted":
         click.echo(f"Undo it: {_command_line(target, 'rollback')}")
     else:
-        again = command_line(
-            target, f"start {experiment.challenger} --experience {shlex.quote(live.settings.experience)}"
-        )
+        uri = shlex.quote(live.settings.experience)
+        version = "VERSION" if experiment.decision == "rolled back" else experiment.challenger
+        again = command_line(target, f"start {version} --experience {uri}")
         click.echo(f"Another one: {again}")
 
 
