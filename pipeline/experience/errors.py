@@ -86,6 +86,16 @@ class ExperienceDamaged(PipelineError):
 
 
 @dataclass(eq=False)
+class RawDamaged(ExperienceDamaged):
+    """A file that a server recorded, or the manifest of its segment, is not what it was. No compaction mends that."""
+
+    template: ClassVar[str] = (
+        "{path} is damaged: {reason}. Restore it from a backup. To do without it, delete the manifest of its segment "
+        "(in manifests/)."
+    )
+
+
+@dataclass(eq=False)
 class ExperienceChanged(PipelineError):
     """Raw files were changed while they were compacted."""
 

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 
-from pipeline.experience.errors import ExperienceDamaged, ModelNotRecorded, NoExperience, S3Unusable, SeveralModels
+from pipeline.experience.errors import ModelNotRecorded, NoExperience, RawDamaged, S3Unusable, SeveralModels
 from serving.experience.errors import StoreUnavailable
 from serving.experience.store import Store, check_uri, open_store
 from serving.experience.tables import model_directory
@@ -177,7 +177,7 @@ def choose_model(store: Store, model: str | None) -> str:
 
 
 def read_raw(store: Store, model: str) -> Raw:
-    """Read the manifests of a model. Raises ExperienceDamaged, StoreUnavailable."""
+    """Read the manifests of a model. Raises RawDamaged, StoreUnavailable."""
     directory = model_directory(model)
     paths = list(store.files(f"{MANIFESTS}/{directory}", ".json"))
     manifests = [manifest for manifest in in_order(lambda path: read_manifest(store, path), paths) if manifest]
@@ -187,7 +187,7 @@ def read_raw(store: Store, model: str) -> Raw:
 
 
 def read_manifest(store: Store, path: str) -> Manifest | None:
-    """Return a manifest, None if it is gone. Raises ExperienceDamaged, StoreUnavailable."""
+    """Return a manifest, None if it is gone. Raises RawDamaged, StoreUnavailable."""
     try:
         content = json.loads(store.read(path))
         content["files"] = {
@@ -196,7 +196,7 @@ def read_manifest(store: Store, path: str) -> Manifest | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ExperienceDamaged(path, f"it is no manifest ({error!r})") from error
+        raise RawDamaged(path, f"it is no manifest ({error!r})") from error
     return Manifest(path, content)
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.experience.errors import ExperienceDamaged
+from pipeline.experience.errors import RawDamaged
 from pipeline.experience.raw import Manifest, Raw, RawFile
 from serving.experience.journal.records import VersionSpec
 from serving.experience.store import Store
@@ -95,10 +95,10 @@ def has_observations(schema: pa.Schema) -> bool:
 
 
 def read(store: Store, file: RawFile, rows: int) -> pa.Table:
-    """Return the last rows of a file. Raises ExperienceDamaged, StoreUnavailable."""
+    """Return the last rows of a file. Raises RawDamaged, StoreUnavailable."""
     table = file.read(store)
     if table is None:
-        raise ExperienceDamaged(file.path, "it is gone, or does not have the sha256 of its manifest")
+        raise RawDamaged(file.path, "it is gone, or does not have the sha256 of its manifest")
     return table.slice(max(0, len(table) - rows))
 
 

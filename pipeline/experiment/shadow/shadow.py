@@ -95,7 +95,7 @@ def prepare(store: Store, model: str, version: int, decisions: int) -> tuple[Mod
 
     Raises:
         NothingToShadow: There are none.
-        ExperienceDamaged, StoreUnavailable: The manifests cannot be read.
+        RawDamaged, StoreUnavailable: The manifests cannot be read.
         ModelUnknown, VersionMissing: There is no such version.
     """
     challenger = resolve(f"models:/{model}/{version}")
@@ -118,7 +118,7 @@ def shadow(
         ObservationsNotRecorded: None of the decisions has observations.
         ChallengerDiffers: The challenger's spaces are not those of the decisions.
         BundleError: The challenger cannot be loaded.
-        ExperienceDamaged, StoreUnavailable: The decisions cannot be read.
+        RawDamaged, StoreUnavailable: The decisions cannot be read.
     """
     policy = Policy.load(fetch(challenger))
     work = _Work(policy, challenger.version)

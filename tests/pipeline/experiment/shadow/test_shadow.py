@@ -384,7 +384,7 @@ def test_there_has_to_be_another_version_and_the_challenger(service):
     assert "No version of 'cartpole-ppo' has the number 9." in service.command(9)[1][-1]
 
 
-def test_a_damaged_file_is_named(service):
+def test_a_damaged_file_is_named_with_what_to_do(service):
     service.register(CARTPOLE_BUNDLE, HALF_BUNDLE)
     service.record(1, CARTPOLE_BUNDLE, seen(10))
     (file,) = service.store.files("decisions", ".parquet")
@@ -392,3 +392,8 @@ def test_a_damaged_file_is_named(service):
     status, lines = service.command(2)
     assert status == 1
     assert f"Error: {file} is damaged: it is gone, or does not have the sha256 of its manifest" in lines[-1]
+    assert lines[-1].endswith("To do without it, delete the manifest of its segment (in manifests/).")
+    (manifest,) = service.store.files("manifests", ".json")
+    service.store.delete(manifest)
+    service.record(1, CARTPOLE_BUNDLE, seen(10))
+    assert service.shadow(2).total.decisions == 10

@@ -5,6 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline.config import TrainConfig
 from pipeline.rllib.checkpoint_layout import load_filter, load_module
@@ -79,6 +80,22 @@ def test_a_resumed_training_gives_the_weights_of_one_that_was_not_interrupted(ma
     assert are_equal(resumed, learned(make(), 6))
 
 
+def test_value_targets_are_discounted_rewards_and_for_truncated_episodes_the_value_of_what_followed(make, monkeypatch):
+    episodes = [episode(0, length=3), dataclasses.replace(episode(1, length=2), terminated=False)]
+    config = dataclasses.replace(CONFIG, gamma=0.5, reward_scale=2.0)
+    seen = []
+    monkeypatch.setattr(learner.ShuffledRows, "__call__", lambda _, *, batch, **__: seen.append(batch) or batch)
+    with make(config, episodes=episodes) as made:
+        (order,) = itertools.islice(made._lessons(), 1)
+        module = made._learners._learner.module["default_policy"].unwrapped()
+        following = float(module.compute_values({"obs": torch.from_numpy(episodes[1].observations)})[-1])
+        next(made.iterations())
+    (columns,) = seen[0].values()
+    found = columns["value_targets"][columns["loss_mask"]].tolist()
+    expected = {0: [3.5, 3.0, 2.0], 1: [3.0 + following / 4, 2.0 + following / 2]}
+    assert found == pytest.approx([target for index in order for target in expected[index]], rel=1e-5)
+
+
 @pytest.mark.usefixtures("short_iterations")
 def test_an_epoch_has_each_episode_once_and_another_order_than_the_one_before(make):
     with make() as made:
@@ -145,8 +162,6 @@ def test_the_filter_has_the_statistics_of_the_recorded_observations(make, tmp_pa
         made.save(tmp_path / "best")
     observations = np.concatenate([each.observations for each in EPISODES])
     frozen = load_filter(tmp_path / "best")
-    import torch
-
     normalized = frozen(torch.from_numpy(observations)).numpy()
     np.testing.assert_allclose(normalized.mean(axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(normalized.std(axis=0, ddof=1), 1, atol=1e-5)
