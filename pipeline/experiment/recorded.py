@@ -8,12 +8,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.experience.errors import NotCompacted, S3Unusable, VersionNotRecorded
-from pipeline.experience.raw import choose_model, open_experience
+from pipeline.experience.errors import NotCompacted, VersionNotRecorded
+from pipeline.experience.raw import choose_model, open_experience, s3_explained
 from pipeline.experience.whole_episodes import SUMMARY_FILE, UNREPORTED, read_current, read_file
 from pipeline.experiment.errors import ChampionNotRecorded
 from pipeline.experiment.plan import Baseline
-from serving.experience.errors import StoreUnavailable
 
 _NS_PER_DAY = 86_400 * 10**9
 
@@ -74,17 +73,13 @@ def _returns(model: str, version: int, summary: pa.Table) -> Recorded:
 
 def _summary(uri: str, model: str | None) -> tuple[str, pa.Table]:
     """Return the model, and a row for each of its whole episodes whose end was reported: the others have no return."""
-    try:
+    with s3_explained(uri):
         store = open_experience(uri)
         chosen = choose_model(store, model)
         current = read_current(store, chosen)
         if current is None:
             raise NotCompacted(uri, chosen)
         content = read_file(store, chosen, current, SUMMARY_FILE)
-    except StoreUnavailable as error:
-        if not uri.startswith("s3://"):
-            raise
-        raise S3Unusable(uri, error.reason) from error
     summary = pq.read_table(pa.BufferReader(content), columns=["version", "start", "return", "done"])
     return chosen, summary.filter(pc.not_equal(summary["done"], UNREPORTED))
 
