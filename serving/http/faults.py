@@ -62,7 +62,7 @@ class Faults:
 
         The proxy sends the request that ended the other replica to this one: it must not be computed again.
         """
-        if self._crashes is None or not self._crashes.has_alarm() or not self._crashes.are_of(served.version):
+        if self._crashes is None or not self._crashes.has_alarm() or not self._crashes.have_refused(served.version):
             return
         if (fallback := self.fallback_of(served)) is not None:
             fault = VersionCrashed()

@@ -95,7 +95,7 @@ class Crashes:
         if self._file is not None and (before is None or key_of(before) != key_of(version)):
             self._write(self._file, label, version)
 
-    def are_of(self, version: ModelVersion) -> bool:
+    def have_refused(self, version: ModelVersion) -> bool:
         """Collect them, and return whether a version is refused."""
         self.collect()
         return self._refusals.of(version) is not None

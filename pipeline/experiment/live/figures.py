@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,6 +116,17 @@ class Figures:
         return Decision.CONTINUE if self.statistics == Decision.PROMOTE and not is_shown else self.statistics
 
 
+class _Row(NamedTuple):
+    """One episode of an experiment."""
+
+    began_s: float
+    name: bytes
+    is_challenger: bool
+    share: float
+    returned: float | None
+    is_as_assigned: bool
+
+
 @dataclass(frozen=True)
 class _Assigned:
     """The episodes of an experiment, in the order of their first decisions. Arrays of shape (n,)."""
@@ -193,9 +204,10 @@ def _arm(all_of_it: NDArray[np.bool_], settled: Episodes, mine: NDArray[np.bool_
 
 
 def _assigned(live: Live, episodes: Mapping[bytes, Outcome]) -> _Assigned:
-    experiment, wait_s = replace(live.experiment, decision=None), live.settings.reward_wait_s
+    """Return the episodes that count: begun within the experiment, and not near a change of the share."""
+    experiment, wait_ns = replace(live.experiment, decision=None), int(live.settings.reward_wait_s * _NS)
     starts = np.array([step.start_s for step in experiment.shares])
-    rows: list[tuple[float, bytes, bool, float, float, bool]] = []
+    rows: list[_Row] = []
     for name, each in episodes.items():
         if each.first_ns is None:
             continue
@@ -204,15 +216,19 @@ def _assigned(live: Live, episodes: Mapping[bytes, Outcome]) -> _Assigned:
         is_early = began_s < starts[0] + GRACE_S
         if arm is None or is_early or np.abs(starts - began_s).min() < GUARD_S or began_s >= live.ended_s:
             continue
-        returned = each.returned(each.first_ns + int(wait_s * _NS))
-        is_challenger = arm == CHALLENGER
-        version = experiment.challenger if is_challenger else experiment.champion
-        told = math.nan if returned is None else returned
-        rows.append((began_s, name, is_challenger, experiment.share_at(began_s), told, each.version == version))
-    rows.sort()
-    columns: list[Any] = list(zip(*rows, strict=True)) if rows else [()] * 6
-    kinds = {0: np.float64, 2: np.bool_, 3: np.float64, 4: np.float64, 5: np.bool_}
-    return _Assigned(*(np.array(columns[index], kind) for index, kind in kinds.items()))
+        returned = each.returned(each.first_ns + wait_ns)
+        version = experiment.challenger if arm == CHALLENGER else experiment.champion
+        rows.append(
+            _Row(began_s, name, arm == CHALLENGER, experiment.share_at(began_s), returned, each.version == version)
+        )
+    rows.sort(key=lambda row: (row.began_s, row.name))
+    return _Assigned(
+        started_s=np.array([row.began_s for row in rows], np.float64),
+        challenger=np.array([row.is_challenger for row in rows], np.bool_),
+        share=np.array([row.share for row in rows], np.float64),
+        returns=np.array([row.returned for row in rows], np.float64),  # None becomes NaN
+        as_assigned=np.array([row.is_as_assigned for row in rows], np.bool_),
+    )
 
 
 def _clipped(returns: NDArray[np.float64], limits: tuple[float, float] | None) -> tuple[NDArray[np.float64], int]:

@@ -125,7 +125,7 @@ class OfflineConfig(MARWILConfig):  # type: ignore[misc]  # as above
 
 
 def build(
-    config: TrainConfig, environment: Environment, settings: OfflineSettings, squared_return: float
+    config: TrainConfig, environment: Environment, settings: OfflineSettings, return_variance: float
 ) -> LearnerGroup:
     """Return one learner, in this process, for the policy that PPO would train with the same settings.
 
@@ -133,7 +133,7 @@ def build(
         config: The settings of the training.
         environment: The environment of the recorded episodes.
         settings: How to learn.
-        squared_return: The variance of discounted returns, from which the mean of squared advantages starts.
+        return_variance: That of discounted returns, from which the mean of squared advantages starts.
     """
     observations, actions = environment.observation_space, environment.trained_action_space
     offline = (
@@ -145,7 +145,7 @@ def build(
             gamma=config.gamma,
             grad_clip=config.grad_clip,
             vf_coeff=config.vf_loss_coeff,
-            moving_average_sqd_adv_norm_start=squared_return,
+            moving_average_sqd_adv_norm_start=return_variance,
             moving_average_sqd_adv_norm_update_rate=_NORM_UPDATE_RATE,
             learner_class=OfflineLearner,
         )
@@ -184,7 +184,7 @@ def _buffer(arrays: Any) -> InfiniteLookbackBuffer:
     return InfiniteLookbackBuffer(tree.map_structure(np.copy, arrays))
 
 
-def squared_returns(episodes: Sequence[RecordedEpisode], gamma: float, reward_scale: float) -> float:
+def return_variance(episodes: Sequence[RecordedEpisode], gamma: float, reward_scale: float) -> float:
     """Return the variance of the discounted sums of scaled rewards from each step on; 1 if they are all equal."""
     returns = np.concatenate([_discounted(reward_scale * each.rewards, gamma) for each in episodes])
     variance = float(returns.var())

@@ -129,8 +129,8 @@ class OfflineTrainer(Trainer):
     @cached_property
     def _learners(self) -> LearnerGroup:
         scale = self._config.reward_scale
-        squared_return = learner.squared_returns(self._episodes, self._config.gamma, scale)
-        learners = learner.build(self._config, self._environment, self._settings, squared_return)
+        variance = learner.return_variance(self._episodes, self._config.gamma, scale)
+        learners = learner.build(self._config, self._environment, self._settings, variance)
         learners.set_weights(self._algorithm.learner_group.get_weights())
         return learners
 

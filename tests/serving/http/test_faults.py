@@ -185,7 +185,7 @@ class Crashed:
         self.alarms -= 1
         return self.alarms >= 0
 
-    def are_of(self, version: ModelVersion) -> bool:
+    def have_refused(self, version: ModelVersion) -> bool:
         return version.version == self.version
 
 

@@ -207,8 +207,8 @@ def test_a_policy_with_a_memory_is_refused(make):
 def test_discounted_returns_are_scaled_and_of_equal_ones_the_variance_is_one():
     (one,) = [episode(0, length=3)]
     expected = np.var(2 * np.array([1 + 0.5 + 0.25, 1 + 0.5, 1]))
-    assert learner.squared_returns([one], 0.5, 2.0) == pytest.approx(expected)
-    assert learner.squared_returns([episode(0, length=1)], 0.5, 2.0) == 1
+    assert learner.return_variance([one], 0.5, 2.0) == pytest.approx(expected)
+    assert learner.return_variance([episode(0, length=1)], 0.5, 2.0) == 1
 
 
 def test_groups_of_episodes_have_the_steps_at_least_except_for_the_last():
