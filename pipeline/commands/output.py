@@ -127,6 +127,7 @@ def promote_and_print(target: "Target", version: int, gate: "Gate", signer: "Sig
     for objection in promotion.overridden:
         click.secho(f"Forced, although {objection}", fg="yellow")
     print_promotion(promotion)
+    end_superseded(target)
 
 
 def print_promotion(promotion: "Promotion") -> None:
@@ -139,7 +140,6 @@ def print_promotion(promotion: "Promotion") -> None:
     click.echo(f"{target} now has version {promotion.version}{replaced}.")
     uri = promotion.target.uri
     click.echo(f"Servers of {uri} load it; start one: python -m serving run --model-uri {shlex.quote(uri)}")
-    end_superseded(promotion.target)
 
 
 def end_superseded(target: "Target") -> None:

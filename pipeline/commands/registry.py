@@ -161,6 +161,7 @@ def rollback(stage: str, alias: str | None, name: str) -> None:
     target = Target.of(name, stage, alias)
     end_superseded(target)
     print_promotion(rollback(target))
+    end_superseded(target)
 
 
 @click.command()
