@@ -12,7 +12,7 @@ from pipeline.commands.experiment.options import (
     experiment_options,
     start_options,
 )
-from pipeline.commands.ope.command import ope_options, second_gate
+from pipeline.commands.ope.command import OPE_OPTIONS, ope_options, second_gate
 from pipeline.commands.options import (
     OptionalFloat,
     bounded_requests,
@@ -74,6 +74,7 @@ def promote(
     signing_key: str | None,
     ope: str | None,
     ope_demand: str,
+    ope_unreported: str | None,
     every_s: float,
     experience: str | None,
     *,
@@ -95,7 +96,7 @@ def promote(
     _check_dependent_options(click.get_current_context(), ope, canary=canary)
     target, signer = Target.of(name, stage, alias), signer_of(signing_key)
     canary_options = {each: options.pop(each) for each in EXPERIMENT_OPTIONS}
-    gate = Gate(**options, second=second_gate(ope, ope_demand))
+    gate = Gate(**options, second=second_gate(ope, ope_demand, ope_unreported))
     if canary:
         if experience is None or not target.holds_one_version:
             raise click.UsageError("--canary needs --experience, and a stage or an alias that servers follow.")
@@ -109,12 +110,12 @@ def _check_dependent_options(context: click.Context, ope: str | None, *, canary:
     """Reject options that would have no effect: a promotion at once is not what `--share 0.1` asks for.
 
     Raises:
-        UsageError: An option of experiments is given without --canary, or --ope-demand without --ope.
+        UsageError: An option of experiments is given without --canary, or one of OPE_OPTIONS without --ope.
     """
     options = given(context, context.params)
     ineffective = {} if canary else {name: "--canary" for name in _ONLY_WITH_CANARY if name in options}
-    if ope is None and "ope_demand" in options:
-        ineffective["ope_demand"] = "--ope"
+    if ope is None:
+        ineffective |= {name: "--ope" for name in OPE_OPTIONS if name in options}
     for option in context.command.params:
         if option.name in ineffective:
             raise click.UsageError(f"{option.opts[0]} has no effect without {ineffective[option.name]}: add that.")

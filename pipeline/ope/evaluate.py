@@ -107,7 +107,8 @@ def objections(
         other = None if champion is None else resolve(f"models:/{version.name}/{champion}")
         evaluated = judge(version, other, request, progress)
     except ExpectedError as error:
-        return [f"it cannot be judged from recorded episodes: {error}"], "recorded episodes: not judged"
+        reason = str(error).removesuffix(".")
+        return [f"it cannot be judged from recorded episodes: {reason}"], "recorded episodes: not judged"
     record_in_active_run(evaluated)
     judgement = evaluated.judgement
     summary = f"recorded episodes: {headline(judgement)}"

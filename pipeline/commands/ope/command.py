@@ -17,6 +17,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 STATUSES = {"better": 0, "worse": 3, "cannot tell": 4}
 """The exit status for each answer."""
 
+OPE_OPTIONS = ("ope_demand", "ope_unreported")
+"""The parameters of `promote` that mean nothing without `--ope`."""
+
 
 @click.command()
 @click.argument("model_uri")
@@ -80,7 +83,7 @@ def ope(uri: str, model_uri: str, against: str | None, target: str, gamma: float
 
 
 def ope_options(command: Command) -> Command:
-    """Add `--ope` and `--ope-demand`."""
+    """Add `--ope`, and OPE_OPTIONS, which refine it."""
     uri = click.option("--ope", metavar="URI", help="Recorded experience that must not show that VERSION is worse.")
     demand = click.option(
         "--ope-demand",
@@ -89,10 +92,15 @@ def ope_options(command: Command) -> Command:
         show_default=True,
         help="What --ope demands: 'not-worse' lets 'cannot tell' pass.",
     )
-    return uri(demand(command))
+    unreported = click.option(
+        "--ope-unreported",
+        type=click.Choice(["keep", "drop"]),
+        help="What becomes of episodes with unreported rewards.  [default: an objection]",
+    )
+    return uri(demand(unreported(command)))
 
 
-def second_gate(uri: str | None, demand: str) -> "SecondGate | None":
+def second_gate(uri: str | None, demand: str, unreported: str | None) -> "SecondGate | None":
     """Return the gate that asks the recorded episodes at a URI; None without one."""
     if uri is None:
         return None
@@ -100,9 +108,11 @@ def second_gate(uri: str | None, demand: str) -> "SecondGate | None":
     from pipeline.ope.evaluate import Request, objections
     from serving.registry.model_version import ModelVersion
 
+    request = Request(uri, unreported=unreported)
+
     def second(version: ModelVersion, champion: int | None) -> tuple[list[str], str]:
         with StageProgress() as progress:
-            found, summary = objections(version, champion, Request(uri), demand, progress)
+            found, summary = objections(version, champion, request, demand, progress)
         click.echo(summary[0].upper() + summary[1:] + ".")
         return found, summary
 

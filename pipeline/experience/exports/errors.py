@@ -46,8 +46,8 @@ class RewardsUnreported(PipelineError):
     episodes: int
 
     template: ClassVar[str] = (
-        "{unreported} of {episodes} episodes have steps without a reported reward. Pass --unreported drop to leave "
-        "these episodes out, or --unreported keep to export the default reward that compaction gave them."
+        "{unreported} of {episodes} episodes have steps without a reported reward. Pass --unreported drop (of "
+        "`promote`: --ope-unreported) to leave these episodes out, or keep to use the default reward of compaction."
     )
 
 

@@ -112,6 +112,8 @@ def test_a_version_that_cannot_be_judged_is_promoted_by_force_only(recorded):
     promote = "promote", WRONG, "--ope", uri, "--threshold", "1000", "--episodes", "2"
     output = run(*promote, status=1)
     assert "is below the threshold 1000; it cannot be judged from recorded episodes: 20 of 20 episodes have" in output
+    dropped = run(*promote, "--ope-unreported", "drop", status=1)
+    assert "can be used: 20 have unreported rewards. Use --force" in dropped
     assert f"now has version {WRONG}." in run(*promote, "--force", status=0)
     assert "; recorded episodes: not judged; " in promotion.timeline(Stage(MODEL, "Production"))[-1].why
 

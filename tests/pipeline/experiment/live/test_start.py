@@ -226,6 +226,7 @@ def test_a_canary_needs_experience(world):  # noqa: ARG001
         (("--detach",), "--detach has no effect without --canary"),
         (("--every", "5s"), "--every has no effect without --canary"),
         (("--ope-demand", "better"), "--ope-demand has no effect without --ope"),
+        (("--ope-unreported", "drop"), "--ope-unreported has no effect without --ope"),
     ],
 )
 def test_options_of_an_experiment_never_lead_to_a_promotion_without_one(world, options, needed):  # noqa: ARG001
