@@ -1,7 +1,8 @@
 """Stops calls of ONNX Runtime that take too long: a graph may loop forever on one observation in a thousand.
 
 A thread looks at the calls in progress and sets the flag of a call that ONNX Runtime tests between two nodes of the
-graph, also those of a loop's body. A call costs 0.5 microseconds more. A single operator cannot be stopped.
+graph, also those of a loop's body. A single operator cannot be stopped. A call costs 0.5 microseconds more where calls
+follow each other at once, and some 10 between two requests, when caches are cold.
 """
 
 import threading
